@@ -1,0 +1,1 @@
+"""Exact-likelihood pixel models."""
