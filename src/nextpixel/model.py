@@ -1,0 +1,399 @@
+"""The abstract models: saving and loading, likelihoods, and the incremental interface."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.resources
+import inspect
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from nextpixel import sampling
+from nextpixel.context import ClassBias, class_weights
+from nextpixel.distributions import Bernoulli, Categorical, Distribution
+from nextpixel.errors import UserError
+from nextpixel.files import replace_file
+from nextpixel.nn import Cache, CausalLayer, Site
+
+__all__ = ["AutoregressiveModel", "CausalNetwork", "Inputs", "Model", "load", "shipped"]
+
+Inputs = Literal["scaled", "embedded"]
+
+FORMAT = 1  # of config.json
+
+
+class Model(nn.Module, ABC):
+    """A network that can be saved to a folder and loaded from it.
+
+    A subclass hands every argument of its `__init__` on to `Model.__init__`, which keeps them as
+    `hyperparameters`; they are what JSON can hold.
+    """
+
+    def __init__(self, **hyperparameters: Any) -> None:
+        super().__init__()
+        expected = set(inspect.signature(type(self).__init__).parameters) - {"self"}
+        if set(hyperparameters) != expected:
+            raise TypeError(
+                f"{type(self).__name__}.__init__ takes {sorted(expected)} but handed "
+                f"{sorted(hyperparameters)} on to Model.__init__: they must be the same"
+            )
+        self.hyperparameters: dict[str, Any] = json.loads(json.dumps(hyperparameters))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the weights."""
+        return next(self.parameters()).dtype
+
+    def save(self, folder: str | Path) -> None:
+        """Saves the weights and `config.json` into a folder.
+
+        The new weights are written beside the old ones under a name made of their hash, and replace
+        them in the moment `config.json` is replaced: a crash leaves the old model or the new one.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        data = save_tensors(tensors)
+        digest = hashlib.sha256(data).hexdigest()
+        weights = f"model-{digest[:12]}.safetensors"
+        config = {
+            "format": FORMAT,
+            "model": model_name(type(self)),
+            "hyperparameters": self.hyperparameters,
+            "weights": weights,
+            "sha256": digest,
+        }
+        replace_file(folder / weights, data)
+        replace_file(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        for old in folder.glob("model-*.safetensors"):
+            if old.name != weights:
+                old.unlink()
+
+
+class AutoregressiveModel(Model):
+    """A distribution over images, factorised along the raster order.
+
+    A subclass needs only `forward`; it can then be trained, scored and (by full passes) sampled.
+
+    Args:
+        shape: `(C, H, W)` of an image.
+        levels: A pixel is an integer in `[0, levels)`.
+        classes: Number of classes the model is conditioned on, or None.
+        hyperparameters: The subclass's other arguments.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int,
+        classes: int | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        super().__init__(shape=shape, levels=levels, classes=classes, **hyperparameters)
+        if len(shape) != 3 or min(shape) < 1:
+            raise UserError(f"shape is (channels, height, width), not {tuple(shape)}.")
+        if levels < 2:
+            raise UserError(f"A pixel has at least 2 levels, not {levels}.")
+        channels, height, width = shape
+        self.shape, self.levels, self.classes = (channels, height, width), levels, classes
+
+    @abstractmethod
+    def forward(self, x: Tensor, c: object = None) -> Distribution:
+        """Computes the distributions of all sites, each given the pixels before it.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            c: The context, see `context`.
+
+        Returns:
+            A distribution of `batch_shape` `(B, C, H, W)`.
+        """
+
+    def context(self, c: object, batch: int) -> Tensor | None:
+        """Turns the context a user gave into class weights `(B, classes)`, see `class_weights`."""
+        weights = class_weights(c, self.classes, batch)
+        return None if weights is None else weights.to(self.device)
+
+    def log_prob(self, x: Tensor, c: object = None) -> Tensor:
+        """Computes log p(x | c) in nats, `(B,)`, for integers x `(B, C, H, W)`.
+
+        Raises:
+            UserError: x or c does not fit the model.
+        """
+        return self(x, c).log_prob(x).flatten(1).sum(1)
+
+    def bits_per_dim(self, x: Tensor, c: object = None) -> Tensor:
+        """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
+        return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
+
+    def sample(
+        self,
+        n: int = 1,
+        c: object = None,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+        first: int = 0,
+        batch_size: int = 256,
+        progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`; the arguments are those of `sampling.draw`."""
+        return sampling.draw(
+            self,
+            n,
+            c,
+            seed=seed,
+            temperature=temperature,
+            known=known,
+            mask=mask,
+            first=first,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def start(self, batch: int, c: object = None) -> Cache:
+        """Begins to generate a batch: makes what `step` needs of the context and of the past."""
+        return Cache(context=self.context(c, batch))
+
+    def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
+        """Computes the distribution at one site, by a full pass over the picture so far.
+
+        Args:
+            x: The pictures, integers `(B, C, H, W)`; only pixels before the site count.
+            site: The next site in raster order.
+            cache: As from `start`; a step changes it.
+
+        Returns:
+            A distribution of `batch_shape` `(B, C)`.
+        """
+        return self(x, cache.context).at(*site)
+
+    def check(self, x: Tensor) -> None:
+        """Checks that x are images of this model.
+
+        Raises:
+            UserError: Its type, shape or range is wrong.
+        """
+        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+            raise UserError(f"Images are integers in [0, {self.levels}), not {x.dtype}.")
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+            raise UserError(
+                f"This model's images have the shape (B, {', '.join(map(str, self.shape))}), "
+                f"not {tuple(x.shape)}."
+            )
+        # Elsewhere looking at the values would make the accelerator wait.
+        if x.device.type == "cpu" and x.numel() and not 0 <= x.min() <= x.max() < self.levels:
+            raise UserError(
+                f"Pixels must lie in [0, {self.levels}), but these go from {int(x.min())} to "
+                f"{int(x.max())}: were the images requantised to the model's levels?"
+            )
+
+
+class CausalNetwork(AutoregressiveModel):
+    """An autoregressive model whose network is wired once, for whole maps and for single steps.
+
+    A subclass defines `network` out of the layers of `nextpixel.nn`.
+
+    Args:
+        shape: `(C, H, W)` of an image.
+        levels: A pixel is an integer in `[0, levels)`.
+        classes: Number of classes the model is conditioned on, or None.
+        inputs: "scaled" feeds a pixel as a number in [-1, 1]; "embedded" takes levels for
+            categories and feeds a learned vector for each.
+        hyperparameters: The subclass's other arguments.
+    """
+
+    embedding_size = 16  # numbers a category, with inputs="embedded"
+    condition: ClassBias  # set by the subclass: what the context adds to each layer
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int,
+        classes: int | None,
+        inputs: Inputs,
+        **hyperparameters: Any,
+    ) -> None:
+        super().__init__(
+            shape=shape, levels=levels, classes=classes, inputs=inputs, **hyperparameters
+        )
+        if inputs not in ("scaled", "embedded"):
+            raise UserError(f"inputs is 'scaled' or 'embedded', not {inputs!r}.")
+        if shape[0] != 1:
+            raise UserError(
+                f"{type(self).__name__} draws images of one channel, not {shape[0]}: "
+                "convert them to grey."
+            )
+        self.embedding = (
+            nn.Embedding(levels, self.embedding_size) if inputs == "embedded" else None
+        )
+        self.in_channels = shape[0] * (self.embedding_size if self.embedding else 1)
+        self.out_channels = shape[0] * (1 if levels == 2 else levels)
+
+    @abstractmethod
+    def network(
+        self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None
+    ) -> Tensor:
+        """Computes the parameters of the distributions.
+
+        Args:
+            x: What `encode` returned for whole maps; with a cache, for the newest pixel.
+            biases: What the context adds to each layer, from `condition`.
+            cache: The state of generation.
+
+        Returns:
+            `(B, out_channels, H, W)`, in a step `(B, out_channels)`.
+        """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Turns integers into the network's input: the only place where pixels become floats.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, ...)`.
+
+        Returns:
+            `(B, in_channels, ...)`: scaled to [-1, 1], or embedded.
+        """
+        if self.embedding is None:
+            return x.to(self.dtype) * (2 / (self.levels - 1)) - 1
+        vectors: Tensor = self.embedding(x.long())
+        return vectors.movedim(-1, 2).flatten(1, 2)
+
+    def distribution(self, parameters: Tensor) -> Distribution:
+        """Makes the distribution from the network's output: Bernoulli for 2 levels."""
+        if self.levels == 2:
+            return Bernoulli(parameters)
+        logits = parameters.unflatten(1, (self.shape[0], self.levels))
+        return Categorical(logits.movedim(2, -1))
+
+    def forward(self, x: Tensor, c: object = None) -> Distribution:
+        """Computes the distributions of all sites, see `AutoregressiveModel.forward`."""
+        self.check(x)
+        biases = self.condition(self.context(c, len(x)))
+        return self.distribution(self.network(self.encode(x), biases))
+
+    def start(self, batch: int, c: object = None) -> Cache:
+        """Begins to generate a batch, see `AutoregressiveModel.start`."""
+        cache = Cache(context=self.condition(self.context(c, batch)))
+        for layer in self.modules():
+            if isinstance(layer, CausalLayer):
+                cache.layers[layer] = layer.new_cache(batch, self.shape[2])
+        return cache
+
+    def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
+        """Computes the distribution at one site from the cache and the newest pixel."""
+        cache.site = site
+        # The pixel before the site; at column 0 that is the last one of the row above, and the
+        # very first step has none and ignores what it is handed.
+        newest = x[:, :, site.row if site.col else site.row - 1, site.col - 1]
+        return self.distribution(self.network(self.encode(newest), cache.context, cache))
+
+
+def load(name: str | Path, *, device: str | torch.device = "cpu") -> AutoregressiveModel:
+    """Loads a model: a shipped one by name, a run's best one, or any saved folder.
+
+    Args:
+        name: A name from `shipped()`, a run folder, or a folder with a `config.json`.
+        device: Where to put the weights.
+
+    Returns:
+        The model, ready to score and to sample.
+
+    Raises:
+        UserError: There is no such model, or it is damaged.
+    """
+    return read_model(find(name)).to(device).eval()
+
+
+def shipped() -> dict[str, Path]:
+    """Lists the trained models that come with the package: name and folder."""
+    folder = Path(str(importlib.resources.files("nextpixel"))) / "weights"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+
+
+def find(name: str | Path) -> Path:
+    """Finds the folder of a saved model, see `load`."""
+    if str(name) in shipped():
+        return shipped()[str(name)]
+    path = Path(name)
+    folder = path.parent if path.suffix in (".json", ".safetensors") else path
+    for candidate in (folder, folder / "best", folder / "last"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    what = "has no saved model" if path.exists() else "does not exist"
+    raise UserError(
+        f"{name} {what}: give a run folder, a folder with a config.json, or a model that comes "
+        f"with nextpixel ({', '.join(shipped()) or 'none'})."
+    )
+
+
+def read_model(folder: Path) -> AutoregressiveModel:
+    """Reads a saved model from its folder, after checking its weights against their hash."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        name, hyperparameters = config["model"], config["hyperparameters"]
+        weights, digest = folder / Path(config["weights"]).name, config["sha256"]
+        saved_format = config["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'config.json'} is not the configuration of a model ({error}): "
+            "save the model again, or take another copy."
+        ) from None
+    if saved_format != FORMAT:
+        raise UserError(
+            f"{folder} was saved in format {saved_format}, and this version of nextpixel reads "
+            f"format {FORMAT}: install the version that wrote it."
+        )
+    if not weights.is_file():
+        raise UserError(f"{weights} is missing: take another copy of the model's whole folder.")
+    data = weights.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(f"{weights} is damaged (wrong sha256): take another copy of the model.")
+    try:
+        model = find_class(name)(**hyperparameters)
+        model.load_state_dict(load_tensors(data))
+    except (SafetensorError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"The weights in {folder} do not fit {name}: {reason}") from None
+    return model
+
+
+def model_name(cls: type[Model]) -> str:
+    """Names a model's class: a bare name for one of ours, else a dotted path."""
+    ours = cls.__module__.startswith("nextpixel.")
+    return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def find_class(name: str) -> type[AutoregressiveModel]:
+    """Finds a model's class by its name or dotted path, see `model_name`."""
+    module, _, cls_name = name.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module or "nextpixel.models"), cls_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"There is no model {name} ({error}): give the name of one of nextpixel's models, or "
+            "the dotted path of a class that can be imported from here."
+        ) from None
+    if not (isinstance(cls, type) and issubclass(cls, AutoregressiveModel)):
+        raise UserError(f"{name} is not a subclass of nextpixel.AutoregressiveModel.")
+    return cls

@@ -1,0 +1,165 @@
+"""Gated PixelCNN: a vertical and a horizontal stack, gated units, class conditioning.
+
+References:
+    van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu: Conditional Image Generation
+    with PixelCNN Decoders, 2016 (https://arxiv.org/abs/1606.05328), section 2, figure 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nextpixel.context import ClassBias
+from nextpixel.errors import UserError
+from nextpixel.masks import MaskType
+from nextpixel.model import CausalNetwork, Inputs
+from nextpixel.nn import Cache, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
+
+__all__ = ["GatedPixelCNN"]
+
+
+def gate(x: Tensor) -> Tensor:
+    """Computes `tanh(a) * sigmoid(b)` of the two halves of the channels (equation 2)."""
+    a, b = x.chunk(2, dim=1)
+    return torch.tanh(a) * torch.sigmoid(b)
+
+
+def add(x: Tensor, bias: Tensor | None) -> Tensor:
+    """Adds the context's bias, where there is a context."""
+    return x if bias is None else x + bias
+
+
+class VerticalStack(nn.Module):
+    """Creates the vertical stack: it sees all rows above, and feeds the horizontal one.
+
+    Its input is moved down a row (by `OncePerRow`), so its kernels need no mask.
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels after a gate.
+        kernel_sizes: k of each layer; a layer's kernel covers `(k // 2 + 1)` rows of k columns.
+    """
+
+    def __init__(self, in_channels: int, width: int, kernel_sizes: list[int]) -> None:
+        super().__init__()
+        inputs = [in_channels] + [width] * (len(kernel_sizes) - 1)
+        self.convs = nn.ModuleList(
+            RowConv2d(channels, 2 * width, (k // 2 + 1, k))
+            for channels, k in zip(inputs, kernel_sizes, strict=True)
+        )
+        self.to_horizontal = nn.ModuleList(Pointwise(2 * width, 2 * width) for _ in kernel_sizes)
+
+    def forward(
+        self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None
+    ) -> list[Tensor]:
+        """Computes what each layer adds to the horizontal stack, `(B, 2 width, H, W)` each.
+
+        Args:
+            x: The moved-down map, or a row of it.
+            biases: The context's, for the horizontal gates and then for the vertical ones.
+            cache: The state of generation.
+        """
+        horizontal, vertical = biases[: len(self.convs)], biases[len(self.convs) :]
+        outputs: list[Tensor] = []
+        for i, (conv, link) in enumerate(zip(self.convs, self.to_horizontal, strict=True)):
+            if i > 0:  # the last layer's vertical gate would feed nothing: there is none
+                x = gate(add(h, vertical[i - 1]))
+            h = conv(x, cache)
+            outputs.append(add(link(h), horizontal[i]))
+        return outputs
+
+
+class HorizontalLayer(nn.Module):
+    """Creates a layer of the horizontal stack: the current row to the left, a gate, a 1x1.
+
+    Args:
+        mask_type: "A" in the first layer, whose input is the picture, then "B".
+        in_channels: Channels of the input.
+        width: Channels of the output.
+        kernel_size: k; the kernel covers the `k // 2` pixels to the left and, type B, the centre.
+    """
+
+    def __init__(
+        self, mask_type: MaskType, in_channels: int, width: int, kernel_size: int
+    ) -> None:
+        super().__init__()
+        # The bias is the one of the link from the vertical stack.
+        self.conv = MaskedConv2d(mask_type, in_channels, 2 * width, (1, kernel_size), bias=False)
+        self.out = Pointwise(width, width)
+        self.residual = mask_type == "B"
+
+    def forward(self, h: Tensor, from_vertical: Tensor, cache: Cache | None) -> Tensor:
+        """Computes the layer, `(B, in_channels, ...)` -> `(B, width, ...)`."""
+        out: Tensor = self.out(gate(self.conv(h, from_vertical, cache)))
+        return h + out if self.residual else out
+
+
+class GatedPixelCNN(CausalNetwork):
+    """Creates a Gated PixelCNN. The defaults are the paper's large network.
+
+    It sees every pixel before the current one (within the reach of its kernels): there is no blind
+    spot.
+
+    Args:
+        shape: `(C, H, W)` of an image; one channel.
+        levels: A pixel is an integer in `[0, levels)`. 2 gives a Bernoulli, more a categorical
+            distribution.
+        classes: Number of classes to condition on, or None.
+        width: Channels after a gate (there are twice as many before it).
+        blocks: Number of layers, the first one (with its 7x7 kernel) included.
+        kernel_size: k of the later layers, odd.
+        inputs: "scaled" or "embedded", see `CausalNetwork`.
+
+    Raises:
+        UserError: An argument is out of range.
+
+    Example:
+        >>> model = GatedPixelCNN(shape=(1, 28, 28), levels=256, classes=10, width=64, blocks=7)
+        >>> x = model.sample(4, c=3, seed=0)  # (4, 1, 28, 28)
+        >>> nats = -model.log_prob(x, c=3)  # (4,)
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int = 256,
+        classes: int | None = None,
+        width: int = 384,
+        blocks: int = 20,
+        kernel_size: int = 5,
+        inputs: Inputs = "scaled",
+    ) -> None:
+        super().__init__(
+            shape=shape,
+            levels=levels,
+            classes=classes,
+            width=width,
+            blocks=blocks,
+            kernel_size=kernel_size,
+            inputs=inputs,
+        )
+        if kernel_size % 2 == 0 or kernel_size < 3:
+            raise UserError(f"kernel_size is odd and at least 3, not {kernel_size}.")
+        sizes = [7] + [kernel_size] * (blocks - 1)
+        self.condition = ClassBias(classes, [2 * width] * (2 * blocks - 1))
+        self.vertical = OncePerRow(VerticalStack(self.in_channels, width, sizes), self.in_channels)
+        self.horizontal = nn.ModuleList(
+            HorizontalLayer("B" if i else "A", width if i else self.in_channels, width, k)
+            for i, k in enumerate(sizes)
+        )
+        self.head = nn.Sequential(
+            nn.ReLU(), Pointwise(width, width), nn.ReLU(), Pointwise(width, self.out_channels)
+        )
+
+    def network(
+        self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None
+    ) -> Tensor:
+        """Computes the parameters of the distributions, see `CausalNetwork.network`."""
+        from_vertical = self.vertical(x, biases, cache)
+        h = x
+        for layer, rows in zip(self.horizontal, from_vertical, strict=True):
+            h = layer(h, rows, cache)
+        parameters: Tensor = self.head(h)
+        return parameters

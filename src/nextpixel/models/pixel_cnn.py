@@ -1,0 +1,101 @@
+"""PixelCNN: masked convolutions with residual connections.
+
+References:
+    van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016
+    (https://arxiv.org/abs/1601.06759), sections 3.3 to 3.5, table 1.
+
+Departure from the paper: it may be conditioned on a class, by a bias in every residual block, as
+the Gated PixelCNN is.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextpixel.context import ClassBias
+from nextpixel.model import CausalNetwork, Inputs
+from nextpixel.nn import Cache, MaskedConv2d, Pointwise
+
+__all__ = ["PixelCNN"]
+
+
+class ResidualBlock(nn.Module):
+    """Creates a residual block: 1x1 down to half the channels, 3x3 mask B, 1x1 up again.
+
+    Args:
+        width: Channels inside; the block's input and output have twice as many.
+
+    References:
+        van den Oord et al., 2016, figure 5 (left).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.reduce = Pointwise(2 * width, width)
+        self.conv = MaskedConv2d("B", width, width, 3)
+        self.expand = Pointwise(width, 2 * width)
+
+    def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None) -> Tensor:
+        """Computes the block, `(B, 2 width, ...)` -> `(B, 2 width, ...)`."""
+        h = self.reduce(F.relu(x))
+        h = self.conv(F.relu(h), bias, cache)
+        return x + self.expand(F.relu(h))
+
+
+class PixelCNN(CausalNetwork):
+    """Creates a PixelCNN. The defaults are the paper's network for colour images.
+
+    Its stacked masked kernels never see a wedge to the upper right of the pixel (the blind spot
+    that the Gated PixelCNN was made to cure).
+
+    Args:
+        shape: `(C, H, W)` of an image; one channel.
+        levels: A pixel is an integer in `[0, levels)`. 2 gives a Bernoulli, more a categorical
+            distribution.
+        classes: Number of classes to condition on, or None.
+        width: Channels h inside a residual block; there are 2h between the blocks.
+        blocks: Number of residual blocks.
+        inputs: "scaled" or "embedded", see `CausalNetwork`.
+
+    Raises:
+        UserError: An argument is out of range.
+
+    Example:
+        >>> model = PixelCNN(shape=(1, 28, 28), levels=2, width=16, blocks=7)
+        >>> x = model.sample(4, seed=0)  # (4, 1, 28, 28)
+        >>> nats = -model.log_prob(x)  # (4,)
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int = 256,
+        classes: int | None = None,
+        width: int = 128,
+        blocks: int = 15,
+        inputs: Inputs = "scaled",
+    ) -> None:
+        super().__init__(
+            shape=shape, levels=levels, classes=classes, width=width, blocks=blocks, inputs=inputs
+        )
+        self.condition = ClassBias(classes, [width] * blocks)
+        self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7)
+        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
+        self.head = nn.Sequential(
+            nn.ReLU(),
+            Pointwise(2 * width, 2 * width),
+            nn.ReLU(),
+            Pointwise(2 * width, self.out_channels),
+        )
+
+    def network(
+        self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None
+    ) -> Tensor:
+        """Computes the parameters of the distributions, see `CausalNetwork.network`."""
+        h = self.first(x, cache=cache)
+        for block, bias in zip(self.blocks, biases, strict=True):
+            h = block(h, bias, cache)
+        parameters: Tensor = self.head(h)
+        return parameters

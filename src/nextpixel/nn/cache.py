@@ -1,0 +1,52 @@
+"""What generation remembers, held outside the network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+__all__ = ["Cache", "CausalLayer", "Site"]
+
+
+class Site(NamedTuple):
+    """The place of a pixel. Generation goes along the rows, from the top."""
+
+    row: int
+    col: int
+
+
+@dataclass
+class Cache:
+    """The state of generating one batch: where it stands and what each layer keeps of the past.
+
+    Made by `AutoregressiveModel.start` for a batch and passed to every step. Steps visit the sites
+    in raster order, from the first one, once each.
+
+    Attributes:
+        context: What the model made of the context, once for all steps.
+        site: The site whose distribution is being computed.
+        layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
+    """
+
+    context: Sequence[Tensor] | Tensor | None = None
+    site: Site = Site(0, 0)
+    layers: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+
+    def nbytes(self) -> int:
+        """Counts the bytes that the layers keep."""
+        return sum(t.nbytes for tensors in self.layers.values() for t in tensors)
+
+
+class CausalLayer(nn.Module, ABC):
+    """A layer that can be stepped through an image; it says what it must keep."""
+
+    @abstractmethod
+    def new_cache(self, batch: int, width: int) -> list[Tensor]:
+        """Makes the layer's tensors for generating `batch` images, `width` columns wide.
+
+        They are made anew for every generation, so weights folded into them are never stale.
+        """

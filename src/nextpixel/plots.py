@@ -1,0 +1,484 @@
+"""Pictures from integers: grids, side-by-side rows, heat maps, animations, the loss curve.
+
+Everything here takes whatever `np.asarray` takes (arrays, tensors on the CPU, lists) and knows
+nothing of models. Images are `(N, C, H, W)` integers in `[0, levels)` with C = 1 (grey) or 3
+(colour). Pictures that are colours already, from `hide` or `heat_map`, are images of 256 levels.
+
+Example:
+    >>> digits = np.zeros((6, 1, 28, 28), dtype=np.uint8)
+    >>> grid(digits, levels=256, columns=3, column_labels=["a", "b", "c"]).mode
+    'L'
+"""
+
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from nextpixel.errors import UserError
+
+__all__ = [
+    "TINT",
+    "atomic_write",
+    "grid",
+    "growing",
+    "heat_map",
+    "hide",
+    "loss_curve",
+    "save_gif",
+    "save_image",
+    "side_by_side",
+    "to_uint8",
+]
+
+Pixels = NDArray[np.uint8]
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+TINT = (74, 88, 120)
+"""The colour of a pixel nobody has seen: bluish, so that no grey level can be taken for it."""
+
+_BACKGROUND = 244
+_INK = "#303030"
+_TILE = 80  # the side in pixels that small images are brought near to
+_WIDEST = 1600  # the width in pixels that upscaling does not go beyond
+_FASTEST = 0.02  # seconds; browsers slow a GIF down whose frames are shorter
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {"optimize": True}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".jpg": ("JPEG", {"quality": 95}),
+    ".jpeg": ("JPEG", {"quality": 95}),
+    ".gif": ("GIF", {}),
+    ".bmp": ("BMP", {}),
+}
+
+
+def to_uint8(x: ArrayLike, levels: int) -> Pixels:
+    """Turns levels into bytes, `round(255 * x / (levels - 1))`, so that the last level is white.
+
+    Args:
+        x: Integers in `[0, levels)`, any shape.
+        levels: Number of levels, at least 2.
+
+    Returns:
+        Bytes of the shape of `x`.
+
+    Raises:
+        ValueError: If `x` is not made of integers or leaves its range.
+    """
+    values = np.asarray(x)
+    if not (np.issubdtype(values.dtype, np.integer) or values.dtype == bool):
+        raise ValueError(f"a picture is made of integers, but the values are {values.dtype}")
+    if values.size and not 0 <= values.min() <= values.max() < levels:
+        raise ValueError(
+            f"values from {values.min()} to {values.max()} do not lie in [0, {levels}); pictures "
+            "that are colours already go with levels=256, and the others through to_uint8 first"
+        )
+    return np.rint(255.0 * values / (levels - 1)).astype(np.uint8)
+
+
+def hide(x: ArrayLike, mask: ArrayLike, levels: int) -> Pixels:
+    """Paints the hidden pixels, those where `mask` is False, in a quiet tint.
+
+    Args:
+        x: Images `(N, C, H, W)`.
+        mask: True where a pixel is known, broadcastable to `(N, C, H, W)`; a pixel counts as known
+            if all its channels are.
+        levels: Number of levels of `x`.
+
+    Returns:
+        Colours `(N, 3, H, W)`, an image of 256 levels.
+    """
+    pixels = _to_rgb(_to_pixels(x, levels))
+    shape = np.shape(x)
+    known = np.broadcast_to(np.asarray(mask, dtype=bool), shape).all(axis=1, keepdims=True)
+    return np.where(known, pixels, _tint())
+
+
+def heat_map(
+    values: ArrayLike, *, vmin: float | None = None, vmax: float | None = None, cmap: str = "magma"
+) -> Pixels:
+    """Turns numbers into colours; a NaN, no value at all, gets the tint of a hidden pixel.
+
+    Args:
+        values: Numbers `(N, H, W)`.
+        vmin: The number of the first colour; the smallest value if None.
+        vmax: The number of the last colour; the largest value if None.
+        cmap: Name of a Matplotlib colour map.
+
+    Returns:
+        Colours `(N, 3, H, W)`, an image of 256 levels.
+
+    Raises:
+        ValueError: If `values` has another number of dimensions.
+    """
+    from matplotlib import colormaps
+
+    heat = np.asarray(values, dtype=np.float64)
+    if heat.ndim != 3:
+        raise ValueError(f"a heat map needs values (N, H, W), but their shape is {heat.shape}")
+    missing = np.isnan(heat)
+    present = heat[~missing]
+    low = vmin if vmin is not None else present.min(initial=np.inf)
+    high = vmax if vmax is not None else present.max(initial=-np.inf)
+    # Equal values everywhere, or none at all, leave no range to divide by.
+    span = high - low if high > low else 1.0
+    colours = colormaps[cmap](np.where(missing, 0.0, (heat - low) / span), bytes=True)
+    return np.where(missing[:, None], _tint(), np.moveaxis(colours[..., :3], -1, 1))
+
+
+def grid(
+    x: ArrayLike,
+    levels: int,
+    *,
+    columns: int | None = None,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    scale: int | None = None,
+    gap: int = 1,
+) -> Image.Image:
+    """Lays images out in rows, left to right and top to bottom.
+
+    Args:
+        x: Images `(N, C, H, W)`, C = 1 or 3.
+        levels: Number of levels of `x`.
+        columns: Images in a row; near the square root of N if None.
+        row_labels: A label for each row, on the left.
+        column_labels: A label for each column, on top; long ones are broken between words.
+        scale: Side in pixels of a pixel of `x`; chosen so that small images look good if None.
+        gap: Space around each image, in pixels of `x`.
+
+    Returns:
+        A grey ("L") picture for C = 1, a colour ("RGB") picture for C = 3.
+
+    Raises:
+        ValueError: If `x` is not such a stack of images or the labels do not fit its layout.
+    """
+    pixels = _to_pixels(x, levels)
+    n, _, height, width = pixels.shape
+    columns = columns or ceil(sqrt(n))
+    rows = ceil(n / columns)
+    row_labels = _checked("row", row_labels, rows)
+    column_labels = _checked("column", column_labels, columns)
+    scale = scale or _good_scale(height, width, columns)
+    gap, height, width = gap * scale, height * scale, width * scale
+
+    font_size = min(20, max(12, width // 5))
+    font, line = ImageFont.load_default(font_size), ceil(1.25 * font_size)
+    # A cell is an image, or larger where a word of its label would not fit beside it.
+    width = max(width, _widest((word for label in column_labels for word in label.split()), font))
+    height = max(height, line) if row_labels else height
+    captions = [_wrap(label, width, font) for label in column_labels]
+    top = line * max(map(len, captions)) + line // 4 if captions else 0
+    left = _widest(row_labels, font) + line // 2 if row_labels else 0
+
+    canvas = _arrange(pixels, columns, scale, (height, width), gap)
+    canvas = np.pad(canvas, ((top, 0), (left, 0), (0, 0)), constant_values=_BACKGROUND)
+    picture = Image.fromarray(canvas[..., 0] if canvas.shape[-1] == 1 else canvas)
+    draw = ImageDraw.Draw(picture)
+    for i, label in enumerate(row_labels):
+        y = top + gap + i * (height + gap) + height // 2
+        draw.text((left - line // 4, y), label, _INK, font, anchor="rm")
+    for i, caption in enumerate(captions):
+        x_middle = left + gap + i * (width + gap) + width // 2
+        for k, text in enumerate(reversed(caption)):
+            draw.text((x_middle, top - line // 4 - k * line), text, _INK, font, anchor="ms")
+    return picture
+
+
+def side_by_side(
+    columns: Mapping[str, ArrayLike],
+    levels: int,
+    *,
+    row_labels: Sequence[str] | None = None,
+    scale: int | None = None,
+    gap: int = 1,
+) -> Image.Image:
+    """Lays stacks of images out side by side: a row an image, a captioned column a stack.
+
+    Grey and coloured stacks mix. As `hide` and `heat_map` return colours of 256 levels, images of
+    fewer levels beside them go through `to_uint8` first, and `levels` is 256.
+
+    Args:
+        columns: Caption -> images `(N, C, H, W)`, the same N, H and W in each.
+        levels: Number of levels of every stack.
+        row_labels: A label for each row, on the left.
+        scale: See `grid`.
+        gap: See `grid`.
+
+    Returns:
+        A grey picture if all stacks are grey, a colour picture otherwise.
+
+    Raises:
+        ValueError: If there is no stack, or their shapes differ in more than C.
+    """
+    stacks = [_to_pixels(x, levels) for x in columns.values()]
+    shapes = {name: s.shape for name, s in zip(columns, stacks, strict=True)}
+    if len({(n, h, w) for n, _, h, w in shapes.values()}) != 1:
+        raise ValueError(f"images side by side must agree in N, H and W, but these are {shapes}")
+    if any(s.shape[1] == 3 for s in stacks):
+        stacks = [_to_rgb(s) for s in stacks]
+    return grid(
+        np.stack(stacks, axis=1).reshape(-1, *stacks[0].shape[1:]),
+        levels=256,
+        columns=len(stacks),
+        row_labels=row_labels,
+        column_labels=list(columns),
+        scale=scale,
+        gap=gap,
+    )
+
+
+def growing(
+    frames_x: Iterable[ArrayLike], sites_done: Iterable[int], levels: int, **options: Any
+) -> Iterator[Image.Image]:
+    """Yields the grids of images that are being drawn pixel by pixel in raster order.
+
+    Args:
+        frames_x: Images `(N, C, H, W)` at each moment; what is not drawn yet may be any level.
+        sites_done: How many pixels of each image are drawn at each moment, 0 to H * W.
+        levels: Number of levels.
+        **options: Passed on to `grid`.
+
+    Yields:
+        A colour picture a moment, with the tint of `hide` where nothing is drawn yet.
+    """
+    for x, done in zip(frames_x, sites_done, strict=True):
+        height, width = np.shape(x)[-2:]
+        drawn = np.arange(height * width).reshape(height, width) < done
+        yield grid(hide(x, drawn, levels), 256, **options)
+
+
+def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Draws the loss in bits/dim over the training steps.
+
+    Args:
+        records: Lines of a run's metrics: `{"step": int, "loss": float}` while training and
+            `{"step": int, "valid": float}` for a validation score; other keys are ignored.
+        path: Where to write; .png or .svg.
+
+    Raises:
+        UserError: If there is nothing to draw or the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    records = list(records)
+    steps, loss = _series(records, "loss")
+    valid_steps, valid = _series(records, "valid")
+    if not (loss.size or valid.size):
+        raise UserError("there is no loss to draw: no record has a step with a loss or a score")
+    suffix = _suffix(path, (".png", ".svg"))
+
+    figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, loss, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.plot(steps, _smooth(loss), color="tab:blue", label="training, smoothed")
+    if valid.size:
+        axes.plot(valid_steps, valid, "o-", color="tab:orange", markersize=4, label="validation")
+    axes.set(xlabel="step", ylabel="bits/dim", ylim=_limits(steps, loss, valid_steps, valid))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    with atomic_write(path) as file:
+        figure.savefig(file, format=suffix[1:])
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Writes a picture, all of it or nothing, in the format that the suffix names.
+
+    Args:
+        image: The picture.
+        path: Where to write; missing folders are made.
+
+    Raises:
+        UserError: If the suffix names no format, or the file cannot be written.
+    """
+    format_, options = _FORMATS[_suffix(path, _FORMATS)]
+    if format_ == "JPEG" and image.mode != "L":
+        image = image.convert("RGB")
+    with atomic_write(path) as file:
+        image.save(file, format=format_, **options)
+
+
+def save_gif(
+    frames: Iterable[Image.Image],
+    path: str | os.PathLike[str],
+    *,
+    seconds: float = 6.0,
+    hold: float = 1.5,
+) -> None:
+    """Writes an endless animation that lasts about `seconds`, its last frame `hold` of them.
+
+    Of more frames than can be shown in that time, an even choice with the last one is kept.
+
+    Args:
+        frames: Pictures of one size, at least one.
+        path: Where to write; .gif, missing folders are made.
+        seconds: Length of one round.
+        hold: Time for the last frame, less than `seconds`.
+
+    Raises:
+        ValueError: If there is no frame or `hold` leaves no time for the others.
+        UserError: If the suffix is another or the file cannot be written.
+    """
+    _suffix(path, (".gif",))
+    shown = list(frames)
+    if not shown or not 0 < hold < seconds:
+        raise ValueError(f"{len(shown)} frames cannot be shown in {seconds} s with {hold} s hold")
+    most = 1 + max(1, int((seconds - hold) / _FASTEST))
+    if len(shown) > most:
+        shown = [shown[i] for i in np.linspace(0, len(shown) - 1, most).round().astype(int)]
+    # A GIF counts in hundredths of a second; rounding the moments keeps the sum right.
+    moments = np.rint(np.linspace(0, 100 * (seconds - hold), len(shown)))
+    durations = [*(10 * np.diff(moments)).astype(int).tolist(), round(1000 * hold)]
+    first, *rest = _share_palette(shown)
+    with atomic_write(path) as file:
+        first.save(
+            file,
+            format="GIF",
+            save_all=True,
+            append_images=rest,
+            duration=durations,
+            loop=0,
+            optimize=True,
+        )
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a file beside `path` that takes its place once the block has ended without an error.
+
+    Args:
+        path: Where to write; missing folders are made.
+
+    Yields:
+        The open binary file.
+
+    Raises:
+        UserError: If the system does not let us write (no space, no permission, ...).
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("xb") as file:
+            yield file
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        _discard(draft)
+
+
+def _discard(draft: Path) -> None:
+    try:
+        draft.unlink(missing_ok=True)
+    except OSError:  # its folder is no folder: the error in flight says so already
+        return
+
+
+def _suffix(path: str | os.PathLike[str], known: Iterable[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in known:
+        what = f"the suffix {suffix!r}" if suffix else "no suffix"
+        raise UserError(f"cannot write {Path(path)}: it has {what}; use {', '.join(known)}")
+    return suffix
+
+
+def _tint() -> Pixels:
+    return np.array(TINT, dtype=np.uint8).reshape(1, 3, 1, 1)
+
+
+def _to_pixels(x: ArrayLike, levels: int) -> Pixels:
+    pixels = to_uint8(x, levels)
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or not pixels.size:
+        raise ValueError(f"images must be (N, 1 or 3, H, W), but their shape is {pixels.shape}")
+    return pixels
+
+
+def _to_rgb(pixels: Pixels) -> Pixels:
+    n, _, height, width = pixels.shape
+    return np.broadcast_to(pixels, (n, 3, height, width))
+
+
+def _good_scale(height: int, width: int, columns: int) -> int:
+    return max(1, min(round(_TILE / max(height, width)), _WIDEST // (columns * width)))
+
+
+def _checked(what: str, labels: Sequence[str] | None, count: int) -> Sequence[str]:
+    if labels is None:
+        return ()
+    if len(labels) != count:
+        raise ValueError(f"{count} {what}s need {count} {what} labels, but got {len(labels)}")
+    return labels
+
+
+def _widest(texts: Iterable[str], font: _Font) -> int:
+    return max((ceil(font.getlength(text)) for text in texts), default=0)
+
+
+def _wrap(label: str, width: int, font: _Font) -> list[str]:
+    """Breaks a label between words into lines that fit `width`."""
+    lines: list[str] = []
+    for word in label.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _arrange(pixels: Pixels, columns: int, scale: int, cell: tuple[int, int], gap: int) -> Pixels:
+    """Enlarges `(N, C, H, W)` and sets each into the middle of a cell: `(height, width, C)`."""
+    tiles = pixels.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+    n, height, width, channels = tiles.shape
+    rows = ceil(n / columns)
+    cells = np.full((rows * columns, cell[0] + gap, cell[1] + gap, channels), _BACKGROUND, np.uint8)
+    y, x = gap + (cell[0] - height) // 2, gap + (cell[1] - width) // 2
+    cells[:n, y : y + height, x : x + width] = tiles
+    sheet = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * cells.shape[1], columns * cells.shape[2], channels)
+    # Each cell brings its gap on the left and on top; the sheet ends with one as well.
+    return np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=_BACKGROUND)
+
+
+def _share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """Gives all frames the colours of the first and the last, so that only changes are stored."""
+    ends = [np.asarray(frame.convert("RGB")) for frame in (frames[0], frames[-1])]
+    palette = Image.fromarray(np.concatenate(ends)).quantize(256, dither=Image.Dither.NONE)
+    return [
+        frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
+    ]
+
+
+def _series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[Any, Any]:
+    points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
+    steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    finite = np.isfinite(values)
+    return steps[finite], values[finite]
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Averages over a fiftieth of the curve to either side, less where the curve ends."""
+    reach = len(values) // 50
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    i = np.arange(len(values))
+    # As far to the left as to the right: a lopsided window would bend the steep start.
+    here = np.minimum(reach, np.minimum(i, len(values) - 1 - i))
+    smoothed: NDArray[np.float64] = (sums[i + here + 1] - sums[i - here]) / (2 * here + 1)
+    return smoothed
+
+
+def _limits(steps: Any, loss: Any, valid_steps: Any, valid: Any) -> tuple[float, float]:
+    """Leaves out the first tenth of the steps, where the loss falls from far above the rest."""
+    start = 0.1 * max(steps.max(initial=0), valid_steps.max(initial=0))
+    late = np.concatenate([loss[steps >= start], valid[valid_steps >= start]])
+    low, high = late.min(), np.percentile(late, 99)
+    margin = 0.08 * (high - low) or 0.1
+    return float(low - margin), float(high + margin)

@@ -1,0 +1,213 @@
+"""The only generation loop.
+
+It knows a model by its incremental interface alone, `start(batch, c)` and `step(x, site, cache)`. Its noise is drawn per image, so that a picture depends on its seed and its
+number only, not on the batch it is drawn in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nextpixel.distributions import Distribution
+from nextpixel.errors import UserError
+from nextpixel.nn import Cache, Site
+
+__all__ = ["Generator", "Step", "all_at_once", "draw", "site_noise", "trace"]
+
+
+class Generator(Protocol):
+    """What the loop needs of a model."""
+
+    shape: tuple[int, int, int]
+    levels: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    def context(self, c: object, batch: int) -> Tensor | None:
+        """Turns the context a user gave into one row an image."""
+
+    def __call__(self, x: Tensor, c: object = None) -> Distribution:
+        """Gives the distributions of all sites of whole pictures."""
+
+    def start(self, batch: int, c: object = None) -> Cache:
+        """Begins a batch."""
+
+    def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
+        """Gives the distribution at a site from the pixels before it."""
+
+
+class Step(NamedTuple):
+    """One step of generation, as `trace` yields it.
+
+    Attributes:
+        site: The site that was just drawn.
+        x: The pictures so far, `(B, C, H, W)`, int64; zero where nothing is drawn yet. The same
+            tensor every time: copy it to keep it.
+        distribution: What the pixel was drawn from.
+    """
+
+    site: Site
+    x: Tensor
+    distribution: Distribution
+
+
+def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) -> Tensor:
+    """Draws one uniform number a site for each image.
+
+    Args:
+        shape: `(C, H, W)` of one image.
+        seed: Not negative.
+        images: The numbers of the images, not negative.
+
+    Returns:
+        Noise in `[0, 1)`, `(len(images), C, H, W)`, float64, on the CPU. Image k's noise depends on
+        `(seed, k)` only.
+    """
+    if seed < 0 or min(images, default=0) < 0:
+        raise UserError("The seed and the numbers of images are not negative.")
+    streams = (np.random.Generator(np.random.Philox(key=[seed, image])) for image in images)
+    return torch.from_numpy(np.stack([stream.random(shape) for stream in streams]))
+
+
+@torch.inference_mode()
+def trace(
+    model: Generator,
+    noise: Tensor,
+    c: object = None,
+    *,
+    temperature: float = 1.0,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Iterator[Step]:
+    """Draws a batch pixel by pixel and yields every step.
+
+    Args:
+        model: The model to draw from.
+        noise: As from `site_noise`, `(B, C, H, W)`.
+        c: The context, as the model takes it.
+        temperature: Divides the logits, see `Distribution.sample`.
+        known: Pixels to keep, integers, `(B, C, H, W)` or one image for all.
+        mask: True where `known` is kept, broadcastable to `(B, C, H, W)`.
+
+    Yields:
+        A `Step` for every site, in raster order.
+
+    Raises:
+        UserError: Something given does not fit the model.
+    """
+    if not temperature > 0:
+        raise UserError(f"The temperature must be above 0, not {temperature}.")
+    batch = len(noise)
+    x = torch.zeros(batch, *model.shape, dtype=torch.int64, device=model.device)
+    noise = noise.to(model.device)
+    kept = _kept(model, known, mask, batch)
+    cache = model.start(batch, c)
+    _, height, width = model.shape
+    for site in (Site(row, col) for row in range(height) for col in range(width)):
+        distribution = model.step(x, site, cache)
+        value = distribution.sample(noise[:, :, site.row, site.col], temperature)
+        if kept is not None:
+            given, keep = kept
+            at_site = (slice(None), slice(None), *site)
+            value = torch.where(keep[at_site], given[at_site], value)
+        x[:, :, site.row, site.col] = value
+        yield Step(site, x, distribution)
+
+
+def draw(
+    model: Generator,
+    n: int,
+    c: object = None,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    first: int = 0,
+    batch_size: int = 256,
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Draws n images, in batches.
+
+    Args:
+        model: The model to draw from.
+        n: Number of images.
+        c: The context: one for all images, or one for each.
+        seed: Together with an image's number decides its noise.
+        temperature: Divides the logits, see `Distribution.sample`.
+        known: Pixels to keep, one image for all or n images.
+        mask: True where `known` is kept; one mask for all or n masks.
+        first: Number of the first image.
+        batch_size: Images drawn together; it does not change the pictures.
+        progress: Called with the fraction done, between 0 and 1.
+
+    Returns:
+        Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
+    """
+    if n < 1 or batch_size < 1:
+        raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
+    context, kept = model.context(c, n), _kept(model, known, mask, n)
+    sites = model.shape[1] * model.shape[2]
+    pictures = []
+    for begin in range(0, n, batch_size):
+        part = slice(begin, min(begin + batch_size, n))
+        steps = trace(
+            model,
+            site_noise(model.shape, seed, range(first + part.start, first + part.stop)),
+            None if context is None else context[part],
+            temperature=temperature,
+            known=None if kept is None else kept[0][part],
+            mask=None if kept is None else kept[1][part],
+        )
+        for done, step in enumerate(steps, 1):
+            if progress is not None:
+                progress((begin + (part.stop - begin) * done / sites) / n)
+        pictures.append(step.x.cpu())
+    return torch.cat(pictures)
+
+
+@torch.inference_mode()
+def all_at_once(
+    model: Generator, n: int, c: object = None, *, seed: int = 0, temperature: float = 1.0
+) -> Tensor:
+    """Draws all pixels in one parallel pass over an empty picture: the wrong way.
+
+    No pixel is told what the others became, so they do not fit together. This is here to be looked
+    at beside the right way, which has the same noise.
+
+    Returns:
+        Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
+    """
+    nothing = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
+    noise = site_noise(model.shape, seed, range(n)).to(model.device)
+    return model(nothing, model.context(c, n)).sample(noise, temperature).cpu()
+
+
+def _kept(
+    model: Generator, known: Tensor | None, mask: Tensor | None, batch: int
+) -> tuple[Tensor, Tensor] | None:
+    """Checks the known pixels and their mask and spreads them over the batch."""
+    if known is None and mask is None:
+        return None
+    if known is None or mask is None:
+        raise UserError("Known pixels and their mask go together: give both or none.")
+    shape = (batch, *model.shape)
+    given, keep = torch.as_tensor(known), torch.as_tensor(mask)
+    if given.is_floating_point() or keep.dtype != torch.bool:
+        raise UserError("Known pixels are integers, and their mask is made of booleans.")
+    if bool((given < 0).any()) or bool((given >= model.levels).any()):
+        raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
+    try:
+        return given.to(model.device, torch.int64).expand(shape), keep.to(model.device).expand(shape)
+    except RuntimeError:
+        raise UserError(
+            f"Known pixels and their mask must fit {shape}, "
+            f"not {tuple(given.shape)} and {tuple(keep.shape)}."
+        ) from None
