@@ -200,12 +200,14 @@ class AutoregressiveModel(Model):
                 f"This model's images have the shape (B, {', '.join(map(str, self.shape))}), "
                 f"not {tuple(x.shape)}."
             )
-        # Elsewhere looking at the values would make the accelerator wait.
-        if x.device.type == "cpu" and x.numel() and not 0 <= x.min() <= x.max() < self.levels:
-            raise UserError(
-                f"Pixels must lie in [0, {self.levels}), but these go from {int(x.min())} to "
-                f"{int(x.max())}: were the images requantised to the model's levels?"
-            )
+        # Elsewhere, looking at the values would make the accelerator wait.
+        if x.device.type == "cpu" and x.numel():
+            least, most = int(x.min()), int(x.max())
+            if least < 0 or most >= self.levels:
+                raise UserError(
+                    f"Pixels must lie in [0, {self.levels}), but these go from {least} to {most}: "
+                    "were the images requantised to the model's levels?"
+                )
 
 
 class CausalNetwork(AutoregressiveModel):

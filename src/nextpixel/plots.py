@@ -41,7 +41,7 @@ __all__ = [
 Pixels = NDArray[np.uint8]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-TINT = (74, 88, 120)
+TINT = (68, 79, 104)
 """The colour of a pixel nobody has seen: bluish, so that no grey level can be taken for it."""
 
 _BACKGROUND = 244
@@ -169,12 +169,13 @@ def grid(
     scale = scale or _good_scale(height, width, columns)
     gap, height, width = gap * scale, height * scale, width * scale
 
-    font_size = min(20, max(12, width // 5))
+    font_size = min(20, max(12, width // 6))
     font, line = ImageFont.load_default(font_size), ceil(1.25 * font_size)
     # A cell is an image, or larger where a word of its label would not fit beside it.
-    width = max(width, _widest((word for label in column_labels for word in label.split()), font))
+    words = [word for label in column_labels for word in label.split()]
+    width = max(width, _widest(words, font) + line // 2) if words else width
     height = max(height, line) if row_labels else height
-    captions = [_wrap(label, width, font) for label in column_labels]
+    captions = [_wrap(label, width - line // 2, font) for label in column_labels]
     top = line * max(map(len, captions)) + line // 4 if captions else 0
     left = _widest(row_labels, font) + line // 2 if row_labels else 0
 
@@ -277,8 +278,9 @@ def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str
 
     figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(steps, loss, color="tab:blue", alpha=0.25, linewidth=0.8)
-    axes.plot(steps, _smooth(loss), color="tab:blue", label="training, smoothed")
+    if loss.size:
+        axes.plot(steps, loss, color="tab:blue", alpha=0.25, linewidth=0.8)
+        axes.plot(steps, _smooth(loss), color="tab:blue", label="training, smoothed")
     if valid.size:
         axes.plot(valid_steps, valid, "o-", color="tab:orange", markersize=4, label="validation")
     axes.set(xlabel="step", ylabel="bits/dim", ylim=_limits(steps, loss, valid_steps, valid))
@@ -449,9 +451,12 @@ def _arrange(pixels: Pixels, columns: int, scale: int, cell: tuple[int, int], ga
 
 
 def _share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
-    """Gives all frames the colours of the first and the last, so that only changes are stored."""
-    ends = [np.asarray(frame.convert("RGB")) for frame in (frames[0], frames[-1])]
-    palette = Image.fromarray(np.concatenate(ends)).quantize(256, dither=Image.Dither.NONE)
+    """Gives all frames one palette: colours hold still, and only what changed is stored."""
+    if all(frame.mode == "L" for frame in frames):
+        return list(frames)  # 256 greys are a palette
+    some = [frames[i].convert("RGB") for i in np.linspace(0, len(frames) - 1, 5).astype(int)]
+    sheet = Image.fromarray(np.concatenate([np.asarray(frame) for frame in some]))
+    palette = sheet.quantize(256, dither=Image.Dither.NONE)
     return [
         frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
     ]
@@ -465,20 +470,23 @@ def _series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[Any, Any]:
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Averages over a fiftieth of the curve to either side, less where the curve ends."""
-    reach = len(values) // 50
+    """Averages over a fiftieth of the curve to either side."""
+    i, reach = np.arange(len(values)), len(values) // 50
+    # At the start no further to the right than to the left: the fall is steep there.
+    low, high = np.maximum(i - reach, 0), np.minimum(i + np.minimum(i, reach), len(values) - 1)
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    i = np.arange(len(values))
-    # As far to the left as to the right: a lopsided window would bend the steep start.
-    here = np.minimum(reach, np.minimum(i, len(values) - 1 - i))
-    smoothed: NDArray[np.float64] = (sums[i + here + 1] - sums[i - here]) / (2 * here + 1)
+    smoothed: NDArray[np.float64] = (sums[high + 1] - sums[low]) / (high + 1 - low)
     return smoothed
 
 
 def _limits(steps: Any, loss: Any, valid_steps: Any, valid: Any) -> tuple[float, float]:
     """Leaves out the first tenth of the steps, where the loss falls from far above the rest."""
     start = 0.1 * max(steps.max(initial=0), valid_steps.max(initial=0))
-    late = np.concatenate([loss[steps >= start], valid[valid_steps >= start]])
-    low, high = late.min(), np.percentile(late, 99)
-    margin = 0.08 * (high - low) or 0.1
+    late, late_valid = loss[steps >= start], valid[valid_steps >= start]
+    if len(late) + len(late_valid) < 10:  # a handful of points is shown whole
+        late, late_valid = loss, valid
+    # Single losses may leave the picture, validation scores may not.
+    high = max([*late_valid, *([np.percentile(late, 99)] if late.size else [])])
+    low = min([*late_valid, *late])
+    margin = 0.1 * (high - low) or 0.1
     return float(low - margin), float(high + margin)

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +18,8 @@ __all__ = ["Section", "write_report"]
 
 _TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
 
-# Pictures are shown a pixel a pixel, or smaller on a phone; enlarged, they stay sharp.
+# Enlarged pictures keep their pixels sharp; where a narrow, coarse screen makes them smaller,
+# sharp would mean to drop some of the pixels.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -37,13 +39,14 @@ h2 {{ font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: 1rem;
   border-top: 1px solid var(--line); }}
 p {{ max-width: 42rem; margin: .75rem 0; overflow-wrap: anywhere; }}
 figure {{ margin: 1rem 0; }}
-img {{ display: block; max-width: 100%; height: auto; border-radius: 4px;
-  image-rendering: pixelated; }}
+img {{ display: block; max-width: 100%; height: auto; border-radius: 4px; }}
+@media (min-width: 60rem), (min-resolution: 2dppx) {{ img {{ image-rendering: pixelated; }} }}
 figcaption {{ max-width: 42rem; margin-top: .5rem; color: var(--soft); font-size: .9rem; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .35rem 1.5rem .35rem 0; border-bottom: 1px solid var(--line);
-  text-align: left; vertical-align: top; overflow-wrap: anywhere; }}
+  text-align: left; vertical-align: top; }}
 th {{ font-weight: normal; color: var(--soft); }}
+td {{ overflow-wrap: anywhere; }}
 pre {{ padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; background: var(--box);
   font: .875rem/1.5 ui-monospace, monospace; }}
 </style>
@@ -97,19 +100,16 @@ def write_report(path: str | os.PathLike[str], title: str, sections: Iterable[Se
 
 def _section(section: Section) -> str:
     parts = [f"<h2>{escape(section.heading)}</h2>"]
-    paragraphs = "\n".join(line.strip() for line in section.text.splitlines()).split("\n\n")
-    parts += [f"<p>{escape(p.strip())}</p>" for p in paragraphs if p.strip()]
+    paragraphs = re.split(r"\n\s*\n", section.text.strip())
+    parts += [f"<p>{escape(paragraph)}</p>" for paragraph in paragraphs if paragraph]
     if section.image is not None:
         alt = escape(section.caption or section.heading)
         caption = f"<figcaption>{escape(section.caption)}</figcaption>" if section.caption else ""
         source = _data_uri(section.image)
         parts.append(f'<figure><img src="{source}" alt="{alt}">{caption}</figure>')
     if section.table:
-        rows = (
-            f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>'
-            for k, v in section.table
-        )
-        parts.append("<table>\n{}\n</table>".format("\n".join(rows)))
+        rows = [f'<th scope="row">{escape(k)}</th><td>{escape(v)}</td>' for k, v in section.table]
+        parts.append("<table>\n<tr>{}</tr>\n</table>".format("</tr>\n<tr>".join(rows)))
     if section.code is not None:
         parts.append(f"<pre><code>{escape(section.code)}</code></pre>")
     return "<section>\n{}\n</section>".format("\n".join(parts))

@@ -1,0 +1,41 @@
+"""The training state: everything that a run needs to go on exactly where it was."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nextpixel.errors import UserError
+from nextpixel.files import replace_file
+
+__all__ = ["load_state", "save_state"]
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Saves tensors, numbers and strings atomically: a crash leaves the old file or the new one."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    replace_file(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Loads what `save_state` saved; nothing but plain data is unpickled.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no training state {path}: nothing to resume; leave --resume out.")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is damaged ({reason}): the run cannot be resumed, but its models in best/ "
+            "and last/ can still be used."
+        ) from None
+    return state

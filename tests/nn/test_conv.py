@@ -1,0 +1,129 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nextpixel.masks import MaskType, kernel_mask
+from nextpixel.nn import Cache, MaskedConv2d, OncePerRow, Pointwise, RowConv2d, Site
+
+
+def steps(height: int, width: int) -> list[Site]:
+    return [Site(row, col) for row in range(height) for col in range(width)]
+
+
+def before(x: Tensor, site: Site) -> Tensor:
+    """The pixel before a site in raster order (anything, before the first)."""
+    return x[:, :, site.row if site.col else site.row - 1, site.col - 1]
+
+
+def test_kernel_masks() -> None:
+    assert kernel_mask("A", (3, 3)).int().tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
+    assert kernel_mask("B", (3, 3)).int().tolist() == [[1, 1, 1], [1, 1, 0], [0, 0, 0]]
+    assert kernel_mask("A", (1, 5)).int().tolist() == [[1, 1, 0, 0, 0]]
+
+
+@given(
+    mask_type=st.sampled_from(["A", "B"]),
+    height=st.integers(1, 6),
+    width=st.integers(1, 7),
+    kernel=st.sampled_from([(1, 3), (1, 7), (3, 3), (5, 3), (7, 7)]),
+    bias=st.booleans(),
+)
+def test_masked_conv_equals_the_textbook(
+    mask_type: MaskType, height: int, width: int, kernel: tuple[int, int], bias: bool
+) -> None:
+    """The textbook: a full kernel, its mask multiplied onto the weight."""
+    conv = MaskedConv2d(mask_type, 2, 3, kernel, bias=bias).double()
+    mask = kernel_mask(mask_type, kernel)
+    weight = torch.zeros(3, 2, *kernel, dtype=torch.float64)
+    visible = [conv.weight_row.flatten(2)]
+    if conv.weight_above is not None:
+        visible.insert(0, conv.weight_above.flatten(2))
+    weight[..., mask] = torch.cat(visible, 2)
+    x = torch.randn(2, 2, height, width, dtype=torch.float64)
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    expected = F.conv2d(x, weight * mask, conv.bias, padding=padding)
+    torch.testing.assert_close(conv(x), expected, rtol=0, atol=1e-12)
+
+
+@given(
+    mask_type=st.sampled_from(["A", "B"]),
+    height=st.integers(1, 6),
+    width=st.integers(1, 7),
+    kernel=st.sampled_from([(1, 3), (1, 7), (3, 3), (5, 3), (7, 7)]),
+    context=st.sampled_from(["none", "constant", "map"]),
+)
+def test_masked_conv_cached_equals_whole_map(
+    mask_type: MaskType, height: int, width: int, kernel: tuple[int, int], context: str
+) -> None:
+    conv = MaskedConv2d(mask_type, 2, 3, kernel).double()
+    x = torch.randn(2, 2, height, width, dtype=torch.float64)
+    added = {
+        "none": None,
+        "constant": torch.randn(2, 3, 1, 1, dtype=torch.float64),
+        "map": torch.randn(2, 3, height, width, dtype=torch.float64),
+    }[context]
+    expected = conv(x, added)
+    cache = Cache(layers={conv: conv.new_cache(2, width)})
+    for site in steps(height, width):
+        cache.site = site
+        newest = before(x, site) if mask_type == "A" else x[:, :, site.row, site.col]
+        row = added[:, :, site.row : site.row + 1] if context == "map" and added is not None else added
+        with torch.no_grad():
+            out = conv(newest, row, cache)
+        torch.testing.assert_close(
+            out, expected[:, :, site.row, site.col], rtol=0, atol=1e-12, msg=f"at {site}"
+        )
+
+
+class TwoRowConvs(torch.nn.Module):
+    """A small vertical stack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = RowConv2d(2, 4, (4, 7)), RowConv2d(4, 3, (2, 3))
+
+    def forward(self, x: Tensor, context: object, cache: Cache | None = None) -> list[Tensor]:
+        a = self.a(x, cache)
+        return [a, self.b(torch.tanh(a), cache)]
+
+
+@given(height=st.integers(1, 6), width=st.integers(1, 6))
+def test_vertical_stack_cached_equals_whole_map(height: int, width: int) -> None:
+    stack = OncePerRow(TwoRowConvs(), 2).double()
+    x = torch.randn(2, 2, height, width, dtype=torch.float64)
+    expected = stack(x, [])
+    layers = [m for m in stack.modules() if hasattr(m, "new_cache")]
+    cache = Cache(layers={layer: layer.new_cache(2, width) for layer in layers})
+    with torch.no_grad():
+        for site in steps(height, width):
+            cache.site = site
+            for out, whole in zip(stack(before(x, site), [], cache), expected, strict=True):
+                row = whole[:, :, site.row : site.row + 1]
+                torch.testing.assert_close(out, row, rtol=0, atol=1e-12)
+
+
+def test_vertical_stack_sees_no_pixel_of_its_own_row() -> None:
+    stack = OncePerRow(TwoRowConvs(), 2).double()
+    x = torch.randn(1, 2, 5, 6, dtype=torch.float64)
+    y = x.clone()
+    y[:, :, 3:] += 1
+    for a, b in zip(stack(x, []), stack(y, []), strict=True):
+        assert torch.equal(a[:, :, :4], b[:, :, :4])
+        assert not torch.equal(a[:, :, 4], b[:, :, 4])
+
+
+def test_pointwise_is_the_same_for_maps_and_pixels() -> None:
+    layer = Pointwise(3, 5).double()
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    torch.testing.assert_close(layer(x)[:, :, 2, 3], layer(x[:, :, 2, 3]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [2, (3, 4), (3, 1)])
+def test_kernels_that_make_no_sense_are_refused(kernel: int | tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="kernel_size"):
+        MaskedConv2d("B", 1, 1, kernel)
+    with pytest.raises(ValueError, match="width"):
+        RowConv2d(1, 1, (2, 4))

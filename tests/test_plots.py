@@ -1,0 +1,393 @@
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nextpixel import plots
+from nextpixel.errors import UserError
+from nextpixel.plots import TINT
+
+RNG = np.random.default_rng(0)
+
+
+def images(n=4, channels=1, height=5, width=6, levels=4):
+    return RNG.integers(0, levels, (n, channels, height, width))
+
+
+def left_over(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+# Levels and colours
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 16, 255, 256])
+def test_to_uint8_rounds_each_level(levels):
+    expected = [round(255 * v / (levels - 1)) for v in range(levels)]
+    for dtype in (np.int64, np.uint8):
+        result = plots.to_uint8(np.arange(levels).astype(dtype), levels)
+        assert result.dtype == np.uint8
+        assert result.tolist() == expected
+
+
+def test_to_uint8_takes_tensors_lists_and_bools():
+    assert plots.to_uint8(torch.tensor([[0, 3]]), 4).tolist() == [[0, 255]]
+    assert plots.to_uint8([0, 1], 2).tolist() == [0, 255]
+    assert plots.to_uint8(np.array([False, True]), 2).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("bad", [[0, 4], [-1, 0], [0.0, 0.5]])
+def test_to_uint8_refuses_what_is_no_level(bad):
+    with pytest.raises(ValueError, match="values"):
+        plots.to_uint8(bad, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_hide_paints_the_hidden_pixels_only(channels):
+    x = images(channels=channels)
+    mask = RNG.random((4, 1, 5, 6)) < 0.5
+    shown = plots.hide(x, mask, 4)
+    assert shown.shape == (4, 3, 5, 6)
+    assert shown.dtype == np.uint8
+    known = np.broadcast_to(mask, shown.shape)
+    np.testing.assert_array_equal(
+        shown[known], np.broadcast_to(plots.to_uint8(x, 4), shown.shape)[known]
+    )
+    hidden = shown.transpose(0, 2, 3, 1)[~mask[:, 0]]
+    assert (hidden == TINT).all()
+    assert len(set(TINT)) == 3  # no grey level looks like it
+
+
+def test_hide_takes_one_mask_for_all_and_needs_all_channels():
+    x = images(channels=3)
+    mask = np.ones((3, 5, 6), dtype=bool)
+    mask[2, 0, 0] = False
+    shown = plots.hide(x, mask, 4)
+    assert (shown[:, :, 0, 0] == TINT).all()
+    np.testing.assert_array_equal(shown[:, :, 1:], plots.to_uint8(x, 4)[:, :, 1:])
+
+
+def test_heat_map_spans_the_colours():
+    values = np.array([[[0.0, 5.0, 10.0, np.nan]]])
+    heat = plots.heat_map(values, cmap="gray")
+    assert heat.shape == (1, 3, 1, 4)
+    assert heat.dtype == np.uint8
+    first, middle, last, missing = heat[0, :, 0].T.tolist()
+    assert first == [0, 0, 0]
+    assert 126 <= middle[0] <= 129
+    assert last == [255, 255, 255]
+    assert missing == list(TINT)
+
+
+def test_heat_map_keeps_to_the_range_it_is_given():
+    heat = plots.heat_map([[[-1.0, 0.0, 1.0, 2.0]]], vmin=0, vmax=1, cmap="gray")
+    assert heat[0, 0, 0].tolist() == [0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("value", [3.0, np.nan])
+def test_heat_map_of_one_value_has_one_colour(value):
+    heat = plots.heat_map(np.full((2, 3, 3), value))
+    assert (heat == heat[:1, :, :1, :1]).all()
+
+
+def test_heat_map_refuses_another_shape():
+    with pytest.raises(ValueError, match="N, H, W"):
+        plots.heat_map(np.zeros((3, 3)))
+
+
+# Grids
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_grid_puts_every_pixel_in_its_place(channels, mode):
+    x = images(n=5, channels=channels)
+    scale, gap = 3, 2
+    picture = plots.grid(x, 4, columns=2, scale=scale, gap=gap)
+    assert picture.mode == mode
+    assert picture.size == (scale * (2 * (6 + gap) + gap), scale * (3 * (5 + gap) + gap))
+    canvas = np.asarray(picture).reshape(picture.height, picture.width, channels)
+    expected = np.full_like(canvas, canvas[0, 0, 0])
+    for i, image in enumerate(plots.to_uint8(x, 4)):
+        top, left = scale * (gap + i // 2 * (5 + gap)), scale * (gap + i % 2 * (6 + gap))
+        for row in range(5 * scale):
+            for column in range(6 * scale):
+                expected[top + row, left + column] = image[:, row // scale, column // scale]
+    np.testing.assert_array_equal(canvas, expected)
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (3, 2), (4, 2), (10, 4), (100, 10)])
+def test_grid_is_nearly_square(n, columns):
+    picture = plots.grid(np.zeros((n, 1, 4, 4), dtype=int), 2, scale=1, gap=0)
+    assert picture.width == columns * 4
+
+
+def test_grid_enlarges_small_images_only():
+    widths = {
+        side: plots.grid(np.zeros((1, 1, side, side), dtype=int), 2, gap=0).width
+        for side in (8, 28, 32, 64, 300)
+    }
+    assert widths == {8: 80, 28: 84, 32: 64, 64: 64, 300: 300}
+    many = plots.grid(np.zeros((64, 1, 28, 28), dtype=int), 2, columns=64, gap=0)
+    assert many.width == 64 * 28
+
+
+def test_labels_stand_beside_the_images_and_leave_them_alone():
+    x = images(n=6, height=28, width=28)
+    bare = np.asarray(plots.grid(x, 4, columns=3))
+    picture = plots.grid(
+        x, 4, columns=3, row_labels=["one", "two"], column_labels=["a", "b b b b b b b b b", "c"]
+    )
+    canvas = np.asarray(picture)
+    top, left = canvas.shape[0] - bare.shape[0], canvas.shape[1] - bare.shape[1]
+    assert top > 0
+    assert left > 0
+    np.testing.assert_array_equal(canvas[top:, left:], bare)
+    paper = canvas[0, 0]
+    for column in range(3):  # each label is above its own column
+        cell = canvas[:top, left + column * 87 + 3 : left + (column + 1) * 87]
+        assert (cell != paper).any()
+    for row in range(2):
+        assert (canvas[top + row * 87 + 3 : top + (row + 1) * 87, :left] != paper).any()
+    assert (canvas[:top, :left] == paper).all()
+
+
+def test_a_long_word_widens_the_columns():
+    x = images(n=2, height=8, width=8)
+    narrow = plots.grid(x, 4, columns=2, scale=1, column_labels=["a", "b"])
+    wide = plots.grid(x, 4, columns=2, scale=1, column_labels=["a", "internationalization"])
+    assert wide.width > narrow.width + 150
+    assert wide.height == narrow.height
+    # Each image is in the middle of its column, under the middle of its label.
+    canvas = np.asarray(wide)
+    changed = np.flatnonzero((canvas[-9:-1] != canvas[0, 0]).any(axis=0))
+    assert abs((changed[0] + changed[-1]) / 2 - wide.width / 2) <= 1
+
+
+@pytest.mark.parametrize("labels", [{"row_labels": ["a"]}, {"column_labels": ["a", "b", "c"]}])
+def test_grid_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match="labels"):
+        plots.grid(images(), 4, columns=2, **labels)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 6), (2, 2, 5, 6), (0, 1, 5, 6)])
+def test_grid_refuses_another_shape(shape):
+    with pytest.raises(ValueError, match="shape"):
+        plots.grid(np.zeros(shape, dtype=int), 4)
+
+
+def test_side_by_side_mixes_grey_and_colour():
+    x = plots.to_uint8(images(n=2), 4)
+    given = plots.hide(x, np.arange(6) < 3, 256)
+    picture = plots.side_by_side({"x": x, "given": given}, 256, scale=4, gap=0)
+    assert picture.mode == "RGB"
+    canvas = np.asarray(picture)[-2 * 5 * 4 :: 4]
+    width = picture.width // 2
+    offset = (width - 6 * 4) // 2
+    for column, stack in enumerate((np.repeat(x, 3, axis=1), given)):
+        left = column * width + offset
+        shown = canvas[:, left : left + 24 : 4].reshape(2, 5, 6, 3)
+        np.testing.assert_array_equal(shown, stack.transpose(0, 2, 3, 1))
+
+
+def test_side_by_side_of_grey_stacks_is_grey():
+    assert plots.side_by_side({"a": images(), "b": images()}, 4).mode == "L"
+
+
+def test_side_by_side_refuses_stacks_that_do_not_match():
+    with pytest.raises(ValueError, match="side by side"):
+        plots.side_by_side({"a": images(n=2), "b": images(n=3)}, 4)
+    with pytest.raises(ValueError, match="side by side"):
+        plots.side_by_side({}, 4)
+
+
+def test_growing_paints_what_is_not_drawn_yet():
+    x = images(n=1, height=2, width=3)
+    frames = list(plots.growing([x] * 4, [0, 1, 4, 6], 4, scale=1, gap=0))
+    for frame, done in zip(frames, [0, 1, 4, 6], strict=True):
+        pixels = np.asarray(frame).reshape(6, 3)
+        assert (pixels[done:] == TINT).all()
+        expected = np.repeat(plots.to_uint8(x, 4).reshape(6, 1), 3, axis=1)
+        np.testing.assert_array_equal(pixels[:done], expected[:done])
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.webp", "a.bmp", "a.gif"])
+def test_save_image_keeps_every_pixel(tmp_path, name):
+    picture = plots.grid(images(), 4)
+    path = tmp_path / "new" / "folder" / name
+    plots.save_image(picture, path)
+    with Image.open(path) as again:
+        np.testing.assert_array_equal(np.asarray(again.convert("L")), np.asarray(picture))
+    assert left_over(path.parent) == [name]
+
+
+def test_save_image_writes_jpeg_of_any_mode(tmp_path):
+    for mode in ("L", "RGB", "P", "RGBA"):
+        plots.save_image(Image.new(mode, (8, 8)), tmp_path / "a.jpg")
+        with Image.open(tmp_path / "a.jpg") as again:
+            assert again.format == "JPEG"
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a"])
+def test_save_image_names_the_formats_it_knows(tmp_path, name):
+    with pytest.raises(UserError, match=r"suffix.*\.png"):
+        plots.save_image(plots.grid(images(), 4), tmp_path / name)
+    assert left_over(tmp_path) == []
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+
+    def write(error):
+        with plots.atomic_write(path) as file:
+            file.write(b"half of the n")
+            raise error
+
+    with pytest.raises(KeyError):
+        write(KeyError())
+    with pytest.raises(UserError, match=r"cannot write .*a\.txt: No space left"):
+        write(OSError(28, "No space left on device"))
+    assert path.read_bytes() == b"old"
+    assert left_over(tmp_path) == ["a.txt"]
+    with plots.atomic_write(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_a_folder_that_is_a_file_is_one_clear_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        plots.save_image(plots.grid(images(), 4), tmp_path / "file" / "a.png")
+    with pytest.raises(UserError, match="cannot write"):
+        plots.save_image(plots.grid(images(), 4), tmp_path / "file" / "deeper" / "a.png")
+
+
+def moments(path):
+    """Returns every frame of a GIF with its duration in milliseconds."""
+    with Image.open(path) as gif:
+        shown = []
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            shown.append((np.asarray(gif.convert("RGB")).astype(int), gif.info["duration"]))
+        return shown, gif.info.get("loop")
+
+
+@pytest.mark.parametrize("count", [2, 7, 100])
+def test_save_gif_lasts_as_long_as_asked_and_loops(tmp_path, count):
+    x = images(n=2, height=10, width=10)
+    sites = np.linspace(0, 100, count).astype(int)
+    frames = list(plots.growing([x] * count, sites, 4, scale=2))
+    plots.save_gif(frames, tmp_path / "a.gif", seconds=4.0, hold=1.0)
+    shown, loop = moments(tmp_path / "a.gif")
+    assert loop == 0
+    assert len(shown) == count
+    durations = [duration for _, duration in shown]
+    assert sum(durations) == 4000
+    assert durations[-1] == 1000
+    assert max(durations[:-1]) - min(durations[:-1]) <= 10
+    for frame, (pixels, _) in zip(frames, shown, strict=True):
+        assert np.abs(pixels - np.asarray(frame)).max() <= 3
+    assert left_over(tmp_path) == ["a.gif"]
+
+
+def test_save_gif_thins_out_too_many_frames(tmp_path):
+    frames = (Image.new("L", (16, 16), i % 256) for i in range(1000))
+    plots.save_gif(frames, tmp_path / "a.gif", seconds=2.0, hold=1.0)
+    shown, _ = moments(tmp_path / "a.gif")
+    assert len(shown) == 51
+    assert min(duration for _, duration in shown) == 20
+    assert (shown[0][0] == 0).all()
+    assert (shown[-1][0] == 999 % 256).all()
+
+
+def test_save_gif_of_one_frame(tmp_path):
+    plots.save_gif([Image.new("RGB", (4, 4), TINT)], tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.convert("RGB").getpixel((0, 0)) == TINT
+
+
+def test_save_gif_refuses_what_it_cannot_show(tmp_path):
+    frame = Image.new("L", (4, 4))
+    with pytest.raises(UserError, match=r"\.gif"):
+        plots.save_gif([frame], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="frames"):
+        plots.save_gif([], tmp_path / "a.gif")
+    with pytest.raises(ValueError, match="hold"):
+        plots.save_gif([frame], tmp_path / "a.gif", seconds=1.0, hold=1.0)
+    assert left_over(tmp_path) == []
+
+
+# The loss curve
+
+
+def records(steps=500):
+    train = [{"step": i, "loss": 1.0 + 7.0 * np.exp(-i / 10), "lr": 0.1} for i in range(steps)]
+    return [*train, *({"step": i, "valid": 1.1} for i in range(100, steps, 100))]
+
+
+def test_loss_curve_writes_png_and_svg(tmp_path):
+    plots.loss_curve(records(), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (900, 540)
+        assert len(set(picture.convert("RGB").get_flattened_data())) > 10
+    plots.loss_curve(records(), str(tmp_path / "a.svg"))
+    assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
+    assert left_over(tmp_path) == ["a.png", "a.svg"]
+
+
+@pytest.mark.parametrize(
+    "few",
+    [
+        [{"step": 0, "loss": 8.0}],
+        [{"step": 5, "valid": 1.0}],
+        [{"step": 0, "loss": float("nan")}, {"step": 1, "loss": 2.0}, {"step": 2, "loss": None}],
+    ],
+)
+def test_loss_curve_draws_few_points(tmp_path, few):
+    plots.loss_curve(few, tmp_path / "a.png")
+    assert left_over(tmp_path) == ["a.png"]
+
+
+def test_loss_curve_needs_a_loss_and_a_known_suffix(tmp_path):
+    with pytest.raises(UserError, match="no loss"):
+        plots.loss_curve([{"step": 1, "lr": 0.1}], tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"\.svg"):
+        plots.loss_curve(records(), tmp_path / "a.pdf")
+    assert left_over(tmp_path) == []
+
+
+def test_the_limits_ignore_the_huge_start_and_keep_the_validation():
+    steps, loss = plots._series(records(), "loss")
+    low, high = plots._limits(steps, loss, *plots._series(records(), "valid"))
+    assert 0.9 < low < 1.0
+    assert 1.1 < high < 1.3
+    few = plots._limits(np.arange(3.0), np.array([9.0, 8.0, 7.0]), np.zeros(0), np.zeros(0))
+    assert few[0] < 7
+    assert few[1] > 9
+
+
+def test_smoothing_keeps_a_line_and_calms_noise():
+    noise = RNG.normal(size=1000)
+    assert plots._smooth(noise)[20:].std() < 0.4 * noise.std()
+    np.testing.assert_allclose(plots._smooth(np.arange(200.0))[:190], np.arange(190.0))
+    np.testing.assert_allclose(plots._smooth(np.full(7, 2.0)), 2.0)
+
+
+def test_pictures_need_neither_torch_nor_pyplot(tmp_path):
+    code = """
+import sys
+from nextpixel import plots
+assert "matplotlib" not in sys.modules
+plots.loss_curve([{"step": 1, "loss": 2.0}], sys.argv[1])
+plots.heat_map([[[1.0, 2.0]]])
+assert not {"torch", "matplotlib.pyplot"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)
