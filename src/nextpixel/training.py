@@ -317,7 +317,8 @@ class Run:
         rate = learning_rate(step, args)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        nats = -self.model.log_prob(x, c).mean()
+        with self.fabric.autocast():  # Fabric itself wraps `forward` in it, but no other method
+            nats = -self.model.log_prob(x, c).mean()
         loss = nats / (math.prod(self.raw.shape) * math.log(2))
         self.fabric.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.raw.parameters(), args.clip)

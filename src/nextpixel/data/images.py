@@ -1,0 +1,189 @@
+"""Images as integers: a split, a data set of three splits, and the change of levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextpixel.errors import UserError
+
+__all__ = ["Dataset", "Images", "draw_bits", "requantise", "to_uint8"]
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One split of a data set.
+
+    Attributes:
+        x: Images, shape (N, C, H, W), uint8, integers in [0, levels). For a redrawn split these are
+            the intensities in [0, 256) that the bits are drawn from.
+        y: Class ids, shape (N,), int64, or None.
+        levels: The number of levels of what `batch` returns, 2 to 256.
+        redraw: Whether every batch draws new bits, with P(1) = x / 255.
+
+    Raises:
+        UserError: If an array has another type or shape, or a value outside [0, levels).
+    """
+
+    x: NDArray[np.uint8]
+    y: NDArray[np.int64] | None
+    levels: int
+    redraw: bool = False
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 4 or self.x.dtype != np.uint8:
+            raise UserError(
+                f"Images need x as uint8 of shape (N, C, H, W), not {self.x.dtype} of shape "
+                f"{self.x.shape}: convert the array first."
+            )
+        if self.y is not None and (self.y.shape != self.x.shape[:1] or self.y.dtype != np.int64):
+            raise UserError(
+                f"{len(self.x)} images need y as int64 of shape ({len(self.x)},), not "
+                f"{self.y.dtype} of shape {self.y.shape}: give one class id an image."
+            )
+        top = 256 if self.redraw else self.levels
+        if self.x.size and self.x.max() >= top:
+            raise UserError(
+                f"Images of {top} levels hold integers from 0 to {top - 1}, but one value is "
+                f"{self.x.max()}: give the right number of levels."
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(
+        self, indices: NDArray[np.integer], draw: tuple[int, int] = (0, 0)
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """Returns the images with these indices, and their class ids.
+
+        Args:
+            indices: Which images, shape (B,).
+            draw: The key of the noise that a redrawn split takes its bits from: two integers >= 0,
+                say (seed, step), different for every rank. Other splits do not use it.
+
+        Returns:
+            x, shape (B, C, H, W), uint8 in [0, levels); y, shape (B,), int64, or None. Both are
+            copies, free to be changed.
+        """
+        x = self.x[indices]
+        y = None if self.y is None else self.y[indices]
+        return (draw_bits(x, draw) if self.redraw else x), y
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Three fixed splits of images of one shape.
+
+    Attributes:
+        name: What the user called it.
+        train: What to learn from.
+        valid: What to select on.
+        test: What to report, and never to select on.
+        levels: The number of levels of every split.
+        class_names: A name for each class id, or None if there are no classes.
+        source: Citation and licence, in one line.
+    """
+
+    name: str
+    train: Images
+    valid: Images
+    test: Images
+    levels: int
+    class_names: tuple[str, ...] | None
+    source: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of an image, (C, H, W)."""
+        _, c, h, w = self.train.x.shape
+        return c, h, w
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes, or None."""
+        return None if self.class_names is None else len(self.class_names)
+
+    def requantised(self, levels: int) -> Dataset:
+        """Returns this data set with fewer levels (see `requantise`).
+
+        Raises:
+            UserError: If `levels` is below 2 or above the levels that the data set has.
+        """
+        if levels == self.levels:
+            return self
+        if not 2 <= levels <= self.levels:
+            raise UserError(
+                f"{self.name} has {self.levels} levels and cannot be given {levels}: choose "
+                f"{'2' if self.levels == 2 else f'2 to {self.levels}'} for levels."
+            )
+
+        def split(images: Images) -> Images:
+            return replace(images, x=requantise(images.x, self.levels, levels), levels=levels)
+
+        return replace(
+            self,
+            train=split(self.train),
+            valid=split(self.valid),
+            test=split(self.test),
+            levels=levels,
+        )
+
+
+def requantise(x: NDArray[np.integer], from_levels: int, levels: int) -> NDArray[np.uint8]:
+    """Reduces the levels of images: q = x * levels // from_levels.
+
+    Args:
+        x: Integers in [0, from_levels), any shape.
+        from_levels: How many levels x has, at most 256.
+        levels: How many the result has, 2 <= levels <= from_levels.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        UserError: If the numbers of levels are out of range.
+    """
+    if not 2 <= levels <= from_levels <= 256:
+        raise UserError(
+            f"{from_levels} levels cannot be turned into {levels}: "
+            "choose 2 or more, and no more than there are (at most 256)."
+        )
+    table: NDArray[np.uint8] = (np.arange(from_levels) * levels // from_levels).astype(np.uint8)
+    return np.take(table, x)
+
+
+def to_uint8(x: NDArray[np.integer], levels: int) -> NDArray[np.uint8]:
+    """Spreads levels over the greys of a display: level k becomes round(255 * k / (levels - 1)).
+
+    Args:
+        x: Integers in [0, levels), any shape.
+        levels: How many levels x has, at least 2.
+
+    Returns:
+        uint8 in [0, 255], of the same shape.
+
+    Raises:
+        UserError: If `levels` is below 2.
+    """
+    if levels < 2:
+        raise UserError(f"Images have 2 levels or more, not {levels}: give the levels of x.")
+    table: NDArray[np.uint8] = np.rint(255 * np.arange(levels) / (levels - 1)).astype(np.uint8)
+    return np.take(table, x)
+
+
+def draw_bits(x: NDArray[np.uint8], key: Sequence[int]) -> NDArray[np.uint8]:
+    """Draws a bit for every intensity, 1 with probability x / 255, from the noise of this key.
+
+    Args:
+        x: Intensities in [0, 256), any shape.
+        key: Two integers >= 0; the same key gives the same bits.
+
+    Returns:
+        uint8, 0 or 1, of the same shape.
+    """
+    noise = np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64)))
+    # noise < 1, so that 255 is always 1 and 0 never.
+    return (noise.random(x.shape) * 255 < x).astype(np.uint8)

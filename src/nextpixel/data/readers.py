@@ -1,0 +1,158 @@
+"""Readers of the published files: IDX (MNIST), amat (binarized MNIST) and the CIFAR-10 binaries.
+
+They turn bytes into integers and know nothing of where files lie or what their sums are.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextpixel.errors import UserError
+
+__all__ = [
+    "read_amat",
+    "read_bytes",
+    "read_cifar_binary",
+    "read_cifar_delta",
+    "read_idx",
+    "read_numpy",
+]
+
+CIFAR_RECORD = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a file, and unpacks it if its name ends in .gz.
+
+    Raises:
+        UserError: If it cannot be read, or is truncated or corrupt.
+    """
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is truncated or corrupt (gzip: {error}): get the file anew."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): check the file and its permissions."
+        ) from error
+
+
+def read_idx(raw: bytes, path: Path) -> NDArray[np.uint8]:
+    """Reads an IDX file of unsigned bytes.
+
+    Args:
+        raw: The file's bytes: two zeros, the type (8: unsigned byte), the number of dimensions,
+            each dimension as a big-endian 32-bit integer, the values.
+        path: The name to use in messages.
+
+    Returns:
+        uint8, of the shape the file states.
+
+    Raises:
+        UserError: If it is not such a file, or has fewer or more values than it states.
+    """
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+        raise UserError(
+            f"{path} is not an IDX file of unsigned bytes (it does not begin with 00 00 08): "
+            "give an IDX file as MNIST's, or .npz, .npy or a folder of images."
+        )
+    start = 4 + 4 * raw[3]
+    shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist()) if len(raw) >= start else (0,)
+    expected = start + int(np.prod(shape, dtype=object))
+    if len(raw) != expected:
+        raise UserError(
+            f"{path} is truncated or corrupt ({len(raw):,} bytes, where its header asks for "
+            f"{expected:,}): get the file anew."
+        )
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+
+
+def read_amat(raw: bytes) -> NDArray[np.uint8]:
+    """Reads binarized MNIST's text: 784 digits 0 or 1 a line, each followed by a space or newline.
+
+    Returns:
+        uint8, 0 or 1, shape (N, 1, 28, 28).
+    """
+    digits = np.frombuffer(raw, np.uint8)[::2]
+    return (digits - ord("0")).reshape(-1, 1, 28, 28)
+
+
+def read_cifar_binary(raw: bytes, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Reads a batch of CIFAR-10's binary version.
+
+    Args:
+        raw: The file's bytes: for each image a label, then its red, green and blue plane.
+        path: The name to use in messages.
+
+    Returns:
+        Images, uint8, shape (N, 3, 32, 32), and class ids, int64, shape (N,).
+
+    Raises:
+        UserError: If the file does not end with a whole image.
+    """
+    if not raw or len(raw) % CIFAR_RECORD:
+        raise UserError(
+            f"{path} is truncated or corrupt ({len(raw):,} bytes, where each image takes "
+            f"{CIFAR_RECORD:,}): get the file anew."
+        )
+    records = np.frombuffer(raw, np.uint8).reshape(-1, CIFAR_RECORD)
+    return records[:, 1:].reshape(-1, 3, 32, 32).copy(), records[:, 0].astype(np.int64)
+
+
+def read_cifar_delta(path: Path) -> bytes:
+    """Reads CIFAR-10 images from a delta-coded .npz, as the bytes of the binary version.
+
+    The file's `delta` (3, N, 32, 32) holds red - green, green and blue - green, as differences down
+    the rows and along the columns, everything modulo 256; `labels` (N,) holds the class ids.
+
+    Raises:
+        UserError: If the file is corrupt, or holds something else.
+    """
+    arrays = read_numpy(path)
+    delta, labels = (arrays.get(name, np.empty(0)) for name in ("delta", "labels"))
+    if delta.dtype != np.uint8 or delta.shape != (3, len(labels), 32, 32):
+        raise UserError(
+            f"{path} is not a delta-coded CIFAR-10 file (uint8 `delta` of shape (3, N, 32, 32) and "
+            "`labels`): use CIFAR-10's binary version instead."
+        )
+    x = np.cumsum(np.cumsum(delta, axis=3, dtype=np.uint8), axis=2, dtype=np.uint8)
+    x[[0, 2]] += x[1]
+    records = np.empty((len(labels), CIFAR_RECORD), np.uint8)
+    records[:, 0] = labels
+    records[:, 1:] = x.swapaxes(0, 1).reshape(len(labels), -1)
+    return records.tobytes()
+
+
+def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
+    """Reads all arrays of a .npz, or the one of a .npy under the name "x", without unpickling.
+
+    Raises:
+        UserError: If the file is corrupt, or holds Python objects.
+    """
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"x": loaded}
+            return {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        if "pickle" in str(error):
+            raise UserError(
+                f"{path} holds pickled Python objects, which are never loaded because they can run "
+                "code: save plain integer arrays with numpy.savez instead."
+            ) from error
+        raise UserError(
+            f"{path} is unreadable, truncated or no NumPy file ({error}): save it anew with "
+            "numpy.savez or numpy.save."
+        ) from error

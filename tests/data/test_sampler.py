@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from nextpixel.data import batch_indices
+from nextpixel.data import sampler as sampler_module
+from nextpixel.errors import UserError
+
+
+@pytest.mark.parametrize(("n", "batch"), [(10, 5), (10, 3), (7, 7), (5, 12), (1, 4), (100, 32)])
+def test_every_image_comes_once_an_epoch(n, batch):
+    steps = -(-4 * n // batch)
+    order = np.concatenate([batch_indices(n, batch, step, seed=1) for step in range(steps)])
+    for epoch in range(4):
+        assert sorted(order[epoch * n : (epoch + 1) * n]) == list(range(n))
+
+
+def test_a_step_is_a_pure_function():
+    first = [batch_indices(50, 8, step, seed=4) for step in range(30)]
+    sampler_module._permutation.cache_clear()
+    backwards = [batch_indices(50, 8, step, seed=4) for step in reversed(range(30))]
+    assert np.array_equal(first, backwards[::-1])
+
+
+def test_epochs_and_seeds_differ():
+    epochs = [tuple(batch_indices(50, 50, step, seed=s)) for step in range(3) for s in range(3)]
+    assert len(set(epochs)) == 9
+
+
+def test_the_order_is_not_made_of_the_noise_of_the_redrawn_bits():
+    noise = np.random.Generator(np.random.Philox(key=np.array([5, 0], np.uint64)))
+    assert not np.array_equal(batch_indices(50, 50, 0, seed=5), noise.permutation(50))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_out_the_batch_of_one(world):
+    for step in range(10):
+        whole = batch_indices(40, 4 * world, step, seed=2)
+        parts = [batch_indices(40, 4, step, seed=2, rank=r, world=world) for r in range(world)]
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_a_batch_belongs_to_the_caller():
+    batch = batch_indices(6, 6, 0)
+    assert batch.dtype == np.int64
+    batch[:] = 0
+    assert sorted(batch_indices(6, 6, 0)) == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n": 0},
+        {"batch_size": 0},
+        {"step": -1},
+        {"seed": -1},
+        {"rank": 2, "world": 2},
+        {"rank": -1},
+    ],
+)
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(UserError, match="There is no batch"):
+        batch_indices(**({"n": 5, "batch_size": 2, "step": 0} | wrong))
