@@ -144,7 +144,7 @@ def test_plain_blind_spot_is_where_the_paper_says(blocks: int) -> None:
     reach = 3 + blocks
 
     def sees(up: int, right: int) -> bool:
-        # On the row d above, columns up to x + min(d, L + 1) + 2 (van den Oord et al. 2016b, fig 1).
+        # On the row d above, columns up to x + min(d, L + 1) + 2 (figure 1 of the gated paper).
         if up == 0:
             return -reach <= right < 0
         return 0 < up <= reach and -reach <= right <= min(up, blocks + 1) + 2

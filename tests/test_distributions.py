@@ -78,7 +78,10 @@ def test_inverse_cdf_takes_the_smallest_level_above_the_noise() -> None:
     assert drawn.flatten().tolist() == [0, 0, 1, 1, 2, 2]
     p = torch.tensor([0.3], dtype=torch.float64)
     two = Bernoulli((p / (1 - p)).log().expand(2, 1))
-    assert two.sample(torch.tensor([[0.69], [0.71]], dtype=torch.float64)).flatten().tolist() == [0, 1]
+    assert two.sample(torch.tensor([[0.69], [0.71]], dtype=torch.float64)).flatten().tolist() == [
+        0,
+        1,
+    ]
 
 
 def test_impossible_levels_are_never_drawn() -> None:

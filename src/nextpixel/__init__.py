@@ -1,1 +1,60 @@
-"""Exact-likelihood pixel models."""
+"""Exact-likelihood pixel models: PixelCNN and its family, trained, scored and sampled exactly.
+
+Importing this is cheap: what needs torch is imported when it is first used.
+
+Example:
+    >>> import nextpixel as npx
+    >>> model = npx.load("mnist-gated")
+    >>> x = model.sample(16, c=3, seed=0)  # (16, 1, 28, 28) integers
+    >>> nats = -model.log_prob(x, c=3)  # (16,)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nextpixel.errors import UserError
+
+if TYPE_CHECKING:
+    from nextpixel.data import load as load_data
+    from nextpixel.distributions import Bernoulli, Categorical, Distribution
+    from nextpixel.model import AutoregressiveModel, load
+    from nextpixel.models import GatedPixelCNN, PixelCNN
+    from nextpixel.sampling import all_at_once, complete, trace
+    from nextpixel.training import fit
+
+__all__ = [
+    "AutoregressiveModel",
+    "Bernoulli",
+    "Categorical",
+    "Distribution",
+    "GatedPixelCNN",
+    "PixelCNN",
+    "UserError",
+    "all_at_once",
+    "complete",
+    "fit",
+    "load",
+    "load_data",
+    "trace",
+]
+
+_HOMES = {
+    "nextpixel.distributions": ["Bernoulli", "Categorical", "Distribution"],
+    "nextpixel.model": ["AutoregressiveModel", "load"],
+    "nextpixel.models": ["GatedPixelCNN", "PixelCNN"],
+    "nextpixel.sampling": ["all_at_once", "complete", "trace"],
+    "nextpixel.training": ["fit"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_data":
+        return import_module("nextpixel.data").load
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'nextpixel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

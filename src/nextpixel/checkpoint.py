@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,15 @@ def load_state(path: Path) -> dict[str, Any]:
         UserError: The file is missing or damaged.
     """
     if not path.is_file():
-        raise UserError(f"There is no training state {path}: nothing to resume; leave --resume out.")
+        raise UserError(
+            f"There is no training state {path}: nothing to resume; leave --resume out."
+        )
+    data = io.BytesIO(path.read_bytes())
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("not a dictionary")
+    except Exception as error:  # a damaged file leads the unpickler to errors of any kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path} is damaged ({reason}): the run cannot be resumed, but its models in best/ "

@@ -82,4 +82,4 @@ class ClassBias(nn.Module):
         if self.weight is None or weights is None:
             return [None] * len(self.channels)
         biases = weights.to(self.weight) @ self.weight
-        return list(biases[:, :, None, None].split(self.channels, 1))
+        return list(torch.split(biases[:, :, None, None], self.channels, 1))

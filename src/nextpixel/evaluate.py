@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nextpixel.data import Images
+from nextpixel.errors import UserError
 from nextpixel.model import AutoregressiveModel
 
 __all__ = ["Score", "evaluate"]
@@ -63,20 +64,29 @@ def evaluate(
         The score. Its standard error is `s / sqrt(N)`, s the deviation (N - 1) over the images.
 
     Raises:
-        UserError: The images do not fit the model.
+        UserError: The images do not fit the model, or there are none.
     """
     count = len(images) if limit is None else min(limit, len(images))
+    if min(count, batch_size) < 1:
+        raise UserError(f"There is nothing to score: {count} images, {batch_size} at a time.")
+    if images.levels != model.levels:
+        raise UserError(
+            f"The model is for images of {model.levels} levels, but these have {images.levels}: "
+            f"load them with levels={model.levels}."
+        )
     training = model.training
     model.eval()
     parts = []
-    for begin in range(0, count, batch_size):
-        indices = np.arange(begin, min(begin + batch_size, count))
-        x, y = images.batch(indices)
-        c = None if model.classes is None or y is None else torch.from_numpy(y)
-        parts.append(-model.log_prob(torch.from_numpy(x).to(model.device), c).double().cpu())
-        if progress is not None:
-            progress((indices[-1] + 1) / count)
-    model.train(training)
+    try:
+        for begin in range(0, count, batch_size):
+            indices = np.arange(begin, min(begin + batch_size, count))
+            x, y = images.batch(indices)
+            c = None if model.classes is None or y is None else torch.from_numpy(y)
+            parts.append(-model.log_prob(torch.from_numpy(x).to(model.device), c).double().cpu())
+            if progress is not None:
+                progress((begin + len(x)) / count)
+    finally:
+        model.train(training)
     nats = torch.cat(parts)
     mean = nats.mean().item()
     error = nats.std().item() / math.sqrt(count) if count > 1 else math.nan

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
-__all__ = ["replace_file"]
+__all__ = ["remove_parts", "replace_file"]
+
+PART = ".part"
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -20,18 +21,19 @@ def replace_file(path: Path, data: bytes) -> None:
         OSError: The file cannot be written, for example because the disk is full; the old one is
             then untouched.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with part.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; these are to be read like any other.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        part.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what processes that were killed while they wrote have left below a folder."""
+    for part in folder.rglob(f".*{PART}"):
+        part.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -96,7 +97,12 @@ class AutoregressiveModel(Model):
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes the model is conditioned on, or None.
         hyperparameters: The subclass's other arguments.
+
+    Attributes:
+        paper: Title, authors and year of the paper a model comes from.
     """
+
+    paper = ""
 
     def __init__(
         self,
@@ -137,7 +143,8 @@ class AutoregressiveModel(Model):
         Raises:
             UserError: x or c does not fit the model.
         """
-        return self(x, c).log_prob(x).flatten(1).sum(1)
+        distribution: Distribution = self(x, c)
+        return distribution.log_prob(x).flatten(1).sum(1)
 
     def bits_per_dim(self, x: Tensor, c: object = None) -> Tensor:
         """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
@@ -185,7 +192,8 @@ class AutoregressiveModel(Model):
         Returns:
             A distribution of `batch_shape` `(B, C)`.
         """
-        return self(x, cache.context).at(*site)
+        distribution: Distribution = self(x, cache.context)
+        return distribution.at(*site)
 
     def check(self, x: Tensor) -> None:
         """Checks that x are images of this model.
@@ -246,16 +254,12 @@ class CausalNetwork(AutoregressiveModel):
                 f"{type(self).__name__} draws images of one channel, not {shape[0]}: "
                 "convert them to grey."
             )
-        self.embedding = (
-            nn.Embedding(levels, self.embedding_size) if inputs == "embedded" else None
-        )
+        self.embedding = nn.Embedding(levels, self.embedding_size) if inputs == "embedded" else None
         self.in_channels = shape[0] * (self.embedding_size if self.embedding else 1)
         self.out_channels = shape[0] * (1 if levels == 2 else levels)
 
     @abstractmethod
-    def network(
-        self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None
-    ) -> Tensor:
+    def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions.
 
         Args:
@@ -285,7 +289,7 @@ class CausalNetwork(AutoregressiveModel):
         """Makes the distribution from the network's output: Bernoulli for 2 levels."""
         if self.levels == 2:
             return Bernoulli(parameters)
-        logits = parameters.unflatten(1, (self.shape[0], self.levels))
+        logits = torch.unflatten(parameters, 1, (self.shape[0], self.levels))
         return Categorical(logits.movedim(2, -1))
 
     def forward(self, x: Tensor, c: object = None) -> Distribution:
@@ -296,7 +300,8 @@ class CausalNetwork(AutoregressiveModel):
 
     def start(self, batch: int, c: object = None) -> Cache:
         """Begins to generate a batch, see `AutoregressiveModel.start`."""
-        cache = Cache(context=self.condition(self.context(c, batch)))
+        context = self.context(c, batch)
+        cache = Cache(context=context, biases=self.condition(context))
         for layer in self.modules():
             if isinstance(layer, CausalLayer):
                 cache.layers[layer] = layer.new_cache(batch, self.shape[2])
@@ -308,7 +313,7 @@ class CausalNetwork(AutoregressiveModel):
         # The pixel before the site; at column 0 that is the last one of the row above, and the
         # very first step has none and ignores what it is handed.
         newest = x[:, :, site.row if site.col else site.row - 1, site.col - 1]
-        return self.distribution(self.network(self.encode(newest), cache.context, cache))
+        return self.distribution(self.network(self.encode(newest), cache.biases, cache))
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> AutoregressiveModel:
@@ -347,6 +352,16 @@ def find(name: str | Path) -> Path:
         f"{name} {what}: give a run folder, a folder with a config.json, or a model that comes "
         f"with nextpixel ({', '.join(shipped()) or 'none'})."
     )
+
+
+def trained_on(name: str | Path) -> str | None:
+    """Says which data a model was trained on, if its card or its run's configuration says so."""
+    folder = find(name)
+    for file in (folder / "card.json", folder.parent / "config.yaml"):
+        if file.is_file():
+            data: str | None = yaml.safe_load(file.read_text()).get("data")  # JSON is YAML
+            return data
+    return None
 
 
 def read_model(folder: Path) -> AutoregressiveModel:

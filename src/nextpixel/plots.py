@@ -27,6 +27,7 @@ from nextpixel.errors import UserError
 __all__ = [
     "TINT",
     "atomic_write",
+    "beside",
     "grid",
     "growing",
     "heat_map",
@@ -234,6 +235,22 @@ def side_by_side(
         scale=scale,
         gap=gap,
     )
+
+
+def beside(pictures: Mapping[str, Image.Image]) -> Image.Image:
+    """Puts pictures next to each other, each under its caption."""
+    font = ImageFont.load_default(18)
+    shown = [picture.convert("RGB") for picture in pictures.values()]
+    gap, top = 24, 36
+    width = sum(picture.width for picture in shown) + gap * (len(shown) - 1)
+    sheet = Image.new("RGB", (width, top + max(p.height for p in shown)), (_BACKGROUND,) * 3)
+    draw = ImageDraw.Draw(sheet)
+    left = 0
+    for caption, picture in zip(pictures, shown, strict=True):
+        draw.text((left + picture.width // 2, top // 2), caption, _INK, font, anchor="mm")
+        sheet.paste(picture, (left, top))
+        left += picture.width + gap
+    return sheet
 
 
 def growing(

@@ -1,11 +1,13 @@
 """The only generation loop.
 
-It knows a model by its incremental interface alone, `start(batch, c)` and `step(x, site, cache)`. Its noise is drawn per image, so that a picture depends on its seed and its
-number only, not on the batch it is drawn in.
+It knows a model by its incremental interface alone, `start(batch, c)` and `step(x, site, cache)`.
+Its noise is drawn per image, so that a picture depends on its seed and its number only, not on the
+batch it is drawn in.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -17,7 +19,17 @@ from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
 
-__all__ = ["Generator", "Step", "all_at_once", "draw", "site_noise", "trace"]
+__all__ = [
+    "Generator",
+    "Step",
+    "all_at_once",
+    "complete",
+    "draw",
+    "film",
+    "hidden_bits",
+    "site_noise",
+    "trace",
+]
 
 
 class Generator(Protocol):
@@ -169,8 +181,111 @@ def draw(
         for done, step in enumerate(steps, 1):
             if progress is not None:
                 progress((begin + (part.stop - begin) * done / sites) / n)
-        pictures.append(step.x.cpu())
+            if done == sites:
+                pictures.append(step.x.cpu())
     return torch.cat(pictures)
+
+
+def film(
+    model: Generator,
+    n: int,
+    c: object = None,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    moments: int = 100,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[list[Tensor], list[int]]:
+    """Draws n images together and keeps what they looked like on the way.
+
+    Args:
+        model: The model to draw from.
+        n: Number of images.
+        c: The context: one for all images, or one for each.
+        seed: Together with an image's number decides its noise.
+        temperature: Divides the logits, see `Distribution.sample`.
+        moments: Number of moments to keep, the finished pictures included.
+        progress: Called with the fraction done, between 0 and 1.
+
+    Returns:
+        The pictures at each moment, `(n, C, H, W)` on the CPU, and the number of sites that were
+        drawn by then. The last are the same as `draw` returns.
+    """
+    sites = model.shape[1] * model.shape[2]
+    every = max(1, sites // moments)
+    pictures, sites_done = [], []
+    noise = site_noise(model.shape, seed, range(n))
+    for done, step in enumerate(trace(model, noise, c, temperature=temperature), 1):
+        if (sites - done) % every == 0:
+            pictures.append(step.x.cpu().clone())
+            sites_done.append(done)
+        if progress is not None:
+            progress(done / sites)
+    return pictures, sites_done
+
+
+def complete(
+    model: Generator,
+    x: Tensor,
+    mask: Tensor,
+    c: object = None,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    first: int = 0,
+    batch_size: int = 256,
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Keeps x where the mask is true and draws the rest.
+
+    A pixel is drawn given the pixels before it in raster order. Known pixels that come later are
+    kept, but they do not influence what is drawn before them.
+
+    Args:
+        model: The model to draw from.
+        x: The images, integers `(N, C, H, W)`; the values at hidden pixels do not matter.
+        mask: True at known pixels, broadcastable to `(N, C, H, W)`.
+        c: The context: one for all images, or one for each.
+        seed: Together with an image's number decides its noise.
+        temperature: Divides the logits, see `Distribution.sample`.
+        first: Number of the first image; other numbers give other completions.
+        batch_size: Images drawn together; it does not change the pictures.
+        progress: Called with the fraction done, between 0 and 1.
+
+    Returns:
+        Integers in `[0, levels)`, `(N, C, H, W)`, int64, on the CPU.
+    """
+    return draw(
+        model,
+        len(x),
+        c,
+        seed=seed,
+        temperature=temperature,
+        known=x,
+        mask=mask,
+        first=first,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+@torch.inference_mode()
+def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> Tensor:
+    """Computes how many bits the hidden pixels take, each given the true pixels before it.
+
+    Args:
+        model: The model.
+        x: The true images, integers `(N, C, H, W)`.
+        mask: True at known pixels, broadcastable to `(N, C, H, W)`.
+        c: The context: one for all images, or one for each.
+
+    Returns:
+        `-log2 p(pixel | pixels before it)` at hidden pixels and 0 at known ones, `(N, C, H, W)`,
+        on the CPU. Their sum is exact: it is the length of an ideal code for the hidden pixels.
+    """
+    x = x.to(model.device)
+    bits = model(x, c).log_prob(x) / -math.log(2)
+    return bits.masked_fill(mask.to(model.device), 0).cpu()
 
 
 @torch.inference_mode()
@@ -202,10 +317,11 @@ def _kept(
     given, keep = torch.as_tensor(known), torch.as_tensor(mask)
     if given.is_floating_point() or keep.dtype != torch.bool:
         raise UserError("Known pixels are integers, and their mask is made of booleans.")
+    given = given.long()
     if bool((given < 0).any()) or bool((given >= model.levels).any()):
         raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
     try:
-        return given.to(model.device, torch.int64).expand(shape), keep.to(model.device).expand(shape)
+        return given.to(model.device).expand(shape), keep.to(model.device).expand(shape)
     except RuntimeError:
         raise UserError(
             f"Known pixels and their mask must fit {shape}, "

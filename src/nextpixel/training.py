@@ -15,12 +15,14 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -39,7 +41,7 @@ from nextpixel.checkpoint import load_state, save_state
 from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.evaluate import evaluate
-from nextpixel.files import replace_file
+from nextpixel.files import remove_parts, replace_file
 from nextpixel.model import AutoregressiveModel, model_name
 
 __all__ = ["TrainArgs", "fit"]
@@ -63,7 +65,8 @@ class TrainArgs:
             are.
         precision: "bf16" computes in bfloat16 where autocast allows it, "float32" does not, "auto"
             takes bf16 where the processor has it.
-        seed: Decides the order of the images and (through the command line) the first weights.
+        seed: Decides the order of the images, what is random in a step (dropout) and, through the
+            command line, the first weights.
         valid_every: Steps between validations; each draws a grid of samples too.
         valid_images: Score only the first so many validation images; all by default.
         save_every: Steps between checkpoints.
@@ -84,12 +87,20 @@ class TrainArgs:
     save_every: int = 500
 
     def __post_init__(self) -> None:
-        at_least_one = ("steps", "batch_size", "valid_every", "save_every")
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
-        if not (self.lr > 0 and self.clip > 0 and self.warmup >= 0 and self.weight_decay >= 0):
-            raise UserError("train.lr and train.clip must be above 0, warmup and decay not below.")
+        for name in ("steps", "batch_size", "valid_every", "valid_images", "save_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"train.{name} must be at least 1, not {value}.")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"train.{name} must be above 0, not {getattr(self, name)}.")
+        for name in ("warmup", "weight_decay", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"train.{name} must be at least 0, not {getattr(self, name)}.")
+        if self.schedule not in ("cosine", "constant"):
+            raise UserError(f"train.schedule is cosine or constant, not {self.schedule}.")
+        if self.precision not in ("auto", "bf16", "float32"):
+            raise UserError(f"train.precision is auto, bf16 or float32, not {self.precision}.")
         if not 0 <= self.ema < 1:
             raise UserError(f"train.ema must lie in [0, 1), not {self.ema}.")
 
@@ -110,6 +121,8 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
     weight = 1 - min(decay, (1 + step) / (10 + step)) if decay else 1.0
     for mean, new in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(new, weight)
+    for old, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        old.copy_(buffer)
 
 
 def fit(
@@ -120,6 +133,7 @@ def fit(
     resume: bool = False,
     data_dir: str | Path | None = None,
     device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Path:
     """Trains a model by maximum likelihood and keeps the best and the last one.
@@ -133,6 +147,8 @@ def fit(
         resume: Go on from the folder's last checkpoint.
         data_dir: Where to look for data first.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        settings: What else to keep in `config.yaml`: other options of the command line, which it
+            needs again to go on (where the data came from, the number of threads).
         options: Fields of `TrainArgs`.
 
     Returns:
@@ -146,8 +162,9 @@ def fit(
     try:
         args = TrainArgs(**options)
     except TypeError as error:
-        raise UserError(f"Unknown training option: {error}.") from None
+        raise UserError(f"A training option is unknown or of the wrong type: {error}.") from None
     if isinstance(data, str):
+        settings = {"data": data, **(settings or {})}
         data = npx_data.load(data, levels=model.levels, data_dir=data_dir)
     check_data(model, data)
     out = Path(out)
@@ -158,12 +175,13 @@ def fit(
     fabric = make_fabric(device, args.precision)
     fabric.launch()
     fabric.barrier()
-    run = Run(fabric, model, data, args, out)
-    if resume:
-        run.load()
-    else:
-        run.begin()
-    run.train()
+    with interrupts() as interrupted:
+        run = Run(fabric, model, data, args, out, settings or {})
+        if resume:
+            run.load()
+        else:
+            run.begin()
+        run.train(interrupted)
     return out
 
 
@@ -184,16 +202,16 @@ def check_data(model: AutoregressiveModel, data: Dataset) -> None:
 
 def make_fabric(device: str, precision: str) -> Fabric:
     """Makes the Fabric for one process, or for those that torchrun started."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"Unknown device {device}: give auto, cpu, cuda or cuda:N.")
     accelerator, _, index = device.partition(":")
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise UserError("There is no CUDA device here: use --device cpu.")
-    if accelerator not in ("cpu", "cuda"):
-        raise UserError(f"Unknown device {device}: give auto, cpu, cuda or cuda:N.")
+    if accelerator == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UserError(f"There is no device {device} here: use --device cpu.")
     if precision == "auto":
         has_bf16 = (
-            torch.cuda.is_bf16_supported()
+            torch.cuda.is_bf16_supported(including_emulation=False)
             if accelerator == "cuda"
             else getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
         )
@@ -218,8 +236,10 @@ class Run:
         data: Dataset,
         args: TrainArgs,
         out: Path,
+        settings: Mapping[str, Any],
     ) -> None:
-        self.fabric, self.data, self.args, self.out = fabric, data, args, out
+        self.fabric, self.data, self.args = fabric, data, args
+        self.out, self.settings = out, settings
         model = model.train().to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(model).to(fabric.device).eval().requires_grad_(False)
         optimizer = torch.optim.AdamW(
@@ -228,15 +248,16 @@ class Run:
         self.raw = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
         self.model.mark_forward_method("log_prob")
-        self.step = 0
+        self.step = self.saved_step = 0
         self.best = math.inf  # validation bits/dim
 
     def begin(self) -> None:
-        """Writes the resolved configuration into a new run folder."""
+        """Makes a new run folder, with a first checkpoint: a run can be killed at any step."""
         if self.fabric.is_global_zero:
             self.out.mkdir(parents=True, exist_ok=True)
             self.write_config()
             (self.out / "metrics.jsonl").write_text("")
+        self.save()
 
     def write_config(self) -> None:
         """Writes `config.yaml`, which `nextpixel train --config` can read."""
@@ -248,6 +269,7 @@ class Run:
             "data": self.data.name,
             "levels": self.data.levels,
             "conditional": self.raw.classes is not None,
+            **self.settings,
             "train": asdict(self.args),
         }
         text = yaml.safe_dump(config, sort_keys=False)
@@ -255,18 +277,29 @@ class Run:
 
     def load(self) -> None:
         """Takes the state of the last checkpoint, and forgets metrics written after it."""
-        state = load_state(self.out / "state.pt")
-        self.raw.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.best = state["step"], state["best"]
-        torch.set_rng_state(state["rng"])
+        path = self.out / "state.pt"
+        state = load_state(path)
+        try:
+            self.raw.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.best = state["step"], state["best"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{path} is not the state of such a run: resume it with the model it was begun "
+                f"with ({reason})."
+            ) from None
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.args.weight_decay  # of now, not of when it was saved
+        self.saved_step = self.step
         if self.fabric.is_global_zero:
             self.write_config()
             metrics = self.out / "metrics.jsonl"
-            lines = metrics.read_text().splitlines(keepends=True)
+            lines = metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else []
             kept = [line for line in lines if complete_line_until(line, self.step)]
-            replace_file(metrics, "".join(kept).encode())
+            replace_file(metrics, b"".join(kept))
+            remove_parts(self.out)
         self.fabric.barrier()
 
     def save(self) -> None:
@@ -279,41 +312,45 @@ class Run:
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "best": self.best,
-                "rng": torch.get_rng_state(),
             }
             save_state(self.out / "state.pt", state)
+        self.saved_step = self.step
         self.fabric.barrier()
 
-    def train(self) -> None:
-        """Trains to the last step."""
+    def train(self, interrupted: Callable[[], bool]) -> None:
+        """Trains to the last step, or to the one in which it is interrupted."""
         args = self.args
         with (
-            interrupts() as interrupted,
             metrics_log(self.out, self.step, self.fabric.is_global_zero) as log,
             progress_bar(self.step, args.steps, self.fabric.is_global_zero) as show,
         ):
-            began = time.perf_counter()
             while self.step < args.steps:
+                began = time.perf_counter()
                 metrics = self.train_step()
                 self.step += 1
-                now = time.perf_counter()
-                speed = args.batch_size * self.fabric.world_size / (now - began)
-                began = now
-                log({"step": self.step, **metrics, "images_per_second": round(speed, 1)})
+                speed = args.batch_size * self.fabric.world_size / (time.perf_counter() - began)
+                metrics["images_per_second"] = round(speed, 1)
                 show(self.step, metrics["loss"], speed)
                 last = self.step == args.steps
-                if self.step % args.valid_every == 0 or last:
-                    log({"step": self.step, **self.validate(show)})
-                if self.step % args.save_every == 0 or last or interrupted():
+                # All ranks must agree, and the signal may have come to one of them only.
+                stop = bool(self.fabric.all_reduce(float(interrupted()), reduce_op="sum"))
+                validate = self.step % args.valid_every == 0 or last
+                save = self.step % args.save_every == 0 or last or stop
+                if validate or save:
+                    self.check_weights()
+                if validate:
+                    metrics |= self.validate(show)
+                log({"step": self.step, **metrics})
+                if save:
                     self.save()
-                if interrupted() and not last:
+                if stop and not last:
                     raise KeyboardInterrupt
-                began += time.perf_counter() - now
 
     def train_step(self) -> dict[str, float]:
         """Takes one optimizer step; nothing is changed if the loss or the gradient is not finite."""
         args, step = self.args, self.step + 1
         x, c = self.batch()
+        torch.manual_seed(self.noise_seed())
         rate = learning_rate(step, args)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -324,20 +361,30 @@ class Run:
         norm = nn.utils.clip_grad_norm_(self.raw.parameters(), args.clip)
         bits = float(self.fabric.all_reduce(loss.detach()))
         if not math.isfinite(bits) or not math.isfinite(norm):
-            saved = self.out / "state.pt"
-            advice = (
-                f"the last checkpoint in {self.out} is intact: resume it with a lower train.lr"
-                if saved.exists()
-                else "try a lower train.lr"
-            )
-            raise UserError(
-                f"At step {step} the loss is {bits} and the gradient's norm {float(norm)}: training "
-                f"stops; {advice}."
-            )
+            raise self.broken(step, f"the loss is {bits} and the gradient's norm {float(norm)}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
+
+    @torch.no_grad()
+    def check_weights(self) -> None:
+        """Checks that the weights are finite, before they take the place of those saved before."""
+        norm = float(nn.utils.get_total_norm(self.raw.parameters()))
+        if not math.isfinite(norm):
+            raise self.broken(self.step, f"the norm of the weights is {norm}")
+
+    def broken(self, step: int, what: str) -> UserError:
+        """Makes the error for numbers that are no longer finite."""
+        return UserError(
+            f"At step {step} {what}: training stops. The checkpoint of step {self.saved_step} in "
+            f"{self.out} is intact: resume it with a lower train.lr."
+        )
+
+    def noise_seed(self) -> int:
+        """Makes the seed of what is random in a step, so that no generator has to be saved."""
+        key = (self.args.seed, self.step, self.fabric.global_rank)
+        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
     def batch(self) -> tuple[Tensor, Tensor | None]:
         """Gets the images of the next step: a function of the seed and the step alone."""
@@ -378,11 +425,11 @@ class Run:
         plots.save_image(picture, self.out / "samples" / f"step-{self.step:07d}.png")
 
 
-def complete_line_until(line: str, step: int) -> bool:
+def complete_line_until(line: bytes, step: int) -> bool:
     """Tells whether a line of `metrics.jsonl` is whole and not from after a step."""
     try:
-        return line.endswith("\n") and json.loads(line)["step"] <= step
-    except ValueError:
+        return line.endswith(b"\n") and json.loads(line)["step"] <= step
+    except (ValueError, TypeError, KeyError):
         return False
 
 
@@ -396,6 +443,8 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         if caught:
             raise KeyboardInterrupt
         caught = True
+        # Not by print: what was interrupted may be just printing, and that cannot be nested.
+        os.write(2, b"\nFinishing this step, then saving; Ctrl-C once more stops at once.\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread may handle signals
@@ -419,8 +468,7 @@ def metrics_log(out: Path, step: int, write: bool) -> Iterator[Callable[[dict[st
     ):
 
         def log(metrics: dict[str, float]) -> None:
-            if len(metrics) > 1:
-                file.write(json.dumps(metrics) + "\n")
+            file.write(json.dumps(metrics) + "\n")
             for name, value in metrics.items():
                 if name != "step":
                     board.add_scalar(name, value, int(metrics["step"]))
@@ -448,11 +496,13 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
     columns = (
         TextColumn("step"),
         MofNCompleteColumn(),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=120
+    ) as bar:
         task = bar.add_task("", total=steps, completed=step, status="")
         printed = time.monotonic()
 
@@ -468,7 +518,11 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
             lasting = note.startswith("step")
             if lasting or (not console.is_terminal and time.monotonic() - printed > 30):
                 printed = time.monotonic()
-                console.print(note if lasting else f"step {step}/{steps}: {status}", highlight=False)
+                left = bar.tasks[task].time_remaining
+                if not lasting and left is not None:
+                    status += f", {timedelta(seconds=round(left))} left"
+                line = note if lasting else f"step {step}/{steps}: {status}"
+                console.print(line, highlight=False, soft_wrap=True)
 
         yield show
 

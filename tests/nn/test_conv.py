@@ -70,7 +70,11 @@ def test_masked_conv_cached_equals_whole_map(
     for site in steps(height, width):
         cache.site = site
         newest = before(x, site) if mask_type == "A" else x[:, :, site.row, site.col]
-        row = added[:, :, site.row : site.row + 1] if context == "map" and added is not None else added
+        row = (
+            added[:, :, site.row : site.row + 1]
+            if context == "map" and added is not None
+            else added
+        )
         with torch.no_grad():
             out = conv(newest, row, cache)
         torch.testing.assert_close(

@@ -24,7 +24,7 @@ from nextpixel.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["load_own"]
+__all__ = ["load_own", "read_picture"]
 
 T = TypeVar("T")
 SPLITS = ("train", "valid", "test")
@@ -246,14 +246,14 @@ def _load_folder(folder: Path, size: int | None, channels: int | None) -> Datase
     if channels is None:
         channels = 1 if all(_is_grey(picture.path) for picture in pictures) else 3
     labels = sorted({p.label for p in pictures if p.label is not None})
-    first = _decode(pictures[0].path, size, channels)
+    first = read_picture(pictures[0].path, size, channels)
     splits = {}
     for split in SPLITS:
         chosen = [p for p in pictures if p.split == split]
         x = np.empty((len(chosen), *first.shape), np.uint8)
         for i, picture in enumerate(chosen):
             x[i] = _same_shape(
-                picture.path, _decode(picture.path, size, channels), pictures[0].path, first
+                picture.path, read_picture(picture.path, size, channels), pictures[0].path, first
             )
         ids = [labels.index(p.label) for p in chosen if p.label is not None]
         splits[split] = Images(x, np.array(ids, np.int64) if labels else None, 256)
@@ -328,7 +328,7 @@ def _is_grey(path: Path) -> bool:
     return _read(path, lambda picture: picture.mode in {"1", "L", "LA", "La"})
 
 
-def _decode(path: Path, size: int | None, channels: int) -> NDArray[np.uint8]:
+def read_picture(path: Path, size: int | None, channels: int) -> NDArray[np.uint8]:
     """Reads a picture as uint8 of shape (C, H, W); what is transparent becomes white."""
     from PIL import Image, ImageOps
 

@@ -62,6 +62,7 @@ class VerticalStack(nn.Module):
         """
         horizontal, vertical = biases[: len(self.convs)], biases[len(self.convs) :]
         outputs: list[Tensor] = []
+        h = x
         for i, (conv, link) in enumerate(zip(self.convs, self.to_horizontal, strict=True)):
             if i > 0:  # the last layer's vertical gate would feed nothing: there is none
                 x = gate(add(h, vertical[i - 1]))
@@ -80,9 +81,7 @@ class HorizontalLayer(nn.Module):
         kernel_size: k; the kernel covers the `k // 2` pixels to the left and, type B, the centre.
     """
 
-    def __init__(
-        self, mask_type: MaskType, in_channels: int, width: int, kernel_size: int
-    ) -> None:
+    def __init__(self, mask_type: MaskType, in_channels: int, width: int, kernel_size: int) -> None:
         super().__init__()
         # The bias is the one of the link from the vertical stack.
         self.conv = MaskedConv2d(mask_type, in_channels, 2 * width, (1, kernel_size), bias=False)
@@ -120,6 +119,8 @@ class GatedPixelCNN(CausalNetwork):
         >>> nats = -model.log_prob(x, c=3)  # (4,)
     """
 
+    paper = "Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016)"
+
     def __init__(
         self,
         *,
@@ -153,9 +154,7 @@ class GatedPixelCNN(CausalNetwork):
             nn.ReLU(), Pointwise(width, width), nn.ReLU(), Pointwise(width, self.out_channels)
         )
 
-    def network(
-        self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None
-    ) -> Tensor:
+    def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""
         from_vertical = self.vertical(x, biases, cache)
         h = x

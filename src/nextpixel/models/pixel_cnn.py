@@ -40,7 +40,8 @@ class ResidualBlock(nn.Module):
         """Computes the block, `(B, 2 width, ...)` -> `(B, 2 width, ...)`."""
         h = self.reduce(F.relu(x))
         h = self.conv(F.relu(h), bias, cache)
-        return x + self.expand(F.relu(h))
+        out: Tensor = x + self.expand(F.relu(h))
+        return out
 
 
 class PixelCNN(CausalNetwork):
@@ -67,6 +68,8 @@ class PixelCNN(CausalNetwork):
         >>> nats = -model.log_prob(x)  # (4,)
     """
 
+    paper = "Pixel Recurrent Neural Networks (van den Oord et al., 2016)"
+
     def __init__(
         self,
         *,
@@ -90,9 +93,7 @@ class PixelCNN(CausalNetwork):
             Pointwise(2 * width, self.out_channels),
         )
 
-    def network(
-        self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None
-    ) -> Tensor:
+    def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""
         h = self.first(x, cache=cache)
         for block, bias in zip(self.blocks, biases, strict=True):

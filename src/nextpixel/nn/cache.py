@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,13 +26,15 @@ class Cache:
     in raster order, from the first one, once each.
 
     Attributes:
-        context: What the model made of the context, once for all steps.
+        context: The context, one row an image.
+        biases: What the context adds to each layer, computed once for all steps.
         site: The site whose distribution is being computed.
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
     """
 
-    context: Sequence[Tensor] | Tensor | None = None
-    site: Site = Site(0, 0)
+    context: Tensor | None = None
+    biases: list[Tensor | None] = field(default_factory=list)
+    site: Site = field(default_factory=lambda: Site(0, 0))
     layers: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
 
     def nbytes(self) -> int:

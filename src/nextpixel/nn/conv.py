@@ -109,7 +109,9 @@ class MaskedConv2d(CausalLayer):
         size = (2 * self.rows_above + 1, 2 * self.reach + 1)
         return f"{self.mask_type}, {self.in_channels}, {self.out_channels}, kernel_size={size}"
 
-    def forward(self, x: Tensor, context: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
         """Convolves a whole map, or with a cache computes one pixel.
 
         Args:

@@ -1,0 +1,146 @@
+"""Trains a small model on MNIST and puts all that it can do on one page; `make demo` runs this.
+
+The digits have 4 grey levels, so that a few minutes on two processor cores are enough. What the
+shipped model (256 levels, longer trained) draws stands at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import nextpixel as npx
+from nextpixel import plots, sampling
+from nextpixel.cli import progress
+from nextpixel.evaluate import evaluate
+from nextpixel.masks import half_mask
+from nextpixel.report import Section, write_report
+
+OUT = Path("runs/demo")
+LEVELS = 4
+SETTINGS = {"width": 48, "blocks": 6, "kernel_size": 3, "inputs": "embedded"}
+STEPS = 1200
+
+
+def main() -> None:
+    """Trains, scores, draws, completes, and writes the report."""
+    shutil.rmtree(OUT, ignore_errors=True)
+    digits = npx.load_data("mnist", levels=LEVELS)
+    by_class = torch.arange(100) // 10
+
+    print(f"Training a Gated PixelCNN on MNIST with {LEVELS} grey levels, {STEPS} steps ...")
+    began = time.monotonic()
+    torch.manual_seed(0)
+    net = npx.GatedPixelCNN(shape=digits.shape, levels=LEVELS, classes=10, **SETTINGS)
+    npx.fit(net, digits, out=OUT, steps=STEPS, lr=4e-3, ema=0.99, valid_every=400, valid_images=500)
+    seconds = time.monotonic() - began
+    model = npx.load(OUT)
+
+    with progress("scoring the test set") as show:
+        score = evaluate(model, digits.test, progress=show)
+    print(f"Test: {score}")
+
+    with progress("drawing 100 digits") as show:
+        frames, sites = sampling.film(model, 100, by_class, seed=1, progress=show)
+    plots.save_image(plots.grid(frames[-1], LEVELS, columns=10), OUT / "digits.png")
+    plots.save_gif(plots.growing(frames, sites, LEVELS, columns=10, scale=2), OUT / "growing.gif")
+    wrong = sampling.all_at_once(model, 100, by_class, seed=1)
+    both = {
+        "all at once: wrong": plots.grid(wrong, LEVELS, columns=10, scale=2),
+        "pixel by pixel: right": plots.grid(frames[-1], LEVELS, columns=10, scale=2),
+    }
+    plots.save_image(plots.beside(both), OUT / "all-at-once.png")
+
+    bits = complete_halves(model, digits)
+
+    print("Drawing 100 digits from the shipped model, all 256 levels ...")
+    shipped = npx.load("mnist-gated")
+    with progress("drawing 100 digits") as show:
+        x = shipped.sample(100, by_class, seed=1, progress=show)
+    plots.save_image(plots.grid(x, 256, columns=10), OUT / "shipped.png")
+
+    records = [json.loads(line) for line in (OUT / "metrics.jsonl").read_text().splitlines()]
+    plots.loss_curve(records, OUT / "loss.svg")
+    parameters = sum(p.numel() for p in model.parameters())
+    results = [
+        ("Test score", f"{score.bits_per_dim:.4f} ± {score.bits_per_dim_error:.4f} bits/dim"),
+        ("", f"{score.nats:.2f} ± {score.nats_error:.2f} nats an image"),
+        ("Images scored", f"{score.images:,}, given their classes"),
+        ("Hidden halves", f"{bits:.1f} bits each on average"),
+        ("Network", f"GatedPixelCNN, {parameters:,} parameters"),
+        ("Trained for", f"{STEPS} steps of 32 images, {seconds:.0f} s here"),
+    ]
+    write_report(OUT / "report.html", "nextpixel: the demo", sections(results))
+    print(f"Done. Open {OUT / 'report.html'}; the pictures are beside it in {OUT}.")
+
+
+def complete_halves(model: npx.AutoregressiveModel, digits: npx.data.Dataset) -> float:
+    """Completes test digits whose lower half is hidden; returns the hidden bits an image."""
+    pixels, classes = digits.test.batch(np.arange(8))
+    x, c = torch.from_numpy(pixels), torch.from_numpy(classes)
+    known = half_mask("top", *digits.shape[1:])
+    columns = {
+        "original": plots.to_uint8(x, LEVELS),
+        "given": plots.hide(x, known, LEVELS),
+    }
+    with progress("completing hidden halves") as show:
+        for k in range(4):
+            show(k / 4)
+            completed = npx.complete(model, x, known, c, seed=2, first=8 * k)
+            columns[f"drawn {k + 1}"] = plots.to_uint8(completed, LEVELS)
+    bits = sampling.hidden_bits(model, x, known, c)
+    columns["bits a pixel"] = plots.heat_map(bits.sum(1).masked_fill(known, torch.nan))
+    plots.save_image(plots.side_by_side(columns, 256), OUT / "completions.png")
+    return bits.flatten(1).sum(1).mean().item()
+
+
+def sections(results: list[tuple[str, str]]) -> list[Section]:
+    """Puts the report together."""
+    return [
+        Section(
+            "What this is",
+            "A pixel model writes the probability of a picture as a product, one factor a pixel, "
+            "each given the pixels before it: the rows above and what is to the left. A network "
+            "learns the factors by maximum likelihood; its score is exact, and drawing follows "
+            "the same order, pixel by pixel.",
+            table=results,
+        ),
+        Section("New digits", image=OUT / "digits.png", caption="A class a row, none ever seen."),
+        Section(
+            "How they grow",
+            image=OUT / "growing.gif",
+            caption="The same digits while they are drawn, in raster order.",
+        ),
+        Section(
+            "Why pixel by pixel",
+            "In training all pixels are predicted in one pass, because the pixels before each of "
+            "them are there. In drawing they are not. Who draws all of them in one pass from an "
+            "empty picture gets pixels that know nothing of each other.",
+            image=OUT / "all-at-once.png",
+            caption="The same network, the same noise.",
+        ),
+        Section(
+            "Hidden halves",
+            "The upper half of test digits is given, the lower half is drawn. The last column "
+            "shows how many bits the true pixels take: the exact price of being surprised.",
+            image=OUT / "completions.png",
+            caption="Pixels are told of those above and to the left only.",
+        ),
+        Section("Learning", image=OUT / "loss.svg", caption="Bits/dim over the training steps."),
+        Section(
+            "The shipped model",
+            "mnist-gated, trained longer and on all 256 grey levels, comes with nextpixel.",
+            image=OUT / "shipped.png",
+            caption="A class a row.",
+            code="nextpixel sample mnist-gated -n 100 --columns 10 --out digits.png",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Models in words: what there is, a network's layers, a trained model's card."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nextpixel import models
+from nextpixel.errors import UserError
+from nextpixel.model import AutoregressiveModel, find, find_class, read_model, shipped
+
+__all__ = ["explain", "layers", "overview"]
+
+
+def overview() -> str:
+    """Lists the kinds of models, with their papers, and the trained models that come along."""
+    lines = ["Kinds of models:"]
+    lines += [f"  {name:15} {find_class(name).paper}" for name in models.__all__]
+    lines += ["", "Trained models that come with nextpixel:"]
+    lines += [f"  {name:24} {summary(folder)}" for name, folder in shipped().items()]
+    return "\n".join([*lines, "", "nextpixel models NAME explains one."])
+
+
+def summary(folder: Path) -> str:
+    """Sums up a trained model's card in a line."""
+    card = json.loads((folder / "card.json").read_text())
+    score = card["scores"]["test"]
+    return (
+        f"{card['model']}, {card['parameters']:,} parameters, {card['data']}: "
+        f"{score['bits_per_dim']:.4f} bits/dim, {score['nats']:.2f} nats"
+    )
+
+
+def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | None) -> str:
+    """Explains a kind of model (with its default sizes) or a saved model.
+
+    Args:
+        name: A class of `nextpixel.models`, a dotted path, or what `nextpixel.load` takes.
+        shape: `(C, H, W)` of the images, for a kind of model.
+        levels: Levels of a pixel, for a kind of model.
+        classes: Number of classes, for a kind of model.
+    """
+    if name in models.__all__ or ("." in name and not Path(name).exists()):
+        cls = find_class(name)
+        with torch.device("meta"):  # only sizes are wanted: no memory is taken
+            model = cls(shape=shape, levels=levels, classes=classes)
+        return f"{name}: {cls.paper}\n{layers(model)}"
+    try:
+        folder = find(name)
+    except UserError as error:
+        raise UserError(f"{error} Kinds of models are {', '.join(models.__all__)}.") from None
+    model = read_model(folder)
+    lines = [f"{name}: {model.paper}", layers(model)]
+    if (folder / "card.json").is_file():
+        lines += ["", "Card:", (folder / "card.json").read_text().rstrip()]
+    return "\n".join(lines)
+
+
+def layers(model: AutoregressiveModel) -> str:
+    """Writes a table of a network's layers, its parameters and its settings."""
+    settings = ", ".join(f"{name}={value}" for name, value in model.hyperparameters.items())
+    rows: dict[tuple[str, str], tuple[int, int]] = {}
+    for name, module in model.named_modules():
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        if own:
+            # Layers that repeat share a row: their names differ in numbers only.
+            row = (re.sub(r"\d+", "*", name), repr_line(module))
+            count, parameters = rows.get(row, (0, 0))
+            rows[row] = (count + 1, parameters + own)
+    lines = [f"  {settings}", ""]
+    for (name, layer), (count, parameters) in rows.items():
+        lines.append(
+            f"  {name:30} {f'{count} x' if count > 1 else '':>5} {layer:58} {parameters:>12,}"
+        )
+    total = sum(p.numel() for p in model.parameters())
+    lines.append(
+        f"  {'parameters':30} {'':5} {f'{4 * total / 2**20:.1f} MiB as float32':58} {total:>12,}"
+    )
+    return "\n".join(lines)
+
+
+def repr_line(module: nn.Module) -> str:
+    """Describes a layer in one line."""
+    return f"{type(module).__name__}({module.extra_repr()})"
