@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -213,7 +213,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
         has_bf16 = (
             torch.cuda.is_bf16_supported(including_emulation=False)
             if accelerator == "cuda"
-            else getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+            else getattr(torch.cpu, "get_capabilities", lambda: {})().get("avx512_bf16", False)
         )
         precision = "bf16" if has_bf16 else "float32"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -240,7 +240,8 @@ class Run:
     ) -> None:
         self.fabric, self.data, self.args = fabric, data, args
         self.out, self.settings = out, settings
-        model = model.train().to(memory_format=torch.channels_last)
+        model = model.train()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
         self.average = copy.deepcopy(model).to(fabric.device).eval().requires_grad_(False)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True
@@ -333,7 +334,7 @@ class Run:
                 show(self.step, metrics["loss"], speed)
                 last = self.step == args.steps
                 # All ranks must agree, and the signal may have come to one of them only.
-                stop = bool(self.fabric.all_reduce(float(interrupted()), reduce_op="sum"))
+                stop = self.mean(torch.tensor(float(interrupted()))) > 0
                 validate = self.step % args.valid_every == 0 or last
                 save = self.step % args.save_every == 0 or last or stop
                 if validate or save:
@@ -347,7 +348,7 @@ class Run:
                     raise KeyboardInterrupt
 
     def train_step(self) -> dict[str, float]:
-        """Takes one optimizer step; nothing is changed if the loss or the gradient is not finite."""
+        """Takes one optimizer step, but changes nothing if loss or gradient are not finite."""
         args, step = self.args, self.step + 1
         x, c = self.batch()
         torch.manual_seed(self.noise_seed())
@@ -359,13 +360,17 @@ class Run:
         loss = nats / (math.prod(self.raw.shape) * math.log(2))
         self.fabric.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.raw.parameters(), args.clip)
-        bits = float(self.fabric.all_reduce(loss.detach()))
+        bits = self.mean(loss.detach())
         if not math.isfinite(bits) or not math.isfinite(norm):
             raise self.broken(step, f"the loss is {bits} and the gradient's norm {float(norm)}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
+
+    def mean(self, value: Tensor) -> float:
+        """Computes the mean of a number over the ranks."""
+        return float(cast(Tensor, self.fabric.all_reduce(value)))
 
     @torch.no_grad()
     def check_weights(self) -> None:
