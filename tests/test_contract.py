@@ -226,7 +226,7 @@ def test_float32_samples_differ_only_at_ties(cls: type[CausalNetwork]) -> None:
 def test_cache_grows_with_a_row_only(cls: type[CausalNetwork]) -> None:
     def size(height: int, width: int) -> int:
         model = make(cls, levels=4, shape=(1, height, width))
-        *_, last = trace(model, site_noise(model.shape, 0, [0]))
+        *_, last = trace(model, 1)
         assert last.site == (height - 1, width - 1)
         cache = model.start(1)
         for site in sites(model):

@@ -43,7 +43,7 @@ class Model(nn.Module, ABC):
 
     def __init__(self, **hyperparameters: Any) -> None:
         super().__init__()
-        expected = set(inspect.signature(type(self).__init__).parameters) - {"self"}
+        expected = arguments_of(type(self))
         if set(hyperparameters) != expected:
             raise TypeError(
                 f"{type(self).__name__}.__init__ takes {sorted(expected)} but handed "
@@ -54,12 +54,12 @@ class Model(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return next(self.parameters(), torch.empty(0)).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the weights."""
-        return next(self.parameters()).dtype
+        return next(self.parameters(), torch.empty(0)).dtype
 
     def save(self, folder: str | Path) -> None:
         """Saves the weights and `config.json` into a folder.
@@ -87,6 +87,13 @@ class Model(nn.Module, ABC):
                 old.unlink()
 
 
+def arguments_of(cls: type[Model]) -> set[str]:
+    """Names the arguments that a model's `__init__` takes."""
+    parameters = inspect.signature(cls.__init__).parameters
+    named = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    return named - {"self"}
+
+
 class AutoregressiveModel(Model):
     """A distribution over images, factorised along the raster order.
 
@@ -112,7 +119,9 @@ class AutoregressiveModel(Model):
         classes: int | None = None,
         **hyperparameters: Any,
     ) -> None:
-        super().__init__(shape=shape, levels=levels, classes=classes, **hyperparameters)
+        if classes is not None or "classes" in arguments_of(type(self)):
+            hyperparameters["classes"] = classes
+        super().__init__(shape=shape, levels=levels, **hyperparameters)
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"shape is (channels, height, width), not {tuple(shape)}.")
         if levels < 2:

@@ -91,22 +91,26 @@ def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) ->
 @torch.inference_mode()
 def trace(
     model: Generator,
-    noise: Tensor,
+    n: int,
     c: object = None,
     *,
+    seed: int = 0,
     temperature: float = 1.0,
     known: Tensor | None = None,
     mask: Tensor | None = None,
+    first: int = 0,
 ) -> Iterator[Step]:
     """Draws a batch pixel by pixel and yields every step.
 
     Args:
         model: The model to draw from.
-        noise: As from `site_noise`, `(B, C, H, W)`.
-        c: The context, as the model takes it.
+        n: Number of images, drawn together.
+        c: The context: one for all images, or one for each.
+        seed: Together with an image's number decides its noise.
         temperature: Divides the logits, see `Distribution.sample`.
-        known: Pixels to keep, integers, `(B, C, H, W)` or one image for all.
-        mask: True where `known` is kept, broadcastable to `(B, C, H, W)`.
+        known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
+        mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
+        first: Number of the first image.
 
     Yields:
         A `Step` for every site, in raster order.
@@ -116,11 +120,12 @@ def trace(
     """
     if not temperature > 0:
         raise UserError(f"The temperature must be above 0, not {temperature}.")
-    batch = len(noise)
-    x = torch.zeros(batch, *model.shape, dtype=torch.int64, device=model.device)
-    noise = noise.to(model.device)
-    kept = _kept(model, known, mask, batch)
-    cache = model.start(batch, c)
+    if n < 1:
+        raise UserError(f"Draw at least one image, not {n}.")
+    x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
+    noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
+    kept = _kept(model, known, mask, n)
+    cache = model.start(n, c)
     _, height, width = model.shape
     for site in (Site(row, col) for row in range(height) for col in range(width)):
         distribution = model.step(x, site, cache)
@@ -163,7 +168,7 @@ def draw(
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
-    if n < 1 or batch_size < 1:
+    if min(n, batch_size) < 1:
         raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
     context, kept = model.context(c, n), _kept(model, known, mask, n)
     sites = model.shape[1] * model.shape[2]
@@ -172,11 +177,13 @@ def draw(
         part = slice(begin, min(begin + batch_size, n))
         steps = trace(
             model,
-            site_noise(model.shape, seed, range(first + part.start, first + part.stop)),
+            part.stop - begin,
             None if context is None else context[part],
+            seed=seed,
             temperature=temperature,
             known=None if kept is None else kept[0][part],
             mask=None if kept is None else kept[1][part],
+            first=first + begin,
         )
         for done, step in enumerate(steps, 1):
             if progress is not None:
@@ -214,8 +221,8 @@ def film(
     sites = model.shape[1] * model.shape[2]
     every = max(1, sites // moments)
     pictures, sites_done = [], []
-    noise = site_noise(model.shape, seed, range(n))
-    for done, step in enumerate(trace(model, noise, c, temperature=temperature), 1):
+    steps = trace(model, n, c, seed=seed, temperature=temperature)
+    for done, step in enumerate(steps, 1):
         if (sites - done) % every == 0:
             pictures.append(step.x.cpu().clone())
             sites_done.append(done)

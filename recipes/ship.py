@@ -1,0 +1,91 @@
+"""Puts a trained run's best model into the package, with its card.
+
+    nextpixel train --config recipes/mnist-gated.yaml --out runs/mnist-gated
+    python recipes/ship.py runs/mnist-gated mnist-gated
+
+The card says what the model is, how it was made, on which machine, and what it scores on the whole
+validation and test sets: `nextpixel eval NAME --json` prints the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import yaml
+
+import nextpixel as npx
+from nextpixel.cli import progress
+from nextpixel.evaluate import evaluate
+from nextpixel.files import replace_file
+
+WEIGHTS = Path(npx.__file__).parent / "weights"
+
+
+def main() -> None:
+    """Copies the model, scores it and writes the card."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("name", help="the name to load the model by")
+    args = parser.parse_args()
+
+    folder = WEIGHTS / args.name
+    model = npx.load(args.run / "best")
+    model.save(folder)
+    config = yaml.safe_load((args.run / "config.yaml").read_text())
+    saved = json.loads((folder / "config.json").read_text())
+    dataset = npx.load_data(config["data"], levels=model.levels)
+    scores = {}
+    for split in ("valid", "test"):
+        with progress(f"scoring {split}") as show:
+            scores[split] = asdict(evaluate(model, getattr(dataset, split), progress=show))
+        print(split, scores[split])
+    metrics = [json.loads(line) for line in (args.run / "metrics.jsonl").read_text().splitlines()]
+    best = min((line for line in metrics if "valid" in line), key=lambda line: line["valid"])
+    card = {
+        "name": args.name,
+        "model": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "bytes": (folder / saved["weights"]).stat().st_size,
+        "sha256": saved["sha256"],
+        "data": config["data"],
+        "source": dataset.source,
+        "images": {"train": len(dataset.train)},
+        "conditional": "on the class" if model.classes else "no",
+        "recipe": f"recipes/{args.name}.yaml",
+        "train": config["train"],
+        "kept_step": best["step"],
+        "training_seconds": round(
+            sum(
+                config["train"]["batch_size"] / line["images_per_second"]
+                for line in metrics
+                if "images_per_second" in line
+            )
+        ),
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "scores": scores,
+        "command": f"nextpixel eval {args.name} --data {config['data']} --json",
+    }
+    replace_file(folder / "card.json", (json.dumps(card, indent=2) + "\n").encode())
+    print(f"Written: {folder / 'card.json'}")
+
+
+def machine() -> str:
+    """Names the machine that this runs on, which is taken for the one that trained."""
+    device = "no GPU"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    processor = capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    return f"{os.cpu_count()} cores of {processor}, {device}, PyTorch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()

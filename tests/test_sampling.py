@@ -1,0 +1,127 @@
+import pytest
+import torch
+from torch import Tensor
+
+import nextpixel as npx
+from nextpixel.errors import UserError
+from nextpixel.model import AutoregressiveModel
+from nextpixel.sampling import all_at_once, film, hidden_bits, site_noise
+
+
+class Rows(AutoregressiveModel):
+    """A user's own model, with `forward` alone: a pixel is likely to be as the one to its left."""
+
+    def forward(self, x: Tensor, c: object = None) -> npx.Categorical:
+        left = torch.nn.functional.pad(x, (1, -1))
+        return npx.Categorical(2.0 * torch.nn.functional.one_hot(left, self.levels).double())
+
+
+@pytest.fixture
+def model() -> Rows:
+    return Rows(shape=(1, 4, 5), levels=3)
+
+
+def test_noise_depends_on_seed_and_image_only() -> None:
+    noise = site_noise((1, 3, 4), 5, range(4))
+    assert noise.shape == (4, 1, 3, 4)
+    assert noise.dtype == torch.float64
+    assert bool(((noise >= 0) & (noise < 1)).all())
+    assert torch.equal(site_noise((1, 3, 4), 5, [2]), noise[2:3])
+    assert not torch.equal(site_noise((1, 3, 4), 6, [2]), noise[2:3])
+    assert not torch.equal(noise[0], noise[1])
+    many = site_noise((1, 28, 28), 0, range(50))
+    assert abs(many.mean() - 0.5) < 0.01
+
+
+def test_a_model_with_forward_alone_can_be_sampled(model: Rows) -> None:
+    x = model.sample(2, seed=3)
+    assert x.shape == (2, 1, 4, 5)
+    # Drawing is inverting the CDF at every site: repeating the network on the result agrees.
+    assert torch.equal(model(x).sample(site_noise(model.shape, 3, range(2))), x)
+
+
+def test_trace_yields_every_step(model: Rows) -> None:
+    seen = []
+    for number, step in enumerate(npx.trace(model, 2, seed=3)):
+        assert (step.site.row, step.site.col) == divmod(number, 5)
+        assert (step.x.flatten(2)[..., number + 1 :] == 0).all()
+        assert step.distribution.pmf().shape == (2, 1, 3)
+        seen.append(step.x.clone())
+    assert len(seen) == 20
+    assert torch.equal(seen[-1], model.sample(2, seed=3))
+    assert torch.is_grad_enabled()
+
+
+def test_film_ends_with_the_drawn_picture(model: Rows) -> None:
+    pictures, done = film(model, 2, seed=3, moments=5)
+    assert done == [4, 8, 12, 16, 20]
+    assert torch.equal(pictures[-1], model.sample(2, seed=3))
+    assert torch.equal(pictures[1].flatten(2)[..., :8], pictures[-1].flatten(2)[..., :8])
+    assert (pictures[1].flatten(2)[..., 8:] == 0).all()
+
+
+def test_all_at_once_is_one_pass_over_an_empty_picture(model: Rows) -> None:
+    nothing = torch.zeros(2, *model.shape, dtype=torch.int64)
+    expected = model(nothing).sample(site_noise(model.shape, 3, range(2)))
+    assert torch.equal(all_at_once(model, 2, seed=3), expected)
+    assert not torch.equal(expected, model.sample(2, seed=3))
+
+
+def test_progress_ends_at_one(model: Rows) -> None:
+    parts: list[float] = []
+    model.sample(5, batch_size=2, progress=parts.append)
+    assert parts == sorted(parts)
+    assert parts[-1] == 1.0
+    assert len(parts) == 3 * 20
+
+
+def test_complete_keeps_what_is_known(model: Rows) -> None:
+    x = model.sample(3, seed=9)
+    mask = torch.zeros(4, 5, dtype=torch.bool)
+    mask[:2] = True
+    completed = npx.complete(model, x, mask, seed=1)
+    assert torch.equal(completed[:, :, :2], x[:, :, :2])
+    assert not torch.equal(completed, x)
+    other = npx.complete(model, x, mask, seed=1, first=3)
+    assert not torch.equal(other, completed)
+
+
+def test_hidden_bits_are_those_of_the_hidden_pixels(model: Rows) -> None:
+    x = model.sample(3, seed=9)
+    mask = torch.zeros(4, 5, dtype=torch.bool)
+    mask[:2] = True
+    bits = hidden_bits(model, x, mask)
+    assert (bits[:, :, :2] == 0).all()
+    everything = hidden_bits(model, x, torch.zeros_like(mask))
+    torch.testing.assert_close(everything.sum((1, 2, 3)), 20 * model.bits_per_dim(x))
+    assert torch.equal(bits[:, :, 2:], everything[:, :, 2:])
+
+
+def test_mistakes_are_told(model: Rows) -> None:
+    x = model.sample(2)
+    with pytest.raises(UserError, match="at least one"):
+        model.sample(0)
+    with pytest.raises(UserError, match="booleans"):
+        npx.complete(model, x, torch.ones(4, 5))
+    with pytest.raises(UserError, match="between 0 and 2"):
+        npx.complete(model, x + 1, torch.ones(4, 5, dtype=torch.bool))
+    with pytest.raises(UserError, match="must fit"):
+        npx.complete(model, x[..., :3], torch.ones(4, 5, dtype=torch.bool))
+    with pytest.raises(UserError, match="not negative"):
+        model.sample(1, seed=-1)
+
+
+def test_known_pixels_of_256_levels_may_be_bytes() -> None:
+    model = Rows(shape=(1, 2, 3), levels=256)
+    x = torch.full((1, 1, 2, 3), 255, dtype=torch.uint8)
+    kept = npx.complete(model, x, torch.ones(2, 3, dtype=torch.bool))
+    assert torch.equal(kept, x.long())
+
+
+def test_hyperparameters_must_be_handed_on() -> None:
+    class Forgetful(Rows):
+        def __init__(self, *, shape: tuple[int, int, int], levels: int, depth: int = 2) -> None:
+            super().__init__(shape=shape, levels=levels)
+
+    with pytest.raises(TypeError, match="depth"):
+        Forgetful(shape=(1, 2, 2), levels=2)
