@@ -17,14 +17,15 @@ import torch
 import nextpixel as npx
 from nextpixel import plots, sampling
 from nextpixel.cli import progress
+from nextpixel.data import Dataset
 from nextpixel.evaluate import evaluate
 from nextpixel.masks import half_mask
 from nextpixel.report import Section, write_report
 
 OUT = Path("runs/demo")
 LEVELS = 4
-SETTINGS = {"width": 48, "blocks": 6, "kernel_size": 3, "inputs": "embedded"}
-STEPS = 1200
+SETTINGS = {"width": 32, "blocks": 8, "kernel_size": 5, "inputs": "embedded"}
+STEPS = 1000
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def main() -> None:
     print(f"Done. Open {OUT / 'report.html'}; the pictures are beside it in {OUT}.")
 
 
-def complete_halves(model: npx.AutoregressiveModel, digits: npx.data.Dataset) -> float:
+def complete_halves(model: npx.AutoregressiveModel, digits: Dataset) -> float:
     """Completes test digits whose lower half is hidden; returns the hidden bits an image."""
     pixels, classes = digits.test.batch(np.arange(8))
     x, c = torch.from_numpy(pixels), torch.from_numpy(classes)

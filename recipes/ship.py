@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("name", help="the name to load the model by")
+    parser.add_argument("--note", help="what else to know about the training")
     args = parser.parse_args()
 
     folder = WEIGHTS / args.name
@@ -60,6 +61,7 @@ def main() -> None:
         "conditional": "on the class" if model.classes else "no",
         "recipe": f"recipes/{args.name}.yaml",
         "train": config["train"],
+        "note": args.note,
         "kept_step": best["step"],
         "training_seconds": round(
             sum(

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,10 +28,39 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status: 2 after a mistake of the user's."""
-    argv = sys.argv[1:] if argv is None else argv
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(
+            here
+        )  # for the user's own models; last, so that no file here hides a module
+    try:
+        run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"nextpixel: {str(error).rstrip('.')}.", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # what we print is read no further, as by head
+        abandon_output()
+        return 0
+    except OSError as error:
+        print(f"nextpixel: {explain(error)}", file=sys.stderr)
+        abandon_output()
+        return 2
+    except MemoryError:
+        print("nextpixel: There is not enough memory: ask for fewer images.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nextpixel: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(argv: list[str]) -> None:
+    """Runs the command that the first argument names."""
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": train,
         "eval": evaluate,
@@ -40,30 +71,17 @@ def main(argv: list[str] | None = None) -> int:
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(overview(commands))
-        return 0
-    if argv[0] == "--version":
+    elif argv[0] == "--version":
         from importlib.metadata import version
 
         print(version("nextpixel"))
-        return 0
-    name, *rest = argv
-    try:
-        if name not in commands:
-            raise UserError(f"There is no command {name}: the commands are {', '.join(commands)}.")
-        commands[name](rest)
-    except UserError as error:
-        print(f"nextpixel: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # what we print is read no further, as by head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"nextpixel: {explain(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("nextpixel: interrupted.", file=sys.stderr)
-        return 130
-    return 0
+    elif argv[0] in commands:
+        commands[argv[0]](argv[1:])
+    else:
+        raise UserError(
+            f"There is no command {argv[0]}: the commands are {', '.join(commands)}; see "
+            "nextpixel --help."
+        )
 
 
 def overview(commands: dict[str, Callable[[list[str]], None]]) -> str:
@@ -87,10 +105,18 @@ def overview(commands: dict[str, Callable[[list[str]], None]]) -> str:
 
 def explain(error: OSError) -> str:
     """Says in a sentence what the system refused."""
-    where = f" ({error.filename})" if error.filename else ""
+    what = error.filename or "a file"
     if error.errno == errno.ENOSPC:
-        return f"The disk is full{where}: make room and try again; what was saved before is intact."
-    return f"{error.strerror or error}{where}."
+        return f"Cannot write {what}, the disk is full: make room; what was saved before is intact."
+    return f"Cannot use {what}: {error.strerror or error}."
+
+
+def abandon_output() -> None:
+    """Drops what cannot be printed, or Python would try once more at its end and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -98,25 +124,15 @@ def explain(error: OSError) -> str:
 
 def train(argv: list[str]) -> None:
     """Train a model on images: yours, or a data set known by name."""
-    import jsonargparse
+    settings = train_settings(argv)
 
-    parser = train_parser()
-    settings = parser.parse_args(argv)
-    if settings.resume is None and settings.out is None:
-        raise UserError("Name a folder for the run with --out, or one to go on with by --resume.")
-    if settings.resume is not None:
-        saved = Path(settings.resume) / "config.yaml"
-        if not saved.is_file():
-            raise UserError(f"There is no run in {settings.resume}: it has no config.yaml.")
-        settings = parser.parse_args(["--config", str(saved), *argv])
-    if settings.model is None:
-        raise UserError("Say which model to train, for example --model GatedPixelCNN.")
     import torch
 
     from nextpixel.data import load
-    from nextpixel.model import find_class
-    from nextpixel.training import fit
+    from nextpixel.training import TrainArgs, fit
 
+    options = vars(settings.train)
+    TrainArgs(**options)  # refuses what is out of range before anything is read
     set_threads(settings.threads)
     dataset = load(
         settings.data,
@@ -125,13 +141,9 @@ def train(argv: list[str]) -> None:
         size=settings.size,
         channels=settings.channels,
     )
-    torch.manual_seed(settings.train.seed)
-    model = find_class(settings.model.class_path.removeprefix("nextpixel.models."))(
-        shape=dataset.shape,
-        levels=dataset.levels,
-        classes=dataset.classes if settings.conditional else None,
-        **jsonargparse.namespace_to_dict(settings.model.init_args),
-    )
+    torch.manual_seed(options["seed"])
+    model = make_model(settings, dataset)
+    kept = {"data", "data_dir", "size", "channels", "device", "threads"}  # to go on with later
     out = Path(settings.resume or settings.out)
     try:
         fit(
@@ -140,12 +152,98 @@ def train(argv: list[str]) -> None:
             out=out,
             resume=settings.resume is not None,
             device=settings.device,
-            **vars(settings.train),
+            settings={k: v for k, v in vars(settings).items() if k in kept and v is not None},
+            **options,
         )
     except KeyboardInterrupt:
-        print(f"Stopped and saved. Go on with: nextpixel train --resume {out}", file=sys.stderr)
+        if (out / "state.pt").exists():
+            print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
         raise
-    print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel sample {out}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
+        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel sample {out}")
+
+
+def train_settings(argv: list[str]) -> Any:
+    """Reads the options of `nextpixel train`: those of a resumed run, a YAML file, the arguments.
+
+    Raises:
+        UserError: An option is unknown or has a wrong value, or one is missing.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--resume")
+    try:
+        resumed = first.parse_known_args(argv)[0].resume
+        if resumed is not None:
+            saved = Path(resumed) / "config.yaml"
+            if not saved.is_file():
+                raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
+            argv = ["--config", str(saved), *argv]
+        settings = train_parser().parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(refusal(str(error))) from None
+    except UnicodeDecodeError:
+        raise UserError("The file given as --config is not text: give a YAML file.") from None
+    if (settings.resume is None) == (settings.out is None):
+        raise UserError("Name a folder for the run with --out, or one to go on with by --resume.")
+    if settings.model is None:
+        raise UserError("Say which model to train, for example --model GatedPixelCNN.")
+    return settings
+
+
+def refusal(message: str) -> str:
+    """Makes a sentence of the many lines in which jsonargparse says what is wrong.
+
+    Raises:
+        UserError: The name of a model is wrong.
+    """
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    named = re.search(r"(?:class_path'?:? '|Given value: )(?!NestedArg)([\w.]+)", message)
+    model = named[1].removeprefix("nextpixel.") if named and keys[:1] == ["model"] else None
+    option = re.search(r"Option '(.+)' is not accepted$", message, re.MULTILINE)
+    kind = re.search(
+        r"Expected an? (?:<class '(int|float|bool|str)'>|typing.Literal(\[.*?\]))", message
+    )
+    value = re.search(r"(?:Got value: |val='|Given value: )(.*?)(?:'\)|$)", message, re.MULTILINE)
+    if option:
+        sentence = f"Option '{option[1]}' is not accepted" + (f" by {model}" if model else "")
+    elif kind and value:
+        words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        what = f"one of {kind[2]}" if kind[2] else words.get(kind[1], "a text")
+        sentence = f"--{'.'.join(keys)} takes {what}, not {value[1]}"
+    elif keys == ["model"] and model is None:
+        sentence = "Say which model to train before its options, for example --model GatedPixelCNN"
+    else:
+        if model is not None:
+            from nextpixel.model import find_class
+
+            find_class(model)  # says it better, where the name is wrong
+        sentence = essence(message)
+    return f"{sentence[:1].upper()}{sentence[1:]}; see nextpixel train --help."
+
+
+def essence(message: str) -> str:
+    """Keeps of an error's lines those that say what is wrong."""
+    text = re.sub(r'Parser key "[^"]+":|"<unicode string>", ', "", message)
+    noise = ("Expected a path", "Does not validate", "Subtypes:", "Errors:", "Given value")
+    lines = [line.strip(" -") for line in text.splitlines()]
+    return " ".join(line for line in lines if not line.startswith((*noise, "Expected a <class")))
+
+
+def make_model(settings: Any, dataset: Dataset) -> AutoregressiveModel:
+    """Makes the model to train, for the shape, the levels and the classes of the data."""
+    from nextpixel.model import find_class
+
+    cls = find_class(settings.model.class_path)
+    options = settings.model.get("init_args")  # not there where a model has none
+    try:
+        return cls(
+            shape=dataset.shape,
+            levels=dataset.levels,
+            classes=dataset.classes if settings.conditional else None,
+            **(options.as_dict() if options else {}),
+        )
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"{cls.__name__} cannot be made like this: {error}") from None
 
 
 def train_parser() -> Any:
@@ -158,7 +256,10 @@ def train_parser() -> Any:
 
     parser = jsonargparse.ArgumentParser(
         prog="nextpixel train",
-        description="Train a model by maximum likelihood; every step can be resumed exactly.",
+        description="Train a model by maximum likelihood; a stopped run can be resumed exactly.",
+        epilog="The options of a kind of model: nextpixel train --model.help GatedPixelCNN",
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file with these options")
     parser.add_argument("--out", type=str | None, help="the run folder")
@@ -168,7 +269,7 @@ def train_parser() -> Any:
     parser.add_argument("--size", type=int | None, help="side that a folder's images are cut to")
     parser.add_argument("--channels", type=int | None, help="1 for grey, 3 for colour")
     parser.add_argument("--conditional", type=bool, default=True, help="on the classes, if any")
-    parser.add_argument("--data_dir", type=str | None, help="where to look for data first")
+    parser.add_argument("--data-dir", type=str | None, help="where to look for data first")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int | None, help="processor threads to use")
     parser.add_subclass_arguments(
@@ -211,7 +312,9 @@ def evaluate(argv: list[str]) -> None:
     given = "given the class" if model.classes else "unconditional"
     if args.json:
         what = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
-        print(json.dumps(what | asdict(score)))
+        # The error of a single image's score is not a number, and JSON has no word for that.
+        numbers = {k: v if math.isfinite(v) else None for k, v in asdict(score).items()}
+        print(json.dumps(what | numbers))
     else:
         print(f"{args.model} on {dataset.name} ({args.split}, {given}): {score}")
 
@@ -227,11 +330,17 @@ def sample(argv: list[str]) -> None:
         metavar="C",
         help="a class (3), several in turn (3,5,8) or a mix (3=0.7,8=0.3); all in turn by default",
     )
-    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same images")
+    parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
-    parser.add_argument("--out", type=Path, default=Path("samples.png"), help="a grid, .png")
-    parser.add_argument("--npz", type=Path, help="also write the integers, as array x (and y)")
-    parser.add_argument("--gif", type=Path, help="also write an animation of the picture growing")
+    parser.add_argument(
+        "--out", type=output(*PICTURES), default=Path("samples.png"), help="a grid (samples.png)"
+    )
+    parser.add_argument(
+        "--npz", type=output(".npz"), help="also write the integers, as array x (and y)"
+    )
+    parser.add_argument(
+        "--gif", type=output(".gif"), help="also write an animation of the picture growing"
+    )
     parser.add_argument("--columns", type=positive, help="columns of the grid")
     parser.add_argument(
         "--all-at-once",
@@ -286,7 +395,12 @@ def complete(argv: list[str]) -> None:
     """Complete half-hidden images."""
     parser = Parser("complete", complete)
     parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
-    parser.add_argument("images", nargs="*", type=Path, help="picture files; else test images")
+    parser.add_argument(
+        "images",
+        nargs="*",
+        type=Path,
+        help="picture files, cut and resized if need be; else test images",
+    )
     parser.add_argument("--data", help="take test images from here; the model's data by default")
     parser.add_argument("-n", type=positive, default=8, help="how many test images (default: 8)")
     hidden = parser.add_mutually_exclusive_group()
@@ -297,9 +411,16 @@ def complete(argv: list[str]) -> None:
     hidden.add_argument("--mask", type=Path, help="hide where this picture is white")
     parser.add_argument("--class", dest="classes", metavar="C", help="class of the picture files")
     parser.add_argument("--draws", type=positive, default=4, help="completions of each image")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--out", type=Path, default=Path("completions.png"))
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="the same seed draws the same completions"
+    )
+    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
+    parser.add_argument(
+        "--out",
+        type=output(*PICTURES),
+        default=Path("completions.png"),
+        help="default: completions.png",
+    )
     parser.add_common(data=True)
     args = parser.parse_args(argv)
 
@@ -316,18 +437,18 @@ def complete(argv: list[str]) -> None:
         "given": plots.hide(x, known, model.levels),
     }
     with progress("completing") as show:
-        for draw in range(args.draws):
-            show(draw / args.draws)
-            completed = sampling.complete(
-                model,
-                x,
-                known,
-                c,
-                seed=args.seed,
-                temperature=args.temperature,
-                first=draw * len(x),
-            )
-            columns[f"completion {draw + 1}"] = plots.to_uint8(completed, model.levels)
+        drawn = sampling.complete(
+            model,
+            x.repeat(args.draws, 1, 1, 1),
+            known,
+            # A mix of classes is one for all images, and not one for each.
+            c if c is None or c.is_floating_point() else c.repeat(args.draws),
+            seed=args.seed,
+            temperature=args.temperature,
+            progress=show,
+        )
+    for number, completed in enumerate(torch.split(drawn, len(x)), 1):
+        columns[f"completion {number}"] = plots.to_uint8(completed, model.levels)
     columns["bits a pixel"] = plots.heat_map(bits.sum(1).masked_fill(known, torch.nan))
     plots.save_image(plots.side_by_side(columns, 256), args.out)
     each = bits.flatten(1).sum(1)
@@ -337,9 +458,8 @@ def complete(argv: list[str]) -> None:
         print(f"  image {number}: {value:8.1f} bits, {value / count:.4f} a pixel")
     print(f"  mean:    {each.mean():8.1f} bits, {each.mean() / count:.4f} a pixel")
     print(
-        "Pixels are drawn in raster order: each one is told of the known pixels above it and to its "
-        "left. Known pixels that come later are kept as they are, but nothing before them is drawn "
-        "to fit them."
+        "Pixels are drawn in raster order: each is told only of those in the rows above it and to "
+        "its left. Known pixels that come later are kept, but nothing is drawn to fit them."
     )
     print(f"Side by side: {args.out}")
 
@@ -371,7 +491,9 @@ def data(argv: list[str]) -> None:
     parser.add_argument("--size", type=positive, help="side that a folder's images are cut to")
     parser.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
     parser.add_argument("--data-dir", type=Path, help="where to look first")
-    parser.add_argument("--out", type=Path, help="where to write the grid (default: NAME.png)")
+    parser.add_argument(
+        "--out", type=output(*PICTURES), help="where to write the grid (default: NAME.png)"
+    )
     args = parser.parse_args(argv)
 
     from nextpixel.data import known, load
@@ -380,7 +502,9 @@ def data(argv: list[str]) -> None:
         for entry in known(args.data_dir):
             print(f"{entry.name:16} {entry.description}")
             where = (
-                f"in {entry.present}" if entry.present else f"not here: {', '.join(entry.files)}"
+                f"in {entry.present}"
+                if entry.present
+                else f"not here, downloaded when needed: {', '.join(entry.files)}"
             )
             print(f"{'':16} {where}")
         print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
@@ -392,7 +516,7 @@ def data(argv: list[str]) -> None:
         size=args.size,
         channels=args.channels,
     )
-    show_data(dataset, args.out or Path(f"{Path(args.name).stem}.png"))
+    show_data(dataset, args.out or Path(f"{dataset.name}.png"))
 
 
 # --- what the commands share ----------------------------------------------------------------------
@@ -418,15 +542,44 @@ class Parser(argparse.ArgumentParser):
 
 def positive(text: str) -> int:
     """Reads a whole number above 0."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """Reads the seed of the noise, which is kept in 63 bits."""
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
+    return int(text)
+
+
+def output(*suffixes: str) -> Callable[[str], Path]:
+    """Makes the reader of a file to write: one that cannot be is refused before the work is done.
+
+    Args:
+        suffixes: Those that the file may have.
+    """
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        if path.suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(suffixes)}")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            where = path if path.is_dir() else folder
+            reason = "may not be written into" if folder.is_dir() else "is no folder"
+            reason = "is a folder itself" if path.is_dir() else reason
+            raise argparse.ArgumentTypeError(f"cannot write {text}, because {where} {reason}")
+        return path
+
+    return read
 
 
 def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
     """Reads whole numbers with commas between them."""
     parts = text.split(",")
-    if len(parts) != count or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != count or not all(part.strip().isdecimal() for part in parts):
         raise UserError(
             f"{option} takes {count} whole numbers like {','.join('1' * count)}, not {text}."
         )
@@ -448,6 +601,8 @@ def parse_classes(
             weights = torch.zeros(classes)
             for part in text.split(","):
                 name, _, weight = part.partition("=")
+                if int(name) < 0 or not math.isfinite(float(weight)):
+                    raise ValueError(part)
                 weights[int(name)] = float(weight)
             return weights, None
         ids = list(range(classes)) if text is None else [int(part) for part in text.split(",")]
@@ -466,29 +621,33 @@ def load_model(args: argparse.Namespace) -> AutoregressiveModel:
 
     from nextpixel.model import load
 
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
+        raise UserError(f"Unknown device {args.device}: give auto, cpu, cuda or cuda:N.")
     set_threads(args.threads)
     name = args.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"Unknown device {name}: give auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("There is no CUDA device here: use --device cpu.")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"There is no device {name} here: use --device cpu.")
     return load(args.model, device=device)
 
 
 def load_data(args: argparse.Namespace, model: AutoregressiveModel) -> Dataset:
     """Loads the data named on the command line, or those the model was trained on."""
-    from nextpixel.data import load
+    from nextpixel.data import known, load
     from nextpixel.model import trained_on
     from nextpixel.training import check_data
 
     name = args.data or trained_on(args.model)
     if name is None:
         raise UserError(f"It is not known which data {args.model} was trained on: give --data.")
-    dataset = load(name, levels=model.levels, data_dir=args.data_dir)
+    size = channels = None
+    if name not in {entry.name for entry in known()} and Path(name).is_dir():
+        channels, height, width = model.shape
+        holds_arrays = any(Path(name).glob("*-ubyte*"))  # IDX files, which have their size
+        size = height if height == width and not holds_arrays else None
+    dataset = load(name, levels=model.levels, data_dir=args.data_dir, size=size, channels=channels)
     check_data(model, dataset)
     return dataset
 
@@ -504,6 +663,11 @@ def images_to_complete(
     from nextpixel.data.own import read_picture
 
     if args.images:
+        if args.data is not None:
+            raise UserError("Complete picture files or images of a data set: leave --data out.")
+        for path in args.images:
+            if not path.is_file():
+                raise UserError(f"There is no picture {path}: give the path of a file.")
         channels, height, width = model.shape
         pictures = [read_picture(path, None, channels) for path in args.images]
         if height == width:  # others are cut to a square and resized
@@ -549,7 +713,7 @@ def known_pixels(args: argparse.Namespace, shape: tuple[int, int, int]) -> Tenso
                 f"The mask {args.mask} is {picture.shape[1]} x {picture.shape[0]} pixels, but the "
                 f"model's images are {width} x {height}."
             )
-        known = torch.from_numpy(picture) < 128
+        known = torch.from_numpy(picture < 128)
     else:
         known = half_mask(args.keep or "top", height, width)
     if known.all():

@@ -11,7 +11,7 @@ from torch import nn
 
 from nextpixel import models
 from nextpixel.errors import UserError
-from nextpixel.model import AutoregressiveModel, find, find_class, read_model, shipped
+from nextpixel.model import AutoregressiveModel, find, find_class, model_name, read_model, shipped
 
 __all__ = ["explain", "layers", "overview"]
 
@@ -21,13 +21,16 @@ def overview() -> str:
     lines = ["Kinds of models:"]
     lines += [f"  {name:15} {find_class(name).paper}" for name in models.__all__]
     lines += ["", "Trained models that come with nextpixel:"]
-    lines += [f"  {name:24} {summary(folder)}" for name, folder in shipped().items()]
+    lines += [f"  {name:24} {summary(folder)}" for name, folder in shipped().items()] or ["  none"]
     return "\n".join([*lines, "", "nextpixel models NAME explains one."])
 
 
 def summary(folder: Path) -> str:
     """Sums up a trained model's card in a line."""
-    card = json.loads((folder / "card.json").read_text())
+    file = folder / "card.json"
+    if not file.is_file():
+        return "(no card)"
+    card = json.loads(file.read_text())
     score = card["scores"]["test"]
     return (
         f"{card['model']}, {card['parameters']:,} parameters, {card['data']}: "
@@ -44,20 +47,29 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
         levels: Levels of a pixel, for a kind of model.
         classes: Number of classes, for a kind of model.
     """
-    if name in models.__all__ or ("." in name and not Path(name).exists()):
+    if name in models.__all__ or (re.fullmatch(r"\w+(\.\w+)+", name) and not Path(name).exists()):
         cls = find_class(name)
-        with torch.device("meta"):  # only sizes are wanted: no memory is taken
-            model = cls(shape=shape, levels=levels, classes=classes)
-        return f"{name}: {cls.paper}\n{layers(model)}"
+        try:
+            with torch.device("meta"):  # only sizes are wanted: no memory is taken
+                model = cls(shape=shape, levels=levels, classes=classes)
+        except (TypeError, RuntimeError) as error:
+            raise UserError(f"{name} cannot be made like this: {error}") from None
+        return f"{title(name, model)}\n{layers(model)}"
     try:
         folder = find(name)
     except UserError as error:
         raise UserError(f"{error} Kinds of models are {', '.join(models.__all__)}.") from None
     model = read_model(folder)
-    lines = [f"{name}: {model.paper}", layers(model)]
+    lines = [title(name, model), layers(model)]
     if (folder / "card.json").is_file():
         lines += ["", "Card:", (folder / "card.json").read_text().rstrip()]
     return "\n".join(lines)
+
+
+def title(name: str, model: AutoregressiveModel) -> str:
+    """Names a model, its class where that is not its name, and the paper where there is one."""
+    kind = model_name(type(model))
+    return ": ".join(part for part in (name, kind if kind != name else "", model.paper) if part)
 
 
 def layers(model: AutoregressiveModel) -> str:

@@ -210,12 +210,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
     if accelerator == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"There is no device {device} here: use --device cpu.")
     if precision == "auto":
-        has_bf16 = (
-            torch.cuda.is_bf16_supported(including_emulation=False)
-            if accelerator == "cuda"
-            else getattr(torch.cpu, "get_capabilities", lambda: {})().get("avx512_bf16", False)
-        )
-        precision = "bf16" if has_bf16 else "float32"
+        precision = "bf16" if has_bf16(accelerator) else "float32"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return Fabric(
@@ -224,6 +219,14 @@ def make_fabric(device: str, precision: str) -> Fabric:
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
+
+
+def has_bf16(accelerator: str) -> bool:
+    """Tells whether the processor computes in bfloat16 by itself."""
+    if accelerator == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    return bool(capabilities and capabilities().get("avx512_bf16"))
 
 
 class Run:
