@@ -117,6 +117,10 @@ def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
+def mean_bits(out: str) -> float:
+    return float(out.split("mean:")[1].split("bits")[0])
+
+
 # --- the way from training to completion ----------------------------------------------------------
 
 
@@ -241,15 +245,14 @@ def test_complete_a_picture(
 ) -> None:
     out = run(f"complete run seven.png --class 7 --draws 1 --out c.png {hidden}", capsys)
     assert f"The {count} hidden pixels" in out
-    bits = float(out.split("mean:")[1].split("bits")[0])
-    assert count < bits < 3 * count
+    assert count < mean_bits(out) < 3 * count
 
 
 def test_bits_of_the_hidden_half_and_the_known_one_are_all(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     halves = [
-        float(run(f"complete run -n 1 --draws 1 --hide {half}", capsys).split()[15])
+        mean_bits(run(f"complete run -n 1 --draws 1 --hide {half}", capsys))
         for half in ("top", "bottom")
     ]
     test = load_data("mnist", levels=4).test
@@ -308,7 +311,7 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     subprocess.run([script, "train", *f"{SMALL} {words}".split()], cwd=here, check=True)
     config = yaml.safe_load(Path("mine/config.yaml").read_text())
     assert config["model"] == {"class_path": "my_file.MyNet", "init_args": {"scale": 2.0}}
-    assert main("train --resume mine --train.steps 3 --data-dir .".split()) == 0
+    assert main(["train", "--resume", "mine", "--train.steps", "3", "--data-dir", "."]) == 0
     capsys.readouterr()
     assert len(Path("mine/metrics.jsonl").read_text().splitlines()) == 3
     assert "my_file.MyNet" in run("models mine", capsys)

@@ -241,35 +241,6 @@ def test_save_image_names_the_formats_it_knows(tmp_path, name):
     assert left_over(tmp_path) == []
 
 
-def test_a_failing_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"old")
-
-    def write(error):
-        with plots.atomic_write(path) as file:
-            file.write(b"half of the n")
-            raise error
-
-    with pytest.raises(KeyError):
-        write(KeyError())
-    with pytest.raises(UserError, match=r"cannot write .*a\.txt: No space left"):
-        write(OSError(28, "No space left on device"))
-    assert path.read_bytes() == b"old"
-    assert left_over(tmp_path) == ["a.txt"]
-    with plots.atomic_write(path) as file:
-        file.write(b"new")
-        assert path.read_bytes() == b"old"
-    assert path.read_bytes() == b"new"
-
-
-def test_a_folder_that_is_a_file_is_one_clear_sentence(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
-        plots.save_image(plots.grid(images(), 4), tmp_path / "file" / "a.png")
-    with pytest.raises(UserError, match="cannot write"):
-        plots.save_image(plots.grid(images(), 4), tmp_path / "file" / "deeper" / "a.png")
-
-
 def moments(path):
     """Returns every frame of a GIF with its duration in milliseconds."""
     with Image.open(path) as gif:

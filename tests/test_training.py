@@ -234,17 +234,19 @@ def test_average_of_the_weights(decay: float) -> None:
     random = np.random.default_rng(0)
     model = torch.nn.BatchNorm1d(3)  # it has a buffer, too
     average = torch.nn.BatchNorm1d(3)
-    expected = average.weight.detach().double().numpy()
+    expected = {name: p.detach().double().numpy() for name, p in average.named_parameters()}
     for step in range(1, 30):
-        new = random.normal(size=3).astype(np.float32)
-        with torch.no_grad():
-            model.weight.copy_(torch.from_numpy(new))
         assert isinstance(model.running_mean, torch.Tensor)
         model.running_mean += step
+        for parameter in model.parameters():
+            parameter.data = torch.from_numpy(random.normal(size=3).astype(np.float32))
         update_average(average, model, step, decay)
         keep = min(decay, (1 + step) / (10 + step))
-        expected = keep * expected + (1 - keep) * new.astype(np.float64)
-        np.testing.assert_allclose(average.weight.detach().numpy(), expected, atol=1e-6)
+        for name, parameter in model.named_parameters():
+            new = parameter.detach().double().numpy()
+            expected[name] = keep * expected[name] + (1 - keep) * new
+            mean = average.get_parameter(name).detach().numpy()
+            np.testing.assert_allclose(mean, expected[name], atol=1e-6)
         assert torch.equal(average.running_mean, model.running_mean)  # type: ignore[arg-type]
     if decay == 0:
         assert torch.equal(average.weight, model.weight)
@@ -389,6 +391,9 @@ COMMAND = [
 ]
 
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "nextpixel", *arguments]
 
@@ -428,9 +433,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     options = ["--train.steps", "8", "--train.precision", "float32", "--train.save_every", "3"]
     one = command(*COMMAND, *options, "--train.batch_size", "16", "--out", str(tmp_path / "one"))
     subprocess.run(one, check=True, capture_output=True, timeout=300)
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
     two = command(*COMMAND, *options, "--out", str(tmp_path / "two"))
-    two[1:1] = torchrun
+    two[1:1] = TORCHRUN
     subprocess.run(two, check=True, capture_output=True, timeout=300)
     histories = [metrics_of(tmp_path / run) for run in ("one", "two")]
     for a, b in zip(*histories, strict=True):
@@ -458,10 +462,9 @@ def test_an_interrupt_of_one_process_stops_both(tmp_path: Path) -> None:
         "assert code == 130, code\n"
     )
     (tmp_path / "script.py").write_text(script)
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
     train = [*COMMAND, "--train.steps", "1000000", "--out", str(tmp_path / "run")]
     subprocess.run(
-        [sys.executable, *torchrun, str(tmp_path / "script.py"), *train],
+        [sys.executable, *TORCHRUN, str(tmp_path / "script.py"), *train],
         check=True,
         capture_output=True,
         timeout=120,

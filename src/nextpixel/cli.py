@@ -33,10 +33,6 @@ PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status: 2 after a mistake of the user's."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(
-            here
-        )  # for the user's own models; last, so that no file here hides a module
     try:
         run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -61,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> None:
     """Runs the command that the first argument names."""
+    # For the user's own models; last, so that no file here hides a module of somebody else's.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": train,
         "eval": evaluate,
@@ -290,7 +289,7 @@ def evaluate(argv: list[str]) -> None:
     parser.add_argument("--data", help="a name or a path; the model's own data by default")
     parser.add_argument("--split", choices=["train", "valid", "test"], default="test")
     parser.add_argument("--limit", type=positive, help="score only the first so many images")
-    parser.add_argument("--batch-size", type=positive, default=100)
+    parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
     parser.add_common(data=True)
     args = parser.parse_args(argv)
@@ -333,7 +332,10 @@ def sample(argv: list[str]) -> None:
     parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
     parser.add_argument(
-        "--out", type=output(*PICTURES), default=Path("samples.png"), help="a grid (samples.png)"
+        "--out",
+        type=output(*PICTURES),
+        default=Path("samples.png"),
+        help="a grid, default: samples.png",
     )
     parser.add_argument(
         "--npz", type=output(".npz"), help="also write the integers, as array x (and y)"
@@ -347,14 +349,14 @@ def sample(argv: list[str]) -> None:
         action="store_true",
         help="show the wrong way, all pixels drawn in one pass, beside the right one",
     )
-    parser.add_argument("--batch-size", type=positive, default=256)
+    parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
     parser.add_common()
     args = parser.parse_args(argv)
 
     import numpy as np
 
     from nextpixel import plots, sampling
-    from nextpixel.plots import atomic_write
+    from nextpixel.files import atomic_write
 
     model = load_model(args)
     c, labels = parse_classes(args.classes, model.classes, args.n)

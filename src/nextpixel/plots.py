@@ -11,22 +11,20 @@ Example:
 """
 
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from nextpixel.errors import UserError
+from nextpixel.files import atomic_write
 
 __all__ = [
     "TINT",
-    "atomic_write",
     "beside",
     "grid",
     "growing",
@@ -282,7 +280,8 @@ def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str
         path: Where to write; .png or .svg.
 
     Raises:
-        UserError: If there is nothing to draw or the file cannot be written.
+        UserError: If there is nothing to draw, or the suffix is another.
+        OSError: If the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -316,7 +315,8 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
         path: Where to write; missing folders are made.
 
     Raises:
-        UserError: If the suffix names no format, or the file cannot be written.
+        UserError: If the suffix names no format.
+        OSError: If the file cannot be written.
     """
     format_, options = _FORMATS[_suffix(path, _FORMATS)]
     if format_ == "JPEG" and image.mode != "L":
@@ -344,7 +344,8 @@ def save_gif(
 
     Raises:
         ValueError: If there is no frame or `hold` leaves no time for the others.
-        UserError: If the suffix is another or the file cannot be written.
+        UserError: If the suffix is another.
+        OSError: If the file cannot be written.
     """
     _suffix(path, (".gif",))
     shown = list(frames)
@@ -367,39 +368,6 @@ def save_gif(
             loop=0,
             optimize=True,
         )
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Opens a file beside `path` that takes its place once the block has ended without an error.
-
-    Args:
-        path: Where to write; missing folders are made.
-
-    Yields:
-        The open binary file.
-
-    Raises:
-        UserError: If the system does not let us write (no space, no permission, ...).
-    """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("xb") as file:
-            yield file
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        _discard(draft)
-
-
-def _discard(draft: Path) -> None:
-    try:
-        draft.unlink(missing_ok=True)
-    except OSError:  # its folder is no folder: the error in flight says so already
-        return
 
 
 def _suffix(path: str | os.PathLike[str], known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from nextpixel.errors import UserError
-from nextpixel.plots import atomic_write
+from nextpixel.files import atomic_write
 
 __all__ = ["Section", "write_report"]
 
@@ -91,7 +91,8 @@ def write_report(path: str | os.PathLike[str], title: str, sections: Iterable[Se
         sections: Its parts, from top to bottom.
 
     Raises:
-        UserError: If a picture cannot be read or the page cannot be written.
+        UserError: If a picture cannot be read.
+        OSError: If the page cannot be written.
     """
     page = _PAGE.format(title=escape(title), sections="\n".join(map(_section, sections)))
     with atomic_write(path) as file:

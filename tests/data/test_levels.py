@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from nextpixel.data import Dataset, Images, requantise, to_uint8
+from nextpixel.data import Dataset, Images, requantise
 from nextpixel.errors import UserError
+from nextpixel.plots import to_uint8
 
 ALL = np.arange(256, dtype=np.uint8)
 
@@ -28,15 +29,6 @@ def test_requantise_from_other_than_256_levels():
 def test_requantise_refuses_levels_out_of_range(source, levels):
     with pytest.raises(UserError, match=f"{source} levels cannot be turned into {levels}"):
         requantise(np.zeros(1, np.uint8), source, levels)
-
-
-def test_to_uint8_spans_black_to_white():
-    assert to_uint8(np.arange(2), 2).tolist() == [0, 255]
-    assert to_uint8(np.arange(4), 4).tolist() == [0, 85, 170, 255]
-    assert to_uint8(np.arange(16), 16).tolist() == [17 * k for k in range(16)]
-    assert to_uint8(ALL, 256).tolist() == ALL.tolist()
-    with pytest.raises(UserError, match="2 levels or more"):
-        to_uint8(ALL, 1)
 
 
 @pytest.mark.parametrize("levels", [2, 3, 7, 16, 256])

@@ -9,7 +9,7 @@ Example:
 """
 
 from nextpixel.data.catalogue import KnownDataset, known, load
-from nextpixel.data.images import Dataset, Images, requantise, to_uint8
+from nextpixel.data.images import Dataset, Images, requantise
 from nextpixel.data.sampler import batch_indices
 
 __all__ = [
@@ -20,5 +20,4 @@ __all__ = [
     "known",
     "load",
     "requantise",
-    "to_uint8",
 ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 
-__all__ = ["Dataset", "Images", "draw_bits", "requantise", "to_uint8"]
+__all__ = ["Dataset", "Images", "draw_bits", "requantise"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,25 +152,6 @@ def requantise(x: NDArray[np.integer], from_levels: int, levels: int) -> NDArray
             "choose 2 or more, and no more than there are (at most 256)."
         )
     table: NDArray[np.uint8] = (np.arange(from_levels) * levels // from_levels).astype(np.uint8)
-    return np.take(table, x)
-
-
-def to_uint8(x: NDArray[np.integer], levels: int) -> NDArray[np.uint8]:
-    """Spreads levels over the greys of a display: level k becomes round(255 * k / (levels - 1)).
-
-    Args:
-        x: Integers in [0, levels), any shape.
-        levels: How many levels x has, at least 2.
-
-    Returns:
-        uint8 in [0, 255], of the same shape.
-
-    Raises:
-        UserError: If `levels` is below 2.
-    """
-    if levels < 2:
-        raise UserError(f"Images have 2 levels or more, not {levels}: give the levels of x.")
-    table: NDArray[np.uint8] = np.rint(255 * np.arange(levels) / (levels - 1)).astype(np.uint8)
     return np.take(table, x)
 
 
