@@ -111,7 +111,7 @@ def sections(results: list[tuple[str, str]]) -> list[Section]:
             "the same order, pixel by pixel.",
             table=results,
         ),
-        Section("New digits", image=OUT / "digits.png", caption="A class a row, none ever seen."),
+        Section("New digits", image=OUT / "digits.png", caption="A class a row, drawn just now."),
         Section(
             "How they grow",
             image=OUT / "growing.gif",

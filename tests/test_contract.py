@@ -365,6 +365,9 @@ def test_wrong_images_and_classes_are_refused(cls: type[CausalNetwork]) -> None:
         make(cls, levels=4)(x, 0)
     with pytest.raises(UserError, match="one channel"):
         make(cls, levels=4, shape=(3, 6, 7))
+    for nothing in ({"width": 0}, {"blocks": 0}, {"classes": 0}, {"levels": 1}, {"inputs": "raw"}):
+        with pytest.raises(UserError):
+            make(cls, **nothing)
     with pytest.raises(UserError, match="temperature"):
         model.sample(1, 0, temperature=0.0)
     with pytest.raises(UserError, match="go together"):

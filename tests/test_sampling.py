@@ -107,7 +107,7 @@ def test_mistakes_are_told(model: Rows) -> None:
         npx.complete(model, x + 1, torch.ones(4, 5, dtype=torch.bool))
     with pytest.raises(UserError, match="must fit"):
         npx.complete(model, x[..., :3], torch.ones(4, 5, dtype=torch.bool))
-    with pytest.raises(UserError, match="not negative"):
+    with pytest.raises(UserError, match="seed lies"):
         model.sample(1, seed=-1)
 
 

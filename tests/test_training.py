@@ -398,6 +398,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "nextpixel", *arguments]
 
 
+def succeed(arguments: list[str]) -> None:
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
     out, steps = tmp_path / "run", 120
     process = subprocess.Popen(
@@ -420,7 +425,7 @@ def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
     assert 3 <= saved < steps
     assert len(metrics_of(out)) == saved
     resumed = command("train", "--resume", str(out), "--threads", "1")
-    subprocess.run(resumed, check=True, capture_output=True, timeout=300)
+    succeed(resumed)
     torch.manual_seed(0)
     model = make(shape=(1, 28, 28))
     options = {"batch_size": 8, "valid_images": 16, "valid_every": 1000, "steps": steps}
@@ -432,10 +437,10 @@ def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     options = ["--train.steps", "8", "--train.precision", "float32", "--train.save_every", "3"]
     one = command(*COMMAND, *options, "--train.batch_size", "16", "--out", str(tmp_path / "one"))
-    subprocess.run(one, check=True, capture_output=True, timeout=300)
+    succeed(one)
     two = command(*COMMAND, *options, "--out", str(tmp_path / "two"))
     two[1:1] = TORCHRUN
-    subprocess.run(two, check=True, capture_output=True, timeout=300)
+    succeed(two)
     histories = [metrics_of(tmp_path / run) for run in ("one", "two")]
     for a, b in zip(*histories, strict=True):
         assert a["step"] == b["step"]
@@ -463,12 +468,7 @@ def test_an_interrupt_of_one_process_stops_both(tmp_path: Path) -> None:
     )
     (tmp_path / "script.py").write_text(script)
     train = [*COMMAND, "--train.steps", "1000000", "--out", str(tmp_path / "run")]
-    subprocess.run(
-        [sys.executable, *TORCHRUN, str(tmp_path / "script.py"), *train],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
+    succeed([sys.executable, *TORCHRUN, str(tmp_path / "script.py"), *train])
     assert state_of(tmp_path / "run")["step"] == 4
     assert len(metrics_of(tmp_path / "run")) == 4
 

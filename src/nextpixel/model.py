@@ -126,6 +126,8 @@ class AutoregressiveModel(Model):
             raise UserError(f"shape is (channels, height, width), not {tuple(shape)}.")
         if levels < 2:
             raise UserError(f"A pixel has at least 2 levels, not {levels}.")
+        if classes is not None and classes < 1:
+            raise UserError(f"A conditional model has at least 1 class, not {classes}.")
         channels, height, width = shape
         self.shape, self.levels, self.classes = (channels, height, width), levels, classes
 
@@ -258,6 +260,9 @@ class CausalNetwork(AutoregressiveModel):
         )
         if inputs not in ("scaled", "embedded"):
             raise UserError(f"inputs is 'scaled' or 'embedded', not {inputs!r}.")
+        for name in ("width", "blocks"):
+            if hyperparameters.get(name, 1) < 1:
+                raise UserError(f"{name} must be at least 1, not {hyperparameters[name]}.")
         if shape[0] != 1:
             raise UserError(
                 f"{type(self).__name__} draws images of one channel, not {shape[0]}: "
@@ -415,10 +420,11 @@ def find_class(name: str) -> type[AutoregressiveModel]:
     module, _, cls_name = name.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module or "nextpixel.models"), cls_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a user's own file may fail in any way while it is imported
+        reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"There is no model {name} ({error}): give the name of one of nextpixel's models, or "
-            "the dotted path of a class that can be imported from here."
+            f"The model {name} cannot be imported ({reason}): give the name of one of nextpixel's "
+            "models, or the dotted path of a class that can be imported from here."
         ) from None
     if not (isinstance(cls, type) and issubclass(cls, AutoregressiveModel)):
         raise UserError(f"{name} is not a subclass of nextpixel.AutoregressiveModel.")

@@ -82,8 +82,10 @@ def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) ->
         Noise in `[0, 1)`, `(len(images), C, H, W)`, float64, on the CPU. Image k's noise depends on
         `(seed, k)` only.
     """
-    if seed < 0 or min(images, default=0) < 0:
-        raise UserError("The seed and the numbers of images are not negative.")
+    if not 0 <= seed < 2**63 or min(images, default=0) < 0:
+        raise UserError(
+            f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed}."
+        )
     streams = (np.random.Generator(np.random.Philox(key=[seed, image])) for image in images)
     return torch.from_numpy(np.stack([stream.random(shape) for stream in streams]))
 
@@ -290,9 +292,13 @@ def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> 
         `-log2 p(pixel | pixels before it)` at hidden pixels and 0 at known ones, `(N, C, H, W)`,
         on the CPU. Their sum is exact: it is the length of an ideal code for the hidden pixels.
     """
-    x = x.to(model.device)
-    bits = model(x, c).log_prob(x) / -math.log(2)
-    return bits.masked_fill(mask.to(model.device), 0).cpu()
+    context = model.context(c, len(x))
+    bits = []
+    for part in _batches(len(x)):
+        images = x[part].to(model.device)
+        distribution = model(images, None if context is None else context[part])
+        bits.append(distribution.log_prob(images).cpu() / -math.log(2))
+    return torch.cat(bits).masked_fill(mask.cpu(), 0)
 
 
 @torch.inference_mode()
@@ -308,8 +314,18 @@ def all_at_once(
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
     nothing = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
-    noise = site_noise(model.shape, seed, range(n)).to(model.device)
-    return model(nothing, model.context(c, n)).sample(noise, temperature).cpu()
+    context = model.context(c, n)
+    pictures = []
+    for part in _batches(n):
+        noise = site_noise(model.shape, seed, range(n)[part]).to(model.device)
+        distribution = model(nothing[part], None if context is None else context[part])
+        pictures.append(distribution.sample(noise, temperature).cpu())
+    return torch.cat(pictures)
+
+
+def _batches(n: int, size: int = 64) -> Iterator[slice]:
+    """Cuts n images into batches for passes over whole maps."""
+    return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))
 
 
 def _kept(

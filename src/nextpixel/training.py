@@ -97,6 +97,8 @@ class TrainArgs:
         for name in ("warmup", "weight_decay", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"train.{name} must be at least 0, not {getattr(self, name)}.")
+        if self.seed >= 2**63:
+            raise UserError(f"train.seed must be below 2^63, not {self.seed}.")
         if self.schedule not in ("cosine", "constant"):
             raise UserError(f"train.schedule is cosine or constant, not {self.schedule}.")
         if self.precision not in ("auto", "bf16", "float32"):
@@ -518,19 +520,18 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
             step: int, loss: float | None = None, speed: float | None = None, note: str = ""
         ) -> None:
             nonlocal printed
+            if note.startswith("step"):  # worth a line of its own
+                console.print(note, highlight=False, soft_wrap=True)
+                return
             if loss is not None and speed is not None:
-                status = f"{loss_shown(loss):.4f} bits/dim, {speed_shown(speed):.0f} images/s"
-            else:
-                status = note
-            bar.update(task, completed=step, status=status)
-            lasting = note.startswith("step")
-            if lasting or (not console.is_terminal and time.monotonic() - printed > 30):
+                note = f"{loss_shown(loss):.4f} bits/dim, {speed_shown(speed):.0f} images/s"
+            bar.update(task, completed=step, status=note)
+            if not console.is_terminal and time.monotonic() - printed > 30:
                 printed = time.monotonic()
                 left = bar.tasks[task].time_remaining
-                if not lasting and left is not None:
-                    status += f", {timedelta(seconds=round(left))} left"
-                line = note if lasting else f"step {step}/{steps}: {status}"
-                console.print(line, highlight=False, soft_wrap=True)
+                if left is not None:
+                    note += f", {timedelta(seconds=round(left))} left"
+                console.print(f"step {step}/{steps}: {note}", highlight=False, soft_wrap=True)
 
         yield show
 
