@@ -16,10 +16,10 @@ import torch
 
 import nextpixel as npx
 from nextpixel import plots, sampling
-from nextpixel.cli import progress
 from nextpixel.data import Dataset
 from nextpixel.evaluate import evaluate
 from nextpixel.masks import half_mask
+from nextpixel.options import progress
 from nextpixel.report import Section, write_report
 
 OUT = Path("runs/demo")

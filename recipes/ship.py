@@ -21,9 +21,9 @@ import torch
 import yaml
 
 import nextpixel as npx
-from nextpixel.cli import progress
 from nextpixel.evaluate import evaluate
 from nextpixel.files import replace_file
+from nextpixel.options import progress
 
 WEIGHTS = Path(npx.__file__).parent / "weights"
 

@@ -404,7 +404,7 @@ def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFix
         ("--model my_file.MyNet --out x --model.wdth 3", "not accepted by my_file.MyNet"),
         ("--model PixelCNN --out x --model.width wide", "--model.width takes a whole number, not"),
         ("--model PixelCNN --out x --model.inputs raw", "one of ['scaled', 'embedded'], not raw"),
-        ("--model PixelCNN --out x --model.width -3", "PixelCNN cannot be made"),
+        ("--model PixelCNN --out x --model.width -3", "width must be at least 1, not -3"),
         ("--model my_file.NoClasses --out x", "NoClasses cannot be made"),
         ("--model.width 3 --out x", "Say which model"),
         ("--model Nothing --out x", "There is no model Nothing"),

@@ -5,26 +5,35 @@ Nothing heavy is imported before a command is known, so `nextpixel --help` answe
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import math
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
+from nextpixel.options import (
+    Parser,
+    images_to_complete,
+    known_pixels,
+    load_data,
+    load_model,
+    output,
+    parse_classes,
+    parse_numbers,
+    positive,
+    progress,
+    seed,
+    set_threads,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from nextpixel.data import Dataset
-    from nextpixel.model import AutoregressiveModel
 
 __all__ = ["main"]
 
@@ -123,6 +132,8 @@ def abandon_output() -> None:
 
 def train(argv: list[str]) -> None:
     """Train a model on images: yours, or a data set known by name."""
+    from nextpixel.train_options import make_model, train_settings
+
     settings = train_settings(argv)
 
     import torch
@@ -160,126 +171,6 @@ def train(argv: list[str]) -> None:
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
         print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel sample {out}")
-
-
-def train_settings(argv: list[str]) -> Any:
-    """Reads the options of `nextpixel train`: those of a resumed run, a YAML file, the arguments.
-
-    Raises:
-        UserError: An option is unknown or has a wrong value, or one is missing.
-    """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--resume")
-    try:
-        resumed = first.parse_known_args(argv)[0].resume
-        if resumed is not None:
-            saved = Path(resumed) / "config.yaml"
-            if not saved.is_file():
-                raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
-            argv = ["--config", str(saved), *argv]
-        settings = train_parser().parse_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(refusal(str(error))) from None
-    except UnicodeDecodeError:
-        raise UserError("The file given as --config is not text: give a YAML file.") from None
-    if (settings.resume is None) == (settings.out is None):
-        raise UserError("Name a folder for the run with --out, or one to go on with by --resume.")
-    if settings.model is None:
-        raise UserError("Say which model to train, for example --model GatedPixelCNN.")
-    return settings
-
-
-def refusal(message: str) -> str:
-    """Makes a sentence of the many lines in which jsonargparse says what is wrong.
-
-    Raises:
-        UserError: The name of a model is wrong.
-    """
-    keys = re.findall(r'Parser key "([^"]+)"', message)
-    named = re.search(r"(?:class_path'?:? '|Given value: )(?!NestedArg)([\w.]+)", message)
-    model = named[1].removeprefix("nextpixel.") if named and keys[:1] == ["model"] else None
-    option = re.search(r"Option '(.+)' is not accepted$", message, re.MULTILINE)
-    kind = re.search(
-        r"Expected an? (?:<class '(int|float|bool|str)'>|typing.Literal(\[.*?\]))", message
-    )
-    value = re.search(r"(?:Got value: |val='|Given value: )(.*?)(?:'\)|$)", message, re.MULTILINE)
-    if option:
-        sentence = f"Option '{option[1]}' is not accepted" + (f" by {model}" if model else "")
-    elif kind and value:
-        words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-        what = f"one of {kind[2]}" if kind[2] else words.get(kind[1], "a text")
-        sentence = f"--{'.'.join(keys)} takes {what}, not {value[1]}"
-    elif keys == ["model"] and model is None:
-        sentence = "Say which model to train before its options, for example --model GatedPixelCNN"
-    else:
-        if model is not None:
-            from nextpixel.model import find_class
-
-            find_class(model)  # says it better, where the name is wrong
-        sentence = essence(message)
-    return f"{sentence[:1].upper()}{sentence[1:]}; see nextpixel train --help."
-
-
-def essence(message: str) -> str:
-    """Keeps of an error's lines those that say what is wrong."""
-    text = re.sub(r'Parser key "[^"]+":|"<unicode string>", ', "", message)
-    noise = ("Expected a path", "Does not validate", "Subtypes:", "Errors:", "Given value")
-    lines = [line.strip(" -") for line in text.splitlines()]
-    return " ".join(line for line in lines if not line.startswith((*noise, "Expected a <class")))
-
-
-def make_model(settings: Any, dataset: Dataset) -> AutoregressiveModel:
-    """Makes the model to train, for the shape, the levels and the classes of the data."""
-    from nextpixel.model import find_class
-
-    cls = find_class(settings.model.class_path)
-    options = settings.model.get("init_args")  # not there where a model has none
-    try:
-        return cls(
-            shape=dataset.shape,
-            levels=dataset.levels,
-            classes=dataset.classes if settings.conditional else None,
-            **(options.as_dict() if options else {}),
-        )
-    except (TypeError, RuntimeError) as error:
-        raise UserError(f"{cls.__name__} cannot be made like this: {error}") from None
-
-
-def train_parser() -> Any:
-    """Makes the parser of `nextpixel train`; models' options come from their signatures."""
-    import jsonargparse
-
-    import nextpixel.models  # noqa: F401  (their bare names are known once they are imported)
-    from nextpixel.model import AutoregressiveModel
-    from nextpixel.training import TrainArgs
-
-    parser = jsonargparse.ArgumentParser(
-        prog="nextpixel train",
-        description="Train a model by maximum likelihood; a stopped run can be resumed exactly.",
-        epilog="The options of a kind of model: nextpixel train --model.help GatedPixelCNN",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with these options")
-    parser.add_argument("--out", type=str | None, help="the run folder")
-    parser.add_argument("--resume", type=str | None, help="a run folder to go on with, exactly")
-    parser.add_argument("--data", type=str, default="mnist", help="a name, or a path to your own")
-    parser.add_argument("--levels", type=int | None, help="requantise pixels to so many levels")
-    parser.add_argument("--size", type=int | None, help="side that a folder's images are cut to")
-    parser.add_argument("--channels", type=int | None, help="1 for grey, 3 for colour")
-    parser.add_argument("--conditional", type=bool, default=True, help="on the classes, if any")
-    parser.add_argument("--data-dir", type=str | None, help="where to look for data first")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int | None, help="processor threads to use")
-    parser.add_subclass_arguments(
-        AutoregressiveModel,
-        "model",
-        skip={"shape", "levels", "classes"},
-        required=False,
-        help="GatedPixelCNN, PixelCNN, or the dotted path of your own",
-    )
-    parser.add_class_arguments(TrainArgs, "train")
-    return parser
 
 
 def evaluate(argv: list[str]) -> None:
@@ -521,208 +412,6 @@ def data(argv: list[str]) -> None:
     show_data(dataset, args.out or Path(f"{dataset.name}.png"))
 
 
-# --- what the commands share ----------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser of one command, whose mistakes are user errors like all others."""
-
-    def __init__(self, name: str, command: Callable[[list[str]], None]) -> None:
-        super().__init__(prog=f"nextpixel {name}", description=command.__doc__)
-
-    def error(self, message: str) -> NoReturn:
-        """Refuses the arguments."""
-        raise UserError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
-
-    def add_common(self, *, data: bool = False) -> None:
-        """Adds the options that tell where to compute, and where data are."""
-        if data:
-            self.add_argument("--data-dir", type=Path, help="where to look for data first")
-        self.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-        self.add_argument("--threads", type=positive, help="processor threads to use")
-
-
-def positive(text: str) -> int:
-    """Reads a whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    """Reads the seed of the noise, which is kept in 63 bits."""
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
-    return int(text)
-
-
-def output(*suffixes: str) -> Callable[[str], Path]:
-    """Makes the reader of a file to write: one that cannot be is refused before the work is done.
-
-    Args:
-        suffixes: Those that the file may have.
-    """
-
-    def read(text: str) -> Path:
-        path = Path(text)
-        if path.suffix.lower() not in suffixes:
-            raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(suffixes)}")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            where = path if path.is_dir() else folder
-            reason = "may not be written into" if folder.is_dir() else "is no folder"
-            reason = "is a folder itself" if path.is_dir() else reason
-            raise argparse.ArgumentTypeError(f"cannot write {text}, because {where} {reason}")
-        return path
-
-    return read
-
-
-def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
-    """Reads whole numbers with commas between them."""
-    parts = text.split(",")
-    if len(parts) != count or not all(part.strip().isdecimal() for part in parts):
-        raise UserError(
-            f"{option} takes {count} whole numbers like {','.join('1' * count)}, not {text}."
-        )
-    return tuple(map(int, parts))
-
-
-def parse_classes(
-    text: str | None, classes: int | None, n: int
-) -> tuple[Tensor | None, np.ndarray | None]:
-    """Reads --class: the context for n images, and their class ids where each has just one."""
-    import torch
-
-    if classes is None:
-        if text is not None:
-            raise UserError("This model is unconditional: leave --class out.")
-        return None, None
-    try:
-        if text is not None and "=" in text:
-            weights = torch.zeros(classes)
-            for part in text.split(","):
-                name, _, weight = part.partition("=")
-                if int(name) < 0 or not math.isfinite(float(weight)):
-                    raise ValueError(part)
-                weights[int(name)] = float(weight)
-            return weights, None
-        ids = list(range(classes)) if text is None else [int(part) for part in text.split(",")]
-    except (ValueError, IndexError):
-        raise UserError(
-            f"--class takes ids from 0 to {classes - 1}, as 3 or 3,5,8 or a mix 3=0.7,8=0.3, "
-            f"not {text}."
-        ) from None
-    c = torch.tensor([ids[i % len(ids)] for i in range(n)])
-    return c, c.numpy()
-
-
-def load_model(args: argparse.Namespace) -> AutoregressiveModel:
-    """Loads the model named on the command line, onto its device."""
-    import torch
-
-    from nextpixel.model import load
-
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
-        raise UserError(f"Unknown device {args.device}: give auto, cpu, cuda or cuda:N.")
-    set_threads(args.threads)
-    name = args.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"There is no device {name} here: use --device cpu.")
-    return load(args.model, device=device)
-
-
-def load_data(args: argparse.Namespace, model: AutoregressiveModel) -> Dataset:
-    """Loads the data named on the command line, or those the model was trained on."""
-    from nextpixel.data import known, load
-    from nextpixel.model import trained_on
-    from nextpixel.training import check_data
-
-    name = args.data or trained_on(args.model)
-    if name is None:
-        raise UserError(f"It is not known which data {args.model} was trained on: give --data.")
-    size = channels = None
-    if name not in {entry.name for entry in known()} and Path(name).is_dir():
-        channels, height, width = model.shape
-        holds_arrays = any(Path(name).glob("*-ubyte*"))  # IDX files, which have their size
-        size = height if height == width and not holds_arrays else None
-    dataset = load(name, levels=model.levels, data_dir=args.data_dir, size=size, channels=channels)
-    check_data(model, dataset)
-    return dataset
-
-
-def images_to_complete(
-    args: argparse.Namespace, model: AutoregressiveModel
-) -> tuple[Tensor, Tensor | None]:
-    """Reads the images to complete and their context: picture files, or test images."""
-    import numpy as np
-    import torch
-
-    from nextpixel.data import requantise
-    from nextpixel.data.own import read_picture
-
-    if args.images:
-        if args.data is not None:
-            raise UserError("Complete picture files or images of a data set: leave --data out.")
-        for path in args.images:
-            if not path.is_file():
-                raise UserError(f"There is no picture {path}: give the path of a file.")
-        channels, height, width = model.shape
-        pictures = [read_picture(path, None, channels) for path in args.images]
-        if height == width:  # others are cut to a square and resized
-            pictures = [
-                picture if picture.shape == model.shape else read_picture(path, height, channels)
-                for path, picture in zip(args.images, pictures, strict=True)
-            ]
-        for path, picture in zip(args.images, pictures, strict=True):
-            if picture.shape != model.shape:
-                raise UserError(
-                    f"{path} is {picture.shape[2]} x {picture.shape[1]} pixels, but the model's "
-                    f"images are {width} x {height}: resize it first."
-                )
-        if model.classes and args.classes is None:
-            raise UserError("This model needs the class of the picture: give --class.")
-        x = torch.from_numpy(requantise(np.stack(pictures), 256, model.levels))
-        return x, parse_classes(args.classes, model.classes, len(x))[0]
-    if args.classes is not None:
-        raise UserError("Test images have their classes already: leave --class out.")
-    test = load_data(args, model).test
-    pixels, y = test.batch(np.arange(min(args.n, len(test))))
-    c = torch.from_numpy(y) if model.classes and y is not None else None
-    return torch.from_numpy(pixels), c
-
-
-def known_pixels(args: argparse.Namespace, shape: tuple[int, int, int]) -> Tensor:
-    """Makes the mask of the known pixels, `(H, W)`, that the command line asks for."""
-    import torch
-
-    from nextpixel.data.own import read_picture
-    from nextpixel.masks import box_mask, half_mask
-
-    _, height, width = shape
-    if args.hide:
-        known = ~half_mask(args.hide, height, width)
-    elif args.box:
-        row, col, box_height, box_width = parse_numbers(args.box, 4, "--box")
-        known = ~box_mask(row, col, box_height, box_width, (height, width))
-    elif args.mask:
-        picture = read_picture(args.mask, None, 1)[0]
-        if picture.shape != (height, width):
-            raise UserError(
-                f"The mask {args.mask} is {picture.shape[1]} x {picture.shape[0]} pixels, but the "
-                f"model's images are {width} x {height}."
-            )
-        known = torch.from_numpy(picture < 128)
-    else:
-        known = half_mask(args.keep or "top", height, width)
-    if known.all():
-        raise UserError("Nothing is hidden: hide some pixels.")
-    return known
-
-
 def show_data(dataset: Dataset, out: Path) -> None:
     """Prints what a data set holds and writes a grid of its training images."""
     import numpy as np
@@ -745,25 +434,3 @@ def show_data(dataset: Dataset, out: Path) -> None:
     x, _ = dataset.train.batch(np.arange(min(100, len(dataset.train))))
     plots.save_image(plots.grid(x, dataset.levels), out)
     print(f"  the first of them: {out}")
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[float], None]]:
-    """Shows a bar on a terminal; yields what to call with the fraction done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda done: bar.update(task, completed=done)
-
-
-def set_threads(threads: int | None) -> None:
-    """Sets the number of processor threads that torch uses."""
-    if threads is not None:
-        import torch
-
-        if threads < 1:
-            raise UserError(f"--threads must be at least 1, not {threads}.")
-        torch.set_num_threads(threads)

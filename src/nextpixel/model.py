@@ -423,8 +423,8 @@ def find_class(name: str) -> type[AutoregressiveModel]:
     except Exception as error:  # a user's own file may fail in any way while it is imported
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"The model {name} cannot be imported ({reason}): give the name of one of nextpixel's "
-            "models, or the dotted path of a class that can be imported from here."
+            f"There is no model {name} ({reason}): give the name of one of nextpixel's models, or "
+            "the dotted path of a class that can be imported from here."
         ) from None
     if not (isinstance(cls, type) and issubclass(cls, AutoregressiveModel)):
         raise UserError(f"{name} is not a subclass of nextpixel.AutoregressiveModel.")

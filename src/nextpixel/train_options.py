@@ -1,0 +1,134 @@
+"""The options of `nextpixel train`: those of the models come from their own signatures."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextpixel.errors import UserError
+
+if TYPE_CHECKING:
+    from nextpixel.data import Dataset
+    from nextpixel.model import AutoregressiveModel
+
+__all__ = ["make_model", "train_settings"]
+
+
+def train_settings(argv: list[str]) -> Any:
+    """Reads the options of `nextpixel train`: those of a resumed run, a YAML file, the arguments.
+
+    Raises:
+        UserError: An option is unknown or has a wrong value, or one is missing.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--resume")
+    try:
+        resumed = first.parse_known_args(argv)[0].resume
+        if resumed is not None:
+            saved = Path(resumed) / "config.yaml"
+            if not saved.is_file():
+                raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
+            argv = ["--config", str(saved), *argv]
+        settings = train_parser().parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(refusal(str(error))) from None
+    except UnicodeDecodeError:
+        raise UserError("The file given as --config is not text: give a YAML file.") from None
+    if (settings.resume is None) == (settings.out is None):
+        raise UserError("Name a folder for the run with --out, or one to go on with by --resume.")
+    if settings.model is None:
+        raise UserError("Say which model to train, for example --model GatedPixelCNN.")
+    return settings
+
+
+def refusal(message: str) -> str:
+    """Makes a sentence of the many lines in which jsonargparse says what is wrong.
+
+    Raises:
+        UserError: The name of a model is wrong.
+    """
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    named = re.search(r"(?:class_path'?:? '|Given value: )(?!NestedArg)([\w.]+)", message)
+    model = named[1].removeprefix("nextpixel.") if named and keys[:1] == ["model"] else None
+    option = re.search(r"Option '(.+)' is not accepted$", message, re.MULTILINE)
+    kind = re.search(
+        r"Expected an? (?:<class '(int|float|bool|str)'>|typing.Literal(\[.*?\]))", message
+    )
+    value = re.search(r"(?:Got value: |val='|Given value: )(.*?)(?:'\)|$)", message, re.MULTILINE)
+    if option:
+        sentence = f"Option '{option[1]}' is not accepted" + (f" by {model}" if model else "")
+    elif kind and value:
+        words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        what = f"one of {kind[2]}" if kind[2] else words.get(kind[1], "a text")
+        sentence = f"--{'.'.join(keys)} takes {what}, not {value[1]}"
+    elif keys == ["model"] and model is None:
+        sentence = "Say which model to train before its options, for example --model GatedPixelCNN"
+    else:
+        if model is not None:
+            from nextpixel.model import find_class
+
+            find_class(model)  # says it better, where the name is wrong
+        sentence = essence(message)
+    return f"{sentence[:1].upper()}{sentence[1:]}; see nextpixel train --help."
+
+
+def essence(message: str) -> str:
+    """Keeps of an error's lines those that say what is wrong."""
+    text = re.sub(r'Parser key "[^"]+":|"<unicode string>", ', "", message)
+    noise = ("Expected a path", "Does not validate", "Subtypes:", "Errors:", "Given value")
+    lines = [line.strip(" -") for line in text.splitlines()]
+    return " ".join(line for line in lines if not line.startswith((*noise, "Expected a <class")))
+
+
+def make_model(settings: Any, dataset: Dataset) -> AutoregressiveModel:
+    """Makes the model to train, for the shape, the levels and the classes of the data."""
+    from nextpixel.model import find_class
+
+    cls = find_class(settings.model.class_path)
+    options = settings.model.get("init_args")  # not there where a model has none
+    arguments = dict(options.as_dict()) if options else {}
+    if settings.conditional and dataset.classes:  # a model may have no such argument
+        arguments["classes"] = dataset.classes
+    try:
+        return cls(shape=dataset.shape, levels=dataset.levels, **arguments)
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"{cls.__name__} cannot be made like this: {error}.") from None
+
+
+def train_parser() -> Any:
+    """Makes the parser of `nextpixel train`; models' options come from their signatures."""
+    import jsonargparse
+
+    import nextpixel.models  # noqa: F401  (their bare names are known once they are imported)
+    from nextpixel.model import AutoregressiveModel
+    from nextpixel.training import TrainArgs
+
+    parser = jsonargparse.ArgumentParser(
+        prog="nextpixel train",
+        description="Train a model by maximum likelihood; a stopped run can be resumed exactly.",
+        epilog="The options of a kind of model: nextpixel train --model.help GatedPixelCNN",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with these options")
+    parser.add_argument("--out", type=str | None, help="the run folder")
+    parser.add_argument("--resume", type=str | None, help="a run folder to go on with, exactly")
+    parser.add_argument("--data", type=str, default="mnist", help="a name, or a path to your own")
+    parser.add_argument("--levels", type=int | None, help="requantise pixels to so many levels")
+    parser.add_argument("--size", type=int | None, help="side that a folder's images are cut to")
+    parser.add_argument("--channels", type=int | None, help="1 for grey, 3 for colour")
+    parser.add_argument("--conditional", type=bool, default=True, help="on the classes, if any")
+    parser.add_argument("--data-dir", type=str | None, help="where to look for data first")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int | None, help="processor threads to use")
+    parser.add_subclass_arguments(
+        AutoregressiveModel,
+        "model",
+        skip={"shape", "levels", "classes"},
+        required=False,
+        help="GatedPixelCNN, PixelCNN, or the dotted path of your own",
+    )
+    parser.add_class_arguments(TrainArgs, "train")
+    return parser
