@@ -175,9 +175,7 @@ def fit(
             f"{out} already holds a run: go on with it by --resume {out}, or name another folder."
         )
     fabric = make_fabric(device, args.precision)
-    fabric.launch()
-    fabric.barrier()
-    with interrupts() as interrupted:
+    with launched(fabric), interrupts() as interrupted:
         run = Run(fabric, model, data, args, out, settings or {})
         if resume:
             run.load()
@@ -221,6 +219,20 @@ def make_fabric(device: str, precision: str) -> Fabric:
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
+
+
+@contextmanager
+def launched(fabric: Fabric) -> Iterator[None]:
+    """Joins the other ranks, and parts from them at the end."""
+    before = torch.distributed.is_initialized()
+    fabric.launch()
+    fabric.barrier()
+    try:
+        yield
+    finally:
+        # At the interpreter's exit it would be too late: threads still running abort the process.
+        if torch.distributed.is_initialized() and not before:
+            torch.distributed.destroy_process_group()
 
 
 def has_bf16(accelerator: str) -> bool:
