@@ -11,6 +11,7 @@ A run folder holds `config.yaml` (the resolved configuration), `metrics.jsonl`, 
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ import re
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -176,12 +178,7 @@ def fit(
         )
     fabric = make_fabric(device, args.precision)
     with launched(fabric), interrupts() as interrupted:
-        run = Run(fabric, model, data, args, out, settings or {})
-        if resume:
-            run.load()
-        else:
-            run.begin()
-        run.train(interrupted)
+        Run(fabric, model, data, args, out, settings or {}).train(resume, interrupted)
     return out
 
 
@@ -229,9 +226,15 @@ def launched(fabric: Fabric) -> Iterator[None]:
     fabric.barrier()
     try:
         yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # they refer to the model, see below
+        raise
     finally:
-        # At the interpreter's exit it would be too late: threads still running abort the process.
         if torch.distributed.is_initialized() and not before:
+            # First the wrapped model, then the group: in the other order the model's destructor
+            # waits for the group's threads, which wait for the interpreter's lock that it holds.
+            # At the interpreter's exit it would be too late: the running threads abort it.
+            gc.collect()
             torch.distributed.destroy_process_group()
 
 
@@ -281,7 +284,7 @@ class Run:
         """Writes `config.yaml`, which `nextpixel train --config` can read."""
         hyperparameters = dict(self.raw.hyperparameters)
         for given_by_data in ("shape", "levels", "classes"):
-            hyperparameters.pop(given_by_data)
+            hyperparameters.pop(given_by_data, None)  # a model may not have classes
         config = {
             "model": {"class_path": model_name(type(self.raw)), "init_args": hyperparameters},
             "data": self.data.name,
@@ -335,9 +338,13 @@ class Run:
         self.saved_step = self.step
         self.fabric.barrier()
 
-    def train(self, interrupted: Callable[[], bool]) -> None:
+    def train(self, resume: bool, interrupted: Callable[[], bool]) -> None:
         """Trains to the last step, or to the one in which it is interrupted."""
         args = self.args
+        if resume:
+            self.load()
+        else:
+            self.begin()
         with (
             metrics_log(self.out, self.step, self.fabric.is_global_zero) as log,
             progress_bar(self.step, args.steps, self.fabric.is_global_zero) as show,
