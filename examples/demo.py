@@ -82,7 +82,7 @@ def main() -> None:
         ("Test score", f"{score.bits_per_dim:.4f} ± {score.bits_per_dim_error:.4f} bits/dim"),
         ("", f"{score.nats:.2f} ± {score.nats_error:.2f} nats an image"),
         ("Images scored", f"{score.images:,}, given their classes"),
-        ("Hidden halves", f"{bits:.1f} bits each on average"),
+        ("Hidden halves", f"{bits:.1f} bits each, the mean of 8 images"),
         ("Network", f"GatedPixelCNN, {parameters:,} parameters"),
         ("Trained for", f"{STEPS} steps of {BATCH} images, {seconds:.0f} s here"),
     ]

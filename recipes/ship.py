@@ -65,7 +65,7 @@ def main() -> None:
         "train": config["train"],
         "note": args.note,
         "kept_step": best["step"],
-        "training_seconds": round(
+        "seconds_in_steps": round(
             sum(
                 config["train"]["batch_size"] / line["images_per_second"]
                 for line in metrics

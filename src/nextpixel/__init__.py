@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nextpixel.distributions import Bernoulli, Categorical, Distribution
     from nextpixel.model import AutoregressiveModel, load
     from nextpixel.models import GatedPixelCNN, PixelCNN
-    from nextpixel.sampling import all_at_once, complete, trace
+    from nextpixel.sampling import all_at_once, complete, sample, trace
     from nextpixel.training import fit
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "fit",
     "load",
     "load_data",
+    "sample",
     "trace",
 ]
 
@@ -42,7 +43,7 @@ _HOMES = {
     "nextpixel.distributions": ["Bernoulli", "Categorical", "Distribution"],
     "nextpixel.model": ["AutoregressiveModel", "load"],
     "nextpixel.models": ["GatedPixelCNN", "PixelCNN"],
-    "nextpixel.sampling": ["all_at_once", "complete", "trace"],
+    "nextpixel.sampling": ["all_at_once", "complete", "sample", "trace"],
     "nextpixel.training": ["fit"],
 }
 

@@ -55,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nextpixel: {explain(error)}", file=sys.stderr)
         abandon_output()
         return 2
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch has no own type
+            raise
         print("nextpixel: There is not enough memory: ask for fewer images.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -54,5 +54,5 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Removes what processes that were killed while they wrote have left below a folder."""
-    for part in folder.rglob(f".*{PART}"):
+    for part in folder.rglob(f".*.[0-9]*{PART}"):
         part.unlink(missing_ok=True)

@@ -154,6 +154,7 @@ class AutoregressiveModel(Model):
         Raises:
             UserError: x or c does not fit the model.
         """
+        self.check(x)
         distribution: Distribution = self(x, c)
         return distribution.log_prob(x).flatten(1).sum(1)
 
@@ -174,8 +175,8 @@ class AutoregressiveModel(Model):
         batch_size: int = 256,
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`; the arguments are those of `sampling.draw`."""
-        return sampling.draw(
+        """Draws n images, integers `(n, C, H, W)`; the arguments are those of `sampling.sample`."""
+        return sampling.sample(
             self,
             n,
             c,
@@ -312,6 +313,7 @@ class CausalNetwork(AutoregressiveModel):
         biases = self.condition(self.context(c, len(x)))
         return self.distribution(self.network(self.encode(x), biases))
 
+    @torch.no_grad()
     def start(self, batch: int, c: object = None) -> Cache:
         """Begins to generate a batch, see `AutoregressiveModel.start`."""
         context = self.context(c, batch)
@@ -373,7 +375,10 @@ def trained_on(name: str | Path) -> str | None:
     folder = find(name)
     for file in (folder / "card.json", folder.parent / "config.yaml"):
         if file.is_file():
-            data: str | None = yaml.safe_load(file.read_text()).get("data")  # JSON is YAML
+            try:
+                data: str | None = yaml.safe_load(file.read_text()).get("data")  # JSON is YAML
+            except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+                raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
             return data
     return None
 
@@ -382,7 +387,7 @@ def read_model(folder: Path) -> AutoregressiveModel:
     """Reads a saved model from its folder, after checking its weights against their hash."""
     try:
         config = json.loads((folder / "config.json").read_text())
-        name, hyperparameters = config["model"], config["hyperparameters"]
+        name, hyperparameters = str(config["model"]), dict(config["hyperparameters"])
         weights, digest = folder / Path(config["weights"]).name, config["sha256"]
         saved_format = config["format"]
     except (ValueError, KeyError, TypeError) as error:

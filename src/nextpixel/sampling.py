@@ -24,9 +24,9 @@ __all__ = [
     "Step",
     "all_at_once",
     "complete",
-    "draw",
     "film",
     "hidden_bits",
+    "sample",
     "site_noise",
     "trace",
 ]
@@ -140,7 +140,7 @@ def trace(
         yield Step(site, x, distribution)
 
 
-def draw(
+def sample(
     model: Generator,
     n: int,
     c: object = None,
@@ -213,15 +213,17 @@ def film(
         c: The context: one for all images, or one for each.
         seed: Together with an image's number decides its noise.
         temperature: Divides the logits, see `Distribution.sample`.
-        moments: Number of moments to keep, the finished pictures included.
+        moments: Largest number of moments to keep, the finished pictures included.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
         The pictures at each moment, `(n, C, H, W)` on the CPU, and the number of sites that were
-        drawn by then. The last are the same as `draw` returns.
+        drawn by then. The last are the same as `sample` returns.
     """
     sites = model.shape[1] * model.shape[2]
-    every = max(1, sites // moments)
+    if moments < 1:
+        raise UserError(f"Keep at least one moment, not {moments}.")
+    every = math.ceil(sites / moments)
     pictures, sites_done = [], []
     steps = trace(model, n, c, seed=seed, temperature=temperature)
     for done, step in enumerate(steps, 1):
@@ -264,7 +266,7 @@ def complete(
     Returns:
         Integers in `[0, levels)`, `(N, C, H, W)`, int64, on the CPU.
     """
-    return draw(
+    return sample(
         model,
         len(x),
         c,
@@ -313,6 +315,10 @@ def all_at_once(
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
+    if n < 1 or not temperature > 0:
+        raise UserError(
+            f"Draw at least one image, at a temperature above 0, not {n} at {temperature}."
+        )
     nothing = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     context = model.context(c, n)
     pictures = []
@@ -340,13 +346,14 @@ def _kept(
     given, keep = torch.as_tensor(known), torch.as_tensor(mask)
     if given.is_floating_point() or keep.dtype != torch.bool:
         raise UserError("Known pixels are integers, and their mask is made of booleans.")
-    given = given.long()
-    if bool((given < 0).any()) or bool((given >= model.levels).any()):
-        raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
     try:
-        return given.to(model.device).expand(shape), keep.to(model.device).expand(shape)
+        given, keep = given.long().expand(shape), keep.expand(shape)
     except RuntimeError:
         raise UserError(
             f"Known pixels and their mask must fit {shape}, "
             f"not {tuple(given.shape)} and {tuple(keep.shape)}."
         ) from None
+    wrong = keep & ((given < 0) | (given >= model.levels))
+    if bool(wrong.any()):
+        raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
+    return given.to(model.device), keep.to(model.device)

@@ -227,7 +227,8 @@ def launched(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # they refer to the model, see below
+        if torch.distributed.is_initialized():
+            traceback.clear_frames(error.__traceback__)  # they refer to the model, see below
         raise
     finally:
         if torch.distributed.is_initialized() and not before:

@@ -96,7 +96,7 @@ class TwoRowConvs(torch.nn.Module):
 
 @given(height=st.integers(1, 6), width=st.integers(1, 6))
 def test_vertical_stack_cached_equals_whole_map(height: int, width: int) -> None:
-    stack = OncePerRow(TwoRowConvs(), 2).double()
+    stack = OncePerRow(TwoRowConvs(), 2, [4, 3]).double()
     x = torch.randn(2, 2, height, width, dtype=torch.float64)
     expected = stack(x, [])
     layers = [m for m in stack.modules() if hasattr(m, "new_cache")]
@@ -110,7 +110,7 @@ def test_vertical_stack_cached_equals_whole_map(height: int, width: int) -> None
 
 
 def test_vertical_stack_sees_no_pixel_of_its_own_row() -> None:
-    stack = OncePerRow(TwoRowConvs(), 2).double()
+    stack = OncePerRow(TwoRowConvs(), 2, [4, 3]).double()
     x = torch.randn(1, 2, 5, 6, dtype=torch.float64)
     y = x.clone()
     y[:, :, 3:] += 1

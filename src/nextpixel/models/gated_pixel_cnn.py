@@ -95,7 +95,7 @@ class HorizontalLayer(nn.Module):
 
 
 class GatedPixelCNN(CausalNetwork):
-    """Creates a Gated PixelCNN. The defaults are the paper's large network.
+    """Creates a Gated PixelCNN. The defaults have the sizes of the paper's large network.
 
     It sees every pixel before the current one (within the reach of its kernels): there is no blind
     spot.
@@ -145,13 +145,18 @@ class GatedPixelCNN(CausalNetwork):
             raise UserError(f"kernel_size is odd and at least 3, not {kernel_size}.")
         sizes = [7] + [kernel_size] * (blocks - 1)
         self.condition = ClassBias(classes, [2 * width] * (2 * blocks - 1))
-        self.vertical = OncePerRow(VerticalStack(self.in_channels, width, sizes), self.in_channels)
+        self.vertical = OncePerRow(
+            VerticalStack(self.in_channels, width, sizes), self.in_channels, [2 * width] * blocks
+        )
         self.horizontal = nn.ModuleList(
             HorizontalLayer("B" if i else "A", width if i else self.in_channels, width, k)
             for i, k in enumerate(sizes)
         )
         self.head = nn.Sequential(
-            nn.ReLU(), Pointwise(width, width), nn.ReLU(), Pointwise(width, self.out_channels)
+            nn.ReLU(),
+            Pointwise(width, width),
+            nn.ReLU(),
+            Pointwise(width, self.out_channels, autocast=False),
         )
 
     def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:

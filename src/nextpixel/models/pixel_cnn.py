@@ -4,8 +4,9 @@ References:
     van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016
     (https://arxiv.org/abs/1601.06759), sections 3.3 to 3.5, table 1.
 
-Departure from the paper: it may be conditioned on a class, by a bias in every residual block, as
-the Gated PixelCNN is.
+Departures from the paper: it may be conditioned on a class, by a bias in every residual block, as
+the Gated PixelCNN is; and the 1x1 layers at the end have 2h channels, where the paper gives them
+numbers of their own.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ResidualBlock(nn.Module):
 
 
 class PixelCNN(CausalNetwork):
-    """Creates a PixelCNN. The defaults are the paper's network for colour images.
+    """Creates a PixelCNN. The defaults are the paper's 15 blocks of h = 128.
 
     Its stacked masked kernels never see a wedge to the upper right of the pixel (the blind spot
     that the Gated PixelCNN was made to cure).
@@ -90,7 +91,7 @@ class PixelCNN(CausalNetwork):
             nn.ReLU(),
             Pointwise(2 * width, 2 * width),
             nn.ReLU(),
-            Pointwise(2 * width, self.out_channels),
+            Pointwise(2 * width, self.out_channels, autocast=False),
         )
 
     def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:

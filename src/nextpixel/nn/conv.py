@@ -32,10 +32,13 @@ class Pointwise(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
+        autocast: Whether to compute in half precision where autocast says so; not for a network's
+            last layer, whose output are the parameters of distributions.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, autocast: bool = True) -> None:
         super().__init__()
+        self.autocast = autocast
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
         self.bias = nn.Parameter(torch.empty(out_channels))
         bound = 1 / math.sqrt(in_channels)
@@ -48,6 +51,9 @@ class Pointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the channels at every site."""
+        if not self.autocast and torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x.to(self.weight.dtype))
         if x.ndim == 2:
             return F.linear(x, self.weight, self.bias)
         return F.conv2d(x, self.weight[:, :, None, None], self.bias)
@@ -240,12 +246,13 @@ class OncePerRow(CausalLayer):
     Args:
         inner: Called as `inner(x, context, cache)`; returns a list of maps (of rows in a step).
         in_channels: Channels of the input.
+        out_channels: Channels of each of the maps that the inner module returns.
     """
 
-    def __init__(self, inner: nn.Module, in_channels: int) -> None:
+    def __init__(self, inner: nn.Module, in_channels: int, out_channels: list[int]) -> None:
         super().__init__()
         self.inner = inner
-        self.in_channels = in_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
 
     def forward(
         self, x: Tensor, context: list[Tensor | None], cache: Cache | None = None
@@ -265,11 +272,12 @@ class OncePerRow(CausalLayer):
         if row > 0 or col > 0:
             finished[:, :, 0, col - 1] = x  # at column 0 this is the last pixel of the row above
         if col == 0:
-            rows = self.inner(finished, context, cache)
-            cache.layers[self] = [finished, *rows]
+            for row_kept, row_new in zip(rows, self.inner(finished, context, cache), strict=True):
+                row_kept.copy_(row_new)
         return rows
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes the row that is being collected."""
+        """Makes the row that is being collected, and the inner module's rows."""
         parameter = next(self.parameters())
-        return [parameter.new_zeros(batch, self.in_channels, 1, width)]
+        channels = [self.in_channels, *self.out_channels]
+        return [parameter.new_zeros(batch, count, 1, width) for count in channels]
