@@ -1,5 +1,5 @@
 # Everything sets itself up: a clean clone needs only make, git and python3 with venv.
-#   make demo      train a small model, draw digits, write runs/demo/report.html (6 minutes)
+#   make demo      train a small model, draw digits, write runs/demo/report.html (5 minutes)
 #   make test      lint, types and tests (under 10 minutes)
 #   make test-all  the long tests too
 #   make lint      lint and types only
