@@ -370,17 +370,21 @@ def find(name: str | Path) -> Path:
     )
 
 
-def trained_on(name: str | Path) -> str | None:
-    """Says which data a model was trained on, if its card or its run's configuration says so."""
+def trained_on(name: str | Path) -> tuple[str | None, str | None]:
+    """Says which data a model was trained on, as far as its card or its run's configuration does.
+
+    Returns:
+        The data's name, and the folder that they were looked for in first.
+    """
     folder = find(name)
     for file in (folder / "card.json", folder.parent / "config.yaml"):
         if file.is_file():
             try:
-                data: str | None = yaml.safe_load(file.read_text()).get("data")  # JSON is YAML
+                known = yaml.safe_load(file.read_text())  # JSON is YAML
+                return known.get("data"), known.get("data_dir")
             except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
                 raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
-            return data
-    return None
+    return None, None
 
 
 def read_model(folder: Path) -> AutoregressiveModel:

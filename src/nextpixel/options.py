@@ -156,7 +156,8 @@ def load_data(args: argparse.Namespace, model: AutoregressiveModel) -> Dataset:
     from nextpixel.model import trained_on
     from nextpixel.training import check_data
 
-    name = args.data or trained_on(args.model)
+    name, data_dir = (args.data, None) if args.data else trained_on(args.model)
+    data_dir = args.data_dir or data_dir
     if name is None:
         raise UserError(f"It is not known which data {args.model} was trained on: give --data.")
     size = channels = None
@@ -164,7 +165,7 @@ def load_data(args: argparse.Namespace, model: AutoregressiveModel) -> Dataset:
         channels, height, width = model.shape
         holds_arrays = any(Path(name).glob("*-ubyte*"))  # IDX files, which have their size
         size = height if height == width and not holds_arrays else None
-    dataset = load(name, levels=model.levels, data_dir=args.data_dir, size=size, channels=channels)
+    dataset = load(name, levels=model.levels, data_dir=data_dir, size=size, channels=channels)
     check_data(model, dataset)
     return dataset
 

@@ -168,7 +168,8 @@ def fit(
     except TypeError as error:
         raise UserError(f"A training option is unknown or of the wrong type: {error}.") from None
     if isinstance(data, str):
-        settings = {"data": data, **(settings or {})}
+        where = {} if data_dir is None else {"data_dir": str(data_dir)}
+        settings = {"data": data, **where, **(settings or {})}
         data = npx_data.load(data, levels=model.levels, data_dir=data_dir)
     check_data(model, data)
     out = Path(out)
