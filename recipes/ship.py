@@ -65,13 +65,7 @@ def main() -> None:
         "train": config["train"],
         "note": args.note,
         "kept_step": best["step"],
-        "seconds_in_steps": round(
-            sum(
-                config["train"]["batch_size"] / line["images_per_second"]
-                for line in metrics
-                if "images_per_second" in line
-            )
-        ),
+        "training_seconds": round(metrics[-1]["seconds"]),
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "scores": scores,

@@ -22,6 +22,7 @@ STATE: dict[str, Any] = {
     "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
     "step": 3,
     "best": float("inf"),
+    "seconds": 1.5,
 }
 
 

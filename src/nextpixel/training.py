@@ -273,6 +273,12 @@ class Run:
         self.model.mark_forward_method("log_prob")
         self.step = self.saved_step = 0
         self.best = math.inf  # validation bits/dim
+        self.began = time.perf_counter()  # moved back by the time spent before resuming
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far: steps, validation and saving, without the pauses."""
+        return time.perf_counter() - self.began
 
     def begin(self) -> None:
         """Makes a new run folder, with a first checkpoint: a run can be killed at any step."""
@@ -307,6 +313,7 @@ class Run:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.best = state["step"], state["best"]
+            self.began -= state["seconds"]
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
@@ -335,6 +342,7 @@ class Run:
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "best": self.best,
+                "seconds": self.seconds,
             }
             save_state(self.out / "state.pt", state)
         self.saved_step = self.step
@@ -367,7 +375,7 @@ class Run:
                     self.check_weights()
                 if validate:
                     metrics |= self.validate(show)
-                log({"step": self.step, **metrics})
+                log({"step": self.step, **metrics, "seconds": round(self.seconds, 2)})
                 if save:
                     self.save()
                 if stop and not last:
