@@ -1,6 +1,6 @@
 """The contract that every model keeps, whatever is inside it.
 
-Models, levels, contexts and inputs are crossed so that every pair occurs.
+Models, channels, levels, contexts and inputs are crossed so that every pair occurs.
 """
 
 import itertools
@@ -16,35 +16,49 @@ from torch import Tensor
 
 from nextpixel.errors import UserError
 from nextpixel.model import CausalNetwork, load
-from nextpixel.models import GatedPixelCNN, PixelCNN
+from nextpixel.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 from nextpixel.nn import Site
-from nextpixel.sampling import site_noise, trace
+from nextpixel.sampling import site_noise, sites, trace
 
-MODELS = [PixelCNN, GatedPixelCNN]
+SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
+    PixelCNN: {"width": 6, "blocks": 3, "head": 8},
+    RowLSTM: {"width": 6, "blocks": 2, "head": 8},
+    DiagonalBiLSTM: {"width": 6, "blocks": 2, "head": 8},
+    GatedPixelCNN: {"width": 6, "blocks": 3, "kernel_size": 3},
+}
+MODELS = list(SMALL)
 VARIANTS: list[dict[str, Any]] = [
-    {"levels": 2, "classes": None, "inputs": "scaled"},
-    {"levels": 2, "classes": 3, "inputs": "embedded"},
-    {"levels": 5, "classes": 3, "inputs": "scaled"},
-    {"levels": 5, "classes": None, "inputs": "embedded"},
+    {"channels": channels, "levels": levels, "classes": classes, "inputs": inputs}
+    for channels, levels, classes, inputs in [
+        (1, 2, None, "scaled"),
+        (1, 2, 3, "embedded"),
+        (1, 5, 3, "embedded"),
+        (3, 2, 3, "scaled"),
+        (3, 5, None, "scaled"),
+        (3, 5, None, "embedded"),
+    ]
 ]
-Make = Callable[..., CausalNetwork]
 
 every_model = pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 every_variant = pytest.mark.parametrize(
-    "variant", VARIANTS, ids=lambda v: f"{v['levels']}-{v['classes']}-{v['inputs']}"
+    "cls, variant",
+    [
+        pytest.param(cls, variant, id="-".join([cls.__name__, *map(str, variant.values())]))
+        for cls in MODELS
+        for variant in VARIANTS
+    ],
 )
 
 
 def make(cls: type[CausalNetwork], **arguments: Any) -> CausalNetwork:
     """A small network with random weights everywhere, in float64."""
     torch.manual_seed(0)
-    arguments = {"shape": (1, 6, 7), "width": 6, "blocks": 3, **arguments}
-    if cls is GatedPixelCNN:
-        arguments.setdefault("kernel_size", 3)
-    model = cls(**arguments).double().eval()
+    height, width = arguments.pop("size", (6, 7))
+    shape = (arguments.pop("channels", 1), height, width)
+    model = cls(shape=shape, **{**SMALL[cls], **arguments}).double().eval()
     for parameter in model.parameters():
         # Large enough for tanh and sigmoid to be nowhere near linear.
-        torch.nn.init.normal_(parameter, std=2 / math.sqrt(max(1, parameter[0].numel())))
+        torch.nn.init.normal_(parameter, std=1.5 / math.sqrt(max(1, parameter[0].numel())))
     return model
 
 
@@ -57,19 +71,15 @@ def images(model: CausalNetwork, n: int, seed: int = 0) -> tuple[Tensor, Tensor 
     return x, c
 
 
-def sites(model: CausalNetwork) -> list[Site]:
-    _, height, width = model.shape
-    return [Site(row, col) for row in range(height) for col in range(width)]
-
-
 def parameters_of(model: CausalNetwork, x: Tensor, c: object) -> Tensor:
-    """The distributions' parameters as `(B, H * W, P)`."""
-    logits = model(x, c).logits
-    return logits.flatten(1, 3) if logits.ndim == 5 else logits.flatten(1)[..., None]
+    """The distributions' parameters as `(B, sites, P)`, in the order of generation."""
+    maps = [t for t in vars(model(x, c)).values() if isinstance(t, Tensor)]
+    maps = [t if t.ndim == 5 else t[..., None] for t in maps]
+    return torch.cat(maps, -1).movedim(1, 3).flatten(1, 3)
 
 
 def dependencies(model: CausalNetwork, n: int = 4) -> Tensor:
-    """Which sites each site's parameters depend on: `(H * W, H * W)` booleans from the Jacobian.
+    """Which sites each site's parameters depend on: booleans `(sites, sites)` from the Jacobian.
 
     The union over a few random inputs, and over all parameters through random weights on them.
     """
@@ -82,7 +92,8 @@ def dependencies(model: CausalNetwork, n: int = 4) -> Tensor:
     for i in range(parameters.shape[1]):
         total = (parameters[:, i] * weights[:, i]).sum()
         (gradient,) = torch.autograd.grad(total, encoded, retain_graph=True)
-        rows.append((gradient.flatten(2) != 0).any(1).any(0))
+        by_channel = (gradient != 0).any(0).unflatten(0, (model.shape[0], -1)).any(1)
+        rows.append(by_channel.movedim(0, 2).flatten())
     del model.encode
     return torch.stack(rows)
 
@@ -90,7 +101,6 @@ def dependencies(model: CausalNetwork, n: int = 4) -> Tensor:
 # --- causal by proof ------------------------------------------------------------------------------
 
 
-@every_model
 @every_variant
 def test_jacobian_is_zero_from_the_site_on(cls: type[CausalNetwork], variant: Any) -> None:
     seen = dependencies(make(cls, **variant))
@@ -98,31 +108,41 @@ def test_jacobian_is_zero_from_the_site_on(cls: type[CausalNetwork], variant: An
     assert seen.any()
 
 
-@every_model
 @every_variant
 def test_changing_the_future_changes_nothing(cls: type[CausalNetwork], variant: Any) -> None:
     model = make(cls, **variant)
     x, c = images(model, 3)
     parameters = parameters_of(model, x, c)
     other = (x + torch.randint(1, model.levels, x.shape)) % model.levels
-    for i, site in enumerate(sites(model)):
-        changed = x.flatten(1).clone()
-        changed[:, i:] = other.flatten(1)[:, i:]
-        result = parameters_of(model, changed.view_as(x), c)
+    for i, site in enumerate(sites(model.shape)):
+        result = parameters_of(model, with_future(x, site, other), c)
         assert torch.equal(result[:, : i + 1], parameters[:, : i + 1]), site
     assert not torch.equal(parameters_of(model, other, c), parameters)
 
 
+def with_future(x: Tensor, site: Site, other: Tensor) -> Tensor:
+    """The images x, but from a site on those of `other`."""
+    steps = torch.arange(x[0].numel()).view(x.shape[2], x.shape[3], x.shape[1]).movedim(2, 0)
+    channel = (site.channel, site.row, site.col)
+    changed = torch.where(steps < steps[channel], x, other)
+    return changed.flatten().view_as(x)  # convolutions round differently on other strides
+
+
 def field(model: CausalNetwork, sees: Callable[[int, int], bool]) -> Tensor:
     """The sites that should be seen: `sees(rows up, columns to the right)`."""
-    pairs = itertools.product(sites(model), sites(model))
-    seen = [sees(i.row - j.row, j.col - i.col) for i, j in pairs]
-    return torch.tensor(seen).view(len(sites(model)), -1)
+    order = list(sites(model.shape))
+    seen = [
+        j.channel < i.channel if j[:2] == i[:2] else sees(i.row - j.row, j.col - i.col)
+        for i, j in itertools.product(order, order)
+    ]
+    return torch.tensor(seen).view(len(order), -1)
 
 
-def test_gated_has_no_blind_spot() -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gated_has_no_blind_spot(channels: int) -> None:
     blocks = 3
-    model = make(GatedPixelCNN, shape=(1, 9, 11), levels=4, blocks=blocks, kernel_size=3)
+    arguments = {"channels": channels, "levels": 4, "width": 24}
+    model = make(GatedPixelCNN, size=(9, 11), blocks=blocks, **arguments)
     reach = 3 + blocks - 1
 
     def sees(up: int, right: int) -> bool:
@@ -133,14 +153,15 @@ def test_gated_has_no_blind_spot() -> None:
 
 
 def test_gated_sees_everything_before_when_it_is_deep_enough() -> None:
-    model = make(GatedPixelCNN, shape=(1, 4, 9), levels=4, blocks=7, width=8, kernel_size=3)
+    model = make(GatedPixelCNN, size=(4, 9), levels=4, blocks=7, width=8)
     seen = dependencies(model, n=8)
     assert torch.equal(seen, torch.ones_like(seen).tril(-1))
 
 
-@pytest.mark.parametrize("blocks", [1, 3])
-def test_plain_blind_spot_is_where_the_paper_says(blocks: int) -> None:
-    model = make(PixelCNN, shape=(1, 9, 13), levels=4, width=8, blocks=blocks)
+@pytest.mark.parametrize(("blocks", "channels"), [(1, 1), (3, 1), (1, 3)])
+def test_plain_blind_spot_is_where_the_paper_says(blocks: int, channels: int) -> None:
+    arguments = {"channels": channels, "levels": 4, "width": 24, "head": 24}
+    model = make(PixelCNN, size=(9, 13), blocks=blocks, **arguments)
     reach = 3 + blocks
 
     def sees(up: int, right: int) -> bool:
@@ -153,41 +174,74 @@ def test_plain_blind_spot_is_where_the_paper_says(blocks: int) -> None:
     assert torch.equal(seen, field(model, sees))
 
 
+@pytest.mark.parametrize(("blocks", "channels"), [(1, 1), (2, 1), (1, 3)])
+def test_row_lstm_sees_a_triangle(blocks: int, channels: int) -> None:
+    arguments = {"channels": channels, "levels": 4, "width": 24, "head": 24}
+    model = make(RowLSTM, size=(8, 15), blocks=blocks, **arguments)
+
+    def sees(up: int, right: int) -> bool:
+        # The state widens by a column a row on both sides; the kernels along the row reach one
+        # further to the left each, and the 7x7 start reaches 3.
+        return up >= 0 and -3 - blocks - up <= right <= (up + 2 if up else -1)
+
+    assert torch.equal(dependencies(model, n=8), field(model, sees))
+
+
+@pytest.mark.parametrize(("blocks", "channels"), [(1, 1), (3, 1), (1, 3)])
+def test_diagonal_bilstm_sees_everything_before(blocks: int, channels: int) -> None:
+    """Everything but for one site: the last one of the row above, from far to its left.
+
+    The maps of the row above never hold it, as each of them sees what is before its own site; in
+    the row below it is known to the 7x7 start near the right edge, where a state from the left has
+    not been yet.
+    """
+    last = (11, channels - 1)
+    arguments = {"channels": channels, "levels": 4, "width": 24, "head": 24}
+    model = make(DiagonalBiLSTM, size=(6, 12), blocks=blocks, **arguments)
+    order = list(sites(model.shape))
+    everything = [
+        j < i and not (j.row == i.row - 1 and j[1:] == last and i.col < 8)
+        for i, j in itertools.product(order, order)
+    ]
+    expected = torch.tensor(everything).view(len(order), -1)
+    assert torch.equal(dependencies(model, n=8), expected)
+
+
 # --- exact ----------------------------------------------------------------------------------------
 
 
-@every_model
 @every_variant
 def test_probabilities_of_all_images_sum_to_one(cls: type[CausalNetwork], variant: Any) -> None:
-    levels = min(3, variant["levels"])
-    model = make(cls, **{**variant, "levels": levels}, shape=(1, 2, 3))
-    x = torch.tensor(list(itertools.product(range(levels), repeat=6))).view(-1, 1, 2, 3)
+    colour = variant["channels"] > 1
+    levels = 2 if colour else min(3, variant["levels"])
+    model = make(cls, **{**variant, "levels": levels}, size=(2, 2) if colour else (2, 3))
+    sites_in_all = math.prod(model.shape)
+    every = torch.tensor(list(itertools.product(range(levels), repeat=sites_in_all)))
     c = None if model.classes is None else 1
-    assert model.log_prob(x, c).exp().sum().item() == pytest.approx(1, abs=1e-6)
+    with torch.no_grad():
+        total = model.log_prob(every.view(-1, *model.shape), c).exp().sum()
+    assert total.item() == pytest.approx(1, abs=1e-6)
 
 
-@every_model
 @every_variant
-@pytest.mark.parametrize("shape", [(1, 6, 7), (1, 1, 5), (1, 5, 1), (1, 9, 3)])
+@pytest.mark.parametrize("size", [(6, 7), (1, 5), (5, 1), (9, 3)])
 def test_cached_equals_parallel(
-    cls: type[CausalNetwork], variant: Any, shape: tuple[int, int, int]
+    cls: type[CausalNetwork], variant: Any, size: tuple[int, int]
 ) -> None:
-    model = make(cls, **variant, shape=shape)
+    model = make(cls, **variant, size=size)
     x, c = images(model, 3)
     whole = model(x, c)
     cache = model.start(3, c)
     with torch.no_grad():
-        for site in sites(model):
+        for site in sites(model.shape):
             # What comes later must not matter, whatever stands there.
-            future = x.flatten(1).clone()
-            future[:, site.row * shape[2] + site.col :] = 0
-            step = model.step(future.view_as(x), site, cache)
-            torch.testing.assert_close(
-                step.logits, whole.at(*site).logits, rtol=0, atol=1e-9, msg=f"at {site}"
-            )
+            step = model.step(with_future(x, site, torch.zeros_like(x)), site, cache)
+            for name, value in vars(whole.at(*site)).items():
+                torch.testing.assert_close(
+                    vars(step)[name], value, rtol=0, atol=1e-9, msg=f"{name} at {site}"
+                )
 
 
-@every_model
 @every_variant
 def test_cached_samples_equal_full_pass_samples(cls: type[CausalNetwork], variant: Any) -> None:
     model = make(cls, **variant)
@@ -200,22 +254,24 @@ def full_pass_samples(model: CausalNetwork, n: int, c: object, seed: int) -> Ten
     noise = site_noise(model.shape, seed, range(n))
     x = torch.zeros(n, *model.shape, dtype=torch.int64)
     with torch.no_grad():
-        for row, col in sites(model):
-            x[:, :, row, col] = model(x, c).at(row, col).sample(noise[:, :, row, col])
+        for row, col, channel in sites(model.shape):
+            distribution = model(x, c).at(row, col, channel)
+            x[:, channel, row, col] = distribution.sample(noise[:, channel, row, col])
     return x
 
 
 @every_model
-def test_float32_samples_differ_only_at_ties(cls: type[CausalNetwork]) -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_float32_samples_differ_only_at_ties(cls: type[CausalNetwork], channels: int) -> None:
     """Under a shared history, rounding may flip a draw only where the noise hits an edge."""
-    model = make(cls, levels=5, shape=(1, 8, 8)).float()
+    model = make(cls, channels=channels, levels=5, size=(8, 8)).float()
     noise = site_noise(model.shape, 0, range(16))
     cache, x = model.start(16), model.sample(16)
     with torch.no_grad():
         whole = model(x)
-        for site in sites(model):
+        for site in sites(model.shape):
             step = model.step(x, site, cache)
-            at_site = noise[:, :, site.row, site.col]
+            at_site = noise[:, site.channel, site.row, site.col]
             a, b = step.sample(at_site), whole.at(*site).sample(at_site)
             edges = step.pmf().cumsum(-1)
             distance = (edges - at_site[..., None]).abs().amin(-1)
@@ -225,11 +281,11 @@ def test_float32_samples_differ_only_at_ties(cls: type[CausalNetwork]) -> None:
 @every_model
 def test_cache_grows_with_a_row_only(cls: type[CausalNetwork]) -> None:
     def size(height: int, width: int) -> int:
-        model = make(cls, levels=4, shape=(1, height, width))
+        model = make(cls, levels=4, size=(height, width))
         *_, last = trace(model, 1)
-        assert last.site == (height - 1, width - 1)
+        assert last.site == (height - 1, width - 1, 0)
         cache = model.start(1)
-        for site in sites(model):
+        for site in sites(model.shape):
             model.step(last.x, site, cache)
         return cache.nbytes()
 
@@ -241,7 +297,6 @@ def test_cache_grows_with_a_row_only(cls: type[CausalNetwork]) -> None:
 # --- scores, samples, completions -----------------------------------------------------------------
 
 
-@every_model
 @every_variant
 def test_log_prob_is_the_sum_over_sites(cls: type[CausalNetwork], variant: Any) -> None:
     model = make(cls, **variant)
@@ -249,7 +304,8 @@ def test_log_prob_is_the_sum_over_sites(cls: type[CausalNetwork], variant: Any) 
     log_prob = model.log_prob(x, c)
     assert log_prob.shape == (3,)
     torch.testing.assert_close(log_prob, model(x, c).log_prob(x).sum((1, 2, 3)))
-    torch.testing.assert_close(model.bits_per_dim(x, c), -log_prob / (6 * 7 * math.log(2)))
+    dims = variant["channels"] * 6 * 7
+    torch.testing.assert_close(model.bits_per_dim(x, c), -log_prob / (dims * math.log(2)))
 
 
 @every_model
@@ -265,7 +321,6 @@ def test_picture_depends_on_seed_and_number_only(cls: type[CausalNetwork]) -> No
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@every_model
 @every_variant
 def test_completion_keeps_the_known_pixels(cls: type[CausalNetwork], variant: Any) -> None:
     model = make(cls, **variant)
@@ -302,7 +357,6 @@ def test_class_weights_mix_classes(cls: type[CausalNetwork]) -> None:
 # --- training, saving -----------------------------------------------------------------------------
 
 
-@every_model
 @every_variant
 def test_gradient_reaches_every_parameter(cls: type[CausalNetwork], variant: Any) -> None:
     model = make(cls, **variant)
@@ -325,7 +379,6 @@ def test_scores_stay_float32_under_autocast(cls: type[CausalNetwork]) -> None:
         assert model.log_prob(x).dtype == torch.float32
 
 
-@every_model
 @every_variant
 def test_save_and_load(cls: type[CausalNetwork], variant: Any, tmp_path: Path) -> None:
     model = make(cls, **variant).float()
@@ -366,8 +419,6 @@ def test_wrong_images_and_classes_are_refused(cls: type[CausalNetwork]) -> None:
         model(x, torch.tensor([0, 1, 2]))
     with pytest.raises(UserError, match="unconditional"):
         make(cls, levels=4)(x, 0)
-    with pytest.raises(UserError, match="one channel"):
-        make(cls, levels=4, shape=(3, 6, 7))
     for nothing in ({"width": 0}, {"blocks": 0}, {"classes": 0}, {"levels": 1}, {"inputs": "raw"}):
         with pytest.raises(UserError):
             make(cls, **nothing)

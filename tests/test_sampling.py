@@ -45,7 +45,7 @@ def test_trace_yields_every_step(model: Rows) -> None:
     for number, step in enumerate(npx.trace(model, 2, seed=3)):
         assert (step.site.row, step.site.col) == divmod(number, 5)
         assert (step.x.flatten(2)[..., number + 1 :] == 0).all()
-        assert step.distribution.pmf().shape == (2, 1, 3)
+        assert step.distribution.pmf().shape == (2, 3)
         seen.append(step.x.clone())
     assert len(seen) == 20
     assert torch.equal(seen[-1], model.sample(2, seed=3))

@@ -1,7 +1,8 @@
 """Distributions over integer levels, one at every site.
 
 A network returns one of these, and everything comes from it: the loss, the score, samples and
-heat maps. `batch_shape` below is `(B, C, H, W)` for a whole map and `(B, C)` at one site.
+heat maps. `batch_shape` below is `(B, C, H, W)` for a whole map and `(B,)` at one site, which is one channel of
+one pixel.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Bernoulli", "Categorical", "Distribution"]
+__all__ = ["Bernoulli", "Categorical", "DiscretizedLogisticMixture", "Distribution"]
+
+_LOWEST_LOG_SCALE = -7.0  # as in the authors' code of PixelCNN++
 
 
 class Distribution(ABC):
@@ -39,8 +42,8 @@ class Distribution(ABC):
         """
 
     @abstractmethod
-    def at(self, row: int, col: int) -> Distribution:
-        """Picks out one site of a whole map: `batch_shape` goes from `(B, C, H, W)` to `(B, C)`."""
+    def at(self, row: int, col: int, channel: int) -> Distribution:
+        """Picks out one site of a whole map: `batch_shape` goes from `(B, C, H, W)` to `(B,)`."""
 
     def sample(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """Turns uniform noise into levels by the inverse CDF, in float64.
@@ -80,9 +83,9 @@ class Bernoulli(Distribution):
         logits = self.logits.double() / temperature
         return torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], -1)
 
-    def at(self, row: int, col: int) -> Bernoulli:
+    def at(self, row: int, col: int, channel: int) -> Bernoulli:
         """Picks out one site, see `Distribution.at`."""
-        return Bernoulli(self.logits[:, :, row, col])
+        return Bernoulli(self.logits[:, channel, row, col])
 
 
 class Categorical(Distribution):
@@ -106,9 +109,158 @@ class Categorical(Distribution):
         """Computes the probability of every level, see `Distribution.pmf`."""
         return torch.softmax(self.logits.double() / temperature, -1)
 
-    def at(self, row: int, col: int) -> Categorical:
+    def at(self, row: int, col: int, channel: int) -> Categorical:
         """Picks out one site, see `Distribution.at`."""
-        return Categorical(self.logits[:, :, row, col])
+        return Categorical(self.logits[:, channel, row, col])
+
+
+class DiscretizedLogisticMixture(Distribution):
+    """Levels with an order, such as brightness: a mixture of logistics cut into bins.
+
+    Level v stands at `2 v / (levels - 1) - 1` and takes the bin that reaches half a step to either
+    side; the bins of the first and the last level reach to infinity. With b and a the lower and
+    the upper edge of its bin,
+
+        p(v) = sum_k pi_k (sigmoid((a - mu_k) / s_k) - sigmoid((b - mu_k) / s_k)).
+
+    Args:
+        logits: Unnormalised log pi of the components, `(*batch_shape, K)`.
+        means: Their means mu, where [-1, 1] runs from the first level to the last, same shape.
+        log_scales: Their log s, same shape; below -7 they count as -7.
+        levels: Number of levels, at least 2.
+
+    References:
+        Salimans, Karpathy, Chen, Kingma: PixelCNN++, 2017 (https://arxiv.org/abs/1701.05517),
+        sections 2.1 and 2.2.
+    """
+
+    def __init__(self, logits: Tensor, means: Tensor, log_scales: Tensor, *, levels: int) -> None:
+        self.logits = _at_least_float32(logits)
+        self.means = _at_least_float32(means)
+        self.log_scales = _at_least_float32(log_scales).clamp(min=_LOWEST_LOG_SCALE)
+        self.levels = levels
+
+    @staticmethod
+    def parameter_count(channels: int, components: int) -> int:
+        """Counts the numbers that `coloured` needs for one pixel."""
+        return components * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+    @classmethod
+    def coloured(cls, parameters: Tensor, x: Tensor, *, levels: int) -> DiscretizedLogisticMixture:
+        """Makes the conditionals of the channels from one output for the whole pixel.
+
+        The channels of a pixel share the component, and the mean of each moves linearly with the
+        channels before it. So channel c is a mixture too, given those: its means have moved, and
+        its weights are the posterior of the component,
+
+            mu_c + sum_{c' < c} tanh(coupling_cc') x_c',   logits + sum_{c' < c} log p_k(x_c').
+
+        Args:
+            parameters: `(B, P, *sites)` with `P = parameter_count(C, K)`: K logits; for every
+                channel K means; for every channel K log-scales; for every pair of channels
+                (1, 0), (2, 0), (2, 1), ... K couplings.
+            x: The pixels, scaled to [-1, 1], `(B, C, *sites)`. Channel c looks only at those
+                before c; the last one is never looked at.
+            levels: Number of levels, at least 2.
+
+        Returns:
+            A distribution of batch_shape `(B, C, *sites)`. A temperature tempers each channel by
+            itself, given the channels before it.
+
+        References:
+            Salimans et al., 2017, section 2.2; the tanh is from the authors' code.
+        """
+        channels = x.shape[1]
+        logits, means, log_scales, couplings = _split(parameters, channels)
+        x = x.to(means.dtype).movedim(1, -1)[..., None]
+        posteriors, centres = [logits], [means[..., 0, :]]
+        for c in range(1, channels):
+            newest, scale = x[..., c - 1, :], log_scales[..., c - 1, :]
+            posteriors.append(posteriors[-1] + _log_bin(newest, centres[-1], scale, levels))
+            # A product and a sum: autocast would do a matrix product in half precision.
+            pull = couplings[..., c * (c - 1) // 2 : c * (c + 1) // 2, :] * x[..., :c, :]
+            centres.append(means[..., c, :] + pull.sum(-2))
+        log_scales = log_scales.movedim(-2, 1)
+        return cls(torch.stack(posteriors, 1), torch.stack(centres, 1), log_scales, levels=levels)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Computes log p(x), see `Distribution.log_prob`."""
+        # Twice the level is a whole number, so this rounds once.
+        scaled = (2 * x.to(self.means.dtype) - (self.levels - 1)) / (self.levels - 1)
+        log_bin = _log_bin(scaled[..., None], self.means, self.log_scales, self.levels)
+        return torch.logsumexp(torch.log_softmax(self.logits, -1) + log_bin, -1)
+
+    def pmf(self, temperature: float = 1.0) -> Tensor:
+        """Computes the probability of every level, see `Distribution.pmf`.
+
+        A temperature T divides the logits of the components and multiplies the scales by T;
+        `log_prob` is T = 1. Near 0 only the level nearest to the mean of the likeliest component
+        is left.
+        """
+        weights = torch.softmax(self.logits.double() / temperature, -1)[..., None, :]
+        sharpness = torch.exp(-self.log_scales.double())[..., None] / temperature
+        edges = torch.arange(2 - self.levels, self.levels, 2).to(sharpness) / (self.levels - 1)
+        z = (edges - self.means.double()[..., None]) * sharpness
+        below, above = torch.sigmoid(z), torch.sigmoid(-z)
+        # sigmoid(a) - sigmoid(b) as sigmoid(a) sigmoid(-b) (1 - e^(b - a)): the difference itself
+        # would leave little of a small probability far above the mean.
+        fill = -torch.expm1(sharpness * (-2 / (self.levels - 1)))
+        inside = (weights * fill.mT) @ (below[..., 1:] * above[..., :-1])
+        first, last = weights @ below[..., :1], weights @ above[..., -1:]
+        return torch.cat([first, inside, last], -1).squeeze(-2)
+
+    def at(self, row: int, col: int, channel: int) -> DiscretizedLogisticMixture:
+        """Picks out one site, see `Distribution.at`."""
+        site = (slice(None), channel, row, col)
+        return DiscretizedLogisticMixture(
+            self.logits[site], self.means[site], self.log_scales[site], levels=self.levels
+        )
+
+
+def _split(parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Splits the output for a whole pixel, see `DiscretizedLogisticMixture.coloured`.
+
+    Args:
+        parameters: `(B, P, *sites)`.
+        channels: Number of channels C.
+
+    Returns:
+        Logits `(B, *sites, K)`; means and floored log-scales `(B, *sites, C, K)`; couplings in
+        (-1, 1), `(B, *sites, C (C - 1) / 2, K)`. All are float32 or better.
+    """
+    each = DiscretizedLogisticMixture.parameter_count(channels, 1)
+    groups = torch.unflatten(_at_least_float32(parameters).movedim(1, -1), -1, (each, -1))
+    counts = [1, channels, channels, channels * (channels - 1) // 2]
+    logits, means, log_scales, couplings = torch.split_with_sizes(groups, counts, -2)
+    floored = log_scales.clamp(min=_LOWEST_LOG_SCALE)
+    return logits.squeeze(-2), means, floored, torch.tanh(couplings)
+
+
+def _log_bin(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """Computes the log-probability that a logistic gives to the bin of a level.
+
+    With a and b the upper and the lower edge over the scale,
+    `log(sigmoid(a) - sigmoid(b)) = logsigmoid(a) + logsigmoid(-b) + log(1 - e^(b - a))`, where no
+    term cancels another. Every term stays finite at every bin, so that the gradient of the ones
+    left out is 0 and not NaN.
+
+    Args:
+        x: Levels scaled to [-1, 1].
+        mean: Means of the logistics, broadcastable with `x`.
+        log_scale: Logarithms of their scales, likewise.
+        levels: Number of levels.
+
+    Returns:
+        Log-probabilities in nats, of the broadcast shape.
+    """
+    half = 1 / (levels - 1)
+    sharpness = torch.exp(-log_scale)
+    z, half_width = (x - mean) * sharpness, half * sharpness
+    first, last = x < half - 1, x > 1 - half
+    below = F.logsigmoid(z + half_width).masked_fill(last, 0)
+    above = F.logsigmoid(half_width - z).masked_fill(first, 0)
+    inside = torch.log(-torch.expm1(-2 * half_width)).masked_fill(first | last, 0)
+    return below + above + inside
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

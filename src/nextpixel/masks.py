@@ -14,7 +14,15 @@ from torch import Tensor
 
 from nextpixel.errors import UserError
 
-__all__ = ["Half", "MaskType", "box_mask", "half_mask", "kernel_mask"]
+__all__ = [
+    "Half",
+    "MaskType",
+    "box_mask",
+    "channel_mask",
+    "channel_slice",
+    "half_mask",
+    "kernel_mask",
+]
 
 MaskType = Literal["A", "B"]
 Half = Literal["top", "bottom", "left", "right"]
@@ -36,6 +44,40 @@ def kernel_mask(mask_type: MaskType, kernel_size: tuple[int, int]) -> Tensor:
     before_centre = height // 2 * width + width // 2
     visible = before_centre + (mask_type == "B")
     return (torch.arange(height * width) < visible).view(height, width)
+
+
+def channel_slice(channels: int, group: int, groups: int) -> slice:
+    """Finds the feature maps of one channel group; the groups need not be equally large.
+
+    Group g of the feature maps carries what is known once channel g of the picture is.
+    """
+    begin, end = (-(-g * channels // groups) for g in (group, group + 1))
+    return slice(begin, end)
+
+
+def channel_mask(
+    mask_type: MaskType, in_channels: int, out_channels: int, groups: int, parts: int = 1
+) -> Tensor:
+    """Creates the mask at the centre of a kernel: R, then G given R, then B given R and G.
+
+    Args:
+        mask_type: "A" shows a group the groups before it, "B" itself too.
+        in_channels: Channels of the input, in `groups` groups.
+        out_channels: Channels of the output.
+        groups: Number of channel groups: the channels of the picture.
+        parts: The output's channels are so many equal runs (the halves of a gate, say), each
+            divided into groups.
+
+    Returns:
+        Booleans `(out_channels, in_channels)`.
+    """
+
+    def group_of_each(channels: int) -> Tensor:
+        return torch.arange(channels) * groups // channels
+
+    inputs = group_of_each(in_channels)[None]
+    outputs = group_of_each(out_channels // parts).repeat(parts)[:, None]
+    return inputs < outputs if mask_type == "A" else inputs <= outputs
 
 
 def half_mask(half: Half, height: int, width: int) -> Tensor:

@@ -197,12 +197,12 @@ class AutoregressiveModel(Model):
         """Computes the distribution at one site, by a full pass over the picture so far.
 
         Args:
-            x: The pictures, integers `(B, C, H, W)`; only pixels before the site count.
+            x: The pictures, integers `(B, C, H, W)`; only what comes before the site counts.
             site: The next site in raster order.
             cache: As from `start`; a step changes it.
 
         Returns:
-            A distribution of `batch_shape` `(B, C)`.
+            A distribution of `batch_shape` `(B,)`.
         """
         distribution: Distribution = self(x, cache.context)
         return distribution.at(*site)
@@ -233,7 +233,8 @@ class AutoregressiveModel(Model):
 class CausalNetwork(AutoregressiveModel):
     """An autoregressive model whose network is wired once, for whole maps and for single steps.
 
-    A subclass defines `network` out of the layers of `nextpixel.nn`.
+    A subclass defines `network` out of the layers of `nextpixel.nn`. Its feature maps are in as
+    many groups as the picture has channels, and a step computes one group.
 
     Args:
         shape: `(C, H, W)` of an image.
@@ -264,11 +265,9 @@ class CausalNetwork(AutoregressiveModel):
         for name in ("width", "blocks"):
             if hyperparameters.get(name, 1) < 1:
                 raise UserError(f"{name} must be at least 1, not {hyperparameters[name]}.")
-        if shape[0] != 1:
-            raise UserError(
-                f"{type(self).__name__} draws images of one channel, not {shape[0]}: "
-                "convert them to grey."
-            )
+        self.groups = shape[0]
+        if hyperparameters.get("width", shape[0]) < shape[0]:
+            raise UserError(f"width must be at least the number of channels, {shape[0]}.")
         self.embedding = nn.Embedding(levels, self.embedding_size) if inputs == "embedded" else None
         self.in_channels = shape[0] * (self.embedding_size if self.embedding else 1)
         self.out_channels = shape[0] * (1 if levels == 2 else levels)
@@ -278,12 +277,12 @@ class CausalNetwork(AutoregressiveModel):
         """Computes the parameters of the distributions.
 
         Args:
-            x: What `encode` returned for whole maps; with a cache, for the newest pixel.
+            x: What `encode` returned for whole maps; with a cache, for what is newest.
             biases: What the context adds to each layer, from `condition`.
             cache: The state of generation.
 
         Returns:
-            `(B, out_channels, H, W)`, in a step `(B, out_channels)`.
+            `(B, out_channels, H, W)`, in a step `(B, out_channels / groups)`.
         """
 
     def encode(self, x: Tensor) -> Tensor:
@@ -304,7 +303,7 @@ class CausalNetwork(AutoregressiveModel):
         """Makes the distribution from the network's output: Bernoulli for 2 levels."""
         if self.levels == 2:
             return Bernoulli(parameters)
-        logits = torch.unflatten(parameters, 1, (self.shape[0], self.levels))
+        logits = torch.unflatten(parameters, 1, (-1, self.levels))
         return Categorical(logits.movedim(2, -1))
 
     def forward(self, x: Tensor, c: object = None) -> Distribution:
@@ -324,12 +323,17 @@ class CausalNetwork(AutoregressiveModel):
         return cache
 
     def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
-        """Computes the distribution at one site from the cache and the newest pixel."""
+        """Computes the distribution at one site from the cache and what is newest before it."""
         cache.site = site
-        # The pixel before the site; at column 0 that is the last one of the row above, and the
-        # very first step has none and ignores what it is handed.
-        newest = x[:, :, site.row if site.col else site.row - 1, site.col - 1]
-        return self.distribution(self.network(self.encode(newest), cache.biases, cache))
+        parameters = self.network(self.encode(self.newest(x, site)), cache.biases, cache)
+        return self.distribution(parameters[..., None, None]).at(0, 0, 0)
+
+    def newest(self, x: Tensor, site: Site) -> Tensor:
+        """Picks the last channel before a site, `(B, 1)`; the first site has none, and gets any."""
+        row, col, channel = site
+        if channel == 0:
+            row, col = (row, col - 1) if col else (row - 1, -1)
+        return x[:, channel - 1 : channel or None, row, col]
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> AutoregressiveModel:

@@ -7,6 +7,7 @@ batch it is drawn in.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -28,6 +29,7 @@ __all__ = [
     "hidden_bits",
     "sample",
     "site_noise",
+    "sites",
     "trace",
 ]
 
@@ -62,12 +64,19 @@ class Step(NamedTuple):
         site: The site that was just drawn.
         x: The pictures so far, `(B, C, H, W)`, int64; zero where nothing is drawn yet. The same
             tensor every time: copy it to keep it.
-        distribution: What the pixel was drawn from.
+        distribution: What it was drawn from.
     """
 
     site: Site
     x: Tensor
     distribution: Distribution
+
+
+def sites(shape: tuple[int, int, int]) -> Iterator[Site]:
+    """Goes through the sites of an image `(C, H, W)` in the order of generation."""
+    channels, height, width = shape
+    for row, col, channel in itertools.product(range(height), range(width), range(channels)):
+        yield Site(row, col, channel)
 
 
 def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) -> Tensor:
@@ -102,7 +111,7 @@ def trace(
     mask: Tensor | None = None,
     first: int = 0,
 ) -> Iterator[Step]:
-    """Draws a batch pixel by pixel and yields every step.
+    """Draws a batch pixel by pixel, channel by channel, and yields every step.
 
     Args:
         model: The model to draw from.
@@ -128,15 +137,14 @@ def trace(
     noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
     kept = _kept(model, known, mask, n)
     cache = model.start(n, c)
-    _, height, width = model.shape
-    for site in (Site(row, col) for row in range(height) for col in range(width)):
+    for site in sites(model.shape):
         distribution = model.step(x, site, cache)
-        value = distribution.sample(noise[:, :, site.row, site.col], temperature)
+        at_site = (slice(None), site.channel, site.row, site.col)
+        value = distribution.sample(noise[at_site], temperature)
         if kept is not None:
             given, keep = kept
-            at_site = (slice(None), slice(None), *site)
             value = torch.where(keep[at_site], given[at_site], value)
-        x[:, :, site.row, site.col] = value
+        x[at_site] = value
         yield Step(site, x, distribution)
 
 
@@ -173,7 +181,7 @@ def sample(
     if min(n, batch_size) < 1:
         raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
     context, kept = model.context(c, n), _kept(model, known, mask, n)
-    sites = model.shape[1] * model.shape[2]
+    steps_in_all = math.prod(model.shape)
     pictures = []
     for begin in range(0, n, batch_size):
         part = slice(begin, min(begin + batch_size, n))
@@ -189,8 +197,8 @@ def sample(
         )
         for done, step in enumerate(steps, 1):
             if progress is not None:
-                progress((begin + (part.stop - begin) * done / sites) / n)
-            if done == sites:
+                progress((begin + (part.stop - begin) * done / steps_in_all) / n)
+            if done == steps_in_all:
                 pictures.append(step.x.cpu())
     return torch.cat(pictures)
 
@@ -220,18 +228,18 @@ def film(
         The pictures at each moment, `(n, C, H, W)` on the CPU, and the number of sites that were
         drawn by then. The last are the same as `sample` returns.
     """
-    sites = model.shape[1] * model.shape[2]
+    steps_in_all = math.prod(model.shape)
     if moments < 1:
         raise UserError(f"Keep at least one moment, not {moments}.")
-    every = math.ceil(sites / moments)
+    every = math.ceil(steps_in_all / moments)
     pictures, sites_done = [], []
     steps = trace(model, n, c, seed=seed, temperature=temperature)
     for done, step in enumerate(steps, 1):
-        if (sites - done) % every == 0:
+        if (steps_in_all - done) % every == 0:
             pictures.append(step.x.cpu().clone())
             sites_done.append(done)
         if progress is not None:
-            progress(done / sites)
+            progress(done / steps_in_all)
     return pictures, sites_done
 
 

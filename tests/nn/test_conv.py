@@ -128,6 +128,6 @@ def test_pointwise_is_the_same_for_maps_and_pixels() -> None:
 @pytest.mark.parametrize("kernel", [2, (3, 4), (3, 1)])
 def test_kernels_that_make_no_sense_are_refused(kernel: int | tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="kernel_size"):
-        MaskedConv2d("B", 1, 1, kernel)
+        MaskedConv2d("A", 1, 1, kernel)
     with pytest.raises(ValueError, match="width"):
         RowConv2d(1, 1, (2, 4))

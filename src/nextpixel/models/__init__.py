@@ -2,5 +2,6 @@
 
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
 from nextpixel.models.pixel_cnn import PixelCNN
+from nextpixel.models.pixel_rnn import DiagonalBiLSTM, RowLSTM
 
-__all__ = ["GatedPixelCNN", "PixelCNN"]
+__all__ = ["DiagonalBiLSTM", "GatedPixelCNN", "PixelCNN", "RowLSTM"]

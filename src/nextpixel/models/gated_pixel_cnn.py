@@ -14,7 +14,7 @@ from nextpixel.context import ClassBias
 from nextpixel.errors import UserError
 from nextpixel.masks import MaskType
 from nextpixel.model import CausalNetwork, Inputs
-from nextpixel.nn import Cache, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
+from nextpixel.nn import Cache, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
 
 __all__ = ["GatedPixelCNN"]
 
@@ -79,30 +79,37 @@ class HorizontalLayer(nn.Module):
         in_channels: Channels of the input.
         width: Channels of the output.
         kernel_size: k; the kernel covers the `k // 2` pixels to the left and, type B, the centre.
+        groups: Number of channel groups.
     """
 
-    def __init__(self, mask_type: MaskType, in_channels: int, width: int, kernel_size: int) -> None:
+    def __init__(
+        self, mask_type: MaskType, in_channels: int, width: int, kernel_size: int, groups: int
+    ) -> None:
         super().__init__()
-        # The bias is the one of the link from the vertical stack.
-        self.conv = MaskedConv2d(mask_type, in_channels, 2 * width, (1, kernel_size), bias=False)
-        self.out = Pointwise(width, width)
+        size = (1, kernel_size)
+        # Two parts: the halves of the gate. The bias is the link's from the vertical stack.
+        self.conv = MaskedConv2d(
+            mask_type, in_channels, 2 * width, size, groups=groups, parts=2, bias=False
+        )
+        self.out = Pointwise(width, width, groups=groups)
         self.residual = mask_type == "B"
 
     def forward(self, h: Tensor, from_vertical: Tensor, cache: Cache | None) -> Tensor:
         """Computes the layer, `(B, in_channels, ...)` -> `(B, width, ...)`."""
-        out: Tensor = self.out(gate(self.conv(h, from_vertical, cache)))
+        out: Tensor = self.out(gate(self.conv(h, from_vertical, cache)), cache)
         return h + out if self.residual else out
 
 
 class GatedPixelCNN(CausalNetwork):
-    """Creates a Gated PixelCNN. The defaults are 20 layers of 384 with 5x5
-    kernels, the paper's large network as we remember it: not yet checked against its text.
+    """Creates a Gated PixelCNN. The defaults are the paper's for ImageNet.
+
+    That network has 20 layers of 384 with 5x5 kernels.
 
     It sees every pixel before the current one (within the reach of its kernels): there is no blind
     spot.
 
     Args:
-        shape: `(C, H, W)` of an image; one channel.
+        shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`. 2 gives a Bernoulli, more a categorical
             distribution.
         classes: Number of classes to condition on, or None.
@@ -147,18 +154,18 @@ class GatedPixelCNN(CausalNetwork):
         sizes = [7] + [kernel_size] * (blocks - 1)
         self.condition = ClassBias(classes, [2 * width] * (2 * blocks - 1))
         self.vertical = OncePerRow(
-            VerticalStack(self.in_channels, width, sizes), self.in_channels, [2 * width] * blocks
+            VerticalStack(self.in_channels, width, sizes),
+            self.in_channels,
+            [2 * width] * blocks,
+            self.groups,
         )
         self.horizontal = nn.ModuleList(
-            HorizontalLayer("B" if i else "A", width if i else self.in_channels, width, k)
+            HorizontalLayer(
+                "B" if i else "A", width if i else self.in_channels, width, k, self.groups
+            )
             for i, k in enumerate(sizes)
         )
-        self.head = nn.Sequential(
-            nn.ReLU(),
-            Pointwise(width, width),
-            nn.ReLU(),
-            Pointwise(width, self.out_channels, autocast=False),
-        )
+        self.head = Head(width, width, self.out_channels, self.groups)
 
     def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""
@@ -166,5 +173,5 @@ class GatedPixelCNN(CausalNetwork):
         h = x
         for layer, rows in zip(self.horizontal, from_vertical, strict=True):
             h = layer(h, rows, cache)
-        parameters: Tensor = self.head(h)
+        parameters: Tensor = self.head(h, cache)
         return parameters

@@ -3,22 +3,27 @@
 A layer is called in one of two ways, with the same weights and the same wiring around it:
 
 * without a cache it gets whole maps `(B, C, H, W)` and returns whole maps;
-* with a cache it gets what is new at one site, a pixel `(B, C)` or (in a vertical stack) a row
-  `(B, C, 1, W)`, keeps what later sites will need, and returns the same for its output.
+* with a cache it gets what is new at one site, a pixel `(B, C)`, one channel group of a pixel, or
+  (in a vertical stack) a row `(B, C, 1, W)`, keeps what later sites will need, and returns the same
+  for its output.
 
 The channels are dimension 1 in all three, so what lies between the layers (activations, gates,
 sums) is written once.
 """
 
 from nextpixel.nn.cache import Cache, CausalLayer, Site
-from nextpixel.nn.conv import MaskedConv2d, OncePerRow, Pointwise, RowConv2d
+from nextpixel.nn.conv import Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
+from nextpixel.nn.lstm import DiagonalLayer, RowLayer
 
 __all__ = [
     "Cache",
     "CausalLayer",
+    "DiagonalLayer",
+    "Head",
     "MaskedConv2d",
     "OncePerRow",
     "Pointwise",
     "RowConv2d",
+    "RowLayer",
     "Site",
 ]

@@ -12,10 +12,19 @@ __all__ = ["Cache", "CausalLayer", "Site"]
 
 
 class Site(NamedTuple):
-    """The place of a pixel. Generation goes along the rows, from the top."""
+    """One channel of one pixel. Generation goes along the rows, from the top.
+
+    At each pixel it goes through the channels, before the next pixel comes.
+    """
 
     row: int
     col: int
+    channel: int = 0
+
+    @property
+    def begins_row(self) -> bool:
+        """Whether it is the first site of its row."""
+        return self.col == 0 and self.channel == 0
 
 
 @dataclass
@@ -29,12 +38,14 @@ class Cache:
         context: The context, one row an image.
         biases: What the context adds to each layer, computed once for all steps.
         site: The site whose distribution is being computed.
+        parameters: What the network returned last.
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
     """
 
     context: Tensor | None = None
     biases: list[Tensor | None] = field(default_factory=list)
     site: Site = field(default_factory=lambda: Site(0, 0))
+    parameters: Tensor | None = None
     layers: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
 
     def nbytes(self) -> int:

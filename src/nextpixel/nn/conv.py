@@ -4,6 +4,9 @@ The kernel is split into the rows above and the current row. In a step, what the
 contribute to a whole row of outputs is computed once, when that row begins; what is left for each
 pixel are the taps on the current row, one small matrix product.
 
+With several channels the feature maps of a pixel are in groups, one a channel: a step computes one
+group, from the groups up to its own (see `masks.channel_mask`).
+
 Line buffers hold the channels last, `(B, rows, W, C)`, so that the taps of the current row are
 one contiguous run of numbers for each image.
 """
@@ -17,30 +20,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.masks import MaskType
-from nextpixel.nn.cache import Cache, CausalLayer
+from nextpixel.masks import MaskType, channel_mask, channel_slice
+from nextpixel.nn.cache import Cache, CausalLayer, Site
 
-__all__ = ["MaskedConv2d", "OncePerRow", "Pointwise", "RowConv2d"]
+__all__ = ["Head", "MaskedConv2d", "OncePerRow", "Pointwise", "RowConv2d"]
 
 
-class Pointwise(nn.Module):
+def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
+    """Picks a group's channels, the last dimension, out of each of the parts."""
+    x = x.unflatten(-1, (parts, -1))
+    return x[..., channel_slice(x.shape[-1], group, groups)].flatten(-2)
+
+
+class Pointwise(CausalLayer):
     """Creates a 1x1 convolution (mask B), the same for maps, rows and single pixels.
 
     Shape:
-        `(B, in_channels, ...)` -> `(B, out_channels, ...)`.
+        `(B, in_channels, ...)` -> `(B, out_channels, ...)`; in a step with several groups the
+        channels are those of the site's group.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
+        groups: Number of channel groups.
+        parts: Number of equal runs in the output that are each divided into groups.
         autocast: Whether to compute in half precision where autocast says so; not for a network's
             last layer, whose output are the parameters of distributions.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, autocast: bool = True) -> None:
+    mask: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        groups: int = 1,
+        parts: int = 1,
+        autocast: bool = True,
+    ) -> None:
         super().__init__()
-        self.autocast = autocast
+        self.groups, self.parts, self.autocast = groups, parts, autocast
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
         self.bias = nn.Parameter(torch.empty(out_channels))
+        mask = channel_mask("B", in_channels, out_channels, groups, parts)
+        self.register_buffer("mask", mask, persistent=False)
         bound = 1 / math.sqrt(in_channels)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -49,38 +73,96 @@ class Pointwise(nn.Module):
         """Describes the layer in one line."""
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mixes the channels at every site."""
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """Mixes the channels at every site; the cache is needed only with several groups."""
         if not self.autocast and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self.forward(x.to(self.weight.dtype))
+                return self.forward(x.to(self.weight.dtype), cache)
+        if self.groups > 1 and cache is not None:
+            return self._step(x, cache)
+        weight = self.weight if self.groups == 1 else self.weight * self.mask
         if x.ndim == 2:
-            return F.linear(x, self.weight, self.bias)
-        return F.conv2d(x, self.weight[:, :, None, None], self.bias)
+            return F.linear(x, weight, self.bias)
+        return F.conv2d(x, weight[:, :, None, None], self.bias)
+
+    def new_cache(self, batch: int, width: int) -> list[Tensor]:
+        """Makes room for the pixel's inputs, and each group's part of weight and bias."""
+        if self.groups == 1:
+            return []
+        tensors = [self.weight.new_zeros(batch, self.weight.shape[1])]
+        for group in range(self.groups):
+            end = channel_slice(self.weight.shape[1], group, self.groups).stop
+            weight = of_group(self.weight.T, group, self.groups, self.parts)[:end]
+            bias = of_group(self.bias, group, self.groups, self.parts)
+            tensors += [weight.contiguous(), bias.contiguous()]
+        return tensors
+
+    def _step(self, x: Tensor, cache: Cache) -> Tensor:
+        inputs, *folded = cache.layers[self]
+        weight, bias = folded[2 * cache.site.channel : 2 * cache.site.channel + 2]
+        seen = inputs[:, : len(weight)]
+        seen[:, len(weight) - x.shape[1] :] = x
+        return torch.addmm(bias, seen, weight)
+
+
+class Head(nn.Sequential):
+    """Creates the end of a network: twice ReLU and a 1x1.
+
+    Shape:
+        `(B, in_channels, ...)` -> `(B, out_channels, ...)`.
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels between the two.
+        out_channels: Numbers that the distributions of a pixel need.
+        groups: Number of channel groups.
+
+    References:
+        van den Oord et al.: Pixel Recurrent Neural Networks, 2016, table 1.
+    """
+
+    def __init__(self, in_channels: int, width: int, out_channels: int, groups: int) -> None:
+        super().__init__(
+            nn.ReLU(),
+            Pointwise(in_channels, width, groups=groups),
+            nn.ReLU(),
+            Pointwise(width, out_channels, groups=groups, autocast=False),
+        )
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """Computes the parameters of the distributions."""
+        for layer in self:
+            x = layer(x, cache) if isinstance(layer, Pointwise) else layer(x)
+        return x
 
 
 class MaskedConv2d(CausalLayer):
     """Creates a k x k convolution that sees only what comes before in raster order.
 
     The masked taps are not stored: there is one weight for the rows above the centre and one for
-    the current row up to the centre. With a mask of type A the centre is not stored either, and in
-    a step the layer is handed the newest known pixel, the one BEFORE the site.
+    the current row up to the centre. With a mask of type A and one group the centre is not stored
+    either. In a step a layer of type A is handed what is newest, from BEFORE the site.
 
     Shape:
         `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`; in a step `(B, in_channels)` ->
-        `(B, out_channels)`.
+        `(B, out_channels)`, with several groups the channels of one group.
 
     Args:
-        mask_type: "A" hides the centre, "B" shows it.
+        mask_type: "A" hides the centre, "B" shows it; with several groups "A" shows at the centre
+            the groups before and "B" the group itself too.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Height and width, odd; one number stands for both.
+        groups: Number of channel groups.
+        parts: Number of equal runs in the output that are each divided into groups.
         bias: Whether to add a learned bias.
 
     References:
         van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016, section 3.4
         (https://arxiv.org/abs/1601.06759).
     """
+
+    row_mask: Tensor
 
     def __init__(
         self,
@@ -89,16 +171,19 @@ class MaskedConv2d(CausalLayer):
         out_channels: int,
         kernel_size: int | tuple[int, int],
         *,
+        groups: int = 1,
+        parts: int = 1,
         bias: bool = True,
     ) -> None:
         super().__init__()
         height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
-        if height % 2 == 0 or width % 2 == 0 or width == 1:
-            raise ValueError(f"kernel_size must be odd and wider than 1, not {(height, width)}")
+        if height % 2 == 0 or width % 2 == 0 or (width == 1 and mask_type == "A"):
+            raise ValueError(f"kernel_size must be odd, and show something, not {(height, width)}")
         self.mask_type = mask_type
         self.rows_above, self.reach = height // 2, width // 2
         self.in_channels, self.out_channels = in_channels, out_channels
-        row_taps = self.reach + (mask_type == "B")
+        self.groups, self.parts = groups, parts
+        row_taps = self.reach + (mask_type == "B" or groups > 1)
         self.weight_row = nn.Parameter(torch.empty(out_channels, in_channels, 1, row_taps))
         self.weight_above = (
             nn.Parameter(torch.empty(out_channels, in_channels, self.rows_above, width))
@@ -106,6 +191,11 @@ class MaskedConv2d(CausalLayer):
             else None
         )
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        mask = torch.ones_like(self.weight_row, dtype=torch.bool)
+        if groups > 1:
+            centre = channel_mask(mask_type, in_channels, out_channels, groups, parts)
+            mask[:, :, 0, -1] = centre
+        self.register_buffer("row_mask", mask, persistent=False)
         bound = 1 / math.sqrt(in_channels * (row_taps + self.rows_above * width))
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -121,7 +211,7 @@ class MaskedConv2d(CausalLayer):
         """Convolves a whole map, or with a cache computes one pixel.
 
         Args:
-            x: The map, or the pixel at the site (type A: the newest pixel before the site).
+            x: The map, or the pixel at the site (type A: what is newest before the site).
             context: Added to the output: `(B, out_channels, H, W)` or `(B, out_channels, 1, 1)`;
                 in a step `(B, out_channels, 1, W)` or `(B, out_channels, 1, 1)`, read only when a
                 row begins.
@@ -132,44 +222,62 @@ class MaskedConv2d(CausalLayer):
         out = self._whole_map(x)
         return out if context is None else out + context
 
+    def _row_weight(self) -> Tensor:
+        return self.weight_row if self.groups == 1 else self.weight_row * self.row_mask
+
     def _whole_map(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
+        row = self._row_weight()
         if self.weight_above is None:
             # Padding is the same on both sides: the outputs beyond the image are cut off.
-            out = F.conv2d(x, self.weight_row, self.bias, padding=(0, self.reach))
-            return out[..., :width]
-        row = F.pad(self.weight_row, (0, 2 * self.reach + 1 - self.weight_row.shape[-1]))
+            return F.conv2d(x, row, self.bias, padding=(0, self.reach))[..., :width]
+        row = F.pad(row, (0, 2 * self.reach + 1 - row.shape[-1]))
         weight = torch.cat([self.weight_above, row], 2)
         out = F.conv2d(x, weight, self.bias, padding=(self.rows_above, self.reach))
         return out[:, :, :height]
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes the line buffer, the row's sums from above and the taps as one matrix."""
+        """Makes the line buffer and, for each group, its row's sums from above and its taps."""
         new = self.weight_row.new_zeros
-        lines = new(batch, self.rows_above + 1, width + 2 * self.reach, self.in_channels)
-        sums = new(batch, width, self.out_channels)
-        taps = self.weight_row.squeeze(2).permute(2, 1, 0).flatten(0, 1).contiguous()
-        return [lines, sums, taps]
+        tensors = [new(batch, self.rows_above + 1, width + 2 * self.reach, self.in_channels)]
+        taps = self._row_weight().squeeze(2).permute(2, 1, 0).flatten(0, 1)
+        for group in range(self.groups):
+            # At the centre the later groups are hidden: as they come last, they are left out.
+            hidden = self.in_channels - channel_slice(self.in_channels, group, self.groups).stop
+            seen = taps[: len(taps) - hidden] if self.weight_row.shape[-1] > self.reach else taps
+            folded = of_group(seen, group, self.groups, self.parts).contiguous()
+            tensors += [new(batch, width, folded.shape[1]), folded]
+        return tensors
 
     def _step(self, x: Tensor, context: Tensor | None, cache: Cache) -> Tensor:
-        lines, sums, taps = cache.layers[self]
-        row, col = cache.site
-        if self.mask_type == "A" and col == 0:
-            if row > 0:
-                lines[:, -1, -self.reach - 1] = x  # the last pixel of the row above
-            self._begin_row(lines, sums, context)
-        elif self.mask_type == "A":
-            lines[:, -1, self.reach + col - 1] = x
+        lines, *folded = cache.layers[self]
+        col, channel = cache.site.col, cache.site.channel
+        if self.mask_type == "A":
+            if any(cache.site):  # there is nothing before the first site
+                self._write(lines, x, self._newest(cache.site, lines), (channel - 1) % self.groups)
+            if cache.site.begins_row:
+                self._begin_row(lines, folded[::2], context)
         else:
-            if col == 0:
-                self._begin_row(lines, sums, context)
-            lines[:, -1, self.reach + col] = x
+            if cache.site.begins_row:
+                self._begin_row(lines, folded[::2], context)
+            self._write(lines, x, self.reach + col, channel)
+        sums, taps = folded[2 * channel : 2 * channel + 2]
         seen = lines[:, -1, col : col + self.weight_row.shape[-1]].flatten(1)
-        return torch.addmm(sums[:, col], seen, taps)
+        return torch.addmm(sums[:, col], seen[:, : len(taps)], taps)
 
-    def _begin_row(self, lines: Tensor, sums: Tensor, context: Tensor | None) -> None:
+    def _newest(self, site: Site, lines: Tensor) -> int:
+        """Finds the column of what is newest before a site; it may be in the row above."""
+        if site.channel:
+            return self.reach + site.col
+        width = lines.shape[2] - 2 * self.reach
+        return self.reach + (site.col or width) - 1
+
+    def _write(self, lines: Tensor, x: Tensor, column: int, group: int) -> None:
+        lines[:, -1, column, channel_slice(self.in_channels, group, self.groups)] = x
+
+    def _begin_row(self, lines: Tensor, sums: list[Tensor], context: Tensor | None) -> None:
         """Moves the line buffer down a row and sums up what the rows above contribute."""
-        total = torch.zeros((), dtype=sums.dtype, device=sums.device)
+        total = torch.zeros(self.out_channels, dtype=lines.dtype, device=lines.device)
         if self.weight_above is not None:
             lines[:, :-1] = lines[:, 1:].clone()
             above = lines[:, :-1].permute(0, 3, 1, 2)
@@ -178,7 +286,8 @@ class MaskedConv2d(CausalLayer):
             total = total + self.bias
         if context is not None:
             total = total + context.squeeze(2).transpose(1, 2)
-        sums.copy_(total.expand_as(sums))
+        for group, kept in enumerate(sums):
+            kept.copy_(of_group(total, group, self.groups, self.parts).expand_as(kept))
 
 
 class RowConv2d(CausalLayer):
@@ -247,12 +356,15 @@ class OncePerRow(CausalLayer):
         inner: Called as `inner(x, context, cache)`; returns a list of maps (of rows in a step).
         in_channels: Channels of the input.
         out_channels: Channels of each of the maps that the inner module returns.
+        groups: Number of channel groups of the input.
     """
 
-    def __init__(self, inner: nn.Module, in_channels: int, out_channels: list[int]) -> None:
+    def __init__(
+        self, inner: nn.Module, in_channels: int, out_channels: list[int], groups: int = 1
+    ) -> None:
         super().__init__()
         self.inner = inner
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
 
     def forward(
         self, x: Tensor, context: list[Tensor | None], cache: Cache | None = None
@@ -260,7 +372,7 @@ class OncePerRow(CausalLayer):
         """Computes the inner module's maps, or with a cache its rows for the site's row.
 
         Args:
-            x: The map, or the newest pixel before the site.
+            x: The map, or what is newest before the site.
             context: Handed on to the inner module.
             cache: The state of generation.
         """
@@ -268,10 +380,12 @@ class OncePerRow(CausalLayer):
             outputs: list[Tensor] = self.inner(F.pad(x, (0, 0, 1, -1)), context)
             return outputs
         finished, *rows = cache.layers[self]
-        row, col = cache.site
-        if row > 0 or col > 0:
-            finished[:, :, 0, col - 1] = x  # at column 0 this is the last pixel of the row above
-        if col == 0:
+        site = cache.site
+        if any(site):
+            group = channel_slice(self.in_channels, (site.channel - 1) % self.groups, self.groups)
+            # At column 0 this is the last pixel of the row above.
+            finished[:, group, 0, site.col - (site.channel == 0)] = x
+        if site.begins_row:
             for row_kept, row_new in zip(rows, self.inner(finished, context, cache), strict=True):
                 row_kept.copy_(row_new)
         return rows

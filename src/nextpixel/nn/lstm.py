@@ -1,0 +1,228 @@
+"""Two-dimensional LSTM layers: along the rows, and along the diagonals both ways.
+
+References:
+    van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016, sections 3.1
+    and 3.2 (https://arxiv.org/abs/1601.06759).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextpixel.masks import channel_slice
+from nextpixel.nn.cache import Cache, CausalLayer
+from nextpixel.nn.conv import MaskedConv2d, Pointwise, of_group
+
+__all__ = ["DiagonalLayer", "RowLayer"]
+
+
+def lstm_cell(gates: Tensor, c: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
+    """Updates hidden and cell state (equation 3): `gates` holds o, f, i and g along `dim`."""
+    o, f, i, g = gates.chunk(4, dim)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+class RowLayer(CausalLayer):
+    """Creates a Row LSTM layer: the state runs down the rows, a whole row at a time.
+
+    The input-to-state convolution goes along the row with mask B; the state-to-state convolution
+    goes over the finished row above and needs no mask. What comes from above is computed once a
+    row.
+
+    Shape:
+        `(B, in_channels, H, W)` -> `(B, width, H, W)`.
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels of the state.
+        groups: Number of channel groups.
+        kernel_size: Columns of both kernels, odd.
+    """
+
+    biases = 4  # of this many times the width is what the context adds
+
+    def __init__(
+        self, in_channels: int, width: int, *, groups: int = 1, kernel_size: int = 3
+    ) -> None:
+        super().__init__()
+        self.width, self.groups, self.reach = width, groups, kernel_size // 2
+        self.input_to_state = MaskedConv2d(
+            "B", in_channels, 4 * width, (1, kernel_size), groups=groups, parts=4
+        )
+        self.state_to_state = nn.Parameter(torch.empty(4 * width, width, 1, kernel_size))
+        bound = 1 / math.sqrt(width * kernel_size)
+        nn.init.uniform_(self.state_to_state, -bound, bound)
+
+    def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None = None) -> Tensor:
+        """Computes the hidden states, of whole maps or of one site.
+
+        Args:
+            x: The map, or what is at the site.
+            bias: Added to the gates, `(B, 4 width, 1, 1)`.
+            cache: The state of generation.
+        """
+        if cache is not None:
+            return self._step(x, bias, cache)
+        gates = self.input_to_state(x, bias)
+        # The cell state adds up over the rows: it stays in full precision under autocast.
+        h = c = self.state_to_state.new_zeros(len(x), self.width, 1, x.shape[3])
+        rows = []
+        for row in gates.split(1, 2):
+            h, c = lstm_cell(row + self._from_above(h), c)
+            rows.append(h)
+        return torch.cat(rows, 2)
+
+    def _from_above(self, h: Tensor) -> Tensor:
+        return F.conv2d(h, self.state_to_state, padding=(0, self.reach))
+
+    def new_cache(self, batch: int, width: int) -> list[Tensor]:
+        """Makes a row of hidden and of cell states: up to the site of this row, then above."""
+        return [self.state_to_state.new_zeros(batch, self.width, 1, width) for _ in range(2)]
+
+    def _step(self, x: Tensor, bias: Tensor | None, cache: Cache) -> Tensor:
+        h_row, c_row = cache.layers[self]
+        from_above = None
+        if cache.site.begins_row:
+            from_above = self._from_above(h_row)
+            from_above = from_above if bias is None else from_above + bias
+        gates = self.input_to_state(x, from_above, cache)
+        group = channel_slice(self.width, cache.site.channel, self.groups)
+        at_site = (slice(None), group, 0, cache.site.col)
+        h_row[at_site], c_row[at_site] = lstm_cell(gates, c_row[at_site])
+        return h_row[at_site]
+
+
+def skew(x: Tensor) -> Tensor:
+    """Moves each row one column further to the right than the row above: diagonals become columns.
+
+    Shape:
+        `(..., H, W)` -> `(..., H, W + H - 1)`, with zeros where nothing came to lie.
+    """
+    height, width = x.shape[-2:]
+    # Rows that are one shorter than they were padded to begin one column later each.
+    flat = F.pad(x, (0, height)).flatten(-2)[..., :-height]
+    return flat.unflatten(-1, (height, width + height - 1))
+
+
+def unskew(x: Tensor) -> Tensor:
+    """Undoes `skew`: `(..., H, W + H - 1)` -> `(..., H, W)`."""
+    height, columns = x.shape[-2:]
+    flat = F.pad(x.flatten(-2), (0, height))
+    return flat.unflatten(-1, (height, columns + 1))[..., : columns + 1 - height]
+
+
+class DiagonalLayer(CausalLayer):
+    """Creates a Diagonal BiLSTM layer: two LSTMs that sweep the image from its upper corners.
+
+    Each state comes from the neighbour beside it and the one above: in skewed maps a column comes
+    from the column before it. The map of the LSTM from the right is moved down one row before the
+    two are added, so that nothing from the future is seen. In generation it sweeps a row as soon as
+    the row is finished, once.
+
+    Shape:
+        `(B, in_channels, H, W)` -> `(B, width, H, W)`.
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels of the state.
+        groups: Number of channel groups.
+    """
+
+    biases = 8  # of this many times the width is what the context adds
+
+    def __init__(self, in_channels: int, width: int, *, groups: int = 1) -> None:
+        super().__init__()
+        self.in_channels, self.width, self.groups = in_channels, width, groups
+        self.input_to_state = nn.ModuleList(
+            Pointwise(in_channels, 4 * width, groups=groups, parts=4) for _ in range(2)
+        )
+        # For each direction: from the state beside, then from the state above.
+        self.state_to_state = nn.Parameter(torch.empty(2, 2 * width, 4 * width))
+        bound = 1 / math.sqrt(2 * width)
+        nn.init.uniform_(self.state_to_state, -bound, bound)
+
+    def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None = None) -> Tensor:
+        """Computes the sum of both hidden states, of whole maps or of one site.
+
+        Args:
+            x: The map, or what is at the site.
+            bias: Added to the gates of both directions, `(B, 8 width, 1, 1)`.
+            cache: The state of generation.
+        """
+        if cache is not None:
+            return self._step(x, bias, cache)
+        both = (x, x.flip(3))
+        gates = torch.stack([self._gates(i, one, bias) for i, one in enumerate(both)])
+        left, right = self._sweep(gates)
+        return left + F.pad(right.flip(3), (0, 0, 1, -1))
+
+    def _gates(self, direction: int, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Computes what the input gives to the gates of a direction."""
+        gates: Tensor = self.input_to_state[direction](x)
+        return gates if bias is None else gates + bias.chunk(2, 1)[direction]
+
+    def _sweep(self, gates: Tensor) -> Tensor:
+        """Sweeps both directions at once, `(2, B, 4 width, H, W)` -> `(2, B, width, H, W)`."""
+        columns = skew(gates).permute(4, 0, 1, 3, 2).unbind()
+        h = c = self.state_to_state.new_zeros(*columns[0].shape[:3], self.width)
+        states = []
+        for column in columns:
+            beside_and_above = torch.cat([h, F.pad(h, (0, 0, 1, -1))], 3).flatten(1, 2)
+            from_states = torch.bmm(beside_and_above, self.state_to_state)
+            h, c = lstm_cell(column + from_states.view(column.shape), c, 3)
+            states.append(h)
+        return unskew(torch.stack(states).permute(1, 2, 4, 3, 0))
+
+    def new_cache(self, batch: int, width: int) -> list[Tensor]:
+        """Makes rows of the input and of the states, the context of each group, its weights."""
+        new = self.state_to_state.new_zeros
+        row = new(batch, self.in_channels, 1, width)
+        h_left, h_right = (new(batch, width, self.width) for _ in range(2))
+        tensors = [row, h_left, h_right, new(batch, self.width)]
+        for group in range(self.groups):
+            beside = of_group(self.state_to_state[0, : self.width], group, self.groups, 4)
+            tensors += [new(batch, width, beside.shape[1]), beside.contiguous()]
+        return tensors
+
+    def _step(self, x: Tensor, bias: Tensor | None, cache: Cache) -> Tensor:
+        row, h_left, h_right, c_left, *folded = cache.layers[self]
+        site = cache.site
+        if site.begins_row:
+            if site.row > 0:
+                h_right.copy_(self._sweep_from_right(row, h_right, bias))
+            self._begin_row(h_left, c_left, folded[::2], bias)
+        row[:, channel_slice(self.in_channels, site.channel, self.groups), 0, site.col] = x
+        sums, beside = folded[2 * site.channel : 2 * site.channel + 2]
+        gates = self.input_to_state[0](x, cache) + sums[:, site.col]
+        if site.col > 0:
+            gates = torch.addmm(gates, h_left[:, site.col - 1], beside)
+        group = channel_slice(self.width, site.channel, self.groups)
+        h_left[:, site.col, group], c_left[:, group] = lstm_cell(gates, c_left[:, group])
+        return h_left[:, site.col, group] + h_right[:, site.col, group]
+
+    def _begin_row(
+        self, h_left: Tensor, c_left: Tensor, sums: list[Tensor], bias: Tensor | None
+    ) -> None:
+        """Sums up what the row above and the context give to the gates of a whole row."""
+        c_left.zero_()
+        total = h_left @ self.state_to_state[0, self.width :]
+        if bias is not None:
+            total = total + bias.chunk(2, 1)[0].flatten(1)[:, None]
+        for group, kept in enumerate(sums):
+            kept.copy_(of_group(total, group, self.groups, 4))
+
+    def _sweep_from_right(self, row: Tensor, above: Tensor, bias: Tensor | None) -> Tensor:
+        """Sweeps a finished row from the right; states `(B, W, width)`, `above` those above it."""
+        beside, from_above = self.state_to_state[1].chunk(2)
+        gates = self._gates(1, row, bias).squeeze(2).transpose(1, 2) + above @ from_above
+        h = c = torch.zeros_like(above[:, 0])
+        states = []
+        for gate in reversed(gates.unbind(1)):
+            h, c = lstm_cell(torch.addmm(gate, h, beside), c)
+            states.append(h)
+        return torch.stack(states[::-1], 1)
