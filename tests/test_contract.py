@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from nextpixel.errors import UserError
-from nextpixel.model import CausalNetwork, load
-from nextpixel.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
+from nextpixel.model import CausalNetwork, WholePixelNetwork, load
+from nextpixel.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelCNNPP, RowLSTM
 from nextpixel.nn import Site
 from nextpixel.sampling import site_noise, sites, trace
 
@@ -25,6 +25,7 @@ SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
     RowLSTM: {"width": 6, "blocks": 2, "head": 8},
     DiagonalBiLSTM: {"width": 6, "blocks": 2, "head": 8},
     GatedPixelCNN: {"width": 6, "blocks": 3, "kernel_size": 3},
+    PixelCNNPP: {"width": 6, "blocks": 1, "components": 3},
 }
 MODELS = list(SMALL)
 VARIANTS: list[dict[str, Any]] = [
@@ -39,6 +40,13 @@ VARIANTS: list[dict[str, Any]] = [
     ]
 ]
 
+
+def can_be(cls: type[CausalNetwork], variant: dict[str, Any]) -> bool:
+    """Whether there is such a model: a distribution of whole pixels has no categories in colour."""
+    colour_categories = variant["channels"] > 1 and variant["inputs"] == "embedded"
+    return not (issubclass(cls, WholePixelNetwork) and colour_categories)
+
+
 every_model = pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 every_variant = pytest.mark.parametrize(
     "cls, variant",
@@ -46,6 +54,7 @@ every_variant = pytest.mark.parametrize(
         pytest.param(cls, variant, id="-".join([cls.__name__, *map(str, variant.values())]))
         for cls in MODELS
         for variant in VARIANTS
+        if can_be(cls, variant)
     ],
 )
 
@@ -237,8 +246,9 @@ def test_cached_equals_parallel(
             # What comes later must not matter, whatever stands there.
             step = model.step(with_future(x, site, torch.zeros_like(x)), site, cache)
             for name, value in vars(whole.at(*site)).items():
+                # Random weights can make a mixture's logits as large as 1e5: hence also relative.
                 torch.testing.assert_close(
-                    vars(step)[name], value, rtol=0, atol=1e-9, msg=f"{name} at {site}"
+                    vars(step)[name], value, rtol=1e-12, atol=1e-9, msg=f"{name} at {site}"
                 )
 
 

@@ -1,8 +1,8 @@
 """Distributions over integer levels, one at every site.
 
 A network returns one of these, and everything comes from it: the loss, the score, samples and
-heat maps. `batch_shape` below is `(B, C, H, W)` for a whole map and `(B,)` at one site, which is one channel of
-one pixel.
+heat maps. `batch_shape` below is `(B, C, H, W)` for a whole map and `(B,)` at one site, which is one
+channel of one pixel.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Distribution(ABC):
     def pmf(self, temperature: float = 1.0) -> Tensor:
         """Computes the probability of every level in float64, `(*batch_shape, levels)`.
 
-        At a temperature T the probabilities are those of the logits divided by T.
+        At a temperature T the probabilities are those of the logits divided by T (and of a mixture's
+        scales multiplied by it).
         """
 
     @abstractmethod
@@ -50,7 +51,7 @@ class Distribution(ABC):
 
         Args:
             noise: Uniform numbers in `[0, 1)`, float64, of `batch_shape`.
-            temperature: Divides the logits; below 1 the likely levels gain.
+            temperature: See `pmf`; below 1 the likely levels gain.
 
         Returns:
             Levels, int64, of `batch_shape`: the smallest k with `P(x <= k) > noise`.

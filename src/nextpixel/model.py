@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import yaml
@@ -22,12 +22,25 @@ from torch import Tensor, nn
 
 from nextpixel import sampling
 from nextpixel.context import ClassBias, class_weights
-from nextpixel.distributions import Bernoulli, Categorical, Distribution
+from nextpixel.distributions import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogisticMixture,
+    Distribution,
+)
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
 from nextpixel.nn import Cache, CausalLayer, Site
 
-__all__ = ["AutoregressiveModel", "CausalNetwork", "Inputs", "Model", "load", "shipped"]
+__all__ = [
+    "AutoregressiveModel",
+    "CausalNetwork",
+    "Inputs",
+    "Model",
+    "WholePixelNetwork",
+    "load",
+    "shipped",
+]
 
 Inputs = Literal["scaled", "embedded"]
 
@@ -299,8 +312,14 @@ class CausalNetwork(AutoregressiveModel):
         vectors: Tensor = self.embedding(x.long())
         return vectors.movedim(-1, 2).flatten(1, 2)
 
-    def distribution(self, parameters: Tensor) -> Distribution:
-        """Makes the distribution from the network's output: Bernoulli for 2 levels."""
+    def distribution(self, parameters: Tensor, x: Tensor) -> Distribution:
+        """Makes the distribution from the network's output: Bernoulli for 2 levels.
+
+        Args:
+            parameters: `(B, P, H, W)`.
+            x: The picture, integers `(B, C, H, W)`, for what later channels learn of earlier ones
+                not through the network but here.
+        """
         if self.levels == 2:
             return Bernoulli(parameters)
         logits = torch.unflatten(parameters, 1, (-1, self.levels))
@@ -310,7 +329,7 @@ class CausalNetwork(AutoregressiveModel):
         """Computes the distributions of all sites, see `AutoregressiveModel.forward`."""
         self.check(x)
         biases = self.condition(self.context(c, len(x)))
-        return self.distribution(self.network(self.encode(x), biases))
+        return self.distribution(self.network(self.encode(x), biases), x)
 
     @torch.no_grad()
     def start(self, batch: int, c: object = None) -> Cache:
@@ -319,21 +338,64 @@ class CausalNetwork(AutoregressiveModel):
         cache = Cache(context=context, biases=self.condition(context))
         for layer in self.modules():
             if isinstance(layer, CausalLayer):
-                cache.layers[layer] = layer.new_cache(batch, self.shape[2])
+                columns = -(-self.shape[2] // layer.scale)
+                cache.layers[layer] = layer.new_cache(batch, columns)
         return cache
 
     def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
         """Computes the distribution at one site from the cache and what is newest before it."""
         cache.site = site
-        parameters = self.network(self.encode(self.newest(x, site)), cache.biases, cache)
-        return self.distribution(parameters[..., None, None]).at(0, 0, 0)
+        if site.channel < self.groups:  # else all channels were computed at the first one
+            newest = self.encode(self.newest(x, site))
+            cache.parameters = self.network(newest, cache.biases, cache)
+        parameters = cast(Tensor, cache.parameters)[..., None, None]
+        pixel = x[:, :, site.row, site.col, None, None]
+        return self.distribution(parameters, pixel).at(0, 0, site.channel if self.groups == 1 else 0)
 
     def newest(self, x: Tensor, site: Site) -> Tensor:
-        """Picks the last channel before a site, `(B, 1)`; the first site has none, and gets any."""
+        """Picks what is newest before a site: a channel `(B, 1)` or, in one group, a pixel.
+
+        The first site has none, and gets any.
+        """
         row, col, channel = site
         if channel == 0:
             row, col = (row, col - 1) if col else (row - 1, -1)
-        return x[:, channel - 1 : channel or None, row, col]
+        pixel = x[:, :, row, col]
+        return pixel if self.groups == 1 else pixel[:, channel - 1 : channel or None]
+
+
+class WholePixelNetwork(CausalNetwork):
+    """A causal network that takes the channels of a pixel together.
+
+    Its distribution couples them: a mixture of logistics. Where levels are categories
+    (`inputs="embedded"`) it is the one of `CausalNetwork`, for one channel.
+
+    Args:
+        components: Components of the mixture.
+        arguments: Those of `CausalNetwork`.
+    """
+
+    def __init__(self, *, components: int, **arguments: Any) -> None:
+        super().__init__(components=components, **arguments)
+        self.groups = 1
+        self.mixture = self.embedding is None
+        if components < 1:
+            raise UserError(f"A mixture has at least 1 component, not {components}.")
+        if self.mixture:
+            self.out_channels = DiscretizedLogisticMixture.parameter_count(
+                self.shape[0], components
+            )
+        elif self.shape[0] > 1:
+            raise UserError(
+                f"{type(self).__name__} takes categories of one channel only: for "
+                f"{self.shape[0]} channels leave inputs at 'scaled', or use GatedPixelCNN."
+            )
+
+    def distribution(self, parameters: Tensor, x: Tensor) -> Distribution:
+        """Makes the distribution from the network's output, see `CausalNetwork.distribution`."""
+        if not self.mixture:
+            return super().distribution(parameters, x)
+        return DiscretizedLogisticMixture.coloured(parameters, self.encode(x), levels=self.levels)
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> AutoregressiveModel:

@@ -90,8 +90,8 @@ class TwoRowConvs(torch.nn.Module):
         self.a, self.b = RowConv2d(2, 4, (4, 7)), RowConv2d(4, 3, (2, 3))
 
     def forward(self, x: Tensor, context: object, cache: Cache | None = None) -> list[Tensor]:
-        a = self.a(x, cache)
-        return [a, self.b(torch.tanh(a), cache)]
+        a = self.a(x, cache=cache)
+        return [a, self.b(torch.tanh(a), cache=cache)]
 
 
 @given(height=st.integers(1, 6), width=st.integers(1, 6))

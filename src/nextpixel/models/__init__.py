@@ -2,6 +2,7 @@
 
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
 from nextpixel.models.pixel_cnn import PixelCNN
+from nextpixel.models.pixel_cnn_pp import PixelCNNPP
 from nextpixel.models.pixel_rnn import DiagonalBiLSTM, RowLSTM
 
-__all__ = ["DiagonalBiLSTM", "GatedPixelCNN", "PixelCNN", "RowLSTM"]
+__all__ = ["DiagonalBiLSTM", "GatedPixelCNN", "PixelCNN", "PixelCNNPP", "RowLSTM"]

@@ -66,7 +66,7 @@ class VerticalStack(nn.Module):
         for i, (conv, link) in enumerate(zip(self.convs, self.to_horizontal, strict=True)):
             if i > 0:  # the last layer's vertical gate would feed nothing: there is none
                 x = gate(add(h, vertical[i - 1]))
-            h = conv(x, cache)
+            h = conv(x, cache=cache)
             outputs.append(add(link(h), horizontal[i]))
         return outputs
 
@@ -157,7 +157,7 @@ class GatedPixelCNN(CausalNetwork):
             VerticalStack(self.in_channels, width, sizes),
             self.in_channels,
             [2 * width] * blocks,
-            self.groups,
+            groups=self.groups,
         )
         self.horizontal = nn.ModuleList(
             HorizontalLayer(

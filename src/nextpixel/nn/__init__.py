@@ -12,13 +12,19 @@ sums) is written once.
 """
 
 from nextpixel.nn.cache import Cache, CausalLayer, Site
-from nextpixel.nn.conv import Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
+from nextpixel.nn.conv import CausalConv2d, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
+from nextpixel.nn.halved import Halved, HalvedRows
 from nextpixel.nn.lstm import DiagonalLayer, RowLayer
+from nextpixel.nn.resnet import GatedResNet, concat_elu
 
 __all__ = [
     "Cache",
+    "CausalConv2d",
     "CausalLayer",
     "DiagonalLayer",
+    "GatedResNet",
+    "Halved",
+    "HalvedRows",
     "Head",
     "MaskedConv2d",
     "OncePerRow",
@@ -26,4 +32,5 @@ __all__ = [
     "RowConv2d",
     "RowLayer",
     "Site",
+    "concat_elu",
 ]

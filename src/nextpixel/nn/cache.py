@@ -54,11 +54,17 @@ class Cache:
 
 
 class CausalLayer(nn.Module, ABC):
-    """A layer that can be stepped through an image; it says what it must keep."""
+    """A layer that can be stepped through an image; it says what it must keep.
+
+    Attributes:
+        scale: How many times smaller its maps are than the image, in both directions.
+    """
+
+    scale = 1
 
     @abstractmethod
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes the layer's tensors for generating `batch` images, `width` columns wide.
+        """Makes the layer's tensors for generating `batch` images; its maps have `width` columns.
 
         They are made anew for every generation, so weights folded into them are never stale.
         """

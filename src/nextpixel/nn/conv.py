@@ -14,8 +14,6 @@ one contiguous run of numbers for each image.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 from nextpixel.masks import MaskType, channel_mask, channel_slice
 from nextpixel.nn.cache import Cache, CausalLayer, Site
 
-__all__ = ["Head", "MaskedConv2d", "OncePerRow", "Pointwise", "RowConv2d"]
+__all__ = ["CausalConv2d", "Head", "MaskedConv2d", "OncePerRow", "Pointwise", "RowConv2d"]
 
 
 def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
@@ -136,30 +134,29 @@ class Head(nn.Sequential):
         return x
 
 
-class MaskedConv2d(CausalLayer):
-    """Creates a k x k convolution that sees only what comes before in raster order.
+class CausalConv2d(CausalLayer):
+    """Creates a convolution that sees only what comes before in raster order.
 
     The masked taps are not stored: there is one weight for the rows above the centre and one for
     the current row up to the centre. With a mask of type A and one group the centre is not stored
     either. In a step a layer of type A is handed what is newest, from BEFORE the site.
 
     Shape:
-        `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`; in a step `(B, in_channels)` ->
-        `(B, out_channels)`, with several groups the channels of one group.
+        `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`, `(H, W)` divided by the stride and
+        rounded up; in a step `(B, in_channels)` -> `(B, out_channels)`, with several groups the
+        channels of one group.
 
     Args:
         mask_type: "A" hides the centre, "B" shows it; with several groups "A" shows at the centre
             the groups before and "B" the group itself too.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Height and width, odd; one number stands for both.
+        reach: How many rows up, columns to the left and columns to the right (in the rows above)
+            it sees.
         groups: Number of channel groups.
         parts: Number of equal runs in the output that are each divided into groups.
+        stride: Every how many rows and columns there is an output.
         bias: Whether to add a learned bias.
-
-    References:
-        van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016, section 3.4
-        (https://arxiv.org/abs/1601.06759).
     """
 
     row_mask: Tensor
@@ -169,24 +166,23 @@ class MaskedConv2d(CausalLayer):
         mask_type: MaskType,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
+        reach: tuple[int, int, int],
         *,
         groups: int = 1,
         parts: int = 1,
+        stride: int = 1,
         bias: bool = True,
     ) -> None:
         super().__init__()
-        height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
-        if height % 2 == 0 or width % 2 == 0 or (width == 1 and mask_type == "A"):
-            raise ValueError(f"kernel_size must be odd, and show something, not {(height, width)}")
         self.mask_type = mask_type
-        self.rows_above, self.reach = height // 2, width // 2
+        self.rows_above, self.left, self.right = reach
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.groups, self.parts = groups, parts
-        row_taps = self.reach + (mask_type == "B" or groups > 1)
+        self.groups, self.parts, self.stride = groups, parts, stride
+        row_taps = self.left + (mask_type == "B" or groups > 1)
+        above = (self.rows_above, self.left + 1 + self.right)
         self.weight_row = nn.Parameter(torch.empty(out_channels, in_channels, 1, row_taps))
         self.weight_above = (
-            nn.Parameter(torch.empty(out_channels, in_channels, self.rows_above, width))
+            nn.Parameter(torch.empty(out_channels, in_channels, *above))
             if self.rows_above
             else None
         )
@@ -196,14 +192,15 @@ class MaskedConv2d(CausalLayer):
             centre = channel_mask(mask_type, in_channels, out_channels, groups, parts)
             mask[:, :, 0, -1] = centre
         self.register_buffer("row_mask", mask, persistent=False)
-        bound = 1 / math.sqrt(in_channels * (row_taps + self.rows_above * width))
+        bound = 1 / math.sqrt(in_channels * (row_taps + above[0] * above[1]))
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
     def extra_repr(self) -> str:
         """Describes the layer in one line."""
-        size = (2 * self.rows_above + 1, 2 * self.reach + 1)
-        return f"{self.mask_type}, {self.in_channels}, {self.out_channels}, kernel_size={size}"
+        size = (self.rows_above + 1, self.left + 1 + self.right)
+        stride = f", stride={self.stride}" if self.stride > 1 else ""
+        return f"{self.mask_type}, {self.in_channels}, {self.out_channels}, sees={size}{stride}"
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, cache: Cache | None = None
@@ -219,35 +216,37 @@ class MaskedConv2d(CausalLayer):
         """
         if cache is not None:
             return self._step(x, context, cache)
-        out = self._whole_map(x)
+        row = self._row_weight()
+        weight = F.pad(row, (0, self.left + 1 + self.right - row.shape[-1]))
+        if self.weight_above is not None:
+            weight = torch.cat([self.weight_above, weight], 2)
+        padded = F.pad(x, (self.left, self.right, self.rows_above, 0))
+        out = F.conv2d(padded, weight, self.bias, self.stride)
         return out if context is None else out + context
 
     def _row_weight(self) -> Tensor:
         return self.weight_row if self.groups == 1 else self.weight_row * self.row_mask
 
-    def _whole_map(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        row = self._row_weight()
-        if self.weight_above is None:
-            # Padding is the same on both sides: the outputs beyond the image are cut off.
-            return F.conv2d(x, row, self.bias, padding=(0, self.reach))[..., :width]
-        row = F.pad(row, (0, 2 * self.reach + 1 - row.shape[-1]))
-        weight = torch.cat([self.weight_above, row], 2)
-        out = F.conv2d(x, weight, self.bias, padding=(self.rows_above, self.reach))
-        return out[:, :, :height]
-
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes the line buffer and, for each group, its row's sums from above and its taps."""
         new = self.weight_row.new_zeros
-        tensors = [new(batch, self.rows_above + 1, width + 2 * self.reach, self.in_channels)]
+        columns = self.left + width + self.right
+        tensors = [new(batch, self.rows_above + 1, columns, self.in_channels)]
         taps = self._row_weight().squeeze(2).permute(2, 1, 0).flatten(0, 1)
         for group in range(self.groups):
             # At the centre the later groups are hidden: as they come last, they are left out.
             hidden = self.in_channels - channel_slice(self.in_channels, group, self.groups).stop
-            seen = taps[: len(taps) - hidden] if self.weight_row.shape[-1] > self.reach else taps
+            seen = taps[: len(taps) - hidden] if self.weight_row.shape[-1] > self.left else taps
             folded = of_group(seen, group, self.groups, self.parts).contiguous()
-            tensors += [new(batch, width, folded.shape[1]), folded]
+            tensors += [new(batch, -(-width // self.stride), folded.shape[1]), folded]
         return tensors
+
+    def new_output(self, site: Site) -> bool:
+        """Tells whether there is an output at a site, which a strided layer does not always have.
+
+        Without one, `forward` remembers what it was handed, and what it returns has no meaning.
+        """
+        return site.row % self.stride == 0 and site.col % self.stride == 0
 
     def _step(self, x: Tensor, context: Tensor | None, cache: Cache) -> Tensor:
         lines, *folded = cache.layers[self]
@@ -260,17 +259,17 @@ class MaskedConv2d(CausalLayer):
         else:
             if cache.site.begins_row:
                 self._begin_row(lines, folded[::2], context)
-            self._write(lines, x, self.reach + col, channel)
+            self._write(lines, x, self.left + col, channel)
         sums, taps = folded[2 * channel : 2 * channel + 2]
         seen = lines[:, -1, col : col + self.weight_row.shape[-1]].flatten(1)
-        return torch.addmm(sums[:, col], seen[:, : len(taps)], taps)
+        return torch.addmm(sums[:, col // self.stride], seen[:, : len(taps)], taps)
 
     def _newest(self, site: Site, lines: Tensor) -> int:
         """Finds the column of what is newest before a site; it may be in the row above."""
         if site.channel:
-            return self.reach + site.col
-        width = lines.shape[2] - 2 * self.reach
-        return self.reach + (site.col or width) - 1
+            return self.left + site.col
+        width = lines.shape[2] - self.left - self.right
+        return self.left + (site.col or width) - 1
 
     def _write(self, lines: Tensor, x: Tensor, column: int, group: int) -> None:
         lines[:, -1, column, channel_slice(self.in_channels, group, self.groups)] = x
@@ -281,13 +280,56 @@ class MaskedConv2d(CausalLayer):
         if self.weight_above is not None:
             lines[:, :-1] = lines[:, 1:].clone()
             above = lines[:, :-1].permute(0, 3, 1, 2)
-            total = F.conv2d(above, self.weight_above).squeeze(2).transpose(1, 2)
+            total = F.conv2d(above, self.weight_above, stride=self.stride)
+            total = total.squeeze(2).transpose(1, 2)
         if self.bias is not None:
             total = total + self.bias
         if context is not None:
             total = total + context.squeeze(2).transpose(1, 2)
         for group, kept in enumerate(sums):
             kept.copy_(of_group(total, group, self.groups, self.parts).expand_as(kept))
+
+
+class MaskedConv2d(CausalConv2d):
+    """Creates a k x k convolution with a mask: the taps after the centre are hidden.
+
+    Args:
+        mask_type: "A" or "B", see `CausalConv2d`.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Height and width, odd; one number stands for both.
+        groups: Number of channel groups.
+        parts: Number of equal runs in the output that are each divided into groups.
+        bias: Whether to add a learned bias.
+
+    References:
+        van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016, section 3.4
+        (https://arxiv.org/abs/1601.06759).
+    """
+
+    def __init__(
+        self,
+        mask_type: MaskType,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        groups: int = 1,
+        parts: int = 1,
+        bias: bool = True,
+    ) -> None:
+        height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+        if height % 2 == 0 or width % 2 == 0 or (width == 1 and mask_type == "A"):
+            raise ValueError(f"kernel_size must be odd, and show something, not {(height, width)}")
+        reach = (height // 2, width // 2, width // 2)
+        super().__init__(
+            mask_type, in_channels, out_channels, reach, groups=groups, parts=parts, bias=bias
+        )
+
+    def extra_repr(self) -> str:
+        """Describes the layer in one line."""
+        size = (2 * self.rows_above + 1, 2 * self.left + 1)
+        return f"{self.mask_type}, {self.in_channels}, {self.out_channels}, kernel_size={size}"
 
 
 class RowConv2d(CausalLayer):
@@ -303,17 +345,25 @@ class RowConv2d(CausalLayer):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Height and width; the width is odd.
+        stride: Every how many rows and columns there is an output.
 
     References:
         van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, section 2.2
         (https://arxiv.org/abs/1606.05328).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        *,
+        stride: int = 1,
+    ) -> None:
         super().__init__()
         if kernel_size[1] % 2 == 0:
             raise ValueError(f"the kernel's width must be odd, not {kernel_size[1]}")
-        self.rows_above, self.reach = kernel_size[0] - 1, kernel_size[1] // 2
+        self.rows_above, self.reach, self.stride = kernel_size[0] - 1, kernel_size[1] // 2, stride
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels))
         bound = 1 / math.sqrt(self.weight[0].numel())
@@ -323,26 +373,36 @@ class RowConv2d(CausalLayer):
     def extra_repr(self) -> str:
         """Describes the layer in one line."""
         out_channels, in_channels, *size = self.weight.shape
-        return f"{in_channels}, {out_channels}, kernel_size={tuple(size)}"
+        stride = f", stride={self.stride}" if self.stride > 1 else ""
+        return f"{in_channels}, {out_channels}, kernel_size={tuple(size)}{stride}"
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """Convolves a whole map, or with a cache computes one row."""
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """Convolves a whole map, or with a cache computes one row.
+
+        Args:
+            x: The map, or a row of it.
+            context: Added to the output.
+            cache: The state of generation.
+        """
         if cache is None:
-            padding = (self.rows_above, self.reach)
-            out = F.conv2d(x, self.weight, self.bias, padding=padding)
-            return out[:, :, : x.shape[2]]
-        (lines,) = cache.layers[self]
-        seen = torch.cat([lines, x], 2)
-        lines.copy_(seen[:, :, 1:])
-        return F.conv2d(seen, self.weight, self.bias, padding=(0, self.reach))
+            seen = F.pad(x, (0, 0, self.rows_above, 0))
+        else:
+            (lines,) = cache.layers[self]
+            seen = torch.cat([lines, x], 2)
+            lines.copy_(seen[:, :, 1:])
+        out = F.conv2d(seen, self.weight, self.bias, self.stride, (0, self.reach))
+        return out if context is None else out + context
+
+    def new_output(self, site: Site) -> bool:
+        """Tells whether there is an output for a site's row, see `CausalConv2d.new_output`."""
+        return site.row % self.stride == 0
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes the line buffer of the rows above."""
         shape = (batch, self.weight.shape[1], self.rows_above, width)
         return [self.weight.new_zeros(shape)]
-
-
-RowsModule = TypeVar("RowsModule", bound=nn.Module)
 
 
 class OncePerRow(CausalLayer):
@@ -353,18 +413,27 @@ class OncePerRow(CausalLayer):
     its outputs for all pixels of the row that follows.
 
     Args:
-        inner: Called as `inner(x, context, cache)`; returns a list of maps (of rows in a step).
+        inner: Called as `inner(x, context, cache)`; returns a list of maps. In a step they are rows,
+            or None where a strided one has no new row.
         in_channels: Channels of the input.
         out_channels: Channels of each of the maps that the inner module returns.
+        scales: How many times smaller each of the maps is than the input; once by default.
         groups: Number of channel groups of the input.
     """
 
     def __init__(
-        self, inner: nn.Module, in_channels: int, out_channels: list[int], groups: int = 1
+        self,
+        inner: nn.Module,
+        in_channels: int,
+        out_channels: list[int],
+        *,
+        scales: list[int] | None = None,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.inner = inner
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.scales = scales or [1] * len(out_channels)
 
     def forward(
         self, x: Tensor, context: list[Tensor | None], cache: Cache | None = None
@@ -387,11 +456,13 @@ class OncePerRow(CausalLayer):
             finished[:, group, 0, site.col - (site.channel == 0)] = x
         if site.begins_row:
             for row_kept, row_new in zip(rows, self.inner(finished, context, cache), strict=True):
-                row_kept.copy_(row_new)
+                if row_new is not None:
+                    row_kept.copy_(row_new)
         return rows
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes the row that is being collected, and the inner module's rows."""
-        parameter = next(self.parameters())
-        channels = [self.in_channels, *self.out_channels]
-        return [parameter.new_zeros(batch, count, 1, width) for count in channels]
+        new = next(self.parameters()).new_zeros
+        outputs = zip(self.out_channels, self.scales, strict=True)
+        rows = [new(batch, channels, 1, -(-width // scale)) for channels, scale in outputs]
+        return [new(batch, self.in_channels, 1, width), *rows]

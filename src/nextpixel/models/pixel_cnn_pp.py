@@ -1,0 +1,222 @@
+"""PixelCNN++: whole pixels, a mixture of logistics, three resolutions with long skips.
+
+References:
+    Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized Logistic
+    Mixture Likelihood and Other Modifications, 2017 (https://arxiv.org/abs/1701.05517).
+
+Departures from the paper: no weight normalisation (the last convolution of a residual layer starts
+small instead, see docs/experiments.md). Sizes that cannot be halved are rounded up, and the maps
+are cropped when they are doubled again.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextpixel.context import ClassBias
+from nextpixel.errors import UserError
+from nextpixel.model import Inputs, WholePixelNetwork
+from nextpixel.nn import (
+    Cache,
+    CausalConv2d,
+    GatedResNet,
+    Halved,
+    HalvedRows,
+    MaskedConv2d,
+    OncePerRow,
+    Pointwise,
+    RowConv2d,
+    concat_elu,
+)
+
+__all__ = ["PixelCNNPP"]
+
+Biases = list[Tensor | None]
+
+
+class VerticalStage(nn.Module):
+    """Creates a resolution of the stack that sees all rows above, with all smaller ones inside it.
+
+    Args:
+        width: Channels of all maps.
+        blocks: Residual layers on the way down; on the way up there is one more, except in the
+            smallest resolution.
+        stages: Number of resolutions from this one on.
+        dropout: See `GatedResNet`.
+    """
+
+    def __init__(self, width: int, blocks: int, stages: int, dropout: float) -> None:
+        super().__init__()
+        layer = partial(
+            GatedResNet, partial(RowConv2d, kernel_size=(2, 3)), width, dropout=dropout
+        )
+        self.down = nn.ModuleList(layer() for _ in range(blocks))
+        self.up = nn.ModuleList(layer(skip=width) for _ in range(blocks + (stages > 1)))
+        self.links = nn.ModuleList(
+            Pointwise(2 * width, width) for _ in range(len(self.down) + len(self.up))
+        )
+        self.scales = [1] * len(self.links)
+        self.smaller = None
+        if stages > 1:
+            inner = VerticalStage(width, blocks, stages - 1, dropout)
+            self.smaller = HalvedRows(inner, width, len(inner.scales))
+            self.scales += [2 * scale for scale in inner.scales]
+
+    def forward(
+        self, u: Tensor, biases: Biases, cache: Cache | None
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Computes the stage's map, and what its layers give to the horizontal stack's.
+
+        The list has this resolution's first, down and then up, and then the smaller ones'.
+        """
+        here, smaller = biases[: len(self.links)], biases[len(self.links) :]
+        skips, maps = [u], []
+        for i, layer in enumerate(self.down):
+            u = layer(u, cache, bias=here[i])
+            skips.append(u)
+            maps.append(u)
+        inside: list[Tensor | None] = []
+        if self.smaller is None:
+            skips.pop()
+        else:
+            u, inside = self.smaller(u, smaller, cache=cache)
+        for i, layer in enumerate(self.up, len(self.down)):
+            u = layer(u, cache, skip=skips.pop(), bias=here[i])
+            maps.append(u)
+        links = zip(self.links, maps, strict=True)
+        return u, [*(link(concat_elu(u)) for link, u in links), *inside]
+
+
+class HorizontalStage(nn.Module):
+    """Creates a resolution of the stack that sees the current row to the left and a bit above.
+
+    Its arguments are those of `VerticalStage`, whose layers feed its own.
+    """
+
+    def __init__(self, width: int, blocks: int, stages: int, dropout: float) -> None:
+        super().__init__()
+        conv = partial(CausalConv2d, "B", reach=(1, 1, 0))
+        layer = partial(GatedResNet, conv, width, dropout=dropout)
+        self.down = nn.ModuleList(layer() for _ in range(blocks))
+        self.up = nn.ModuleList(layer(skip=width) for _ in range(blocks + (stages > 1)))
+        self.smaller = None
+        if stages > 1:
+            self.smaller = Halved(HorizontalStage(width, blocks, stages - 1, dropout), width)
+
+    def forward(self, h: Tensor, rows: Biases, biases: Biases, cache: Cache | None) -> Tensor:
+        """Computes the stage's map from the layer before and the vertical stack's `rows`."""
+        layers = len(self.down) + len(self.up)
+        skips = [h]
+        for i, layer in enumerate(self.down):
+            h = layer(h, cache, from_vertical=rows[i], bias=biases[i])
+            skips.append(h)
+        if self.smaller is None:
+            skips.pop()
+        else:
+            h = self.smaller(h, rows[layers:], biases[layers:], cache=cache)
+        for i, layer in enumerate(self.up, len(self.down)):
+            h = layer(h, cache, skip=skips.pop(), from_vertical=rows[i], bias=biases[i])
+        return h
+
+
+class VerticalStack(nn.Module):
+    """Creates the first layer and the stages of the stack that sees all rows above."""
+
+    def __init__(self, in_channels: int, stage: VerticalStage, width: int) -> None:
+        super().__init__()
+        self.first = RowConv2d(in_channels, width, (2, 3))
+        self.stage = stage
+
+    def forward(
+        self, x: Tensor, biases: Biases, cache: Cache | None = None
+    ) -> list[Tensor | None]:
+        """Computes what the stack gives to the layers of the horizontal one."""
+        rows: list[Tensor | None] = self.stage(self.first(x, cache=cache), biases, cache)[1]
+        return rows
+
+
+class PixelCNNPP(WholePixelNetwork):
+    """Creates a PixelCNN++. The defaults are the paper's for CIFAR-10.
+
+    Two stacks as in the Gated PixelCNN, of gated residual layers, at full, half and quarter size,
+    with connections across from each layer on the way down to one on the way up.
+
+    Args:
+        shape: `(C, H, W)` of an image.
+        levels: A pixel is an integer in `[0, levels)`.
+        classes: Number of classes to condition on, or None.
+        width: Channels of all maps.
+        blocks: Residual layers a resolution, each way.
+        stages: Number of resolutions.
+        components: Logistic distributions in the mixture.
+        dropout: Probability to zero a number inside the residual layers, in training.
+        inputs: "scaled" gives a mixture of logistics; "embedded" takes levels for categories, see
+            `WholePixelNetwork`.
+
+    Raises:
+        UserError: An argument is out of range.
+
+    Example:
+        >>> model = PixelCNNPP(shape=(3, 32, 32), width=32, blocks=2)
+        >>> x = model.sample(4, seed=0)  # (4, 3, 32, 32)
+    """
+
+    paper = "PixelCNN++ (Salimans et al., 2017)"
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int = 256,
+        classes: int | None = None,
+        width: int = 160,
+        blocks: int = 5,
+        stages: int = 3,
+        components: int = 10,
+        dropout: float = 0.5,
+        inputs: Inputs = "scaled",
+    ) -> None:
+        super().__init__(
+            shape=shape,
+            levels=levels,
+            classes=classes,
+            width=width,
+            blocks=blocks,
+            stages=stages,
+            components=components,
+            dropout=dropout,
+            inputs=inputs,
+        )
+        if stages < 1:
+            raise UserError(f"stages must be at least 1, not {stages}.")
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout must lie in [0, 1), not {dropout}.")
+        channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
+        stage = VerticalStage(width, blocks, stages, dropout)
+        layers = len(stage.scales)
+        self.condition = ClassBias(classes, [2 * width] * (2 * layers))
+        self.vertical = OncePerRow(
+            VerticalStack(channels, stage, width), channels, [width] * layers, scales=stage.scales
+        )
+        self.first = MaskedConv2d("A", channels, width, 3)
+        self.horizontal = HorizontalStage(width, blocks, stages, dropout)
+        self.last = Pointwise(width, self.out_channels, autocast=False)
+        with torch.no_grad():  # residual layers start close to handing on their input
+            for layer in self.modules():
+                if isinstance(layer, GatedResNet):
+                    for parameter in layer.conv_out.parameters():
+                        parameter.mul_(0.1)
+
+    def network(self, x: Tensor, biases: Biases, cache: Cache | None = None) -> Tensor:
+        """Computes the parameters of the distributions, see `CausalNetwork.network`."""
+        layers = len(biases) // 2
+        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        rows = self.vertical(x, biases[:layers], cache)
+        h = self.first(x, cache=cache)
+        h = self.horizontal(h, rows, biases[layers:], cache)
+        parameters: Tensor = self.last(F.elu(h))
+        return parameters

@@ -1,0 +1,71 @@
+"""The gated residual layer that PixelCNN++ and PixelSNAIL are made of.
+
+References:
+    Salimans, Karpathy, Chen, Kingma: PixelCNN++, 2017 (https://arxiv.org/abs/1701.05517), and its
+    public code for what the paper leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextpixel.nn.cache import Cache
+from nextpixel.nn.conv import Pointwise
+
+__all__ = ["GatedResNet", "concat_elu"]
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """Computes ELU of x and of -x, `(B, C, ...)` -> `(B, 2 C, ...)`."""
+    return F.elu(torch.cat([x, -x], 1))
+
+
+class GatedResNet(nn.Module):
+    """Creates a residual layer of two convolutions with a gate at its end.
+
+    Shape:
+        `(B, width, ...)` -> `(B, width, ...)`.
+
+    Args:
+        conv: Makes a convolution from its numbers of channels.
+        width: Channels of input and output.
+        skip: Channels of a second input, brought in by a 1x1; 0 for none.
+        dropout: Probability to zero a number between the two convolutions.
+    """
+
+    def __init__(
+        self, conv: Callable[[int, int], nn.Module], width: int, *, skip: int = 0, dropout: float
+    ) -> None:
+        super().__init__()
+        self.conv_in = conv(2 * width, width)
+        self.skip = Pointwise(2 * skip, width) if skip else None
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = conv(2 * width, 2 * width)
+
+    def forward(
+        self,
+        x: Tensor,
+        cache: Cache | None,
+        *,
+        skip: Tensor | None = None,
+        from_vertical: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Computes the layer.
+
+        Args:
+            x: The input, whole maps, a row or a pixel.
+            cache: The state of generation.
+            skip: The second input.
+            from_vertical: Added after the first convolution, see `CausalConv2d.forward`.
+            bias: Added before the gate, `(B, 2 width, 1, 1)`.
+        """
+        h = self.conv_in(concat_elu(x), from_vertical, cache)
+        if self.skip is not None and skip is not None:
+            h = h + self.skip(concat_elu(skip))
+        a, b = self.conv_out(self.dropout(concat_elu(h)), bias, cache).chunk(2, 1)
+        return x + a * torch.sigmoid(b)
