@@ -96,7 +96,7 @@ class HorizontalLayer(nn.Module):
 
     def forward(self, h: Tensor, from_vertical: Tensor, cache: Cache | None) -> Tensor:
         """Computes the layer, `(B, in_channels, ...)` -> `(B, width, ...)`."""
-        out: Tensor = self.out(gate(self.conv(h, from_vertical, cache)), cache)
+        out: Tensor = self.out(gate(self.conv(h, from_vertical, cache)), cache=cache)
         return h + out if self.residual else out
 
 

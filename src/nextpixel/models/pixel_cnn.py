@@ -39,9 +39,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None) -> Tensor:
         """Computes the block, `(B, 2 width, ...)` -> `(B, 2 width, ...)`."""
-        h = self.reduce(F.relu(x), cache)
+        h = self.reduce(F.relu(x), cache=cache)
         h = self.conv(F.relu(h), bias, cache)
-        out: Tensor = x + self.expand(F.relu(h), cache)
+        out: Tensor = x + self.expand(F.relu(h), cache=cache)
         return out
 
 

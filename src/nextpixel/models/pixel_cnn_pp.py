@@ -31,6 +31,7 @@ from nextpixel.nn import (
     Pointwise,
     RowConv2d,
     concat_elu,
+    small_start,
 )
 
 __all__ = ["PixelCNNPP"]
@@ -205,11 +206,7 @@ class PixelCNNPP(WholePixelNetwork):
         self.first = MaskedConv2d("A", channels, width, 3)
         self.horizontal = HorizontalStage(width, blocks, stages, dropout)
         self.last = Pointwise(width, self.out_channels, autocast=False)
-        with torch.no_grad():  # residual layers start close to handing on their input
-            for layer in self.modules():
-                if isinstance(layer, GatedResNet):
-                    for parameter in layer.conv_out.parameters():
-                        parameter.mul_(0.1)
+        small_start(self)
 
     def network(self, x: Tensor, biases: Biases, cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""

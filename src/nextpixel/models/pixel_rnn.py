@@ -40,7 +40,7 @@ class ResidualBlock(nn.Module):
         self, x: Tensor, bias: Tensor | None, cache: Cache | None
     ) -> tuple[Tensor, Tensor]:
         """Computes the block's output and what it gives to the end, `(B, 2 width, ...)` each."""
-        residual, skip = self.expand(self.lstm(x, bias, cache), cache).chunk(2, 1)
+        residual, skip = self.expand(self.lstm(x, bias, cache), cache=cache).chunk(2, 1)
         return x + residual, skip
 
 

@@ -11,16 +11,19 @@ The channels are dimension 1 in all three, so what lies between the layers (acti
 sums) is written once.
 """
 
+from nextpixel.nn.attention import CausalAttention, Delayed
 from nextpixel.nn.cache import Cache, CausalLayer, Site
 from nextpixel.nn.conv import CausalConv2d, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
 from nextpixel.nn.halved import Halved, HalvedRows
 from nextpixel.nn.lstm import DiagonalLayer, RowLayer
-from nextpixel.nn.resnet import GatedResNet, concat_elu
+from nextpixel.nn.resnet import GatedResNet, concat_elu, small_start
 
 __all__ = [
     "Cache",
+    "CausalAttention",
     "CausalConv2d",
     "CausalLayer",
+    "Delayed",
     "DiagonalLayer",
     "GatedResNet",
     "Halved",
@@ -33,4 +36,5 @@ __all__ = [
     "RowLayer",
     "Site",
     "concat_elu",
+    "small_start",
 ]

@@ -71,17 +71,28 @@ class Pointwise(CausalLayer):
         """Describes the layer in one line."""
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """Mixes the channels at every site; the cache is needed only with several groups."""
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """Mixes the channels at every site.
+
+        Args:
+            x: Maps, a row or a pixel.
+            context: Added to the output, of its shape.
+            cache: The state of generation; needed only with several groups.
+        """
         if not self.autocast and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self.forward(x.to(self.weight.dtype), cache)
+                return self.forward(x.to(self.weight.dtype), context, cache)
         if self.groups > 1 and cache is not None:
-            return self._step(x, cache)
-        weight = self.weight if self.groups == 1 else self.weight * self.mask
-        if x.ndim == 2:
-            return F.linear(x, weight, self.bias)
-        return F.conv2d(x, weight[:, :, None, None], self.bias)
+            out = self._step(x, cache)
+        else:
+            weight = self.weight if self.groups == 1 else self.weight * self.mask
+            if x.ndim == 2:
+                out = F.linear(x, weight, self.bias)
+            else:
+                out = F.conv2d(x, weight[:, :, None, None], self.bias)
+        return out if context is None else out + context
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes room for the pixel's inputs, and each group's part of weight and bias."""
@@ -130,7 +141,7 @@ class Head(nn.Sequential):
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions."""
         for layer in self:
-            x = layer(x, cache) if isinstance(layer, Pointwise) else layer(x)
+            x = layer(x, cache=cache) if isinstance(layer, Pointwise) else layer(x)
         return x
 
 

@@ -198,7 +198,7 @@ class DiagonalLayer(CausalLayer):
             self._begin_row(h_left, c_left, folded[::2], bias)
         row[:, channel_slice(self.in_channels, site.channel, self.groups), 0, site.col] = x
         sums, beside = folded[2 * site.channel : 2 * site.channel + 2]
-        gates = self.input_to_state[0](x, cache) + sums[:, site.col]
+        gates = self.input_to_state[0](x, cache=cache) + sums[:, site.col]
         if site.col > 0:
             gates = torch.addmm(gates, h_left[:, site.col - 1], beside)
         group = channel_slice(self.width, site.channel, self.groups)

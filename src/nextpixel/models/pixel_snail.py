@@ -1,0 +1,183 @@
+"""PixelSNAIL: gated residual layers, and attention to everything before.
+
+References:
+    Chen, Mishra, Rohaninejad, Abbeel: PixelSNAIL: An Improved Autoregressive Generative Model, 2017
+    (https://arxiv.org/abs/1712.09763), and its public code for the sizes.
+
+Departure from the paper: no weight normalisation, as in `PixelCNNPP`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextpixel.context import ClassBias
+from nextpixel.errors import UserError
+from nextpixel.model import Inputs, WholePixelNetwork
+from nextpixel.nn import (
+    Cache,
+    CausalAttention,
+    CausalConv2d,
+    Delayed,
+    GatedResNet,
+    MaskedConv2d,
+    Pointwise,
+    small_start,
+)
+
+__all__ = ["PixelSNAIL"]
+
+Biases = list[Tensor | None]
+
+
+class Block(nn.Module):
+    """Creates a few residual layers and the attention that follows them.
+
+    A key and its value carry the pixel of their site; a query does not.
+
+    Args:
+        pixel_channels: Channels of the network's input.
+        width: Channels of all maps.
+        key: Channels of a key.
+        layers: Number of residual layers.
+        size: Height and width of the maps.
+        dropout: See `GatedResNet`.
+    """
+
+    def __init__(
+        self,
+        pixel_channels: int,
+        width: int,
+        key: int,
+        layers: int,
+        size: tuple[int, int],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        conv = partial(CausalConv2d, "B", reach=(1, 1, 0))
+        value, seen = max(1, width // 2), width + 2
+        self.layers = nn.ModuleList(
+            GatedResNet(conv, width, dropout=dropout) for _ in range(layers)
+        )
+        self.delayed = Delayed(seen)
+        self.content = GatedResNet(Pointwise, pixel_channels + seen, dropout=dropout)
+        self.key = Pointwise(pixel_channels + seen, key)
+        self.value = Pointwise(pixel_channels + seen, value)
+        self.question = GatedResNet(Pointwise, seen, dropout=dropout)
+        self.query = Pointwise(seen, key)
+        self.attention = CausalAttention(key, value, size)
+        self.merge = GatedResNet(Pointwise, width, skip=value, dropout=dropout)
+
+    def forward(
+        self, h: Tensor, x: Tensor, place: Tensor, biases: Biases, cache: Cache | None
+    ) -> Tensor:
+        """Computes the block.
+
+        Args:
+            h: The layer before, of maps or of the site.
+            x: The network's input; in a step the newest pixel, from before the site.
+            place: Where the sites are, of the shape of h but with 2 channels.
+            biases: The context's, for the residual layers.
+            cache: The state of generation.
+        """
+        for layer, bias in zip(self.layers, biases, strict=True):
+            h = layer(h, cache, bias=bias)
+        seen = torch.cat([h, place], 1)
+        content = self.content(torch.cat([x, self.delayed(seen, cache)], 1), cache)
+        query = self.query(self.question(seen, cache))
+        attended = self.attention(query, self.key(content), self.value(content), cache)
+        merged: Tensor = self.merge(h, cache, skip=attended)
+        return merged
+
+
+class PixelSNAIL(WholePixelNetwork):
+    """Creates a PixelSNAIL. The defaults are the paper's for CIFAR-10.
+
+    Every block of residual layers ends in attention to all sites before: it sees everything.
+
+    Args:
+        shape: `(C, H, W)` of an image.
+        levels: A pixel is an integer in `[0, levels)`.
+        classes: Number of classes to condition on, or None.
+        width: Channels of all maps.
+        blocks: Number of blocks, each with one attention.
+        layers: Residual layers a block.
+        key: Channels of a key; a value has half the width.
+        components: Logistic distributions in the mixture.
+        dropout: Probability to zero a number inside the residual layers, in training.
+        inputs: "scaled" gives a mixture of logistics; "embedded" takes levels for categories, see
+            `WholePixelNetwork`.
+
+    Raises:
+        UserError: An argument is out of range.
+
+    Example:
+        >>> model = PixelSNAIL(shape=(1, 28, 28), levels=2, width=32, blocks=2)
+        >>> x = model.sample(4, seed=0)  # (4, 1, 28, 28)
+    """
+
+    paper = "PixelSNAIL (Chen et al., 2017)"
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int = 256,
+        classes: int | None = None,
+        width: int = 256,
+        blocks: int = 12,
+        layers: int = 4,
+        key: int = 16,
+        components: int = 10,
+        dropout: float = 0.5,
+        inputs: Inputs = "scaled",
+    ) -> None:
+        super().__init__(
+            shape=shape,
+            levels=levels,
+            classes=classes,
+            width=width,
+            blocks=blocks,
+            layers=layers,
+            key=key,
+            components=components,
+            dropout=dropout,
+            inputs=inputs,
+        )
+        if min(layers, key) < 1:
+            raise UserError(f"layers and key must be at least 1, not {layers} and {key}.")
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout must lie in [0, 1), not {dropout}.")
+        channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
+        self.condition = ClassBias(classes, [2 * width] * (blocks * layers))
+        self.first = MaskedConv2d("A", channels, width, 3)
+        self.blocks = nn.ModuleList(
+            Block(channels, width, key, layers, shape[1:], dropout) for _ in range(blocks)
+        )
+        self.last = Pointwise(width, self.out_channels, autocast=False)
+        small_start(self)
+
+    def network(self, x: Tensor, biases: Biases, cache: Cache | None = None) -> Tensor:
+        """Computes the parameters of the distributions, see `CausalNetwork.network`."""
+        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        place = self.places(x, cache)
+        h = self.first(x, cache=cache)
+        layers = len(biases) // len(self.blocks)
+        for i, block in enumerate(self.blocks):
+            h = block(h, x, place, biases[i * layers : (i + 1) * layers], cache)
+        parameters: Tensor = self.last(F.elu(h))
+        return parameters
+
+    def places(self, x: Tensor, cache: Cache | None) -> Tensor:
+        """Computes row and column, each in [-1/2, 1/2): of all sites, or of the one of a step."""
+        _, height, width = self.shape
+        if cache is not None:
+            row, col = cache.site.row / height - 0.5, cache.site.col / width - 0.5
+            return x.new_tensor([row, col]).expand(len(x), -1)
+        rows = torch.arange(height).to(x) / height - 0.5
+        cols = torch.arange(width).to(x) / width - 0.5
+        return torch.stack(torch.meshgrid(rows, cols, indexing="ij")).expand(len(x), -1, -1, -1)
