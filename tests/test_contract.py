@@ -58,7 +58,7 @@ def can_be(cls: type[CausalNetwork], variant: dict[str, Any]) -> bool:
 
 every_model = pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 every_variant = pytest.mark.parametrize(
-    "cls, variant",
+    ("cls", "variant"),
     [
         pytest.param(cls, variant, id="-".join([cls.__name__, *map(str, variant.values())]))
         for cls in MODELS
@@ -367,6 +367,14 @@ def test_picture_depends_on_seed_and_number_only(cls: type[CausalNetwork]) -> No
     state = torch.get_rng_state()
     model.sample(2, 0)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@every_model
+def test_drawing_in_the_middle_of_training_has_no_dropout(cls: type[CausalNetwork]) -> None:
+    model = make(cls, levels=5)
+    drawn = model.sample(2)
+    assert torch.equal(model.train().sample(2), drawn)
+    assert model.training
 
 
 @every_variant

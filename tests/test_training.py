@@ -174,7 +174,8 @@ def test_a_run_folder_holds_what_it_should(data: Dataset, tmp_path: Path) -> Non
     assert [line["step"] for line in history if "valid" in line] == [3, 6]
     assert all(line["images_per_second"] > 0 for line in history)
     seconds = [line["seconds"] for line in history]
-    assert 0 < seconds[0] and seconds == sorted(seconds)
+    assert seconds[0] > 0
+    assert seconds == sorted(seconds)
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["threads"] == 1
     assert config["train"]["steps"] == 6

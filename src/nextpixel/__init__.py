@@ -16,9 +16,21 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     from nextpixel.data import load as load_data
-    from nextpixel.distributions import Bernoulli, Categorical, Distribution
+    from nextpixel.distributions import (
+        Bernoulli,
+        Categorical,
+        DiscretizedLogisticMixture,
+        Distribution,
+    )
     from nextpixel.model import AutoregressiveModel, load
-    from nextpixel.models import GatedPixelCNN, PixelCNN
+    from nextpixel.models import (
+        DiagonalBiLSTM,
+        GatedPixelCNN,
+        PixelCNN,
+        PixelCNNPP,
+        PixelSNAIL,
+        RowLSTM,
+    )
     from nextpixel.sampling import all_at_once, complete, sample, trace
     from nextpixel.training import fit
 
@@ -26,9 +38,14 @@ __all__ = [
     "AutoregressiveModel",
     "Bernoulli",
     "Categorical",
+    "DiagonalBiLSTM",
+    "DiscretizedLogisticMixture",
     "Distribution",
     "GatedPixelCNN",
     "PixelCNN",
+    "PixelCNNPP",
+    "PixelSNAIL",
+    "RowLSTM",
     "UserError",
     "all_at_once",
     "complete",
@@ -40,9 +57,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "nextpixel.distributions": ["Bernoulli", "Categorical", "Distribution"],
+    "nextpixel.distributions": [
+        "Bernoulli",
+        "Categorical",
+        "DiscretizedLogisticMixture",
+        "Distribution",
+    ],
     "nextpixel.model": ["AutoregressiveModel", "load"],
-    "nextpixel.models": ["GatedPixelCNN", "PixelCNN"],
+    "nextpixel.models": [
+        "DiagonalBiLSTM",
+        "GatedPixelCNN",
+        "PixelCNN",
+        "PixelCNNPP",
+        "PixelSNAIL",
+        "RowLSTM",
+    ],
     "nextpixel.sampling": ["all_at_once", "complete", "sample", "trace"],
     "nextpixel.training": ["fit"],
 }

@@ -1,8 +1,8 @@
 """Distributions over integer levels, one at every site.
 
 A network returns one of these, and everything comes from it: the loss, the score, samples and
-heat maps. `batch_shape` below is `(B, C, H, W)` for a whole map and `(B,)` at one site, which is one
-channel of one pixel.
+heat maps. `batch_shape` below is `(B, C, H, W)` for a whole map and `(B,)` at one site, which is
+one channel of one pixel.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Distribution(ABC):
     def pmf(self, temperature: float = 1.0) -> Tensor:
         """Computes the probability of every level in float64, `(*batch_shape, levels)`.
 
-        At a temperature T the probabilities are those of the logits divided by T (and of a mixture's
-        scales multiplied by it).
+        At a temperature T the probabilities are those of the logits divided by T (and, in a
+        mixture, of the scales multiplied by it).
         """
 
     @abstractmethod

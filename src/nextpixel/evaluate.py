@@ -12,6 +12,7 @@ import torch
 from nextpixel.data import Images
 from nextpixel.errors import UserError
 from nextpixel.model import AutoregressiveModel
+from nextpixel.sampling import evaluation_mode
 
 __all__ = ["Score", "evaluate"]
 
@@ -74,10 +75,8 @@ def evaluate(
             f"The model is for images of {model.levels} levels, but these have {images.levels}: "
             f"load them with levels={model.levels}."
         )
-    training = model.training
-    model.eval()
     parts = []
-    try:
+    with evaluation_mode(model):
         for begin in range(0, count, batch_size):
             indices = np.arange(begin, min(begin + batch_size, count))
             x, y = images.batch(indices)
@@ -85,8 +84,6 @@ def evaluate(
             parts.append(-model.log_prob(torch.from_numpy(x).to(model.device), c).double().cpu())
             if progress is not None:
                 progress((begin + len(x)) / count)
-    finally:
-        model.train(training)
     nats = torch.cat(parts)
     mean = nats.mean().item()
     error = nats.std().item() / math.sqrt(count) if count > 1 else math.nan

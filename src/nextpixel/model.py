@@ -350,7 +350,8 @@ class CausalNetwork(AutoregressiveModel):
             cache.parameters = self.network(newest, cache.biases, cache)
         parameters = cast(Tensor, cache.parameters)[..., None, None]
         pixel = x[:, :, site.row, site.col, None, None]
-        return self.distribution(parameters, pixel).at(0, 0, site.channel if self.groups == 1 else 0)
+        distribution = self.distribution(parameters, pixel)
+        return distribution.at(0, 0, site.channel if self.groups == 1 else 0)
 
     def newest(self, x: Tensor, site: Site) -> Tensor:
         """Picks what is newest before a site: a channel `(B, 1)` or, in one group, a pixel.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "Step",
     "all_at_once",
     "complete",
+    "evaluation_mode",
     "film",
     "hidden_bits",
     "sample",
@@ -39,6 +41,10 @@ class Generator(Protocol):
 
     shape: tuple[int, int, int]
     levels: int
+    training: bool
+
+    def train(self, mode: bool = True) -> object:
+        """Switches dropout on or off."""
 
     @property
     def device(self) -> torch.device:
@@ -70,6 +76,21 @@ class Step(NamedTuple):
     site: Site
     x: Tensor
     distribution: Distribution
+
+
+@contextmanager
+def evaluation_mode(model: Generator) -> Iterator[None]:
+    """Switches dropout off for a while: a network in training would give another answer each time.
+
+    Args:
+        model: The model; in the end it is in the mode it was in.
+    """
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def sites(shape: tuple[int, int, int]) -> Iterator[Site]:
@@ -137,15 +158,16 @@ def trace(
     noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
     kept = _kept(model, known, mask, n)
     cache = model.start(n, c)
-    for site in sites(model.shape):
-        distribution = model.step(x, site, cache)
-        at_site = (slice(None), site.channel, site.row, site.col)
-        value = distribution.sample(noise[at_site], temperature)
-        if kept is not None:
-            given, keep = kept
-            value = torch.where(keep[at_site], given[at_site], value)
-        x[at_site] = value
-        yield Step(site, x, distribution)
+    with evaluation_mode(model):
+        for site in sites(model.shape):
+            distribution = model.step(x, site, cache)
+            at_site = (slice(None), site.channel, site.row, site.col)
+            value = distribution.sample(noise[at_site], temperature)
+            if kept is not None:
+                given, keep = kept
+                value = torch.where(keep[at_site], given[at_site], value)
+            x[at_site] = value
+            yield Step(site, x, distribution)
 
 
 def sample(
@@ -304,10 +326,11 @@ def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> 
     """
     context = model.context(c, len(x))
     bits = []
-    for part in _batches(len(x)):
-        images = x[part].to(model.device)
-        distribution = model(images, None if context is None else context[part])
-        bits.append(distribution.log_prob(images).cpu() / -math.log(2))
+    with evaluation_mode(model):
+        for part in _batches(len(x)):
+            images = x[part].to(model.device)
+            distribution = model(images, None if context is None else context[part])
+            bits.append(distribution.log_prob(images).cpu() / -math.log(2))
     return torch.cat(bits).masked_fill(mask.cpu(), 0)
 
 
@@ -330,10 +353,11 @@ def all_at_once(
     nothing = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     context = model.context(c, n)
     pictures = []
-    for part in _batches(n):
-        noise = site_noise(model.shape, seed, range(n)[part]).to(model.device)
-        distribution = model(nothing[part], None if context is None else context[part])
-        pictures.append(distribution.sample(noise, temperature).cpu())
+    with evaluation_mode(model):
+        for part in _batches(n):
+            noise = site_noise(model.shape, seed, range(n)[part]).to(model.device)
+            distribution = model(nothing[part], None if context is None else context[part])
+            pictures.append(distribution.sample(noise, temperature).cpu())
     return torch.cat(pictures)
 
 

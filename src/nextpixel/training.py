@@ -145,7 +145,7 @@ def fit(
     The best is the one with the lowest negative log-likelihood on the validation split.
 
     Args:
-        model: The model; trained in place.
+        model: The model; trained in place, and in evaluation mode afterwards (dropout is off).
         data: A data set, or its name for `data.load`.
         out: The run folder.
         resume: Go on from the folder's last checkpoint.
@@ -180,6 +180,7 @@ def fit(
     fabric = make_fabric(device, args.precision)
     with launched(fabric), interrupts() as interrupted:
         Run(fabric, model, data, args, out, settings or {}).train(resume, interrupted)
+    model.eval()
     return out
 
 

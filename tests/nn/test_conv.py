@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nextpixel.masks import MaskType, kernel_mask
+from nextpixel.masks import MaskType, channel_mask, channel_slice, kernel_mask
 from nextpixel.nn import Cache, MaskedConv2d, OncePerRow, Pointwise, RowConv2d, Site
 
 
@@ -16,6 +16,48 @@ def steps(height: int, width: int) -> list[Site]:
 def before(x: Tensor, site: Site) -> Tensor:
     """The pixel before a site in raster order (anything, before the first)."""
     return x[:, :, site.row if site.col else site.row - 1, site.col - 1]
+
+
+def test_channel_masks() -> None:
+    assert channel_mask("A", 3, 3, 3).int().tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+    assert channel_mask("B", 3, 3, 3).int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    # Two parts, each with its own groups; groups of 2, 2 and 1 channels.
+    parts = channel_mask("B", 3, 10, 3, parts=2).sum(1)
+    assert parts.tolist() == [1, 1, 2, 2, 3] * 2
+    assert [channel_slice(128, g, 3) for g in range(3)] == [
+        slice(0, 43),
+        slice(43, 86),
+        slice(86, 128),
+    ]
+
+
+@given(
+    mask_type=st.sampled_from(["A", "B"]),
+    kernel=st.sampled_from([(1, 3), (3, 3), (7, 7)]),
+    in_channels=st.integers(3, 8),
+    width=st.integers(3, 5),
+    parts=st.integers(1, 2),
+)
+def test_colour_masked_conv_equals_the_textbook(
+    mask_type: MaskType, kernel: tuple[int, int], in_channels: int, width: int, parts: int
+) -> None:
+    """The textbook: a full kernel; what is masked of it is set to numbers that must not matter."""
+    out_channels = width * parts
+    conv = MaskedConv2d(
+        mask_type, in_channels, out_channels, kernel, groups=3, parts=parts, bias=False
+    ).double()
+    seen = kernel_mask(mask_type, kernel).expand(out_channels, in_channels, -1, -1).clone()
+    centre = (kernel[0] // 2, kernel[1] // 2)
+    seen[:, :, *centre] = channel_mask(mask_type, in_channels, out_channels, 3, parts)
+    rows = [conv.weight_row.squeeze(2)]
+    if conv.weight_above is not None:
+        rows.insert(0, conv.weight_above.flatten(2))
+    flat = torch.cat(rows, 2)
+    weight = torch.full((out_channels, in_channels, kernel[0] * kernel[1]), 9.0).double()
+    weight[:, :, : flat.shape[2]] = flat
+    x = torch.randn(2, in_channels, 5, 6, dtype=torch.float64)
+    expected = F.conv2d(x, weight.view_as(seen) * seen, padding=centre)
+    torch.testing.assert_close(conv(x), expected, rtol=0, atol=1e-12)
 
 
 def test_kernel_masks() -> None:

@@ -52,9 +52,7 @@ class VerticalStage(nn.Module):
 
     def __init__(self, width: int, blocks: int, stages: int, dropout: float) -> None:
         super().__init__()
-        layer = partial(
-            GatedResNet, partial(RowConv2d, kernel_size=(2, 3)), width, dropout=dropout
-        )
+        layer = partial(GatedResNet, partial(RowConv2d, kernel_size=(2, 3)), width, dropout=dropout)
         self.down = nn.ModuleList(layer() for _ in range(blocks))
         self.up = nn.ModuleList(layer(skip=width) for _ in range(blocks + (stages > 1)))
         self.links = nn.ModuleList(
@@ -132,9 +130,7 @@ class VerticalStack(nn.Module):
         self.first = RowConv2d(in_channels, width, (2, 3))
         self.stage = stage
 
-    def forward(
-        self, x: Tensor, biases: Biases, cache: Cache | None = None
-    ) -> list[Tensor | None]:
+    def forward(self, x: Tensor, biases: Biases, cache: Cache | None = None) -> list[Tensor | None]:
         """Computes what the stack gives to the layers of the horizontal one."""
         rows: list[Tensor | None] = self.stage(self.first(x, cache=cache), biases, cache)[1]
         return rows

@@ -36,9 +36,7 @@ class ResidualBlock(nn.Module):
         self.lstm = layer
         self.expand = Pointwise(width, 4 * width, groups=groups, parts=2)
 
-    def forward(
-        self, x: Tensor, bias: Tensor | None, cache: Cache | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """Computes the block's output and what it gives to the end, `(B, 2 width, ...)` each."""
         residual, skip = self.expand(self.lstm(x, bias, cache), cache=cache).chunk(2, 1)
         return x + residual, skip

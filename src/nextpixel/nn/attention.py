@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,6 +61,7 @@ class CausalAttention(CausalLayer):
     def __init__(self, key_channels: int, value_channels: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.key_channels, self.value_channels, self.size = key_channels, value_channels, size
+        self.scale_of_products = 1 / math.sqrt(key_channels)
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     def extra_repr(self) -> str:
@@ -78,12 +81,17 @@ class CausalAttention(CausalLayer):
         """
         if cache is not None:
             return self._step(query, key, value, cache)
-        q, k, v = (t.flatten(2).mT for t in (query, key, value))
+        # The fused attention, four times as fast, wants as many channels in keys as in values.
+        most = max(self.key_channels, self.value_channels)
+        q, k, v = (
+            F.pad(t.flatten(2).mT, (0, most - t.shape[1])).contiguous()[:, None]
+            for t in (query, key, value)
+        )
         # The query of site i goes with the keys up to i - 1: as if it were one site earlier.
         attended = F.scaled_dot_product_attention(
-            q[:, None, 1:], k[:, None, :-1], v[:, None, :-1], is_causal=True
-        )
-        return F.pad(attended[:, 0], (0, 0, 1, 0)).mT.unflatten(2, query.shape[2:])
+            q[:, :, 1:], k[:, :, :-1], v[:, :, :-1], is_causal=True, scale=self.scale_of_products
+        )[:, 0, :, : self.value_channels]
+        return torch.unflatten(F.pad(attended, (0, 0, 1, 0)).mT, 2, query.shape[2:])
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes room for the keys and the values of all sites."""
@@ -101,6 +109,9 @@ class CausalAttention(CausalLayer):
             return torch.zeros_like(value)
         keys[:, 0, before - 1], values[:, 0, before - 1] = key, value
         attended = F.scaled_dot_product_attention(
-            query[:, None, None], keys[:, :, :before], values[:, :, :before]
+            query[:, None, None],
+            keys[:, :, :before],
+            values[:, :, :before],
+            scale=self.scale_of_products,
         )
         return attended[:, 0, 0]

@@ -14,6 +14,7 @@ one contiguous run of numbers for each image.
 from __future__ import annotations
 
 import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ __all__ = ["CausalConv2d", "Head", "MaskedConv2d", "OncePerRow", "Pointwise", "R
 
 def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
     """Picks a group's channels, the last dimension, out of each of the parts."""
-    x = x.unflatten(-1, (parts, -1))
+    x = torch.unflatten(x, -1, (parts, -1))
     return x[..., channel_slice(x.shape[-1], group, groups)].flatten(-2)
 
 
@@ -424,8 +425,8 @@ class OncePerRow(CausalLayer):
     its outputs for all pixels of the row that follows.
 
     Args:
-        inner: Called as `inner(x, context, cache)`; returns a list of maps. In a step they are rows,
-            or None where a strided one has no new row.
+        inner: Called as `inner(x, context, cache)`; returns a list of maps. In a step they are
+            rows, or None where a strided one has no new row.
         in_channels: Channels of the input.
         out_channels: Channels of each of the maps that the inner module returns.
         scales: How many times smaller each of the maps is than the input; once by default.

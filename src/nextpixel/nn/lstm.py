@@ -106,14 +106,14 @@ def skew(x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     # Rows that are one shorter than they were padded to begin one column later each.
     flat = F.pad(x, (0, height)).flatten(-2)[..., :-height]
-    return flat.unflatten(-1, (height, width + height - 1))
+    return torch.unflatten(flat, -1, (height, width + height - 1))
 
 
 def unskew(x: Tensor) -> Tensor:
     """Undoes `skew`: `(..., H, W + H - 1)` -> `(..., H, W)`."""
     height, columns = x.shape[-2:]
     flat = F.pad(x.flatten(-2), (0, height))
-    return flat.unflatten(-1, (height, columns + 1))[..., : columns + 1 - height]
+    return torch.unflatten(flat, -1, (height, columns + 1))[..., : columns + 1 - height]
 
 
 class DiagonalLayer(CausalLayer):
@@ -158,7 +158,7 @@ class DiagonalLayer(CausalLayer):
             return self._step(x, bias, cache)
         both = (x, x.flip(3))
         gates = torch.stack([self._gates(i, one, bias) for i, one in enumerate(both)])
-        left, right = self._sweep(gates)
+        left, right = self._sweep(gates).unbind()
         return left + F.pad(right.flip(3), (0, 0, 1, -1))
 
     def _gates(self, direction: int, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -168,15 +168,17 @@ class DiagonalLayer(CausalLayer):
 
     def _sweep(self, gates: Tensor) -> Tensor:
         """Sweeps both directions at once, `(2, B, 4 width, H, W)` -> `(2, B, width, H, W)`."""
-        columns = skew(gates).permute(4, 0, 1, 3, 2).unbind()
-        h = c = self.state_to_state.new_zeros(*columns[0].shape[:3], self.width)
-        states = []
-        for column in columns:
-            beside_and_above = torch.cat([h, F.pad(h, (0, 0, 1, -1))], 3).flatten(1, 2)
-            from_states = torch.bmm(beside_and_above, self.state_to_state)
-            h, c = lstm_cell(column + from_states.view(column.shape), c, 3)
-            states.append(h)
-        return unskew(torch.stack(states).permute(1, 2, 4, 3, 0))
+        # Many small steps: under autocast, converting their numbers would take longest.
+        with torch.autocast(gates.device.type, enabled=False):
+            columns = skew(gates.to(self.state_to_state)).permute(4, 0, 1, 3, 2).contiguous()
+            h = c = columns.new_zeros(*columns.shape[1:4], self.width)
+            states = []
+            for column in columns.unbind():
+                beside_and_above = torch.cat([h, F.pad(h, (0, 0, 1, -1))], 3).flatten(1, 2)
+                from_states = torch.bmm(beside_and_above, self.state_to_state)
+                h, c = lstm_cell(column + from_states.view(column.shape), c, 3)
+                states.append(h)
+            return unskew(torch.stack(states).permute(1, 2, 4, 3, 0))
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes rows of the input and of the states, the context of each group, its weights."""

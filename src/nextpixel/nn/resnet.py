@@ -68,7 +68,8 @@ class GatedResNet(nn.Module):
         if self.skip is not None and skip is not None:
             h = h + self.skip(concat_elu(skip))
         a, b = self.conv_out(self.dropout(concat_elu(h)), bias, cache).chunk(2, 1)
-        return x + a * torch.sigmoid(b)
+        out: Tensor = x + a * torch.sigmoid(b)
+        return out
 
 
 @torch.no_grad()
