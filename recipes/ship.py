@@ -12,15 +12,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 import yaml
 
 import nextpixel as npx
+from nextpixel.describe import machine
 from nextpixel.evaluate import evaluate
 from nextpixel.files import replace_file
 from nextpixel.options import progress
@@ -73,16 +71,6 @@ def main() -> None:
     }
     replace_file(folder / "card.json", (json.dumps(card, indent=2) + "\n").encode())
     print(f"Written: {folder / 'card.json'}")
-
-
-def machine() -> str:
-    """Names the machine that this runs on, which is taken for the one that trained."""
-    device = "no GPU"
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    processor = capabilities.get("cpu_name") or platform.processor() or platform.machine()
-    return f"{os.cpu_count()} cores of {processor}, {device}, PyTorch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -405,7 +405,7 @@ def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFix
         ("--model PixelCNN --out x --model.width wide", "--model.width takes a whole number, not"),
         ("--model PixelCNN --out x --model.inputs raw", "one of ['scaled', 'embedded'], not raw"),
         ("--model PixelCNN --out x --model.width -3", "width must be at least 1, not -3"),
-        ("--model my_file.NoClasses --out x", "NoClasses cannot be made"),
+        ("--model my_file.NoClasses --out x", "add --conditional false"),
         ("--model.width 3 --out x", "Say which model"),
         ("--model Nothing --out x", "There is no model Nothing"),
         ("--model nothing.MyNet --out x", "No module named 'nothing'"),

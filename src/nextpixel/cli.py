@@ -31,6 +31,8 @@ from nextpixel.options import (
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from torch import Tensor
 
     from nextpixel.data import Dataset
@@ -76,6 +78,8 @@ def run(argv: list[str]) -> None:
         "eval": evaluate,
         "sample": sample,
         "complete": complete,
+        "compare": compare,
+        "see": see,
         "models": models,
         "data": data,
     }
@@ -181,7 +185,7 @@ def evaluate(argv: list[str]) -> None:
     parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
     parser.add_argument("--data", help="a name or a path; the model's own data by default")
     parser.add_argument("--split", choices=["train", "valid", "test"], default="test")
-    parser.add_argument("--limit", type=positive, help="score only the first so many images")
+    parser.add_argument("--limit", type=positive, help="score only so many images, spread evenly")
     parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
     parser.add_common(data=True)
@@ -357,6 +361,127 @@ def complete(argv: list[str]) -> None:
         "its left. Known pixels that come later are kept, but nothing is drawn to fit them."
     )
     print(f"Side by side: {args.out}")
+
+
+def compare(argv: list[str]) -> None:
+    """Compare models on the same data at an equal budget, in one table."""
+    parser = Parser("compare", compare)
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a recipe (YAML) or a kind of model, to be trained, or a trained model; or NAME=MODEL",
+    )
+    parser.add_argument("--data", required=True, help="a name, or a path to your own images")
+    parser.add_argument("--steps", type=positive, help="train each model for so many steps")
+    parser.add_argument("--seconds", type=positive, help="or for as many as take so long")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of all that is written")
+    parser.add_argument("--limit", type=positive, help="score only so many, evenly spread images")
+    parser.add_argument(
+        "--batch-size", type=positive, default=16, help="images drawn together (default: 16)"
+    )
+    parser.add_argument("--levels", type=positive, help="requantise pixels to so many levels")
+    parser.add_argument("--size", type=positive, help="side that a folder's images are cut to")
+    parser.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
+    parser.add_common(data=True)
+    args = parser.parse_args(argv)
+
+    import shlex
+
+    from nextpixel.compare import Budget, compare_models, table
+    from nextpixel.data import load
+
+    budget = Budget(args.steps, args.seconds)
+    set_threads(args.threads)
+    where = {"data_dir": args.data_dir, "size": args.size, "channels": args.channels}
+    dataset = load(args.data, levels=args.levels, **where)
+    kept = {"data": args.data, **where, "device": args.device, "threads": args.threads}
+    try:
+        results = compare_models(
+            args.models,
+            dataset,
+            out=args.out,
+            budget=budget,
+            limit=args.limit,
+            batch_size=args.batch_size,
+            device=args.device,
+            settings={
+                k: str(v) if isinstance(v, Path) else v for k, v in kept.items() if v is not None
+            },
+            command=shlex.join(["nextpixel", "compare", *argv]),
+        )
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        raise
+    print(table(results))
+    print(f"Written: {args.out / 'compare.md'}, with compare.json, compare.png, completions.png")
+
+
+def see(argv: list[str]) -> None:
+    """Draw what a model sees: masks, receptive fields, surprise."""
+    parser = Parser("see", see)
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="a kind of model, one that comes with nextpixel, or a run folder; else all kinds",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--image", type=Path, help="a picture for a trained model to look at")
+    which.add_argument("--index", type=seed, help="number of a test image instead (default: 0)")
+    parser.add_argument("--class", dest="classes", metavar="C", help="class of the picture")
+    parser.add_argument("--data", help="take test images from here; the model's data by default")
+    parser.add_argument("--seed", type=seed, default=0, help="of random weights and images")
+    parser.add_argument("--out", type=Path, default=Path("seen"), help="a folder (default: seen)")
+    parser.add_common(data=True)
+    args = parser.parse_args(argv)
+
+    from nextpixel import see as seeing
+
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"{args.out} is a file: give --out a folder.")
+    if args.model is not None and args.model not in seeing.KINDS:
+        see_trained(args)
+        return
+    if any(given is not None for given in (args.image, args.index, args.classes, args.data)):
+        raise UserError(
+            "A kind of model has random weights and looks at no images: leave --image, --index, "
+            "--class and --data out, or give a trained model."
+        )
+    set_threads(args.threads or 1)  # such small networks make threads wait for each other
+    with progress("looking") as show:
+        if args.model is None:
+            written = seeing.draw_kinds(args.out, seed=args.seed, progress=show)
+        else:
+            written = seeing.draw_kind(args.model, args.out, seed=args.seed, progress=show)
+    print(f"Wrote {', '.join(map(str, written))}")
+
+
+def see_trained(args: argparse.Namespace) -> None:
+    """Draws what a trained model sees, and prints what an image costs it."""
+    from nextpixel import see as seeing
+
+    try:
+        model = load_model(args).double()
+    except UserError as error:
+        raise UserError(f"{error} Kinds of models are {', '.join(seeing.KINDS)}.") from None
+    index = args.index or 0
+    args.images, args.n = [args.image] if args.image else [], max(index + 1, seeing.AVERAGED)
+    x, c = images_to_complete(args, model)
+    if index >= len(x):
+        raise UserError(f"There are {len(x)} test images: --index goes from 0 to {len(x) - 1}.")
+    what = str(args.image.name) if args.image else f"test image {index}"
+    if c is not None and not c.is_floating_point():
+        what += f", class {c[index]}"
+    with progress("looking") as show:
+        written, bits, expected = seeing.draw_model(
+            model, x, c, args.out, index=index, what=what, seed=args.seed, progress=show
+        )
+    total = bits.sum().item()
+    print(
+        f"{what}: {total:.1f} bits, {total / math.prod(model.shape):.4f} bits/dim, "
+        f"{total * math.log(2):.1f} nats; the entropies add up to {expected.sum():.1f} bits"
+    )
+    print(f"Wrote {', '.join(map(str, written))}")
 
 
 def models(argv: list[str]) -> None:

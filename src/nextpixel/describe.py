@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +16,7 @@ from nextpixel import models
 from nextpixel.errors import UserError
 from nextpixel.model import AutoregressiveModel, find, find_class, model_name, read_model, shipped
 
-__all__ = ["explain", "layers", "overview"]
+__all__ = ["explain", "layers", "machine", "overview"]
 
 
 def overview() -> str:
@@ -99,3 +102,13 @@ def layers(model: AutoregressiveModel) -> str:
 def repr_line(module: nn.Module) -> str:
     """Describes a layer in one line."""
     return f"{type(module).__name__}({module.extra_repr()})"
+
+
+def machine() -> str:
+    """Names the machine that this runs on: processor, GPU and the version of PyTorch."""
+    device = "no GPU"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    processor = capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    return f"{os.cpu_count()} cores of {processor}, {device}, PyTorch {torch.__version__}"

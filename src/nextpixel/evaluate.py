@@ -57,7 +57,7 @@ def evaluate(
     Args:
         model: The model; a class-conditional one is scored given the images' true classes.
         images: The images.
-        limit: Score only the first so many.
+        limit: Score only so many, spread evenly over all.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
 
@@ -67,7 +67,8 @@ def evaluate(
     Raises:
         UserError: The images do not fit the model, or there are none.
     """
-    count = len(images) if limit is None else min(limit, len(images))
+    images = images.spread(limit)
+    count = len(images)
     if min(count, batch_size) < 1:
         raise UserError(f"There is nothing to score: {count} images, {batch_size} at a time.")
     if images.levels != model.levels:

@@ -205,8 +205,8 @@ def images_to_complete(
         return x, parse_classes(args.classes, model.classes, len(x))[0]
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
-    test = load_data(args, model).test
-    pixels, y = test.batch(np.arange(min(args.n, len(test))))
+    test = load_data(args, model).test.spread(args.n)
+    pixels, y = test.batch(np.arange(len(test)))
     c = torch.from_numpy(y) if model.classes and y is not None else None
     return torch.from_numpy(pixels), c
 

@@ -12,6 +12,7 @@ Example:
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from nextpixel.files import atomic_write
 __all__ = [
     "TINT",
     "beside",
+    "comparison",
     "grid",
     "growing",
     "heat_map",
@@ -48,6 +50,9 @@ _INK = "#303030"
 _TILE = 80  # the side in pixels that small images are brought near to
 _WIDEST = 1600  # the width in pixels that upscaling does not go beyond
 _FASTEST = 0.02  # seconds; browsers slow a GIF down whose frames are shorter
+# Colours that the colour-blind can tell apart (Okabe and Ito, 2008), without the palest.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"optimize": True}),
     ".webp": ("WEBP", {"lossless": True}),
@@ -307,6 +312,99 @@ def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str
         figure.savefig(file, format=suffix[1:])
 
 
+def comparison(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    scores: Mapping[str, tuple[float, float]],
+    path: str | os.PathLike[str],
+    *,
+    nats: float,
+) -> None:
+    """Draws the curves of several runs, over wall time and over steps, and their test scores.
+
+    Args:
+        runs: Label -> lines of the run's metrics, see `loss_curve`, with `"seconds"`; may be empty.
+        scores: Label -> the test score in bits/dim and its standard error.
+        path: Where to write; .png or .svg.
+        nats: How many nats an image a bit/dim is.
+
+    Raises:
+        UserError: If the suffix is another.
+        OSError: If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    suffix = _suffix(path, (".png", ".svg"))
+    looks = dict(zip(scores, zip(cycle(_MARKERS), cycle(_COLOURS), strict=False), strict=False))
+    trained = {label: records for label, records in runs.items() if records}
+    widths = [1, 1, 0.9] if trained else [1]
+    height = max(4.4, 1.6 + 0.45 * len(scores))
+    figure = Figure(figsize=(4.9 * sum(widths) + 0.8, height), dpi=150, layout="constrained")
+    *curves, last = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
+    for axes, over in zip(curves, ("seconds", "step"), strict=False):
+        for label, records in trained.items():
+            _draw_run(axes, records, over, label, *looks[label])
+        axes.set(ylim=_shared_limits(trained.values()), xlim=(0, None))
+    if curves:
+        curves[0].set(xlabel="wall time in seconds", ylabel="bits/dim")
+        curves[0].set_title("Over time: validation (marks), training (thin)", size=10)
+        curves[1].set(xlabel="training steps")
+        curves[1].set_title("Over steps: validation (marks), training (thin)", size=10)
+        figure.legend(
+            *curves[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=min(6, len(trained)),
+            frameon=False,
+        )
+    _draw_scores(last, scores, looks, nats)
+    for axes in (*curves, last):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    with atomic_write(path) as file:
+        figure.savefig(file, format=suffix[1:])
+
+
+def _shared_limits(runs: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[float, float]:
+    """Leaves out what comes before each run's second validation: the end is what is compared."""
+    shown: list[float] = []
+    for records in runs:
+        _, valid = _series(records, "valid")
+        shown += [*valid[1:]] if len(valid) > 1 else [*valid, *_smooth(_series(records, "loss")[1])]
+    low, high = min(shown, default=0.0), max(shown, default=1.0)
+    margin = 0.2 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
+def _draw_run(axes: Any, records: Any, over: str, label: str, marker: str, colour: str) -> None:
+    x, loss = _series(records, "loss", over)
+    axes.plot(x, _smooth(loss, 20), color=colour, alpha=0.45, linewidth=1)
+    x, valid = _series(records, "valid", over)
+    axes.plot(x, valid, marker=marker, color=colour, markersize=5, linewidth=1.6, label=label)
+
+
+def _draw_scores(
+    axes: Any,
+    scores: Mapping[str, tuple[float, float]],
+    looks: Mapping[str, tuple[str, str]],
+    nats: float,
+) -> None:
+    order = sorted(scores, key=lambda label: -scores[label][0])  # the best on top
+    for y, label in enumerate(order):
+        score, error = scores[label]
+        marker, colour = looks[label]
+        axes.errorbar(
+            score, y, xerr=error, fmt=marker, color=colour, markersize=6, capsize=5, linewidth=1.6
+        )
+        text = f"{score:.4f} ± {error:.4f}"
+        axes.annotate(text, (score, y), (0, 9), textcoords="offset points", ha="center", size=8)
+    axes.set_yticks(range(len(order)), order)
+    for tick, label in zip(axes.get_yticklabels(), order, strict=True):
+        tick.set(color=looks[label][1], fontweight="bold")
+    axes.set(xlabel="bits/dim, with standard errors", ylim=(-0.6, len(order) - 0.4))
+    axes.margins(x=0.25)
+    above = axes.secondary_xaxis("top", functions=(lambda b: b * nats, lambda n: n / nats))
+    above.set_xlabel("Test score, nats an image")
+
+
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Writes a picture, all of it or nothing, in the format that the suffix names.
 
@@ -447,16 +545,16 @@ def _share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     ]
 
 
-def _series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[Any, Any]:
-    points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
+def _series(records: Iterable[Mapping[str, Any]], key: str, over: str = "step") -> tuple[Any, Any]:
+    points = [(r[over], r[key]) for r in records if r.get(key) is not None and over in r]
     steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
     finite = np.isfinite(values)
     return steps[finite], values[finite]
 
 
-def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Averages over a fiftieth of the curve to either side."""
-    i, reach = np.arange(len(values)), len(values) // 50
+def _smooth(values: NDArray[np.float64], parts: int = 50) -> NDArray[np.float64]:
+    """Averages over a fiftieth of the curve (or another part of it) to either side."""
+    i, reach = np.arange(len(values)), len(values) // parts
     # At the start no further to the right than to the left: the fall is steep there.
     low, high = np.maximum(i - reach, 0), np.minimum(i + np.minimum(i, reach), len(values) - 1)
     sums = np.concatenate([[0.0], np.cumsum(values)])

@@ -84,12 +84,17 @@ def essence(message: str) -> str:
 
 def make_model(settings: Any, dataset: Dataset) -> AutoregressiveModel:
     """Makes the model to train, for the shape, the levels and the classes of the data."""
-    from nextpixel.model import find_class
+    from nextpixel.model import arguments_of, find_class
 
     cls = find_class(settings.model.class_path)
     options = settings.model.get("init_args")  # not there where a model has none
     arguments = dict(options.as_dict()) if options else {}
-    if settings.conditional and dataset.classes:  # a model may have no such argument
+    if settings.conditional and dataset.classes:
+        if "classes" not in arguments_of(cls):
+            raise UserError(
+                f"{cls.__name__} cannot be given the classes of {dataset.name}: add "
+                "--conditional false."
+            )
         arguments["classes"] = dataset.classes
     try:
         return cls(shape=dataset.shape, levels=dataset.levels, **arguments)
@@ -128,7 +133,7 @@ def train_parser() -> Any:
         "model",
         skip={"shape", "levels", "classes"},
         required=False,
-        help="GatedPixelCNN, PixelCNN, or the dotted path of your own",
+        help="GatedPixelCNN, PixelCNNPP, ... (see nextpixel models), or your own's dotted path",
     )
     parser.add_class_arguments(TrainArgs, "train")
     return parser

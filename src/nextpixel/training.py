@@ -70,7 +70,7 @@ class TrainArgs:
         seed: Decides the order of the images, what is random in a step (dropout) and, through the
             command line, the first weights.
         valid_every: Steps between validations; each draws a grid of samples too.
-        valid_images: Score only the first so many validation images; all by default.
+        valid_images: Score only so many validation images, spread evenly; all by default.
         save_every: Steps between checkpoints.
     """
 

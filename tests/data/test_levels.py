@@ -103,3 +103,14 @@ def test_redrawn_bits_depend_on_the_draw_only():
     for other in ((3, 8), (4, 7), (7, 3)):
         assert 0.3 < (first != draw(*other)).mean() < 0.7
     assert 0.3 < (first[0] != first[1]).mean() < 0.7
+
+
+def test_spread_takes_images_of_all_kinds() -> None:
+    x = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    images = Images(x, np.arange(10), levels=10)
+    few = images.spread(4)
+    assert few.x.ravel().tolist() == [0, 3, 6, 9]
+    assert few.y is not None
+    assert few.y.tolist() == [0, 3, 6, 9]
+    assert images.spread(None) is images
+    assert images.spread(10) is images

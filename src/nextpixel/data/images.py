@@ -72,6 +72,13 @@ class Images:
         y = None if self.y is None else self.y[indices]
         return (draw_bits(x, draw) if self.redraw else x), y
 
+    def spread(self, limit: int | None) -> Images:
+        """Keeps at most so many images, spread evenly over all: files may be sorted by class."""
+        if limit is None or limit >= len(self):
+            return self
+        kept = np.linspace(0, len(self) - 1, limit).round().astype(np.int64)
+        return replace(self, x=self.x[kept], y=None if self.y is None else self.y[kept])
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

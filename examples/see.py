@@ -1,0 +1,40 @@
+"""Makes the figures of docs/seeing.md: each by the command that its caption names.
+
+A command writes more than the tutorial shows; only what it shows is kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nextpixel.cli import main
+
+OUT = Path(__file__).parents[1] / "docs" / "images" / "see"
+SHOWN = {
+    "": ["kinds.png"],
+    "PixelCNN": ["masks.png", "slide.gif", "field.png", "blind-spot.png"],
+    "GatedPixelCNN": ["field.png"],
+    "RowLSTM": ["field.png"],
+    "DiagonalBiLSTM": ["field.png"],
+    "PixelCNNPP": ["masks.png", "field.png"],
+    "mnist-gated": ["effective.png", "surprise.png"],
+}
+
+
+def make_figures() -> None:
+    """Runs the commands and copies the figures."""
+    for model, files in SHOWN.items():
+        with TemporaryDirectory() as folder:
+            words = [model] if model else []
+            if main(["see", *words, "--out", folder, "--threads", "1"]) != 0:
+                sys.exit(1)
+            (OUT / model).mkdir(parents=True, exist_ok=True)
+            for file in files:
+                shutil.copyfile(Path(folder) / file, OUT / model / file)
+
+
+if __name__ == "__main__":
+    make_figures()

@@ -1,0 +1,89 @@
+"""Every recipe is one that `nextpixel train` takes, and says how to run it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from nextpixel.model import AutoregressiveModel
+from nextpixel.models import __all__ as models
+from nextpixel.train_options import make_model, train_settings
+from nextpixel.training import TrainArgs
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
+FILES = {
+    "pixel-cnn": "PixelCNN",
+    "gated-pixel-cnn": "GatedPixelCNN",
+    "row-lstm": "RowLSTM",
+    "diagonal-bilstm": "DiagonalBiLSTM",
+    "pixel-cnn-pp": "PixelCNNPP",
+    "pixel-snail": "PixelSNAIL",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model must know of a data set, without reading it."""
+
+    name: str
+    shape: tuple[int, int, int]
+    levels: int
+    classes: int | None
+
+
+DATA = {
+    facts.name: facts
+    for facts in (
+        Facts("mnist", (1, 28, 28), 256, 10),
+        Facts("fashion-mnist", (1, 28, 28), 256, 10),
+        Facts("binarized-mnist", (1, 28, 28), 2, None),
+        Facts("cifar10", (3, 32, 32), 256, 10),
+    )
+}
+
+
+def recipe_model(path: Path) -> AutoregressiveModel:
+    """Makes a recipe's model as `nextpixel train` does, but without memory for its weights."""
+    settings = train_settings(["--config", str(ROOT / path), "--out", "x"])
+    TrainArgs(**vars(settings.train))
+    with torch.device("meta"):
+        return make_model(settings, DATA[settings.data])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_a_recipe_makes_its_model(path: Path) -> None:
+    model = recipe_model(path)
+    stem = path.stem.removesuffix("-small")
+    if path.parent.name in DATA:
+        data = DATA[path.parent.name]
+        assert (type(model).__name__, model.shape) == (FILES[stem], data.shape)
+        assert model.levels == data.levels
+    conditional = "conditional" in (ROOT / path).read_text().splitlines()[0]
+    assert conditional == (model.classes is not None)
+    parameters = sum(p.numel() for p in model.parameters())
+    if path.stem.endswith("-small"):
+        assert 50_000 < parameters < 1_500_000
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_a_recipe_says_how_to_run_it(path: Path) -> None:
+    lines = (ROOT / path).read_text().splitlines()
+    comments = [line.removeprefix("#") for line in lines if line.startswith("#")]
+    commands = [words for line in comments if "--config" in (words := line.split())]
+    assert lines[0].startswith("# ")
+    assert comments[1].split() in commands
+    for words in commands:
+        assert words[words.index("--config") - 2 :][:2] == ["nextpixel", "train"]
+        assert words[words.index("--config") + 1] == path.as_posix()
+        where = path.with_suffix("").relative_to("recipes").as_posix().replace("/", "-")
+        assert words[words.index("--out") + 1] == f"runs/{where}"
+
+
+def test_every_model_has_recipes_for_every_data_set() -> None:
+    assert sorted(FILES.values()) == sorted(models)
+    for data in DATA:
+        for stem in FILES:
+            for name in (f"{stem}.yaml", f"{stem}-small.yaml"):
+                assert Path("recipes", data, name) in RECIPES

@@ -1,0 +1,267 @@
+"""What models see: measured fields against known ones, bits against the definition, the command."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nextpixel import figures, see
+from nextpixel.cli import main
+from nextpixel.distributions import Categorical, Distribution
+from nextpixel.masks import channel_mask, kernel_mask
+from nextpixel.model import AutoregressiveModel
+from nextpixel.models import GatedPixelCNN
+from nextpixel.nn import Site
+
+SITE = Site(7, 5)
+SIZE = 11
+
+
+class Fixed(AutoregressiveModel):
+    """A model that sees nothing: every pixel has the same probabilities."""
+
+    def __init__(self, *, shape: tuple[int, int, int], levels: int) -> None:
+        super().__init__(shape=shape, levels=levels)
+
+    def forward(self, x: Tensor, c: object = None) -> Distribution:
+        p = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64)
+        return Categorical(p.log().expand(*x.shape, 4))
+
+
+def up_and_right(site: Site) -> tuple[Tensor, Tensor]:
+    """Rows above the site and columns to its right, of every pixel."""
+    rows, cols = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    return site.row - rows, cols - site.col
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a saved model and pictures."""
+    folder = tmp_path_factory.mktemp("see")
+    torch.manual_seed(0)
+    GatedPixelCNN(shape=(1, 8, 8), levels=4, classes=2, width=4, blocks=2, kernel_size=3).save(
+        folder / "model"
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    images = np.random.default_rng(1).integers(0, 4, (60, 1, 8, 8), dtype=np.uint8)
+    labels = np.arange(60) % 2
+    np.savez(folder / "images.npz", x=images, y=labels, levels=4)
+    return folder
+
+
+# --- fields ---------------------------------------------------------------------------------------
+
+
+def test_plain_pixel_cnn_has_its_blind_wedge() -> None:
+    grown = see.growth("PixelCNN", size=SIZE, site=SITE)
+    up, right = up_and_right(SITE)
+    # On the row d above the deepest network sees columns up to d + 2 to the right.
+    assert torch.equal(grown.blind, (up > 0) & (right > up + 2))
+    for blocks in (1, 2, 3):
+        reach = 3 + blocks
+        above = (up > 0) & (up <= reach) & (right <= up.clamp(max=blocks + 1) + 2)
+        expected = (above | ((up == 0) & (right < 0))) & (right >= -reach)
+        assert torch.equal(grown.fields[f"blocks={blocks}"], expected)
+
+
+@pytest.mark.parametrize("kind", ["GatedPixelCNN", "PixelCNNPP", "PixelSNAIL"])
+def test_others_have_no_blind_spot(kind: str) -> None:
+    *_, deepest = see.growth(kind, size=SIZE, site=SITE).fields.values()
+    assert torch.equal(deepest, see.pixels_before(SITE, SIZE, SIZE))
+
+
+def test_row_lstm_sees_a_triangle() -> None:
+    grown = see.growth("RowLSTM", size=SIZE, site=SITE)
+    up, right = up_and_right(SITE)
+    limit = torch.where(up > 0, up + 2, -1)
+    expected = (up >= 0) & (right <= limit) & (right >= -4 - up)
+    assert torch.equal(grown.fields["blocks=1"], expected)
+
+
+def test_diagonal_bilstm_misses_one_pixel() -> None:
+    # All layers miss it, see test_contract.
+    assert see.growth("DiagonalBiLSTM", size=SIZE, site=SITE).blind.nonzero().tolist() == [[6, 10]]
+
+
+@pytest.mark.parametrize("mask_type", ["A", "B"])
+def test_kernel_field_is_the_mask(mask_type: see.MaskType) -> None:
+    field = see.kernel_field(mask_type, 5)
+    before = kernel_mask("A", (5, 5))
+    centre = torch.zeros(5, 5, dtype=torch.bool)
+    centre[2, 2] = True
+    shown = channel_mask(mask_type, 3, 3, 3)
+    assert torch.equal(field, before | (centre & shown[..., None, None]))
+    assert bool(see.kernel_field(mask_type, groups=1)[..., 2, 2].all()) == (mask_type == "B")
+
+
+@pytest.mark.parametrize("kind", see.KINDS)
+def test_colour_is_red_then_green_then_blue(kind: str) -> None:
+    assert torch.equal(see.centre_channels(kind), torch.ones(3, 3, dtype=torch.bool).tril(-1))
+
+
+def test_receptive_field_leaves_the_model_alone() -> None:
+    model = see.random_network("PixelCNN", (1, 5, 5), blocks=1)
+    x = see.random_images(model, 2, seed=0)
+    before = model.log_prob(x)
+    see.receptive_field(model, Site(4, 4))
+    assert torch.equal(model.log_prob(x), before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_effective_field_is_the_mean_over_images() -> None:
+    model = see.random_network("GatedPixelCNN", (1, 7, 7), blocks=2)
+    x = see.random_images(model, 5, seed=0)
+    heat = see.effective_field(model, x, row=4, col=3, batch_size=2)
+    assert heat.shape == (7, 7)
+    assert torch.equal(heat > 0, see.receptive_field(model, Site(4, 3))[0])
+    each = [see.effective_field(model, one[None], row=4, col=3) for one in x]
+    torch.testing.assert_close(heat, torch.stack(each).mean(0))
+
+
+def test_effective_field_is_the_slope_of_the_log_probability() -> None:
+    model = see.random_network("PixelCNN", (1, 5, 5), blocks=1)
+    x = see.random_images(model, 1, seed=0)
+    heat = see.effective_field(model, x, row=3, col=2)
+
+    def log_prob(shift: float) -> float:
+        with see.watched(model, x) as encoded, torch.no_grad():
+            encoded[0, 0, 2, 1] += shift
+            return float(model(x).log_prob(x)[0, 0, 3, 2])
+
+    slope = (log_prob(1e-5) - log_prob(-1e-5)) / 2e-5
+    assert heat[2, 1].item() == pytest.approx(abs(slope), rel=1e-5)
+
+
+# --- bits -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_surprise_adds_up_to_the_code_length(channels: int) -> None:
+    model = see.random_network("PixelCNNPP", (channels, 5, 6), blocks=1)
+    x = see.random_images(model, 3, seed=0)
+    bits = see.surprise(model, x)
+    assert bits.shape == (3, 5, 6)
+    torch.testing.assert_close(bits.sum((1, 2)), -model.log_prob(x).detach() / math.log(2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_entropy_of_known_probabilities(channels: int) -> None:
+    model = Fixed(shape=(channels, 2, 3), levels=4)
+    x = see.random_images(model, 2, seed=0)
+    expected = torch.full((2, 2, 3), 1.75 * channels, dtype=torch.float64)
+    torch.testing.assert_close(see.entropy(model, x), expected)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_sliding_shows_what_the_kernel_sees() -> None:
+    white = np.full((1, 5, 5), 255, dtype=np.uint8)
+    kernels = {"A": kernel_mask("A", (3, 3)), "B": kernel_mask("B", (3, 3))}
+    frames = list(figures.sliding(white, kernels))
+    assert len(frames) == 50
+    assert len({frame.size for frame in frames}) == 1
+    width = figures.SIDE // 5 * 5 + 2 * figures.GAP
+    cell = figures.SIDE // 3
+
+    def tap(frame: Image.Image, row: int, col: int) -> object:
+        """A colour inside the cell, where there is no line, and no digit for the padding."""
+        return frame.getpixel((width + col * cell + 12, figures.TOP + row * cell + 12))
+
+    white_pixel, black = (255, 255, 255), (0, 0, 0)
+    middle, first = 12, 0
+    assert tap(frames[middle], 0, 0) == tap(frames[middle], 1, 0) == white_pixel
+    assert tap(frames[25 + middle], 1, 1) == white_pixel
+    assert tap(frames[middle], 1, 1) not in (white_pixel, black)  # hidden
+    assert tap(frames[first], 0, 1) == black  # padding
+
+
+def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs a command that must succeed, and returns what it prints."""
+    status = main(words.split())
+    out, err = capsys.readouterr()
+    assert (status, err) == (0, "")
+    return out
+
+
+def written(out: str) -> list[str]:
+    """Checks that the files which a command named are pictures, and returns their names."""
+    files = [Path(word) for word in out.split("Wrote ")[1].strip().split(", ")]
+    for file in files:
+        with Image.open(file) as picture:
+            assert min(picture.size) > 100
+    return sorted(file.name for file in files)
+
+
+def test_see_a_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    out = run(f"see PixelCNN --out {tmp_path / 'new'}", capsys)
+    assert written(out) == ["blind-spot.png", "field.png", "masks.png", "slide.gif"]
+    out = run(f"see --out {tmp_path}", capsys)
+    assert written(out) == ["kinds.png"]
+
+
+@pytest.mark.parametrize(
+    "which", ["--image picture.png --class 1", "--data images.npz --index 2", "--data images.npz"]
+)
+def test_see_a_model(
+    which: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(trained)
+    out = run(f"see model {which} --out {tmp_path}", capsys)
+    assert "bits/dim" in out
+    assert written(out) == ["effective.png", "slide.gif", "surprise.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("nothing", "Kinds of models are PixelCNN"),
+        ("PixelCNN --out picture.png", "picture.png is a file"),
+        ("PixelCNN --index 3", "random weights"),
+        ("model", "give --data"),
+        ("model --image picture.png", "give --class"),
+        ("model --image nothing.png --class 0", "no picture nothing.png"),
+        ("model --image picture.png --index 1", "not allowed"),
+        ("model --data images.npz --index 1000", "--index goes from 0"),
+        ("model --data images.npz --index -1", "--index"),
+        ("model --data images.npz --class 1", "leave --class out"),
+    ],
+)
+def test_mistakes(
+    words: str,
+    reason: str,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(trained)
+    before = sorted(trained.rglob("*"))
+    assert main(["see", *words.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("nextpixel: ")
+    assert err.count("\n") == 1
+    assert reason in err
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_a_model_without_encode_is_refused(tmp_path: Path) -> None:
+    model = Fixed(shape=(1, 4, 4), levels=4)
+    x = see.random_images(model, 1, seed=0)
+    with pytest.raises(see.UserError, match="CausalNetwork"):
+        see.draw_model(model, x, None, tmp_path)
