@@ -375,6 +375,11 @@ def test_drawing_in_the_middle_of_training_has_no_dropout(cls: type[CausalNetwor
     drawn = model.sample(2)
     assert torch.equal(model.train().sample(2), drawn)
     assert model.training
+    # Two drawings at once, and one that is left unfinished, change nothing either.
+    for one, other in zip(trace(model, 2), trace(model, 2), strict=True):
+        assert model.training
+        assert torch.equal(one.x, other.x)
+    assert torch.equal(other.x, drawn)
 
 
 @every_variant
@@ -481,6 +486,7 @@ def test_wrong_images_and_classes_are_refused(cls: type[CausalNetwork]) -> None:
         model(x, torch.tensor([0, 1, 2]))
     with pytest.raises(UserError, match="unconditional"):
         make(cls, levels=4)(x, 0)
+    assert make(cls, channels=3, width=3).shape[0] == 3
     for nothing in ({"width": 0}, {"blocks": 0}, {"classes": 0}, {"levels": 1}, {"inputs": "raw"}):
         with pytest.raises(UserError):
             make(cls, **nothing)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["Bernoulli", "Categorical", "DiscretizedLogisticMixture", "Distribution"]
 
-_LOWEST_LOG_SCALE = -7.0  # as in the authors' code of PixelCNN++
+_LOG_SCALES = (-7.0, 40.0)  # narrower ones would fit noise; wider ones leave float32
 
 
 class Distribution(ABC):
@@ -127,7 +127,7 @@ class DiscretizedLogisticMixture(Distribution):
     Args:
         logits: Unnormalised log pi of the components, `(*batch_shape, K)`.
         means: Their means mu, where [-1, 1] runs from the first level to the last, same shape.
-        log_scales: Their log s, same shape; below -7 they count as -7.
+        log_scales: Their log s, same shape; below -7 they count as -7, above 40 as 40.
         levels: Number of levels, at least 2.
 
     References:
@@ -138,7 +138,7 @@ class DiscretizedLogisticMixture(Distribution):
     def __init__(self, logits: Tensor, means: Tensor, log_scales: Tensor, *, levels: int) -> None:
         self.logits = _at_least_float32(logits)
         self.means = _at_least_float32(means)
-        self.log_scales = _at_least_float32(log_scales).clamp(min=_LOWEST_LOG_SCALE)
+        self.log_scales = _at_least_float32(log_scales).clamp(*_LOG_SCALES)
         self.levels = levels
 
     @staticmethod
@@ -226,15 +226,14 @@ def _split(parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, T
         channels: Number of channels C.
 
     Returns:
-        Logits `(B, *sites, K)`; means and floored log-scales `(B, *sites, C, K)`; couplings in
+        Logits `(B, *sites, K)`; means and clamped log-scales `(B, *sites, C, K)`; couplings in
         (-1, 1), `(B, *sites, C (C - 1) / 2, K)`. All are float32 or better.
     """
     each = DiscretizedLogisticMixture.parameter_count(channels, 1)
     groups = torch.unflatten(_at_least_float32(parameters).movedim(1, -1), -1, (each, -1))
     counts = [1, channels, channels, channels * (channels - 1) // 2]
     logits, means, log_scales, couplings = torch.split_with_sizes(groups, counts, -2)
-    floored = log_scales.clamp(min=_LOWEST_LOG_SCALE)
-    return logits.squeeze(-2), means, floored, torch.tanh(couplings)
+    return logits.squeeze(-2), means, log_scales.clamp(*_LOG_SCALES), torch.tanh(couplings)
 
 
 def _log_bin(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:

@@ -259,6 +259,7 @@ class CausalNetwork(AutoregressiveModel):
     """
 
     embedding_size = 16  # numbers a category, with inputs="embedded"
+    whole_pixels = False  # whether the channels are one group: the distribution couples them
     condition: ClassBias  # set by the subclass: what the context adds to each layer
 
     def __init__(
@@ -275,12 +276,12 @@ class CausalNetwork(AutoregressiveModel):
         )
         if inputs not in ("scaled", "embedded"):
             raise UserError(f"inputs is 'scaled' or 'embedded', not {inputs!r}.")
-        for name in ("width", "blocks"):
-            if hyperparameters.get(name, 1) < 1:
-                raise UserError(f"{name} must be at least 1, not {hyperparameters[name]}.")
-        self.groups = shape[0]
-        if hyperparameters.get("width", shape[0]) < shape[0]:
-            raise UserError(f"width must be at least the number of channels, {shape[0]}.")
+        self.groups = 1 if self.whole_pixels else shape[0]
+        for name in ("width", "blocks", "head"):
+            value = hyperparameters.get(name)
+            least = 1 if name == "blocks" else self.groups  # each group has a feature map
+            if value is not None and value < least:
+                raise UserError(f"{name} must be at least {least}, not {value}.")
         self.embedding = nn.Embedding(levels, self.embedding_size) if inputs == "embedded" else None
         self.in_channels = shape[0] * (self.embedding_size if self.embedding else 1)
         self.out_channels = shape[0] * (1 if levels == 2 else levels)
@@ -373,13 +374,17 @@ class WholePixelNetwork(CausalNetwork):
 
     Args:
         components: Components of the mixture.
+        dropout: Probability to zero a number, in [0, 1).
         arguments: Those of `CausalNetwork`.
     """
 
-    def __init__(self, *, components: int, **arguments: Any) -> None:
-        super().__init__(components=components, **arguments)
-        self.groups = 1
+    whole_pixels = True
+
+    def __init__(self, *, components: int, dropout: float, **arguments: Any) -> None:
+        super().__init__(components=components, dropout=dropout, **arguments)
         self.mixture = self.embedding is None
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout must lie in [0, 1), not {dropout}.")
         if components < 1:
             raise UserError(f"A mixture has at least 1 component, not {components}.")
         if self.mixture:

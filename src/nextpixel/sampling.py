@@ -80,17 +80,24 @@ class Step(NamedTuple):
 
 @contextmanager
 def evaluation_mode(model: Generator) -> Iterator[None]:
-    """Switches dropout off for a while: a network in training would give another answer each time.
+    """Makes a network's answers exact for a while.
+
+    Dropout is off, for it would give another answer each time, and on a GPU convolutions of float32
+    keep all of its bits.
 
     Args:
         model: The model; in the end it is in the mode it was in.
     """
-    training = model.training
-    model.train(False)
+    training, short_floats = model.training, torch.backends.cudnn.allow_tf32
+    if training:
+        model.train(False)
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        model.train(training)
+        torch.backends.cudnn.allow_tf32 = short_floats
+        if training:
+            model.train()
 
 
 def sites(shape: tuple[int, int, int]) -> Iterator[Site]:
@@ -158,16 +165,16 @@ def trace(
     noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
     kept = _kept(model, known, mask, n)
     cache = model.start(n, c)
-    with evaluation_mode(model):
-        for site in sites(model.shape):
+    for site in sites(model.shape):
+        with evaluation_mode(model):
             distribution = model.step(x, site, cache)
-            at_site = (slice(None), site.channel, site.row, site.col)
-            value = distribution.sample(noise[at_site], temperature)
-            if kept is not None:
-                given, keep = kept
-                value = torch.where(keep[at_site], given[at_site], value)
-            x[at_site] = value
-            yield Step(site, x, distribution)
+        at_site = (slice(None), site.channel, site.row, site.col)
+        value = distribution.sample(noise[at_site], temperature)
+        if kept is not None:
+            given, keep = kept
+            value = torch.where(keep[at_site], given[at_site], value)
+        x[at_site] = value
+        yield Step(site, x, distribution)
 
 
 def sample(
@@ -354,7 +361,7 @@ def all_at_once(
     context = model.context(c, n)
     pictures = []
     with evaluation_mode(model):
-        for part in _batches(n):
+        for part in _batches(n, 2):  # the probabilities of all levels at all sites take much memory
             noise = site_noise(model.shape, seed, range(n)[part]).to(model.device)
             distribution = model(nothing[part], None if context is None else context[part])
             pictures.append(distribution.sample(noise, temperature).cpu())

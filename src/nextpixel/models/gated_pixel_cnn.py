@@ -3,6 +3,8 @@
 References:
     van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu: Conditional Image Generation
     with PixelCNN Decoders, 2016 (https://arxiv.org/abs/1606.05328), section 2, figure 2.
+
+Departure from the paper: pixels may be fed as learned vectors (`inputs="embedded"`).
 """
 
 from __future__ import annotations

@@ -96,7 +96,9 @@ class PixelCNN(CausalNetwork):
         self.condition = ClassBias(classes, [width] * blocks)
         self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7, groups=self.groups)
         self.blocks = nn.ModuleList(ResidualBlock(width, self.groups) for _ in range(blocks))
-        self.head = Head(2 * width, head or 8 * width, self.out_channels, self.groups)
+        self.head = Head(
+            2 * width, 8 * width if head is None else head, self.out_channels, self.groups
+        )
 
     def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""

@@ -4,9 +4,10 @@ References:
     Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized Logistic
     Mixture Likelihood and Other Modifications, 2017 (https://arxiv.org/abs/1701.05517).
 
-Departures from the paper: no weight normalisation (the last convolution of a residual layer starts
-small instead, see docs/experiments.md). Sizes that cannot be halved are rounded up, and the maps
-are cropped when they are doubled again.
+Departures from the paper: no weight normalisation, but first weights of the right size (see
+docs/experiments.md). Sizes that cannot be halved are rounded up, and the maps are cropped when they
+are doubled again. It may be conditioned on a class, by a bias in every residual layer, and levels
+may be categories.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from nextpixel.nn import (
     Pointwise,
     RowConv2d,
     concat_elu,
-    small_start,
+    start_weights,
 )
 
 __all__ = ["PixelCNNPP"]
@@ -190,8 +191,6 @@ class PixelCNNPP(WholePixelNetwork):
         )
         if stages < 1:
             raise UserError(f"stages must be at least 1, not {stages}.")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout must lie in [0, 1), not {dropout}.")
         channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
         stage = VerticalStage(width, blocks, stages, dropout)
         layers = len(stage.scales)
@@ -202,7 +201,7 @@ class PixelCNNPP(WholePixelNetwork):
         self.first = MaskedConv2d("A", channels, width, 3)
         self.horizontal = HorizontalStage(width, blocks, stages, dropout)
         self.last = Pointwise(width, self.out_channels, autocast=False)
-        small_start(self)
+        start_weights(self)
 
     def network(self, x: Tensor, biases: Biases, cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""

@@ -68,11 +68,13 @@ class PixelRNN(CausalNetwork):
             head=head,
             inputs=inputs,
         )
-        self.condition = ClassBias(classes, [self.layer.biases * width] * blocks)
+        self.condition = ClassBias(classes, [self.layer.gates * width] * blocks)
         self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7, groups=self.groups)
         layers = (self.layer(2 * width, width, groups=self.groups) for _ in range(blocks))
         self.blocks = nn.ModuleList(ResidualBlock(layer, width, self.groups) for layer in layers)
-        self.head = Head(2 * width, head or 8 * width, self.out_channels, self.groups)
+        self.head = Head(
+            2 * width, 8 * width if head is None else head, self.out_channels, self.groups
+        )
 
     def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""

@@ -4,7 +4,8 @@ References:
     Chen, Mishra, Rohaninejad, Abbeel: PixelSNAIL: An Improved Autoregressive Generative Model, 2017
     (https://arxiv.org/abs/1712.09763), and its public code for the sizes.
 
-Departure from the paper: no weight normalisation, as in `PixelCNNPP`.
+Departures from the paper: no weight normalisation, as in `PixelCNNPP`. It may be conditioned on a
+class, by a bias in the residual layers before each attention, and levels may be categories.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from nextpixel.nn import (
     GatedResNet,
     MaskedConv2d,
     Pointwise,
-    small_start,
+    start_weights,
 )
 
 __all__ = ["PixelSNAIL"]
@@ -94,6 +95,12 @@ class Block(nn.Module):
         return merged
 
 
+def places(height: int, width: int) -> Tensor:
+    """Computes row and column of every site, each in [-1/2, 1/2), `(1, 2, H, W)`."""
+    rows, cols = torch.arange(height) / height - 0.5, torch.arange(width) / width - 0.5
+    return torch.stack(torch.meshgrid(rows, cols, indexing="ij"))[None]
+
+
 class PixelSNAIL(WholePixelNetwork):
     """Creates a PixelSNAIL. The defaults are the paper's for CIFAR-10.
 
@@ -121,6 +128,7 @@ class PixelSNAIL(WholePixelNetwork):
     """
 
     paper = "PixelSNAIL (Chen et al., 2017)"
+    place: Tensor
 
     def __init__(
         self,
@@ -150,8 +158,7 @@ class PixelSNAIL(WholePixelNetwork):
         )
         if min(layers, key) < 1:
             raise UserError(f"layers and key must be at least 1, not {layers} and {key}.")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout must lie in [0, 1), not {dropout}.")
+        self.register_buffer("place", places(*shape[1:]), persistent=False)
         channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
         self.condition = ClassBias(classes, [2 * width] * (blocks * layers))
         self.first = MaskedConv2d("A", channels, width, 3)
@@ -159,25 +166,16 @@ class PixelSNAIL(WholePixelNetwork):
             Block(channels, width, key, layers, shape[1:], dropout) for _ in range(blocks)
         )
         self.last = Pointwise(width, self.out_channels, autocast=False)
-        small_start(self)
+        start_weights(self)
 
     def network(self, x: Tensor, biases: Biases, cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-        place = self.places(x, cache)
+        place = self.place if cache is None else self.place[..., cache.site.row, cache.site.col]
+        place = place.expand(len(x), *place.shape[1:])
         h = self.first(x, cache=cache)
         layers = len(biases) // len(self.blocks)
         for i, block in enumerate(self.blocks):
             h = block(h, x, place, biases[i * layers : (i + 1) * layers], cache)
         parameters: Tensor = self.last(F.elu(h))
         return parameters
-
-    def places(self, x: Tensor, cache: Cache | None) -> Tensor:
-        """Computes row and column, each in [-1/2, 1/2): of all sites, or of the one of a step."""
-        _, height, width = self.shape
-        if cache is not None:
-            row, col = cache.site.row / height - 0.5, cache.site.col / width - 0.5
-            return x.new_tensor([row, col]).expand(len(x), -1)
-        rows = torch.arange(height).to(x) / height - 0.5
-        cols = torch.arange(width).to(x) / width - 0.5
-        return torch.stack(torch.meshgrid(rows, cols, indexing="ij")).expand(len(x), -1, -1, -1)

@@ -16,7 +16,7 @@ from nextpixel.nn.cache import Cache, CausalLayer, Site
 from nextpixel.nn.conv import CausalConv2d, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
 from nextpixel.nn.halved import Halved, HalvedRows
 from nextpixel.nn.lstm import DiagonalLayer, RowLayer
-from nextpixel.nn.resnet import GatedResNet, concat_elu, small_start
+from nextpixel.nn.resnet import GatedResNet, concat_elu, start_weights
 
 __all__ = [
     "Cache",
@@ -36,5 +36,5 @@ __all__ = [
     "RowLayer",
     "Site",
     "concat_elu",
-    "small_start",
+    "start_weights",
 ]

@@ -47,7 +47,7 @@ class Pointwise(CausalLayer):
             last layer, whose output are the parameters of distributions.
     """
 
-    mask: Tensor
+    mask: Tensor | None
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Pointwise(CausalLayer):
         self.groups, self.parts, self.autocast = groups, parts, autocast
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
         self.bias = nn.Parameter(torch.empty(out_channels))
-        mask = channel_mask("B", in_channels, out_channels, groups, parts)
+        mask = None if groups == 1 else channel_mask("B", in_channels, out_channels, groups, parts)
         self.register_buffer("mask", mask, persistent=False)
         bound = 1 / math.sqrt(in_channels)
         for parameter in self.parameters():
@@ -88,7 +88,7 @@ class Pointwise(CausalLayer):
         if self.groups > 1 and cache is not None:
             out = self._step(x, cache)
         else:
-            weight = self.weight if self.groups == 1 else self.weight * self.mask
+            weight = self.weight if self.mask is None else self.weight * self.mask
             if x.ndim == 2:
                 out = F.linear(x, weight, self.bias)
             else:
@@ -171,7 +171,7 @@ class CausalConv2d(CausalLayer):
         bias: Whether to add a learned bias.
     """
 
-    row_mask: Tensor
+    row_mask: Tensor | None
 
     def __init__(
         self,
@@ -199,10 +199,10 @@ class CausalConv2d(CausalLayer):
             else None
         )
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        mask = torch.ones_like(self.weight_row, dtype=torch.bool)
+        mask = None
         if groups > 1:
-            centre = channel_mask(mask_type, in_channels, out_channels, groups, parts)
-            mask[:, :, 0, -1] = centre
+            mask = torch.ones_like(self.weight_row, dtype=torch.bool)
+            mask[..., 0, -1] = channel_mask(mask_type, in_channels, out_channels, groups, parts)
         self.register_buffer("row_mask", mask, persistent=False)
         bound = 1 / math.sqrt(in_channels * (row_taps + above[0] * above[1]))
         for parameter in self.parameters():
@@ -237,7 +237,7 @@ class CausalConv2d(CausalLayer):
         return out if context is None else out + context
 
     def _row_weight(self) -> Tensor:
-        return self.weight_row if self.groups == 1 else self.weight_row * self.row_mask
+        return self.weight_row if self.row_mask is None else self.weight_row * self.row_mask
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes the line buffer and, for each group, its row's sums from above and its taps."""

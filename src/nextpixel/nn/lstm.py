@@ -44,7 +44,7 @@ class RowLayer(CausalLayer):
         kernel_size: Columns of both kernels, odd.
     """
 
-    biases = 4  # of this many times the width is what the context adds
+    gates = 4  # in all directions; the context adds to each
 
     def __init__(
         self, in_channels: int, width: int, *, groups: int = 1, kernel_size: int = 3
@@ -133,7 +133,7 @@ class DiagonalLayer(CausalLayer):
         groups: Number of channel groups.
     """
 
-    biases = 8  # of this many times the width is what the context adds
+    gates = 8  # in all directions; the context adds to each
 
     def __init__(self, in_channels: int, width: int, *, groups: int = 1) -> None:
         super().__init__()

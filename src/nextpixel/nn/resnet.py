@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.nn.cache import Cache
-from nextpixel.nn.conv import Pointwise
+from nextpixel.nn.conv import CausalConv2d, Pointwise, RowConv2d
 
-__all__ = ["GatedResNet", "concat_elu", "small_start"]
+__all__ = ["GatedResNet", "concat_elu", "start_weights"]
+
+ELU_POWER = 0.645  # mean square of ELU of a standard normal number
 
 
 def concat_elu(x: Tensor) -> Tensor:
@@ -73,13 +76,20 @@ class GatedResNet(nn.Module):
 
 
 @torch.no_grad()
-def small_start(network: nn.Module) -> None:
-    """Lets the residual layers of a new network begin close to handing on their input.
+def start_weights(network: nn.Module) -> None:
+    """Sets the first weights of a network of gated residual layers, in place of its layers' own.
 
-    This takes the place of weight normalisation with its data-dependent start: see
-    docs/experiments.md for the comparison.
+    Every convolution gets outputs of about the deviation of its input before `concat_elu`, and
+    residual layers begin close to handing on their input. This stands in for weight normalisation
+    with its data-dependent start: docs/experiments.md compares the two.
     """
+    ends = {layer.conv_out for layer in network.modules() if isinstance(layer, GatedResNet)}
     for layer in network.modules():
-        if isinstance(layer, GatedResNet):
-            for parameter in layer.conv_out.parameters():
-                parameter.mul_(0.1)
+        if isinstance(layer, (CausalConv2d, RowConv2d, Pointwise)):
+            scale = 0.1 if layer in ends else 1.0
+            weights = [p for name, p in layer.named_parameters(recurse=False) if name != "bias"]
+            fan_in = sum(weight[0].numel() for weight in weights)
+            for weight in weights:
+                nn.init.normal_(weight, std=scale / math.sqrt(ELU_POWER * fan_in))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
