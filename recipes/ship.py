@@ -23,6 +23,7 @@ from nextpixel.evaluate import evaluate
 from nextpixel.files import replace_file
 from nextpixel.options import progress
 
+ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = Path(npx.__file__).parent / "weights"
 
 
@@ -32,7 +33,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("name", help="the name to load the model by")
     parser.add_argument("--note", help="what else to know about the training")
+    parser.add_argument("--recipe", type=Path, help="its recipe (default: recipes/NAME.yaml)")
     args = parser.parse_args()
+    recipe = (args.recipe or ROOT / "recipes" / f"{args.name}.yaml").resolve()
+    if not recipe.is_file() or not recipe.is_relative_to(ROOT):
+        parser.error(f"there is no recipe {recipe} in this repository: give one as --recipe")
 
     folder = WEIGHTS / args.name
     model = npx.load(args.run / "best")
@@ -59,7 +64,7 @@ def main() -> None:
         "data": config["data"],
         "source": dataset.source,
         "images": {"train": len(dataset.train)},
-        "recipe": f"recipes/{args.name}.yaml",
+        "recipe": recipe.relative_to(ROOT).as_posix(),
         "train": config["train"],
         "note": args.note,
         "kept_step": best["step"],

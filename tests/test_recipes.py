@@ -1,5 +1,6 @@
 """Every recipe is one that `nextpixel train` takes, and says how to run it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def test_a_recipe_makes_its_model(path: Path) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     if path.stem.endswith("-small"):
         assert 50_000 < parameters < 1_500_000
+        written = re.findall(r"^# ([\d,]+) parameters;", (ROOT / path).read_text(), re.MULTILINE)
+        assert written == [f"{round(parameters, -3):,}"]  # in thousands
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)
