@@ -42,6 +42,12 @@ class MyNet(AutoregressiveModel):
         logits = self.logits * self.hyperparameters["scale"]
         return Categorical(logits.expand(len(x), *logits.shape))
 
+class Narrow(MyNet):
+    def __init__(self, *, shape, levels, classes=None, width: int = 9):
+        if width > 5:
+            raise ValueError("width is at most 5")
+        super().__init__(shape=shape, levels=levels, classes=classes)
+
 class NoClasses(MyNet):
     def __init__(self, *, shape, levels):
         super().__init__(shape=shape, levels=levels)
@@ -406,6 +412,7 @@ def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFix
         ("--model PixelCNN --out x --model.inputs raw", "one of ['scaled', 'embedded'], not raw"),
         ("--model PixelCNN --out x --model.width -3", "width must be at least 1, not -3"),
         ("--model my_file.NoClasses --out x", "add --conditional false"),
+        ("--model my_file.Narrow --out x", "Narrow cannot be made like this: width is at most 5."),
         ("--model.width 3 --out x", "Say which model"),
         ("--model Nothing --out x", "There is no model Nothing"),
         ("--model nothing.MyNet --out x", "No module named 'nothing'"),
@@ -442,6 +449,15 @@ def test_mistakes_in_training(
     assert sorted(p for p in here.rglob("*") if "__pycache__" not in p.parts) == [
         p for p in before if "__pycache__" not in p.parts
     ]
+
+
+@pytest.mark.parametrize("recipe", ["", "--recipe recipes/nothing.yaml"])
+def test_shipping_needs_a_recipe(recipe: str, here: Path) -> None:
+    script = Path(__file__).parents[1] / "recipes" / "ship.py"
+    words = [sys.executable, script, "no-run", "no-name", *recipe.split()]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "there is no recipe" in done.stderr
 
 
 def damage_config(model: Path) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,23 @@ def net(**arguments: Any) -> PixelCNN:
     return model
 
 
+VALUED = """
+import torch
+from nextpixel import AutoregressiveModel, Categorical
+
+class Valued(AutoregressiveModel):
+    def __init__(self, *, shape, levels, classes=None, width: int = 3):
+        super().__init__(shape=shape, levels=levels, classes=classes, width=width)
+        if width > 5:
+            raise ValueError("width is at most 5")
+        self.logits = torch.nn.Parameter(torch.ones(*shape, levels))
+        self.total = self.logits.sum().item()
+
+    def forward(self, x, c=None):
+        return Categorical(self.logits.expand(len(x), *self.logits.shape))
+"""
+
+
 class Uniform(AutoregressiveModel):
     """A model without a cached path, and without `encode`."""
 
@@ -130,7 +149,9 @@ def test_table_and_pictures(here: Path) -> None:
     score = results(here / "out")["models"][1]["score"]
     assert f"{score['nats']:.2f} ± {score['nats_error']:.2f}" in row
     assert f"{score['bits_per_dim']:.4f} ± {score['bits_per_dim_error']:.4f}" in row
-    assert "| 3 x 4 |" in row.replace("  ", "")
+    assert re.search(r"\| +3 x 4 \| +12 \|", row)
+    assert "| images seen |" in page
+    assert "recipes with a larger batch see more" in page
     for word in ("compare.png", "completions.png", "PyTorch", "nextpixel compare gated.yaml"):
         assert word in page
     with Image.open(here / "out" / "compare.png") as picture:
@@ -292,6 +313,52 @@ def test_mistakes_get_one_sentence(
     out = "" if "--out" in words else "--out wrong"
     assert re.search(sentence, refused(f"{words} {DATA} {out}", capsys))
     assert not (here / "wrong").exists()
+
+
+@pytest.fixture
+def valued(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's model in the current folder, whose `__init__` reads values of its weights."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "valued", raising=False)
+    (here / "valued.py").write_text(VALUED)
+
+
+@pytest.mark.usefixtures("valued")
+def test_a_model_that_reads_its_weights_is_compared(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = run(f"mine=valued.Valued {SMALL} --steps 1 --out mine", capsys)
+    assert "valued.Valued" in out
+
+
+@pytest.mark.usefixtures("valued")
+def test_a_model_that_refuses_its_arguments(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "valued.yaml").write_text("model: {class_path: valued.Valued, init_args: {width: 9}}")
+    error = refused(f"valued.yaml {SMALL} --steps 1 --out refused", capsys)
+    assert "valued.yaml: Valued cannot be made like this: width is at most 5." in error
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"simple": 3}'])
+@pytest.mark.parametrize("file", ["steps.json", "simple/last/config.json", "simple/config.yaml"])
+def test_damaged_files_get_one_sentence(
+    file: str, content: bytes, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("state.pt", "config.yaml", "last"):
+        source, copy = here / "out" / "simple" / name, tmp_path / "simple" / name
+        copy.parent.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+    (tmp_path / file).write_bytes(content)
+    error = refused(f"simple=plain.yaml {DATA} --seconds 1 --out {tmp_path}", capsys)
+    assert f"{tmp_path / file} is damaged: take another copy" in error
+
+
+def test_a_damaged_run_is_noticed_before_it_is_measured(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("out/simple", tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text("train: {}")
+    words = f"other={tmp_path}/run plain.yaml {DATA} --steps 3 --out {tmp_path}/new"
+    assert f"{tmp_path}/run/config.yaml is damaged" in refused(words, capsys)
 
 
 def test_budget_is_one_number() -> None:

@@ -79,6 +79,57 @@ def test_there_are_two_programs() -> None:
     assert ["Slow" in program for program in PROGRAMS] == [False, True]
 
 
+GATED = """
+import torch
+from torch import nn
+
+from nextpixel.context import ClassBias
+from nextpixel.model import CausalNetwork
+from nextpixel.nn import Head, MaskedConv2d
+from nextpixel.nn.resnet import concat_elu
+
+class Gated(CausalNetwork):
+    parts, doubled = 2, False
+
+    def __init__(self, *, shape, levels, classes=None, inputs="scaled"):
+        super().__init__(shape=shape, levels=levels, classes=classes, inputs=inputs)
+        self.condition = ClassBias(None, [])
+        self.first = MaskedConv2d("A", self.in_channels, 12, 3, groups=self.groups)
+        inputs = 24 if self.doubled else 12
+        self.gate = MaskedConv2d("B", inputs, 24, 3, groups=self.groups, parts=self.parts)
+        self.head = Head(12, 12, self.out_channels, self.groups)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.3)
+
+    def network(self, x, biases, cache=None):
+        h = self.first(x, cache=cache)
+        h = concat_elu(h) if self.doubled else h
+        a, b = self.gate(h, cache=cache).chunk(2, 1)
+        return self.head(torch.tanh(a) * torch.sigmoid(b), cache)
+
+class Mixed(Gated):
+    parts = 1
+
+class Doubled(Gated):
+    doubled = True
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "causal"), [("Gated", True), ("Mixed", False), ("Doubled", False)]
+)
+def test_the_page_finds_channels_that_see_themselves(
+    name: str, causal: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "gated.py").write_text(GATED)
+    program = PROGRAMS[0].replace("own_model import MyNet", f"gated import {name} as MyNet")
+    assert program != PROGRAMS[0]
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode == 0) == causal, done.stderr
+    assert causal or "sees the future" in done.stderr
+
+
 def tiny(own: ModuleType, name: str, channels: int = 1, classes: int | None = 3) -> Any:
     torch.manual_seed(0)
     model = getattr(own, name)(shape=(channels, 4, 5), levels=3, classes=classes, width=6).double()

@@ -1,8 +1,11 @@
 """What models see: measured fields against known ones, bits against the definition, the command."""
 
+import json
 import math
+import re
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,10 +17,11 @@ from nextpixel import figures, see
 from nextpixel.cli import main
 from nextpixel.distributions import Categorical, Distribution
 from nextpixel.masks import channel_mask, kernel_mask
-from nextpixel.model import AutoregressiveModel
+from nextpixel.model import AutoregressiveModel, find
 from nextpixel.models import GatedPixelCNN
 from nextpixel.nn import Site
 
+PAGE = Path(__file__).parents[1] / "docs" / "seeing.md"
 SITE = Site(7, 5)
 SIZE = 11
 
@@ -112,6 +116,29 @@ def test_receptive_field_leaves_the_model_alone() -> None:
     see.receptive_field(model, Site(4, 4))
     assert torch.equal(model.log_prob(x), before)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_given_images_go_to_the_device_of_the_model() -> None:
+    model = see.random_network("PixelCNN", (1, 5, 5), blocks=1)
+    x = see.random_images(model, 2, seed=0)
+
+    class Elsewhere:
+        """Images on another device: all that can be done with them is to move them."""
+
+        def to(self, device: torch.device) -> Tensor:
+            assert device == model.device
+            return x
+
+    seen = see.receptive_field(model, Site(4, 4), cast(Tensor, Elsewhere()))
+    assert torch.equal(seen, see.receptive_field(model, Site(4, 4), x))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_receptive_field_on_a_gpu() -> None:
+    model = see.random_network("GatedPixelCNN", (1, 5, 5), blocks=1, classes=3).cuda()
+    x, c = see.random_images(model, 2, seed=0).cpu(), torch.tensor([0, 2])
+    on_gpu = see.receptive_field(model, Site(4, 4), x, c)
+    assert torch.equal(on_gpu, see.receptive_field(model.cpu(), Site(4, 4), x, c))
 
 
 def test_effective_field_is_the_mean_over_images() -> None:
@@ -226,6 +253,71 @@ def test_see_a_model(
     assert written(out) == ["effective.png", "slide.gif", "surprise.png"]
 
 
+@pytest.mark.parametrize("index", [0, 1, 7, 18, 39])
+def test_index_is_the_number_of_the_test_image(
+    index: int, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = np.arange(40)
+    digits = numbers[:, None] // 4 ** np.arange(8) % 4  # an image's number, in base 4, in each row
+    images = np.broadcast_to(digits[:, None, None], (40, 1, 8, 8)).astype(np.uint8)
+    file = tmp_path / "numbered.npz"
+    np.savez(file, x_train=images, x_test=images, y_train=numbers % 2, y_test=numbers % 2, levels=4)
+    looked: list[Any] = []
+
+    def look(model: object, x: Tensor, c: Tensor, out: Path, **options: Any) -> see.Seen:
+        looked.append((x, c, options["averaged"], options["what"]))
+        return draw_model(model, x, c, out, **options)
+
+    draw_model = see.draw_model
+    monkeypatch.setattr(see, "draw_model", look)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = f"see {trained / 'model'} --data {file} --index {index} --out {tmp_path / 'out'}"
+    assert main(words.split()) == 0
+    ((x, c, (some, their), what),) = looked
+
+    def read(x: Tensor) -> list[int]:
+        return (x[:, 0, 3].long() @ 4 ** torch.arange(8)).tolist()
+
+    assert (read(x), c.tolist()) == ([index], [index % 2])
+    assert what == f"test image {index}, class {index % 2}"
+    few = np.linspace(0, 39, see.AVERAGED).round().astype(int)
+    assert read(some) == few.tolist()
+    assert their.tolist() == (few % 2).tolist()
+
+
+def test_sums_of_the_maps() -> None:
+    bits = torch.full((8, 9), 0.001, dtype=torch.float64)
+    bits[2, 3], bits[5, 0] = 7.5, 0.01
+    heat, reach = torch.zeros(8, 9, dtype=torch.float64), torch.zeros(8, 9, dtype=torch.bool)
+    heat[4, 2], heat[1, 0], heat[0, 8] = 6, 3, 1  # two, three and four pixels from the site
+    reach[:3, :8] = True  # four columns a row lie further to the left than three pixels
+    seen = see.Seen([], bits, bits, (4, 4), reach, heat, 5)
+    assert see.sums(seen) == (
+        "70 of 72 pixels cost less than 0.01 bits each; the most surprising, row 2, column 3, "
+        "costs 7.5 bits\n"
+        "gradient at row 4, column 4, mean of 5 images: 60% within 3 pixels (58% of all seen), "
+        "100% within 6 (100%)"
+    )
+
+
+def test_the_page_says_what_the_command_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    out = run(f"see mnist-gated --index 0 --out {tmp_path}", capsys)
+    printed = out.split("Wrote ")[0]
+    assert f"$ nextpixel see mnist-gated --index 0\n{printed}" in PAGE.read_text()
+
+
+def test_the_page_says_what_the_card_says() -> None:
+    card = json.loads((find("mnist-gated") / "card.json").read_text())
+    score = card["scores"]["test"]
+    told = re.search(r"mean of ([\d.]+) bits/dim, ([\d.]+) nats", PAGE.read_text())
+    assert told is not None
+    assert told[1] == f"{score['bits_per_dim']:.4f}"
+    assert told[2] == f"{score['nats']:.1f}"
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -233,6 +325,7 @@ def test_see_a_model(
         ("PixelCNN --out picture.png", "picture.png is a file"),
         ("PixelCNN --index 3", "random weights"),
         ("model", "give --data"),
+        ("model --device foo", "give auto, cpu, cuda or cuda:N.\n"),
         ("model --image picture.png", "give --class"),
         ("model --image nothing.png --class 0", "no picture nothing.png"),
         ("model --image picture.png --index 1", "not allowed"),

@@ -28,6 +28,7 @@ from nextpixel.options import (
     progress,
     seed,
     set_threads,
+    test_images,
 )
 
 if TYPE_CHECKING:
@@ -458,30 +459,46 @@ def see(argv: list[str]) -> None:
 
 def see_trained(args: argparse.Namespace) -> None:
     """Draws what a trained model sees, and prints what an image costs it."""
+    import numpy as np
+
     from nextpixel import see as seeing
+    from nextpixel.model import find
 
     try:
-        model = load_model(args).double()
+        find(args.model)
     except UserError as error:
         raise UserError(f"{error} Kinds of models are {', '.join(seeing.KINDS)}.") from None
-    index = args.index or 0
-    args.images, args.n = [args.image] if args.image else [], max(index + 1, seeing.AVERAGED)
-    x, c = images_to_complete(args, model)
-    if index >= len(x):
-        raise UserError(f"There are {len(x)} test images: --index goes from 0 to {len(x) - 1}.")
-    what = str(args.image.name) if args.image else f"test image {index}"
+    model = load_model(args).double()
+    averaged = None
+    if args.image is not None:
+        args.images = [args.image]
+        x, c = images_to_complete(args, model)
+        what = str(args.image.name)
+    elif args.classes is not None:
+        raise UserError("Test images have their classes already: leave --class out.")
+    else:
+        test, index = load_data(args, model).test, args.index or 0
+        if index >= len(test):
+            raise UserError(
+                f"There are {len(test)} test images: --index goes from 0 to {len(test) - 1}."
+            )
+        x, c = test_images(model, test, np.array([index]))
+        some = test.spread(seeing.AVERAGED)
+        averaged = test_images(model, some, np.arange(len(some)))
+        what = f"test image {index}"
     if c is not None and not c.is_floating_point():
-        what += f", class {c[index]}"
+        what += f", class {c[0]}"
     with progress("looking") as show:
-        written, bits, expected = seeing.draw_model(
-            model, x, c, args.out, index=index, what=what, seed=args.seed, progress=show
+        seen = seeing.draw_model(
+            model, x, c, args.out, averaged=averaged, what=what, seed=args.seed, progress=show
         )
-    total = bits.sum().item()
+    total = seen.surprise.sum().item()
     print(
         f"{what}: {total:.1f} bits, {total / math.prod(model.shape):.4f} bits/dim, "
-        f"{total * math.log(2):.1f} nats; the entropies add up to {expected.sum():.1f} bits"
+        f"{total * math.log(2):.1f} nats; the entropies add up to {seen.entropy.sum():.1f} bits"
     )
-    print(f"Wrote {', '.join(map(str, written))}")
+    print(seeing.sums(seen))
+    print(f"Wrote {', '.join(map(str, seen.files))}")
 
 
 def models(argv: list[str]) -> None:

@@ -40,7 +40,7 @@ from nextpixel.files import replace_file
 from nextpixel.masks import half_mask
 from nextpixel.model import AutoregressiveModel, CausalNetwork, find, load, model_name, read_model
 from nextpixel.nn import Cache, Site
-from nextpixel.options import progress
+from nextpixel.options import progress, test_images
 from nextpixel.train_options import make_model, train_settings
 from nextpixel.training import Run, TrainArgs, check_data, fit, launched, make_fabric
 
@@ -144,7 +144,8 @@ class Result:
         conditional: Whether it is given the class.
         loaded: Whether it was loaded and not trained.
         parameters: Number of parameters.
-        batch_size: Images a training step; None where it is not known, as the next three.
+        batch_size: Images a training step, on each device; None where it is not known, as the next
+            three.
         steps: Training steps.
         seconds: Wall time of training: steps, validations and saving.
         images_per_second: Median over the training steps.
@@ -170,6 +171,13 @@ class Result:
     cached: float | None
     seen: int | None
     earlier: int
+
+    @property
+    def images_seen(self) -> int | None:
+        """How many images it was trained on, each counted as often as it came."""
+        if self.steps is None or self.batch_size is None:
+            return None
+        return self.steps * self.batch_size
 
 
 @contextmanager
@@ -280,6 +288,9 @@ def check(contenders: Sequence[Contender], dataset: Dataset, budget: Budget, dat
         if contender.settings is None:
             with named(contender.source):
                 check_data(read_model(contender.folder), dataset)
+            if (run := contender.run()) is not None:  # both are read again when it is measured
+                read_config(run)
+                read_metrics(run)
             continue
         if not budget.given:
             raise UserError(
@@ -292,7 +303,7 @@ def check(contenders: Sequence[Contender], dataset: Dataset, budget: Budget, dat
                 f"{contender.source} is for {levels} levels, but {dataset.name} has "
                 f"{dataset.levels} here: give --levels {levels}."
             )
-        with named(contender.source), torch.device("meta"):  # only the mistakes are wanted
+        with named(contender.source):
             model = contender.make(dataset)
         check_run(contender, model, data)
 
@@ -301,10 +312,11 @@ def check_run(contender: Contender, model: AutoregressiveModel, data: str) -> No
     """Checks that a folder that is there already holds the training of this model on these data."""
     if not (contender.folder / "state.pt").exists():
         return
-    saved = json.loads((contender.folder / "last" / "config.json").read_text())
-    saved_data = read_config(contender.folder)["data"]
-    mine = (model_name(type(model)), model.hyperparameters, data)
-    if mine != (saved["model"], saved["hyperparameters"], saved_data):
+    with reading(contender.folder / "last" / "config.json") as text:
+        config = json.loads(text)
+        saved = (config["model"], config["hyperparameters"])
+    saved_data = read_config(contender.folder).get("data")
+    if (model_name(type(model)), model.hyperparameters, data) != (*saved, saved_data):
         raise UserError(
             f"{contender.folder} holds another model than {contender.source} or other data than "
             f"{data}: give another --out or another label."
@@ -324,10 +336,36 @@ def check_options(contender: Contender, steps: int) -> None:
             )
 
 
+@contextmanager
+def reading(file: Path) -> Iterator[str]:
+    """Yields the text of a file, and says in a sentence where it is not what was written."""
+    try:
+        yield file.read_text()
+    except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        raise UserError(
+            f"{file} is damaged: take another copy of it, or give another --out."
+        ) from None
+
+
 def read_config(run: Path) -> dict[str, Any]:
     """Reads the configuration of a run."""
-    config: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text())
+    with reading(run / "config.yaml") as text:
+        config = dict(yaml.safe_load(text))
+        config["train"] = dict(config["train"])
+        int(config["train"]["batch_size"])
     return config
+
+
+def read_steps(file: Path) -> dict[str, dict[str, int]]:
+    """Reads what `plan` has written: label -> the budget in seconds, and its steps."""
+    if not file.is_file():
+        return {}
+    with reading(file) as text:
+        known = json.loads(text)
+        return {
+            label: {key: int(planned[key]) for key in ("seconds", "steps")}
+            for label, planned in known.items()
+        }
 
 
 def plan(
@@ -343,7 +381,7 @@ def plan(
     if budget.steps is not None:
         return {contender.label: budget.steps for contender in to_train}
     file = out / "steps.json"
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known: dict[str, dict[str, Any]] = read_steps(file)
     for contender in to_train:
         found = known.get(contender.label)
         begun = (contender.folder / "state.pt").exists()
@@ -409,8 +447,9 @@ def read_metrics(run: Path | None) -> list[dict[str, float]]:
     """Reads a run's metrics; a line that is being written is left out."""
     if run is None:
         return []
-    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    with reading(run / "metrics.jsonl") as text:
+        lines = text.splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -454,15 +493,6 @@ def measure(
         seen=seen,
         earlier=earlier,
     )
-
-
-def test_images(
-    model: AutoregressiveModel, test: Images, indices: np.ndarray
-) -> tuple[Tensor, Tensor | None]:
-    """Gets images, and their classes if the model is given them."""
-    x, y = test.batch(indices)
-    c = None if model.classes is None or y is None else torch.from_numpy(y)
-    return torch.from_numpy(x), c
 
 
 def classes_in_turn(model: AutoregressiveModel, n: int) -> Tensor | None:
@@ -609,6 +639,7 @@ COLUMNS = (
     "parameters",
     "training images/s",
     "steps",
+    "images seen",
     "wall s",
     "test nats",
     "bits/dim",
@@ -642,6 +673,7 @@ def cells(result: Result) -> tuple[str, ...]:
         f"{r.parameters:,}",
         number(r.images_per_second),
         f"{steps} (loaded)".strip() if r.loaded else steps,
+        "-" if r.images_seen is None else f"{r.images_seen:,}",
         number(r.seconds),
         f"{score.nats:.2f} ± {score.nats_error:.2f}",
         f"{score.bits_per_dim:.4f} ± {score.bits_per_dim_error:.4f}",
@@ -670,8 +702,10 @@ def markdown(results: Sequence[Result], about: Mapping[str, Any], budget: str) -
 
 {table(results)}
 
-- **steps**: optimizer steps x images a step. A model marked as loaded was trained before, with a
-  budget of its own. A budget in seconds is turned into steps by the speed of the first few; it is
+- **steps**: optimizer steps x images a step; **images seen** is the product. A budget in steps is
+  not one in images: recipes with a larger batch see more of them in as many steps. A model marked
+  as loaded was trained before, with a budget of its own, which is counted here for one device. A
+  budget in seconds is turned into steps by the speed of the first few; it is
   for the steps alone, and **wall s** counts validation and saving too.
 - **test nats**, **bits/dim**: mean of -log p and its standard error over the images. They are the
   same images for every model, so differences are surer than these errors. What is scored is the

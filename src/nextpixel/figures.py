@@ -36,6 +36,7 @@ __all__ = [
     "save",
     "sliding",
     "specimen",
+    "within",
 ]
 
 COLOURS = {
@@ -246,19 +247,36 @@ def effective(heat: ArrayLike, reach: ArrayLike, site: tuple[int, int], images: 
     return figure
 
 
+def within(values: ArrayLike, site: tuple[int, int], far: int) -> float:
+    """Computes which share of a map's sum lies within a distance of a site.
+
+    Args:
+        values: The map, `(H, W)`.
+        site: Row and column of the site.
+        far: The distance in pixels, the larger of rows and columns.
+    """
+    maps = np.asarray(values, dtype=np.float64)
+    near = maps[_distance(site, maps.shape) <= far]
+    return float(near.sum() / max(maps.sum(), 1e-300))
+
+
+def _distance(site: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    rows, cols = np.indices(shape)
+    distance: NDArray[np.int64] = np.maximum(abs(rows - site[0]), abs(cols - site[1]))
+    return distance
+
+
 def _shares(
     axis: Any, values: NDArray[np.float64], seen: NDArray[np.bool_], site: tuple[int, int]
 ) -> None:
     """Draws which part of the gradient lies within each distance, and of the field."""
-    rows, cols = np.indices(values.shape)
-    distance = np.maximum(abs(rows - site[0]), abs(cols - site[1]))
-    reach = range(int(distance[seen].max(initial=1)) + 1)
+    reach = range(int(_distance(site, seen.shape)[seen].max(initial=1)) + 1)
     for maps, name, colour in (
         (values, "of the gradient", COLOURS["site"]),
         (seen.astype(float), "of the pixels seen at all", COLOURS["seen"]),
     ):
-        within = [maps[distance <= far].sum() / max(maps.sum(), 1e-300) for far in reach]
-        axis.plot(reach, within, "o-", color=colour, label=name, markersize=4)
+        shares = [within(maps, site, far) for far in reach]
+        axis.plot(reach, shares, "o-", color=colour, label=name, markersize=4)
     axis.set(
         xlabel="distance in pixels, the larger of rows and columns",
         ylabel="share within that distance",

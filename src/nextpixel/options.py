@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from nextpixel.data import Dataset
+    from nextpixel.data import Dataset, Images
     from nextpixel.model import AutoregressiveModel
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "progress",
     "seed",
     "set_threads",
+    "test_images",
 ]
 
 
@@ -206,9 +207,18 @@ def images_to_complete(
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
     test = load_data(args, model).test.spread(args.n)
-    pixels, y = test.batch(np.arange(len(test)))
-    c = torch.from_numpy(y) if model.classes and y is not None else None
-    return torch.from_numpy(pixels), c
+    return test_images(model, test, np.arange(len(test)))
+
+
+def test_images(
+    model: AutoregressiveModel, test: Images, indices: np.ndarray
+) -> tuple[Tensor, Tensor | None]:
+    """Gets images, and their classes if the model is given them."""
+    import torch
+
+    x, y = test.batch(indices)
+    c = None if model.classes is None or y is None else torch.from_numpy(y)
+    return torch.from_numpy(x), c
 
 
 def known_pixels(args: argparse.Namespace, shape: tuple[int, int, int]) -> Tensor:

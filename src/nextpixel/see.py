@@ -30,6 +30,7 @@ from nextpixel.nn import MaskedConv2d, Site
 __all__ = [
     "KINDS",
     "Growth",
+    "Seen",
     "blind_spot",
     "centre_channels",
     "draw_kind",
@@ -42,6 +43,7 @@ __all__ = [
     "pixels_before",
     "random_network",
     "receptive_field",
+    "sums",
     "surprise",
 ]
 
@@ -54,6 +56,8 @@ KERNEL = 5
 INPUTS = 8  # random images a field is the union over
 AVERAGED = 16  # images that an effective field is the mean over
 NETWORKS = 3  # random networks, likewise
+NEAR, FAR = 3, 6  # distances in pixels to sum the gradient up to
+CHEAP = 0.01  # bits
 
 # Sizes at which a Jacobian takes a second or less; width enough that some ReLU is always awake.
 SMALL: dict[str, dict[str, Any]] = {
@@ -140,7 +144,7 @@ def receptive_field(
     Args:
         model: The network; in float64 its zeros are exact.
         site: The site.
-        x: Images to look at, integers `(B, C, H, W)`; a few random ones by default.
+        x: Images to look at, integers `(B, C, H, W)`, on any device; a few random ones by default.
         c: Their context.
         seed: Of the random numbers.
 
@@ -148,7 +152,7 @@ def receptive_field(
         Booleans `(C, H, W)`: true where, for some image, the gradient of a random sum of all the
         site's parameters is not exactly zero.
     """
-    x = random_images(model, INPUTS, seed) if x is None else x
+    x = random_images(model, INPUTS, seed) if x is None else x.to(model.device)
     with watched(model, x) as encoded:
         parameters = parameters_at(model(x, c), site)
         random = torch.Generator().manual_seed(seed)
@@ -423,31 +427,52 @@ def _masks_figure(kind: str, seed: int) -> figures.Figure:
     return figures.masks(_kernels(KERNEL), centres)
 
 
+class Seen(NamedTuple):
+    """What a trained model sees, and what an image costs it.
+
+    Attributes:
+        files: The pictures.
+        surprise: The image's map of `surprise`, `(H, W)`.
+        entropy: Its map of `entropy`, `(H, W)`.
+        site: Row and column of the central pixel, to which the rest belongs.
+        reach: What it sees at all, booleans `(H, W)`.
+        heat: What it looks at, see `effective_field`, `(H, W)`.
+        images: Number of images that `heat` is the mean over.
+    """
+
+    files: list[Path]
+    surprise: Tensor
+    entropy: Tensor
+    site: tuple[int, int]
+    reach: Tensor
+    heat: Tensor
+    images: int
+
+
 def draw_model(
     model: AutoregressiveModel,
     x: Tensor,
     c: Tensor | None,
     out: Path,
     *,
-    index: int = 0,
+    averaged: tuple[Tensor, Tensor | None] | None = None,
     what: str = "the image",
     seed: int = 0,
     progress: Progress | None = None,
-) -> tuple[list[Path], Tensor, Tensor]:
+) -> Seen:
     """Draws a trained model: what it looks at, and what surprises it.
 
     Args:
         model: The model, in float64.
-        x: Images, integers `(N, C, H, W)`; the effective field is the mean over the first ones.
-        c: Their context.
+        x: An image, integers `(1, C, H, W)`, to map surprise and entropy of, and to slide a kernel
+            over.
+        c: Its context.
         out: The folder to write into.
-        index: The image among them to map surprise and entropy of, and to slide a kernel over.
-        what: Its name.
+        averaged: The images, and their context, that the effective field is the mean over; the one
+            image if None.
+        what: The image's name.
         seed: Of the random sum of parameters that shows what is seen at all.
         progress: Called with the fraction done, between 0 and 1.
-
-    Returns:
-        The files, and the image's maps of surprise and of entropy, bits, `(H, W)`.
 
     Raises:
         UserError: The model has no `encode`, so there is nothing to take gradients of.
@@ -460,20 +485,34 @@ def draw_model(
     _, height, width = model.shape
     row, col = height // 2, width // 2
     written = [out / "effective.png", out / "surprise.png", out / "slide.gif"]
-    context = model.context(c, len(x))
-    one, its = x[index : index + 1], None if context is None else context[index : index + 1]
-    bits, expected = surprise(model, one, its)[0], entropy(model, one, its)[0]
-    x, context = x[:AVERAGED], None if context is None else context[:AVERAGED]
-    heat = effective_field(model, x, context, row=row, col=col, progress=progress)
+    bits, expected = surprise(model, x, c)[0], entropy(model, x, c)[0]
+    some, their = (x, c) if averaged is None else averaged
+    context = model.context(their, len(some))
+    heat = effective_field(model, some, context, row=row, col=col, progress=progress)
     # Random images: where all of them are black, a trained network's ReLUs may all be asleep.
     noise = random_images(model, INPUTS, seed)
     classes = None if context is None else context[:1].expand(INPUTS, -1)
     reach = receptive_field(model, Site(row, col), noise, classes, seed=seed).any(0)
-    figures.save(figures.effective(heat, reach, (row, col), len(x)), written[0])
-    pixels = plots.to_uint8(one, model.levels)[0]
+    figures.save(figures.effective(heat, reach, (row, col), len(some)), written[0])
+    pixels = plots.to_uint8(x, model.levels)[0]
     figures.save(figures.bits(pixels, bits, expected, what), written[1])
     plots.save_gif(figures.sliding(pixels, _kernels(KERNEL)), written[2], seconds=14)
-    return written, bits, expected
+    return Seen(written, bits, expected, (row, col), reach, heat, len(some))
+
+
+def sums(seen: Seen) -> str:
+    """Says in two lines what the maps of a trained model add up to."""
+    cheap, dearest = int((seen.surprise < CHEAP).sum()), int(seen.surprise.argmax())
+    row, col = divmod(dearest, seen.surprise.shape[1])
+    near, far = (figures.within(seen.heat, seen.site, distance) for distance in (NEAR, FAR))
+    few, more = (figures.within(seen.reach, seen.site, distance) for distance in (NEAR, FAR))
+    images = f"mean of {seen.images} images" if seen.images > 1 else "of this image"
+    return (
+        f"{cheap} of {seen.surprise.numel()} pixels cost less than {CHEAP} bits each; the most "
+        f"surprising, row {row}, column {col}, costs {seen.surprise.max():.1f} bits\n"
+        f"gradient at row {seen.site[0]}, column {seen.site[1]}, {images}: {near:.0%} within "
+        f"{NEAR} pixels ({few:.0%} of all seen), {far:.0%} within {FAR} ({more:.0%})"
+    )
 
 
 def _part(progress: Progress | None, number: int, parts: int) -> Progress | None:

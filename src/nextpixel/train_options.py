@@ -98,8 +98,11 @@ def make_model(settings: Any, dataset: Dataset) -> AutoregressiveModel:
         arguments["classes"] = dataset.classes
     try:
         return cls(shape=dataset.shape, levels=dataset.levels, **arguments)
-    except (TypeError, RuntimeError) as error:
-        raise UserError(f"{cls.__name__} cannot be made like this: {error}.") from None
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:  # a user's own class may refuse, too
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{cls.__name__} cannot be made like this: {reason}.") from None
 
 
 def train_parser() -> Any:
