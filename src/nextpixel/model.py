@@ -484,7 +484,7 @@ def read_model(folder: Path) -> AutoregressiveModel:
     try:
         model = find_class(name)(**hyperparameters)
         model.load_state_dict(load_tensors(data))
-    except (SafetensorError, RuntimeError, TypeError) as error:
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"The weights in {folder} do not fit {name}: {reason}") from None
     return model
