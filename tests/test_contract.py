@@ -46,6 +46,7 @@ VARIANTS: list[dict[str, Any]] = [
         (3, 2, 3, "scaled"),
         (3, 5, None, "scaled"),
         (3, 5, None, "embedded"),
+        (2, 4, None, "scaled"),
     ]
 ]
 
@@ -265,7 +266,7 @@ def test_probabilities_of_all_images_sum_to_one(cls: type[CausalNetwork], varian
 
 
 @every_variant
-@pytest.mark.parametrize("size", [(6, 7), (1, 5), (5, 1), (9, 3)])
+@pytest.mark.parametrize("size", [(6, 7), (1, 1), (1, 5), (5, 1), (9, 3)])
 def test_cached_equals_parallel(
     cls: type[CausalNetwork], variant: Any, size: tuple[int, int]
 ) -> None:
@@ -416,8 +417,9 @@ def test_class_weights_mix_classes(cls: type[CausalNetwork]) -> None:
     one_hot = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     assert torch.equal(model.log_prob(x, one_hot), model.log_prob(x, torch.tensor([1, 2])))
     assert torch.equal(model.log_prob(x, one_hot[0]), model.log_prob(x, 1))
-    mixed = model.log_prob(x, torch.tensor([0.5, 0.5, 0.0]))
-    assert not torch.equal(mixed, model.log_prob(x, 0))
+    mix = torch.tensor([0.5, 0.5, 0.0])
+    assert not torch.equal(model.log_prob(x, mix), model.log_prob(x, 0))
+    assert torch.equal(model.sample(2, mix), full_pass_samples(model, 2, mix, seed=0))
     assert not torch.equal(model.log_prob(x, 0), model.log_prob(x, 1))
 
 
@@ -435,15 +437,22 @@ def test_gradient_reaches_every_parameter(cls: type[CausalNetwork], variant: Any
 
 
 @every_model
-def test_scores_stay_float32_under_autocast(cls: type[CausalNetwork]) -> None:
-    model = make(cls, levels=5).float()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_scores_stay_float32_under_autocast(cls: type[CausalNetwork], channels: int) -> None:
+    model = make(cls, channels=channels, levels=5).float()
     x, _ = images(model, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model(x).logits
-        assert logits.dtype == torch.float32
-        # Not just raised at the end: they have more bits than half precision holds.
-        assert not torch.equal(logits, logits.bfloat16().float())
-        assert model.log_prob(x).dtype == torch.float32
+        for values in vars(model(x)).values():
+            if isinstance(values, Tensor):
+                assert values.dtype == torch.float32
+                # Not just raised at the end: they have more bits than half precision holds.
+                assert not torch.equal(values, values.bfloat16().float())
+        log_prob = model.log_prob(x)
+        assert log_prob.dtype == torch.float32
+    log_prob.sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all(), name
 
 
 @every_variant

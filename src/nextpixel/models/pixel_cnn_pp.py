@@ -163,7 +163,10 @@ class PixelCNNPP(WholePixelNetwork):
         >>> x = model.sample(4, seed=0)  # (4, 3, 32, 32)
     """
 
-    paper = "PixelCNN++ (Salimans et al., 2017)"
+    paper = (
+        "PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other "
+        "Modifications (Salimans et al., 2017)"
+    )
 
     def __init__(
         self,

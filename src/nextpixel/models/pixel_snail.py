@@ -127,7 +127,7 @@ class PixelSNAIL(WholePixelNetwork):
         >>> x = model.sample(4, seed=0)  # (4, 1, 28, 28)
     """
 
-    paper = "PixelSNAIL (Chen et al., 2017)"
+    paper = "PixelSNAIL: An Improved Autoregressive Generative Model (Chen et al., 2017)"
     place: Tensor
 
     def __init__(
