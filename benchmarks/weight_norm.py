@@ -3,10 +3,11 @@
     python benchmarks/weight_norm.py --steps 600
 
 Both variants are the same small network with the same first weights, data and learning rates. The
-first is `PixelCNNPP` as it is: plain weights, and residual layers that begin close to handing on
-their input. The second reparametrises every convolution as direction and length, and sets lengths
-and biases on a first batch so that every output has mean 0 and deviation 1 (0.1 at the end of a
-residual layer), as Salimans and Kingma (2016, arXiv 1602.07868, section 3) do.
+first is `PixelCNNPP` as it is: plain weights, of a size that keeps the deviation from layer to
+layer. The second reparametrises every convolution (but those that double the resolution) as
+direction and length, and sets lengths and biases on a first batch so that every output has mean 0
+and deviation 1 (0.1 at the end of a residual layer), as Salimans and Kingma (2016, arXiv
+1602.07868, section 3) do.
 """
 
 from __future__ import annotations
