@@ -32,7 +32,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("name", help="the name to load the model by")
-    parser.add_argument("--note", help="what else to know about the training")
     parser.add_argument("--recipe", type=Path, help="its recipe (default: recipes/NAME.yaml)")
     args = parser.parse_args()
     recipe = (args.recipe or ROOT / "recipes" / f"{args.name}.yaml").resolve()
@@ -66,7 +65,6 @@ def main() -> None:
         "images": {"train": len(dataset.train)},
         "recipe": recipe.relative_to(ROOT).as_posix(),
         "train": config["train"],
-        "note": args.note,
         "kept_step": best["step"],
         "training_seconds": round(metrics[-1]["seconds"]),
         "machine": machine(),
