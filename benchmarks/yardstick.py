@@ -1,0 +1,145 @@
+"""What the benchmarks measure against: the textbook's network, and the machine's own limits.
+
+The yardstick is frozen: a k x k convolution whose mask is multiplied onto its weight in every pass,
+float32, NCHW, no compilation, no TF32, and a full forward pass for every pixel. It shares nothing
+with our layers but the numbers in the weights, so a faster layer does not move the goal.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextpixel.model import AutoregressiveModel
+from nextpixel.nn import Cache, CausalConv2d, RowConv2d
+
+__all__ = ["limits", "median_seconds", "print_table", "textbook", "write_json"]
+
+
+class TextbookConv2d(nn.Module):
+    """Creates the k x k convolution with a mask that stands for one of our layers.
+
+    Args:
+        layer: The layer; its weights are copied.
+    """
+
+    mask: Tensor
+
+    def __init__(self, layer: CausalConv2d | RowConv2d) -> None:
+        super().__init__()
+        if isinstance(layer, CausalConv2d):
+            self.padding = (layer.rows_above, layer.left)
+            weight, mask = self.unfold_causal(layer)
+        else:
+            self.padding = (layer.rows_above, layer.reach)
+            weight, mask = self.unfold_rows(layer)
+        self.weight, self.bias = nn.Parameter(weight), layer.bias
+        self.register_buffer("mask", mask)
+
+    @staticmethod
+    def unfold_causal(layer: CausalConv2d) -> tuple[Tensor, Tensor]:
+        """Lays the visible taps into a k x k kernel, and makes its mask."""
+        size = (2 * layer.rows_above + 1, 2 * layer.left + 1)
+        weight = layer.weight_row.new_zeros(layer.out_channels, layer.in_channels, *size)
+        mask = torch.zeros_like(weight)
+        taps = layer.weight_row.shape[-1]
+        weight[:, :, layer.rows_above, :taps] = layer.weight_row.detach()[:, :, 0]
+        mask[:, :, layer.rows_above, :taps] = 1
+        if layer.row_mask is not None:
+            mask[:, :, layer.rows_above, :taps] = layer.row_mask[:, :, 0].to(mask)
+        if layer.weight_above is not None:
+            weight[:, :, : layer.rows_above] = layer.weight_above.detach()
+            mask[:, :, : layer.rows_above] = 1
+        return weight, mask
+
+    @staticmethod
+    def unfold_rows(layer: RowConv2d) -> tuple[Tensor, Tensor]:
+        """Lays the rows of a vertical stack's kernel into a k x k one, and makes its mask."""
+        height, width = layer.weight.shape[2:]
+        weight = layer.weight.new_zeros(*layer.weight.shape[:2], 2 * height - 1, width)
+        mask = torch.zeros_like(weight)
+        weight[:, :, :height] = layer.weight.detach()
+        mask[:, :, :height] = 1
+        return weight, mask
+
+    def forward(self, x: Tensor, context: Tensor | None = None, cache: None = None) -> Tensor:
+        """Convolves a whole map."""
+        out = F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+        return out if context is None else out + context
+
+
+def textbook(model: AutoregressiveModel) -> AutoregressiveModel:
+    """Makes the textbook's network with the same weights; it knows whole maps only.
+
+    The masked convolutions of a PixelCNN and both stacks of a Gated PixelCNN become k x k kernels
+    with masks. Models whose textbook form is our own forward pass stay as they are: PixelCNN++ and
+    PixelSNAIL shift small kernels in their authors' code too, and a recurrence is a loop.
+    """
+    book = copy.deepcopy(model)
+    if type(model).__name__ in ("PixelCNN", "GatedPixelCNN"):
+        for module in list(book.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, (CausalConv2d, RowConv2d)):
+                    setattr(module, name, TextbookConv2d(child))
+    return book
+
+
+def full_pass(book: AutoregressiveModel, x: Tensor, site: Any, cache: Cache) -> Any:
+    """Takes a step of sampling as the textbook does: a full pass, of which one site is used."""
+    return AutoregressiveModel.step(book, x, site, cache)
+
+
+def median_seconds(function: Callable[[], object], times: int, warmup: int = 1) -> float:
+    """Runs a function some times and takes the median of its seconds."""
+    for _ in range(warmup):
+        function()
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def limits() -> dict[str, float]:
+    """Measures what the machine can do at most, float32, with the threads that torch has.
+
+    Returns:
+        `gflops`, the better one of two large matrix products (`torch.mm`, and a 1x1 convolution,
+        which another library computes), and `gbytes`, read by a sum over 64 MiB, a second.
+    """
+    a = torch.randn(2048, 2048)
+    maps, kernel = torch.randn(1, 2048, 32, 64), torch.randn(2048, 2048, 1, 1)
+    maps = maps.to(memory_format=torch.channels_last)
+    numbers = torch.randn(2**24)
+    with torch.inference_mode():
+        product = min(
+            median_seconds(lambda: torch.mm(a, a), 5),
+            median_seconds(lambda: F.conv2d(maps, kernel), 5),
+        )
+        read = median_seconds(lambda: numbers.sum(), 9)
+    return {"gflops": 2 * 2048**3 / product / 1e9, "gbytes": numbers.nbytes / read / 1e9}
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a Markdown table, its columns aligned."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    lines = [columns, ["-" * width for width in widths], *rows]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print(f"| {' | '.join(cells)} |")
+
+
+def write_json(path: Path | None, content: dict[str, Any]) -> None:
+    """Writes what was measured, where a file was asked for."""
+    if path is not None:
+        path.write_text(json.dumps(content, indent=2) + "\n")
