@@ -341,14 +341,18 @@ class CausalNetwork(AutoregressiveModel):
             if isinstance(layer, CausalLayer):
                 columns = -(-self.shape[2] // layer.scale)
                 cache.layers[layer] = layer.new_cache(batch, columns)
+                cache.period = max(cache.period, layer.scale)
         return cache
 
     def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
         """Computes the distribution at one site from the cache and what is newest before it."""
         cache.site = site
         if site.channel < self.groups:  # else all channels were computed at the first one
-            newest = self.encode(self.newest(x, site))
-            cache.parameters = self.network(newest, cache.biases, cache)
+
+            def compute() -> Tensor:
+                return self.network(self.encode(self.newest(x, site)), cache.biases, cache)
+
+            cache.parameters = cache.tape.step(site, compute) if cache.tape else compute()
         parameters = cast(Tensor, cache.parameters)[..., None, None]
         pixel = x[:, :, site.row, site.col, None, None]
         distribution = self.distribution(parameters, pixel)

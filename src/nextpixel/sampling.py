@@ -107,6 +107,13 @@ def sites(shape: tuple[int, int, int]) -> Iterator[Site]:
         yield Site(row, col, channel)
 
 
+TAPE = True
+def new_tape(model, n, cache):
+    from nextpixel.tape import Tape, program
+    library = program(next(model.parameters()).dtype) if model.device.type == "cpu" else None
+    return Tape(library, n, cache.period) if library else None
+
+
 def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) -> Tensor:
     """Draws one uniform number a site for each image.
 
@@ -165,6 +172,7 @@ def trace(
     noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
     kept = _kept(model, known, mask, n)
     cache = model.start(n, c)
+    if TAPE: cache.tape = new_tape(model, n, cache)
     for site in sites(model.shape):
         with evaluation_mode(model):
             distribution = model.step(x, site, cache)

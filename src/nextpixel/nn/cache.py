@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -27,6 +28,13 @@ class Site(NamedTuple):
         return self.col == 0 and self.channel == 0
 
 
+class Replay(Protocol):
+    """What replays steps."""
+
+    def step(self, site: Site, compute: Callable[[], Tensor]) -> Tensor:
+        """Takes a step, by `compute` or by doing the same as it did at other sites."""
+
+
 @dataclass
 class Cache:
     """The state of generating one batch: where it stands and what each layer keeps of the past.
@@ -40,6 +48,8 @@ class Cache:
         site: The site whose distribution is being computed.
         parameters: What the network returned last.
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
+        period: After how many rows, and columns, the steps do the same again (strided layers).
+        tape: Replays the steps (see `nextpixel.tape`); None computes each of them in PyTorch.
     """
 
     context: Tensor | None = None
@@ -47,6 +57,8 @@ class Cache:
     site: Site = field(default_factory=lambda: Site(0, 0))
     parameters: Tensor | None = None
     layers: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+    period: int = 1
+    tape: Replay | None = None
 
     def nbytes(self) -> int:
         """Counts the bytes that the layers keep."""

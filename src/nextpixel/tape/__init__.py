@@ -1,0 +1,125 @@
+"""Records a step of generation once, and replays it at all other sites without Python.
+
+A step is some hundred tiny operations, and calling them costs more than computing them. So the
+first steps, which PyTorch computes, are watched: which operations, on which places in memory
+(recording.py). At the other sites the same operations use other places; as every index is a row or
+a column, times something, plus something, so is every place, and two steps in a row and one in the
+row below tell all others. They become a script (script.py) for a small compiled program
+(program.c).
+
+No network is written twice: whatever its layers do is what is recorded. What the program does not
+know is called in PyTorch, between two runs of it. Without a C compiler there is no program, and
+every step is computed by PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nextpixel.nn import Site
+from nextpixel.tape.program import program
+from nextpixel.tape.recording import Recording, UnevenError
+from nextpixel.tape.script import Script, Weights
+
+__all__ = ["Tape", "program"]
+
+
+@dataclass
+class Kind:
+    """Steps that do the same, at other places.
+
+    Attributes:
+        first: The first one that was recorded.
+        by_row: One in another row.
+        by_col: One in another column.
+        script: What replays them.
+        recordable: Whether they can be replayed at all.
+    """
+
+    first: Recording | None = None
+    by_row: Recording | None = None
+    by_col: Recording | None = None
+    script: Script | None = None
+    recordable: bool = True
+
+    def covers(self, site: Site) -> bool:
+        """Tells whether the recorded steps say what is to be done at a site."""
+        return self.first is not None and not (
+            (site.row != self.first.site.row and self.by_row is None)
+            or (site.col != self.first.site.col and self.by_col is None)
+        )
+
+    def add(self, recording: Recording) -> None:
+        """Adds a recorded step."""
+        if recording.problem is not None:
+            self.recordable = False
+        if self.first is None:
+            self.first = recording
+        elif recording.site.col != self.first.site.col:
+            self.by_col = recording
+        else:
+            self.by_row = recording
+        self.script = None
+
+
+class Tape:
+    """The recorded steps of generating one batch.
+
+    Everything in a step must have the images as its first dimension, weights excepted, and must
+    use the same memory at every site, as the layers of `nextpixel.nn` do.
+
+    Args:
+        library: The compiled program.
+        images: Number of images.
+        period: After how many rows, and columns, the steps do the same again.
+    """
+
+    def __init__(self, library: ctypes.CDLL, images: int, period: int) -> None:
+        self.images, self.period = images, period
+        self.threads = torch.get_num_threads()
+        self.weights = Weights(library)
+        self.kinds: dict[tuple[int | bool, ...], Kind] = {}
+
+    def step(self, site: Site, compute: Callable[[], Tensor]) -> Tensor:
+        """Takes a step: replays it, or computes and records it.
+
+        Args:
+            site: Where.
+            compute: Computes the step in PyTorch.
+
+        Returns:
+            What the step computes; replayed, it stays valid until the next step only.
+        """
+        row, col, channel = site
+        start = (row == 0 and col == 0, col == 0)  # of the picture, of the row
+        kind = self.kinds.setdefault((row % self.period, col % self.period, channel, *start), Kind())
+        if kind.recordable and kind.covers(site):
+            try:
+                kind.script = kind.script or self.script(kind)
+            except UnevenError:
+                kind.recordable = False
+            else:
+                return kind.script.play(site)
+        if not kind.recordable:
+            return compute()
+        recording = Recording(site)
+        result = recording.watch(compute)
+        kind.add(recording)
+        return result
+
+    def script(self, kind: Kind) -> Script:
+        """Makes the script of a kind of steps."""
+        assert kind.first is not None
+        return Script(
+            kind.first,
+            kind.by_row or kind.first,
+            kind.by_col or kind.first,
+            images=self.images,
+            threads=self.threads,
+            weights=self.weights,
+        )

@@ -1,0 +1,314 @@
+/* Replays a recorded step of generation: a list of small operations on fixed places in memory.
+ *
+ * Compiled once per type of number (-DREAL=float or -DREAL=double) and loaded by program.py.
+ * Every operand is a tensor, images x outer x inner.
+ */
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_thread_num() 0
+#define omp_get_num_threads() 1
+#endif
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+#define LANES ((long)(BYTES / sizeof(REAL)))
+#define WIDE 4            /* vectors in a panel of weights */
+#define TALL (BYTES == 64 ? 6 : 3)  /* images in a tile: TALL x WIDE sums stay in registers */
+#define UNUSED __attribute__((unused))
+#define INLINE static inline __attribute__((always_inline))
+
+#if IS_DOUBLE
+typedef int64_t whole;
+#define MANTISSA 52
+#define BIAS 1023
+#define TERMS 14
+#else
+typedef int32_t whole;
+#define MANTISSA 23
+#define BIAS 127
+#define TERMS 8
+#endif
+typedef REAL vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+typedef whole ivec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+
+
+/* Strides count elements, the others bytes: a place moves with the site's row and column. */
+typedef struct { int64_t place, per_row, per_col, per_image, per_outer, per_inner; } operand;
+typedef struct {
+    int64_t op, outer, inner, depth, weights;
+    operand out, a, b;
+    double number;
+} instruction;
+enum { PRODUCT, COPY, CAST, GATHER, RELU, ELU, SIGMOID, TANH, NEGATE, SCALE, SHIFT, ADD, SUBTRACT, MULTIPLY };
+
+INLINE void *at(const operand *o, long row, long col) {
+    return (char *)o->place + row * o->per_row + col * o->per_col;
+}
+
+/* --- elementary functions, to about an ulp ---------------------------------------------------- */
+
+INLINE vec fill(REAL x) { return x - (vec){}; }
+INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
+
+/* e^x - 1, for x in the range where it is finite: 2^n (1 + p) - 1 with p = e^r - 1, r = x - n ln 2 */
+INLINE vec expm1_(vec x, vec *scale, vec *p) {
+    const REAL magic = (REAL)3 * ((int64_t)1 << (MANTISSA - 1));
+    const REAL high = IS_DOUBLE ? 0x1.62e42fefa39efp-1 : 0x1.62e4p-1f;
+    const REAL low = IS_DOUBLE ? 0x1.abc9e3b39803fp-56 : 0x1.7f7d1cp-20f;
+    vec n = x * (REAL)1.4426950408889634 + magic;
+    n -= magic;
+    vec r = x - n * high - n * low, sum = fill(0);
+    REAL term = 1;
+    for (int i = 2; i <= TERMS; i++) term /= i;
+    for (int i = TERMS; i >= 2; i--) { sum = sum * r + term; term *= i; }
+    *p = sum * r * r + r;
+    *scale = (vec)((__builtin_convertvector(n, ivec) + BIAS) << MANTISSA);
+    return *scale * *p + (*scale - 1);
+}
+INLINE vec clamp(vec x, REAL most) {
+    x = choose((ivec)(x > most), fill(most), x);
+    return choose((ivec)(x < -most), fill(-most), x);
+}
+#define MOST (IS_DOUBLE ? 700 : 87)
+INLINE vec sigmoid(vec x) { vec s, p; expm1_(clamp(-x, MOST), &s, &p); return 1 / (1 + s + s * p); }
+INLINE vec tanh_(vec x) { vec s, p, e = expm1_(clamp(2 * x, 40), &s, &p); return e / (e + 2); }
+INLINE vec elu(vec x) { vec s, p, e = expm1_(clamp(x, MOST), &s, &p); return choose((ivec)(x > 0), x, e); }
+INLINE vec relu(vec x) { return choose((ivec)(x > 0), x, fill(0)); }
+
+/* --- matrix products -------------------------------------------------------------------------- */
+
+/* A tile: `images` x `vectors` sums over `depth`, the weights in panels of WIDE vectors. */
+INLINE void tile(const int images, const int vectors, long depth, const REAL *a, long per_image,
+                 const REAL *w, const REAL *c, long c_per_image, REAL *out, long out_per_image,
+                 long columns) {
+    vec sum[6][WIDE];
+    const int whole_vectors = columns >= vectors * LANES;
+    for (int i = 0; i < images; i++) {
+        if (whole_vectors) {
+            for (int v = 0; v < vectors; v++) sum[i][v] = *(vec *)(c + i * c_per_image + v * LANES);
+        } else {
+            REAL edge[WIDE * LANES] = {0};
+            memcpy(edge, c + i * c_per_image, columns * sizeof(REAL));
+            for (int v = 0; v < vectors; v++) sum[i][v] = *(vec *)(edge + v * LANES);
+        }
+    }
+    for (long k = 0; k < depth; k++, w += WIDE * LANES) {
+        vec weights[WIDE];
+        for (int v = 0; v < vectors; v++) weights[v] = *(vec *)(w + v * LANES);
+        for (int i = 0; i < images; i++) {
+            vec x = fill(a[i * per_image + k]);
+            for (int v = 0; v < vectors; v++) sum[i][v] += x * weights[v];
+        }
+    }
+    for (int i = 0; i < images; i++) {
+        REAL *to = out + i * out_per_image;
+        if (whole_vectors) {
+            for (int v = 0; v < vectors; v++) *(vec *)(to + v * LANES) = sum[i][v];
+        } else {
+            REAL edge[WIDE * LANES];
+            for (int v = 0; v < vectors; v++) *(vec *)(edge + v * LANES) = sum[i][v];
+            memcpy(to, edge, columns * sizeof(REAL));
+        }
+    }
+}
+
+/* One image: inputs that are 0 (half of them, after a ReLU) cost nothing. */
+INLINE void single(const int vectors, long used, const int32_t *which, const REAL *value, const REAL *w,
+                   const REAL *c, REAL *out, long columns) {
+    vec even[WIDE], odd[WIDE];
+    REAL edge[WIDE * LANES] = {0};
+    memcpy(edge, c, columns * sizeof(REAL));
+    for (int v = 0; v < vectors; v++) { even[v] = *(vec *)(edge + v * LANES); odd[v] = fill(0); }
+    long n = 0;
+    for (; n + 2 <= used; n += 2) {
+        const REAL *w0 = w + which[n] * (WIDE * LANES), *w1 = w + which[n + 1] * (WIDE * LANES);
+        vec x0 = fill(value[n]), x1 = fill(value[n + 1]);
+        for (int v = 0; v < vectors; v++) {
+            even[v] += x0 * *(vec *)(w0 + v * LANES);
+            odd[v] += x1 * *(vec *)(w1 + v * LANES);
+        }
+    }
+    if (n < used)
+        for (int v = 0; v < vectors; v++)
+            even[v] += value[n] * *(vec *)(w + which[n] * (WIDE * LANES) + v * LANES);
+    for (int v = 0; v < vectors; v++) *(vec *)(edge + v * LANES) = even[v] + odd[v];
+    memcpy(out, edge, columns * sizeof(REAL));
+}
+
+static void panel(long images, const int vectors, long depth, const REAL *a, long per_image,
+                  const REAL *w, const REAL *c, long c_per_image, REAL *out, long out_per_image,
+                  long columns) {
+#define TILE(m, v) tile(m, v, depth, a, per_image, w, c, c_per_image, out, out_per_image, columns)
+#define TILES(v)                                                                                  \
+    while (images > 0) {                                                                          \
+        long now = images >= TALL ? TALL : images;                                                \
+        if (images > TALL && images < 2 * TALL) now = (images + 1) / 2;                           \
+        switch (now) {                                                                            \
+            case 1: TILE(1, v); break;                                                            \
+            case 2: TILE(2, v); break;                                                            \
+            case 3: TILE(3, v); break;                                                            \
+            case 4: TILE(4, v); break;                                                            \
+            case 5: TILE(5, v); break;                                                            \
+            default: TILE(6, v);                                                                  \
+        }                                                                                         \
+        images -= now, a += now * per_image, c += now * c_per_image, out += now * out_per_image;  \
+    }
+    switch (vectors) {
+        case 1: TILES(1) break;
+        case 2: TILES(2) break;
+        case 3: TILES(3) break;
+        default: TILES(4)
+    }
+}
+
+#define DEEPEST 16384
+
+#define DEEPEST 16384
+
+/* out = b + a W for some images and some vectors of columns; W in panels of WIDE vectors. */
+static void product(const instruction *in, long row, long col, long image0, long image1, long v0,
+                    long v1) {
+    static const REAL zeros[WIDE * LANES];
+    const long depth = in->depth, images = image1 - image0;
+    const REAL *a = (REAL *)at(&in->a, row, col) + image0 * in->a.per_image;
+    const REAL *b = (REAL *)at(&in->b, row, col) + image0 * in->b.per_image;
+    REAL *out = (REAL *)at(&in->out, row, col) + image0 * in->out.per_image;
+    int32_t which[DEEPEST];
+    REAL value[DEEPEST];
+    long used = 0;
+    if (images == 1)
+        for (long k = 0; k < depth; k++) {
+            which[used] = k, value[used] = a[k];
+            used += a[k] != 0;
+        }
+    for (long now; v0 < v1; v0 += now) {
+        const long first = v0 % WIDE;
+        now = v1 - v0 < WIDE - first ? v1 - v0 : WIDE - first;
+        const long left = in->inner - v0 * LANES, columns = left < now * LANES ? left : now * LANES;
+        const REAL *w = (REAL *)in->weights + v0 / WIDE * depth * WIDE * LANES + first * LANES;
+        const REAL *c = in->b.place ? b + v0 * LANES : zeros;
+        if (images == 1)
+            switch (now) {
+                case 1: single(1, used, which, value, w, c, out + v0 * LANES, columns); break;
+                case 2: single(2, used, which, value, w, c, out + v0 * LANES, columns); break;
+                case 3: single(3, used, which, value, w, c, out + v0 * LANES, columns); break;
+                default: single(4, used, which, value, w, c, out + v0 * LANES, columns);
+            }
+        else
+            panel(images, now, depth, a, in->a.per_image, w, c, in->b.per_image, out + v0 * LANES,
+                  in->out.per_image, columns);
+    }
+}
+
+/* --- element by element ----------------------------------------------------------------------- */
+
+/* For each image and outer index, `expression` of the vectors x and y. */
+#define EACH(expression)                                                                          \
+    for (long i = image0; i < image1; i++)                                                        \
+        for (long o = o0; o < o1; o++) {                                                          \
+            REAL *to = out + i * in->out.per_image + o * in->out.per_outer;                       \
+            const REAL *from = a + i * in->a.per_image + o * in->a.per_outer;                     \
+            const REAL *with = b + i * in->b.per_image + o * in->b.per_outer;                     \
+            long j = j0;                                                                          \
+            for (; plain && j + LANES <= j1; j += LANES) {                                        \
+                const vec x = *(vec *)(from + j);                                                 \
+                const vec UNUSED y = in->b.per_inner ? *(vec *)(with + j) : fill(*with);          \
+                *(vec *)(to + j) = expression;                                                    \
+            }                                                                                     \
+            for (; j < j1; j++) {                                                                 \
+                const vec x = fill(from[j * in->a.per_inner]);                                    \
+                const vec UNUSED y = fill(with[j * in->b.per_inner]);                             \
+                to[j * in->out.per_inner] = (expression)[0];                                      \
+            }                                                                                     \
+        }                                                                                         \
+    break;
+
+static void elements(const instruction *in, long row, long col, long image0, long image1, long o0,
+                     long o1, long j0, long j1) {
+    REAL *out = at(&in->out, row, col);
+    const REAL *a = at(&in->a, row, col), *b = in->b.place ? at(&in->b, row, col) : a;
+    const int64_t *integers = (const int64_t *)a;
+    const REAL number = in->number;
+    const int plain = in->out.per_inner == 1 && in->a.per_inner == 1 && in->b.per_inner <= 1;
+    switch (in->op) {
+        case COPY: EACH(x)
+        case RELU: EACH(relu(x))
+        case ELU: EACH(elu(x))
+        case SIGMOID: EACH(sigmoid(x))
+        case TANH: EACH(tanh_(x))
+        case NEGATE: EACH(-x)
+        case SCALE: EACH(x * number)
+        case SHIFT: EACH(x + number)
+        case ADD: EACH(x + y)
+        case SUBTRACT: EACH(x - y)
+        case MULTIPLY: EACH(x * y)
+        default: /* of integers: as they are, or as numbers of rows in the table b */
+            for (long i = image0; i < image1; i++)
+                for (long o = o0; o < o1; o++)
+                    for (long j = j0; j < j1; j++) {
+                        const int64_t n = integers[i * in->a.per_image + o * in->a.per_outer +
+                                                   j * in->a.per_inner];
+                        out[i * in->out.per_image + o * in->out.per_outer + j * in->out.per_inner] =
+                            in->op == GATHER ? b[n * in->depth + j] : n;
+                    }
+    }
+}
+
+/* --- the program ------------------------------------------------------------------------------ */
+
+static atomic_long arrived;
+
+/* Waits until all threads are here. */
+static void meet(long threads, long *round) {
+    const long all = *round += threads;
+    atomic_fetch_add_explicit(&arrived, 1, memory_order_acq_rel);
+    for (long patience = 0; atomic_load_explicit(&arrived, memory_order_acquire) < all; patience++)
+        if (patience > 10000) sched_yield();
+}
+
+INLINE long share(long all, long part, long parts) { return all * part / parts; }
+
+/* Runs a program for a site. The threads share the images, or where these are few the columns. */
+void replay(const instruction *program, long count, long row, long col, long images, long threads) {
+    const int by_image = images >= 4 * threads;
+    atomic_store(&arrived, 0);
+#pragma omp parallel num_threads(threads)
+    {
+        const long me = omp_get_thread_num(), all = omp_get_num_threads();
+        const long i0 = by_image ? share(images, me, all) : 0;
+        const long i1 = by_image ? share(images, me + 1, all) : images;
+        long round = 0;
+        for (const instruction *in = program; in < program + count; in++) {
+            const int is_product = in->op == PRODUCT, by_outer = in->outer > 1;
+            const long inner = is_product ? (in->inner + LANES - 1) / LANES : in->inner;
+            const long parts = by_image ? 1 : all, part = by_image ? 0 : me;
+            const long o0 = by_outer ? share(in->outer, part, parts) : 0;
+            const long o1 = by_outer ? share(in->outer, part + 1, parts) : 1;
+            const long j0 = by_outer ? 0 : share(inner, part, parts);
+            const long j1 = by_outer ? inner : share(inner, part + 1, parts);
+            if (is_product) product(in, row, col, i0, i1, j0, j1);
+            else elements(in, row, col, i0, i1, o0, o1, j0, j1);
+            if (!by_image && all > 1) meet(all, &round);
+        }
+    }
+}
+
+/* Lays a weight (depth x columns, any strides) into panels. */
+void pack(const REAL *w, long depth, long columns, long per_depth, long per_column, REAL *panels) {
+    for (long begin = 0; begin < columns; begin += WIDE * LANES)
+        for (long k = 0; k < depth; k++)
+            for (long j = 0; j < WIDE * LANES; j++)
+                *panels++ = begin + j < columns ? w[k * per_depth + (begin + j) * per_column] : 0;
+}
+
+long panel_columns(void) { return WIDE * LANES; }

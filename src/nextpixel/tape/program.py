@@ -1,0 +1,92 @@
+"""Compiles program.c on the user's machine and describes its instructions."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+__all__ = ["INSTRUCTION", "OPERATIONS", "program"]
+
+SOURCE = Path(__file__).with_name("program.c")
+REALS = {torch.float32: "float", torch.float64: "double"}
+# The first that a compiler takes: Apple's has no OpenMP, and another word for this processor.
+FLAGS = (["-march=native", "-fopenmp"], ["-march=native"], ["-mcpu=native"], [])
+
+OPERAND = np.dtype(
+    [("place", "i8"), ("per_row", "i8"), ("per_col", "i8"), ("strides", "i8", 3)], align=True
+)
+INSTRUCTION = np.dtype(
+    [
+        *((name, "i8") for name in ("op", "outer", "inner", "depth", "weights")),
+        *((name, OPERAND) for name in ("out", "a", "b")),
+        ("number", "f8"),
+    ]
+)
+_NAMES = "product copy cast gather relu elu sigmoid tanh negate scale shift add subtract multiply"
+OPERATIONS = {name: number for number, name in enumerate(_NAMES.split())}
+
+
+@lru_cache
+def program(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """Compiles program.c for a type of number, or finds it compiled in the user's cache.
+
+    Returns:
+        The library; None where `NEXTPIXEL_TAPE=0` says so, for other types than float32 and
+        float64, and where no compiler is found or none can compile it.
+    """
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if os.environ.get("NEXTPIXEL_TAPE") == "0" or dtype not in REALS or compiler is None:
+        return None
+    key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler}{processor()}".encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
+    library = folder / f"tape-{REALS[dtype]}-{key}.so"
+    try:
+        if not library.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            build(compiler, REALS[dtype], library)
+        loaded = ctypes.CDLL(str(library))
+        loaded.replay.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 5]
+        loaded.pack.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 4, ctypes.c_void_p]
+        loaded.replay.restype = loaded.pack.restype = None
+        return loaded
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def processor() -> str:
+    """Names this machine's kind of processor: a cache may be shared by several machines."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    known = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return f"{platform.machine()} {platform.processor()} {sorted(known)}"
+
+
+def build(compiler: str, real: str, library: Path) -> None:
+    """Compiles program.c; the library appears whole or not at all.
+
+    Raises:
+        subprocess.SubprocessError: The compiler could not.
+        OSError: Nothing could be written.
+    """
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder) / "tape.so"
+        define = [f"-DREAL={real}", f"-DIS_DOUBLE={int(real == 'double')}"]
+        for flags in FLAGS:
+            command = [compiler, "-O3", "-fno-math-errno", "-shared", "-fPIC", *flags, *define]
+            done = subprocess.run(
+                [*command, str(SOURCE), "-o", str(made), "-lm"], capture_output=True, timeout=120
+            )
+            if done.returncode == 0:
+                made.replace(library)
+                return
+    raise subprocess.SubprocessError(f"{compiler} could not compile {SOURCE}")

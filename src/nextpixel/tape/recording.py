@@ -1,0 +1,208 @@
+"""Watches steps of generation, and finds how the places they use move from site to site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nextpixel.nn import Site
+
+__all__ = ["Call", "Place", "Recording", "Track", "UnevenError", "track"]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor lies.
+
+    Attributes:
+        memory: Its storage: the address of what was there before the step, or the number of what
+            the step made.
+        made: Whether the step made it.
+        dtype: Type of its elements.
+        offset: Elements before its first one in the storage.
+        sizes: Its shape.
+        strides: Elements from one index to the next, in each dimension.
+    """
+
+    memory: int
+    made: bool
+    dtype: torch.dtype
+    offset: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Call(NamedTuple):
+    """An operation, with places for tensors; without `out` it writes to its first argument."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Place | None
+
+
+class Recording(TorchDispatchMode):
+    """Watches the operations of a step.
+
+    Attributes:
+        site: Where the step is.
+        calls: The operations; those that only make a view are left out.
+        kept: A tensor in each storage that was there before the step, by its address.
+        sizes: Bytes of the storages that the step made.
+        result: What the step returned.
+        problem: Why the step cannot be replayed, if so: it draws random numbers, say.
+    """
+
+    # Not to be taken apart. (It may draw random numbers, but our attention has no dropout.)
+    WHOLE = (aten.scaled_dot_product_attention.default,)
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.site = site
+        self.calls: list[Call] = []
+        self.kept: dict[int, Tensor] = {}
+        self.sizes: list[int] = []
+        self.result: Place
+        self.problem: str | None = None
+        self._numbers: dict[int, int] = {}  # of the storages that the step made
+        self._alive: list[Tensor] = []  # all it made: an address must not come twice
+
+    def watch(self, step: Callable[[], Tensor]) -> Tensor:
+        """Runs the step."""
+        with self:
+            result = step()
+        self.result = self._place(result)
+        self._alive.clear()
+        return result
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one operation and remembers it."""
+        kwargs = kwargs or {}
+        composite = torch._C.DispatchKey.CompositeImplicitAutograd
+        if func not in self.WHOLE and func.has_kernel_for_dispatch_key(composite):
+            with self:
+                return func.decompose(*args, **kwargs)
+        places = self._places(args), self._places(kwargs)
+        result = func(*args, **kwargs)
+        results = result if isinstance(result, (tuple, list)) else [result]
+        if torch.Tag.nondeterministic_seeded in func.tags and func not in self.WHOLE:
+            self.problem = f"{func} draws random numbers"
+        elif not all(isinstance(one, Tensor) for one in results):
+            self.problem = f"{func} looks at a value"
+        elif func._schema.is_mutable:
+            if result is not args[0]:
+                self.problem = f"{func} writes elsewhere than to its first argument"
+            self.calls.append(Call(func, *places, None))
+        elif not all(self._known(one) for one in results):
+            if len(results) > 1:
+                self.problem = f"{func} makes several tensors"
+            storage = results[0].untyped_storage()
+            self._numbers[storage.data_ptr()] = len(self.sizes)
+            self.sizes.append(storage.nbytes())
+            self._alive.append(results[0])
+            self.calls.append(Call(func, *places, self._place(results[0])))
+        return result
+
+    def _known(self, x: Tensor) -> bool:
+        address = x.untyped_storage().data_ptr()
+        return address in self._numbers or address in self.kept
+
+    def _place(self, x: Tensor) -> Place:
+        address = x.untyped_storage().data_ptr()
+        number = self._numbers.get(address)
+        if number is None:
+            self.kept.setdefault(address, x)
+        memory = address if number is None else number
+        made = number is not None
+        return Place(memory, made, x.dtype, x.storage_offset(), tuple(x.shape), x.stride())
+
+    def _places(self, x: Any) -> Any:
+        """Puts places where tensors are."""
+        if isinstance(x, Tensor):
+            return self._place(x)
+        if isinstance(x, (tuple, list)):
+            return type(x)([self._places(one) for one in x])
+        if isinstance(x, dict):
+            return {name: self._places(one) for name, one in x.items()}
+        return x
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """The places of a tensor at all sites.
+
+    Attributes:
+        place: At row 0 and column 0, or where it would be there.
+        by_row: What each row adds to the offset and to each of the sizes.
+        by_col: The same for each column.
+    """
+
+    place: Place
+    by_row: tuple[int, ...]
+    by_col: tuple[int, ...]
+
+    @property
+    def resizes(self) -> bool:
+        """Whether its shape depends on the site."""
+        return any(self.by_row[1:]) or any(self.by_col[1:])
+
+    @property
+    def moves(self) -> bool:
+        """Whether its place or its shape depends on the site."""
+        return any(self.by_row) or any(self.by_col)
+
+
+class UnevenError(Exception):
+    """The steps of a kind differ in more than where they are."""
+
+
+def track(recorded: Sequence[Any], sites: Sequence[Site]) -> Any:
+    """Finds how places move: puts tracks where they are in the arguments of calls.
+
+    Args:
+        recorded: The same calls at three sites.
+        sites: The sites: one, another in its column or the same, another in its row or the same.
+
+    Raises:
+        UnevenError: They are not the same calls, or do not move evenly.
+    """
+    first, by_row, by_col = recorded
+    if isinstance(first, Place):
+        return track_place(first, by_row, by_col, sites)
+    if isinstance(first, (tuple, list, dict)):
+        if not len(first) == len(by_row) == len(by_col):
+            raise UnevenError("there are more or fewer calls, or arguments, than before")
+        if isinstance(first, dict):
+            return {name: track([r[name] for r in recorded], sites) for name in first}
+        each = [track(parts, sites) for parts in zip(*recorded, strict=True)]
+        return type(first)(*each) if isinstance(first, Call) else type(first)(each)
+    if any(other is not first and other != first for other in recorded):
+        raise UnevenError(f"an argument changes: {recorded}")
+    return first
+
+
+def track_place(first: Place, by_row: Place, by_col: Place, sites: Sequence[Site]) -> Track:
+    """Finds how a place moves, see `track`."""
+    row, col = sites[1].row - sites[0].row, sites[2].col - sites[0].col
+    each_row = change(first, by_row, row)
+    each_col = change(first, by_col, col)
+    numbers = zip([first.offset, *first.sizes], each_row, each_col, strict=True)
+    origin = [n - sites[0].row * r - sites[0].col * c for n, r, c in numbers]
+    return Track(replace(first, offset=origin[0], sizes=tuple(origin[1:])), each_row, each_col)
+
+
+def change(before: Place, after: Place, steps: int) -> tuple[int, ...]:
+    """Finds what each of so many steps adds to an offset and to the sizes."""
+    same = [(p.memory, p.made, p.dtype, p.strides, len(p.sizes)) for p in (before, after)]
+    numbers = [[p.offset, *p.sizes] for p in (before, after)]
+    differences = [b - a for a, b in zip(*numbers, strict=False)]
+    if same[0] != same[1] or any(d % steps if steps else d for d in differences):
+        raise UnevenError(f"a place does not move evenly: {before}, {after}")
+    return tuple(d // steps if steps else 0 for d in differences)
