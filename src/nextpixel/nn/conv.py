@@ -288,18 +288,18 @@ class CausalConv2d(CausalLayer):
 
     def _begin_row(self, lines: Tensor, sums: list[Tensor], context: Tensor | None) -> None:
         """Moves the line buffer down a row and sums up what the rows above contribute."""
-        total = torch.zeros(self.out_channels, dtype=lines.dtype, device=lines.device)
+        total = self.bias
         if self.weight_above is not None:
             lines[:, :-1] = lines[:, 1:].clone()
             above = lines[:, :-1].permute(0, 3, 1, 2)
-            total = F.conv2d(above, self.weight_above, stride=self.stride)
+            total = F.conv2d(above, self.weight_above, self.bias, self.stride)
             total = total.squeeze(2).transpose(1, 2)
-        if self.bias is not None:
-            total = total + self.bias
         if context is not None:
-            total = total + context.squeeze(2).transpose(1, 2)
-        for group, kept in enumerate(sums):
-            kept.copy_(of_group(total, group, self.groups, self.parts).expand_as(kept))
+            context = context.squeeze(2).transpose(1, 2)
+            total = context if total is None else total + context
+        if total is not None:
+            for group, kept in enumerate(sums):
+                kept.copy_(of_group(total, group, self.groups, self.parts).expand_as(kept))
 
 
 class MaskedConv2d(CausalConv2d):

@@ -96,8 +96,10 @@ class Tape:
             What the step computes; replayed, it stays valid until the next step only.
         """
         row, col, channel = site
-        start = (row == 0 and col == 0, col == 0)  # of the picture, of the row
-        kind = self.kinds.setdefault((row % self.period, col % self.period, channel, *start), Kind())
+        if row == col == 0:
+            return compute()  # with nothing before it, it is like no other
+        key = row % self.period, col % self.period, channel, col == 0
+        kind = self.kinds.setdefault(key, Kind())
         if kind.recordable and kind.covers(site):
             try:
                 kind.script = kind.script or self.script(kind)

@@ -45,8 +45,8 @@ typedef whole ivec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may
 /* Strides count elements, the others bytes: a place moves with the site's row and column. */
 typedef struct { int64_t place, per_row, per_col, per_image, per_outer, per_inner; } operand;
 typedef struct {
-    int64_t op, outer, inner, depth, weights;
-    operand out, a, b;
+    int64_t op, outer, inner, depth, weight, relu;
+    operand out, a, b, more;
     double number;
 } instruction;
 enum { PRODUCT, COPY, CAST, GATHER, RELU, ELU, SIGMOID, TANH, NEGATE, SCALE, SHIFT, ADD, SUBTRACT, MULTIPLY };
@@ -87,126 +87,141 @@ INLINE vec relu(vec x) { return choose((ivec)(x > 0), x, fill(0)); }
 
 /* --- matrix products -------------------------------------------------------------------------- */
 
-/* A tile: `images` x `vectors` sums over `depth`, the weights in panels of WIDE vectors. */
-INLINE void tile(const int images, const int vectors, long depth, const REAL *a, long per_image,
-                 const REAL *w, const REAL *c, long c_per_image, REAL *out, long out_per_image,
-                 long columns) {
-    vec sum[6][WIDE];
-    const int whole_vectors = columns >= vectors * LANES;
-    for (int i = 0; i < images; i++) {
-        if (whole_vectors) {
-            for (int v = 0; v < vectors; v++) sum[i][v] = *(vec *)(c + i * c_per_image + v * LANES);
-        } else {
-            REAL edge[WIDE * LANES] = {0};
-            memcpy(edge, c + i * c_per_image, columns * sizeof(REAL));
-            for (int v = 0; v < vectors; v++) sum[i][v] = *(vec *)(edge + v * LANES);
-        }
+/* What a product is about: rows of `a` times panels of weights, `depth` long. */
+typedef struct {
+    long depth, relu, a_step, b_step, more_step, out_step;
+    const REAL *a, *b, *more;
+    REAL *out;
+} task;
+
+INLINE void load(vec *to, const int vectors, const REAL *from, long columns) {
+    REAL edge[WIDE * LANES] = {0};
+    if (columns < vectors * LANES) from = memcpy(edge, from, columns * sizeof(REAL));
+    for (int v = 0; v < vectors; v++) to[v] = *(vec *)(from + v * LANES);
+}
+
+/* Ends a product: ReLU, what is to be added, and out. */
+INLINE void finish(vec *sum, const int vectors, const task *t, long row, long columns) {
+    REAL edge[WIDE * LANES], *out = t->out + row * t->out_step;
+    vec more[WIDE];
+    if (t->relu)
+        for (int v = 0; v < vectors; v++) sum[v] = relu(sum[v]);
+    if (t->more) {
+        load(more, vectors, t->more + row * t->more_step, columns);
+        for (int v = 0; v < vectors; v++) sum[v] += more[v];
     }
+    REAL *to = columns < vectors * LANES ? edge : out;
+    for (int v = 0; v < vectors; v++) *(vec *)(to + v * LANES) = sum[v];
+    if (to == edge) memcpy(out, edge, columns * sizeof(REAL));
+}
+
+/* A tile: `rows` x `vectors` sums. */
+INLINE void tile(const int rows, const int vectors, const task *t, long row, const REAL *w, long columns) {
+    vec sum[6][WIDE];
+    const REAL *a = t->a + row * t->a_step;
+    const long depth = t->depth, step = t->a_step;
+    for (int i = 0; i < rows; i++) load(sum[i], vectors, t->b + (row + i) * t->b_step, columns);
     for (long k = 0; k < depth; k++, w += WIDE * LANES) {
         vec weights[WIDE];
         for (int v = 0; v < vectors; v++) weights[v] = *(vec *)(w + v * LANES);
-        for (int i = 0; i < images; i++) {
-            vec x = fill(a[i * per_image + k]);
+        for (int i = 0; i < rows; i++) {
+            vec x = fill(a[i * step + k]);
             for (int v = 0; v < vectors; v++) sum[i][v] += x * weights[v];
         }
     }
-    for (int i = 0; i < images; i++) {
-        REAL *to = out + i * out_per_image;
-        if (whole_vectors) {
-            for (int v = 0; v < vectors; v++) *(vec *)(to + v * LANES) = sum[i][v];
-        } else {
-            REAL edge[WIDE * LANES];
-            for (int v = 0; v < vectors; v++) *(vec *)(edge + v * LANES) = sum[i][v];
-            memcpy(to, edge, columns * sizeof(REAL));
-        }
-    }
+    for (int i = 0; i < rows; i++) finish(sum[i], vectors, t, row + i, columns);
 }
 
-/* One image: inputs that are 0 (half of them, after a ReLU) cost nothing. */
-INLINE void single(const int vectors, long used, const int32_t *which, const REAL *value, const REAL *w,
-                   const REAL *c, REAL *out, long columns) {
+/* One row: inputs that are 0 (half of them, after a ReLU) cost nothing. */
+INLINE void single(const int vectors, long used, const int32_t *which, const REAL *value,
+                   const task *t, const REAL *w, long columns) {
     vec even[WIDE], odd[WIDE];
-    REAL edge[WIDE * LANES] = {0};
-    memcpy(edge, c, columns * sizeof(REAL));
-    for (int v = 0; v < vectors; v++) { even[v] = *(vec *)(edge + v * LANES); odd[v] = fill(0); }
+    load(even, vectors, t->b, columns);
+    for (int v = 0; v < vectors; v++) odd[v] = fill(0);
     long n = 0;
     for (; n + 2 <= used; n += 2) {
         const REAL *w0 = w + which[n] * (WIDE * LANES), *w1 = w + which[n + 1] * (WIDE * LANES);
-        vec x0 = fill(value[n]), x1 = fill(value[n + 1]);
         for (int v = 0; v < vectors; v++) {
-            even[v] += x0 * *(vec *)(w0 + v * LANES);
-            odd[v] += x1 * *(vec *)(w1 + v * LANES);
+            even[v] += value[n] * *(vec *)(w0 + v * LANES);
+            odd[v] += value[n + 1] * *(vec *)(w1 + v * LANES);
         }
     }
-    if (n < used)
-        for (int v = 0; v < vectors; v++)
-            even[v] += value[n] * *(vec *)(w + which[n] * (WIDE * LANES) + v * LANES);
-    for (int v = 0; v < vectors; v++) *(vec *)(edge + v * LANES) = even[v] + odd[v];
-    memcpy(out, edge, columns * sizeof(REAL));
+    for (int v = 0; n < used && v < vectors; v++)
+        even[v] += value[n] * *(vec *)(w + which[n] * (WIDE * LANES) + v * LANES);
+    for (int v = 0; v < vectors; v++) even[v] += odd[v];
+    finish(even, vectors, t, 0, columns);
 }
 
-static void panel(long images, const int vectors, long depth, const REAL *a, long per_image,
-                  const REAL *w, const REAL *c, long c_per_image, REAL *out, long out_per_image,
-                  long columns) {
-#define TILE(m, v) tile(m, v, depth, a, per_image, w, c, c_per_image, out, out_per_image, columns)
-#define TILES(v)                                                                                  \
-    while (images > 0) {                                                                          \
-        long now = images >= TALL ? TALL : images;                                                \
-        if (images > TALL && images < 2 * TALL) now = (images + 1) / 2;                           \
-        switch (now) {                                                                            \
-            case 1: TILE(1, v); break;                                                            \
-            case 2: TILE(2, v); break;                                                            \
-            case 3: TILE(3, v); break;                                                            \
-            case 4: TILE(4, v); break;                                                            \
-            case 5: TILE(5, v); break;                                                            \
-            default: TILE(6, v);                                                                  \
-        }                                                                                         \
-        images -= now, a += now * per_image, c += now * c_per_image, out += now * out_per_image;  \
-    }
-    switch (vectors) {
-        case 1: TILES(1) break;
-        case 2: TILES(2) break;
-        case 3: TILES(3) break;
-        default: TILES(4)
+/* Some vectors of columns, which lie in one panel, of all rows. */
+INLINE void panel(const int vectors, const task *t, long rows, const REAL *w, long columns) {
+    for (long row = 0, now; row < rows; row += now) {
+        const long left = rows - row;
+        now = left <= TALL ? left : left < 2 * TALL ? (left + 1) / 2 : TALL;
+        switch (now) {
+            case 1: tile(1, vectors, t, row, w, columns); break;
+            case 2: tile(2, vectors, t, row, w, columns); break;
+            case 3: tile(3, vectors, t, row, w, columns); break;
+            case 4: tile(4, vectors, t, row, w, columns); break;
+            case 5: tile(5, vectors, t, row, w, columns); break;
+            default: tile(6, vectors, t, row, w, columns);
+        }
     }
 }
 
 #define DEEPEST 16384
+static const REAL zeros[WIDE * LANES];
 
 #define DEEPEST 16384
+static const REAL zeros[WIDE * LANES];
 
-/* out = b + a W for some images and some vectors of columns; W in panels of WIDE vectors. */
-static void product(const instruction *in, long row, long col, long image0, long image1, long v0,
-                    long v1) {
-    static const REAL zeros[WIDE * LANES];
-    const long depth = in->depth, images = image1 - image0;
-    const REAL *a = (REAL *)at(&in->a, row, col) + image0 * in->a.per_image;
-    const REAL *b = (REAL *)at(&in->b, row, col) + image0 * in->b.per_image;
-    REAL *out = (REAL *)at(&in->out, row, col) + image0 * in->out.per_image;
+/* out = b + a W for some rows and the vectors of columns from v0 to v1. */
+static void product(task t, long rows, long inner, const REAL *weight, long v0, long v1) {
     int32_t which[DEEPEST];
     REAL value[DEEPEST];
     long used = 0;
-    if (images == 1)
-        for (long k = 0; k < depth; k++) {
-            which[used] = k, value[used] = a[k];
-            used += a[k] != 0;
+    if (rows == 1)
+        for (long k = 0; k < t.depth; k++) {
+            which[used] = k, value[used] = t.a[k];
+            used += t.a[k] != 0;
         }
     for (long now; v0 < v1; v0 += now) {
-        const long first = v0 % WIDE;
+        const long first = v0 % WIDE, left = inner - v0 * LANES;
         now = v1 - v0 < WIDE - first ? v1 - v0 : WIDE - first;
-        const long left = in->inner - v0 * LANES, columns = left < now * LANES ? left : now * LANES;
-        const REAL *w = (REAL *)in->weights + v0 / WIDE * depth * WIDE * LANES + first * LANES;
-        const REAL *c = in->b.place ? b + v0 * LANES : zeros;
-        if (images == 1)
-            switch (now) {
-                case 1: single(1, used, which, value, w, c, out + v0 * LANES, columns); break;
-                case 2: single(2, used, which, value, w, c, out + v0 * LANES, columns); break;
-                case 3: single(3, used, which, value, w, c, out + v0 * LANES, columns); break;
-                default: single(4, used, which, value, w, c, out + v0 * LANES, columns);
-            }
-        else
-            panel(images, now, depth, a, in->a.per_image, w, c, in->b.per_image, out + v0 * LANES,
-                  in->out.per_image, columns);
+        const long columns = left < now * LANES ? left : now * LANES;
+        const REAL *w = weight + (v0 / WIDE * t.depth * WIDE + first) * LANES;
+        task here = t;
+        here.out += v0 * LANES;
+        if (t.b != zeros) here.b += v0 * LANES;
+        if (t.more) here.more += v0 * LANES;
+#define PANEL(v) rows == 1 ? single(v, used, which, value, &here, w, columns) : panel(v, &here, rows, w, columns)
+        switch (now) {
+            case 1: PANEL(1); break;
+            case 2: PANEL(2); break;
+            case 3: PANEL(3); break;
+            default: PANEL(4);
+        }
+    }
+}
+
+INLINE REAL *of(const operand *o, long row, long col, long image, long outer) {
+    return o->place ? (REAL *)at(o, row, col) + image * o->per_image + outer * o->per_outer : 0;
+}
+
+/* The rows of a product are the images, or the outer indices of one image after the other. */
+static void products(const instruction *in, long row, long col, long i0, long i1, long o0, long o1,
+                     long v0, long v1) {
+    const int by_outer = in->outer > 1;
+    for (long i = i0; i < i1; i++) {
+        task t = {in->depth, in->relu, 0, 0, 0, 0, of(&in->a, row, col, i, o0),
+                  of(&in->b, row, col, i, o0), of(&in->more, row, col, i, o0),
+                  of(&in->out, row, col, i, o0)};
+        t.a_step = by_outer ? in->a.per_outer : in->a.per_image;
+        t.b_step = by_outer ? in->b.per_outer : in->b.per_image;
+        t.more_step = by_outer ? in->more.per_outer : in->more.per_image;
+        t.out_step = by_outer ? in->out.per_outer : in->out.per_image;
+        if (!t.b) t.b = zeros, t.b_step = 0;
+        product(t, by_outer ? o1 - o0 : i1 - i0, in->inner, (REAL *)in->weight, v0, v1);
+        if (!by_outer) break;
     }
 }
 
@@ -296,7 +311,7 @@ void replay(const instruction *program, long count, long row, long col, long ima
             const long o1 = by_outer ? share(in->outer, part + 1, parts) : 1;
             const long j0 = by_outer ? 0 : share(inner, part, parts);
             const long j1 = by_outer ? inner : share(inner, part + 1, parts);
-            if (is_product) product(in, row, col, i0, i1, j0, j1);
+            if (is_product) products(in, row, col, i0, i1, o0, o1, j0, j1);
             else elements(in, row, col, i0, i1, o0, o1, j0, j1);
             if (!by_image && all > 1) meet(all, &round);
         }

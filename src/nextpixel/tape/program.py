@@ -27,8 +27,8 @@ OPERAND = np.dtype(
 )
 INSTRUCTION = np.dtype(
     [
-        *((name, "i8") for name in ("op", "outer", "inner", "depth", "weights")),
-        *((name, OPERAND) for name in ("out", "a", "b")),
+        *((name, "i8") for name in ("op", "outer", "inner", "depth", "weight", "relu")),
+        *((name, OPERAND) for name in ("out", "a", "b", "more")),
         ("number", "f8"),
     ]
 )

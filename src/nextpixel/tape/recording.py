@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +17,7 @@ __all__ = ["Call", "Place", "Recording", "Track", "UnevenError", "track"]
 aten = torch.ops.aten
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a tensor lies.
 
     Attributes:
@@ -57,11 +56,8 @@ class Recording(TorchDispatchMode):
         kept: A tensor in each storage that was there before the step, by its address.
         sizes: Bytes of the storages that the step made.
         result: What the step returned.
-        problem: Why the step cannot be replayed, if so: it draws random numbers, say.
+        problem: Why the step cannot be replayed, if so.
     """
-
-    # Not to be taken apart. (It may draw random numbers, but our attention has no dropout.)
-    WHOLE = (aten.scaled_dot_product_attention.default,)
 
     def __init__(self, site: Site) -> None:
         super().__init__()
@@ -85,43 +81,33 @@ class Recording(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operation and remembers it."""
         kwargs = kwargs or {}
-        composite = torch._C.DispatchKey.CompositeImplicitAutograd
-        if func not in self.WHOLE and func.has_kernel_for_dispatch_key(composite):
+        does = effect(func)
+        if does == "view":
+            return func(*args, **kwargs)
+        if does == "composite":
             with self:
                 return func.decompose(*args, **kwargs)
-        places = self._places(args), self._places(kwargs)
+        places = tuple(map(self._places, args)), self._places(kwargs)
         result = func(*args, **kwargs)
-        results = result if isinstance(result, (tuple, list)) else [result]
-        if torch.Tag.nondeterministic_seeded in func.tags and func not in self.WHOLE:
-            self.problem = f"{func} draws random numbers"
-        elif not all(isinstance(one, Tensor) for one in results):
-            self.problem = f"{func} looks at a value"
-        elif func._schema.is_mutable:
-            if result is not args[0]:
-                self.problem = f"{func} writes elsewhere than to its first argument"
+        if does == "write":
             self.calls.append(Call(func, *places, None))
-        elif not all(self._known(one) for one in results):
-            if len(results) > 1:
-                self.problem = f"{func} makes several tensors"
-            storage = results[0].untyped_storage()
+        elif does == "make" and isinstance(result, Tensor):
+            storage = result.untyped_storage()
             self._numbers[storage.data_ptr()] = len(self.sizes)
             self.sizes.append(storage.nbytes())
-            self._alive.append(results[0])
-            self.calls.append(Call(func, *places, self._place(results[0])))
+            self._alive.append(result)
+            self.calls.append(Call(func, *places, self._place(result)))
+        else:
+            self.problem = f"{func} cannot be replayed"
         return result
-
-    def _known(self, x: Tensor) -> bool:
-        address = x.untyped_storage().data_ptr()
-        return address in self._numbers or address in self.kept
 
     def _place(self, x: Tensor) -> Place:
         address = x.untyped_storage().data_ptr()
         number = self._numbers.get(address)
         if number is None:
             self.kept.setdefault(address, x)
-        memory = address if number is None else number
-        made = number is not None
-        return Place(memory, made, x.dtype, x.storage_offset(), tuple(x.shape), x.stride())
+            return Place(address, False, x.dtype, x.storage_offset(), x.shape, x.stride())
+        return Place(number, True, x.dtype, x.storage_offset(), x.shape, x.stride())
 
     def _places(self, x: Any) -> Any:
         """Puts places where tensors are."""
@@ -134,8 +120,31 @@ class Recording(TorchDispatchMode):
         return x
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+@cache
+def effect(func: Any) -> str:
+    """Says what an operation does.
+
+    Returns:
+        "view" if its results lie where its arguments do, "write" if it writes to its first argument,
+        "make" if it makes a new tensor, "composite" if it is made of others, and "other" if it
+        cannot be replayed: it draws random numbers, say.
+    """
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    # Fused attention is replayed as a whole. It may draw random numbers, but for dropout only.
+    if func is aten.scaled_dot_product_attention.default:
+        return "make"
+    if func.has_kernel_for_dispatch_key(composite):
+        return "composite"
+    if torch.Tag.nondeterministic_seeded in func.tags:
+        return "other"
+    aliased = [argument.alias_info for argument in func._schema.arguments]
+    written = [alias is not None and alias.is_write for alias in aliased]
+    if any(written):
+        return "write" if written[0] and not any(written[1:]) else "other"
+    return "view" if any(alias is not None for alias in aliased) else "make"
+
+
+class Track(NamedTuple):
     """The places of a tensor at all sites.
 
     Attributes:
@@ -190,12 +199,15 @@ def track(recorded: Sequence[Any], sites: Sequence[Site]) -> Any:
 
 def track_place(first: Place, by_row: Place, by_col: Place, sites: Sequence[Site]) -> Track:
     """Finds how a place moves, see `track`."""
+    if first == by_row == by_col:
+        still = (0,) * (1 + len(first.sizes))
+        return Track(first, still, still)
     row, col = sites[1].row - sites[0].row, sites[2].col - sites[0].col
     each_row = change(first, by_row, row)
     each_col = change(first, by_col, col)
     numbers = zip([first.offset, *first.sizes], each_row, each_col, strict=True)
     origin = [n - sites[0].row * r - sites[0].col * c for n, r, c in numbers]
-    return Track(replace(first, offset=origin[0], sizes=tuple(origin[1:])), each_row, each_col)
+    return Track(first._replace(offset=origin[0], sizes=tuple(origin[1:])), each_row, each_col)
 
 
 def change(before: Place, after: Place, steps: int) -> tuple[int, ...]:

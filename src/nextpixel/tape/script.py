@@ -7,9 +7,10 @@ lies there, so that it stays in the processor's cache.
 from __future__ import annotations
 
 import ctypes
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,9 +53,9 @@ DEEPEST = 16384  # inputs of a product, see program.c
 Memory = tuple[bool, int]  # a storage: whether the step made it, and its number or address
 
 
-def memory(one: Track | None) -> Memory | None:
+def memory(one: Track) -> Memory:
     """Names the storage a tensor lies in."""
-    return None if one is None else (one.place.made, one.place.memory)
+    return (one.place.made, one.place.memory)
 
 
 def tracks_in(x: Any) -> Iterator[Track]:
@@ -79,61 +80,199 @@ def with_tensors(x: Any, find: Callable[[Track], Tensor]) -> Any:
     return x
 
 
+def tracks_of(step: Native | Call) -> list[Track]:
+    """Lists all that a step reads and writes."""
+    if isinstance(step, Native):
+        return [*step.reads(), step.out.track]
+    return list(tracks_in(tuple(step)))
+
+
 def like(one: Track) -> Tensor:
     """Makes a tensor of the same shape and type."""
     return torch.empty_strided(one.place.sizes, one.place.strides, dtype=one.place.dtype)
 
 
-class Simple(NamedTuple):
-    """An operation that the compiled program may have."""
+Strides = tuple[int, int, int]
+
+
+class Operand(NamedTuple):
+    """A tensor seen as images x outer x inner."""
+
+    track: Track
+    strides: Strides
+
+
+@dataclass
+class Native:
+    """An instruction of the compiled program, before its places are known.
+
+    Attributes:
+        name: The operation.
+        outer: Its size beside the images.
+        inner: The other size; a product makes a vector of so many numbers.
+        out: Where it writes.
+        a: What it reads.
+        b: What it reads too; a product adds it.
+        more: Added to a product at its very end.
+        weight: The matrix of a product, `(depth, inner)`, or `(taps, channels, inner)`.
+        depth: Numbers that a product sums over, or a row of a table has.
+        relu: Whether ReLU is taken of the product.
+        number: What to add or to multiply by.
+    """
 
     name: str
-    out: Track
-    a: Track
-    b: Track | None = None
-    weight: Track | None = None
+    outer: int
+    inner: int
+    out: Operand
+    a: Operand
+    b: Operand | None = None
+    more: Operand | None = None
+    weight: Tensor | None = None
+    depth: int = 0
+    relu: bool = False
     number: float = 0.0
 
+    def reads(self) -> list[Track]:
+        """Lists what it reads."""
+        return [one.track for one in (self.a, self.b, self.more) if one is not None]
 
-def simplify(call: Call) -> list[Simple] | None:
-    """Says an operation in those that the compiled program may have, or returns None."""
-    function, args, out = call.function, call.args, call.out
-    if function is aten.copy_.default and len(args) == 2:
-        return [Simple("copy", *args)]
-    if function in EMPTY:
-        return []
-    if out is None:
+
+class Translator:
+    """Translates operations into instructions of the compiled program.
+
+    Args:
+        images: Number of images.
+        real: The type of all numbers but the pixels.
+        constant: Finds the tensor of a track that is the same at every site and that no step
+            changes, or None.
+    """
+
+    def __init__(
+        self, images: int, real: torch.dtype, constant: Callable[[Track], Tensor | None]
+    ) -> None:
+        self.images, self.real, self.constant = images, real, constant
+
+    def __call__(self, call: Call) -> list[Native] | None:
+        """Translates an operation; None if there is no instruction for it."""
+        function, args, out = call.function, call.args, call.out
+        if function in EMPTY:
+            return []
+        if function is aten.copy_.default and len(args) == 2:
+            return self.each("copy", *args)
+        if out is None:
+            return None
+        if function in UNARY and len(args) == 1:
+            return self.each(UNARY[function], out, args[0])
+        if call.kwargs:
+            return None
+        if function in BINARY:
+            with_tensor, with_number, sign = BINARY[function]
+            if isinstance(args[1], Track):
+                return self.each(with_tensor, out, *args)
+            return self.each(with_number, out, args[0], number=sign * args[1])
+        if function is aten.addmm.default:
+            return self.product(out, args[1], args[2], args[0])
+        if function is aten.mm.default:
+            return self.product(out, *args)
+        if function is aten.convolution.default:
+            return self.convolution(out, *args)
+        if function is aten.embedding.default and len(args) == 2:
+            return self.gather(out, *args)
+        if function is aten.cat.default:
+            copies = [self.each("copy", *to_and_from) for to_and_from in pieces(out, *args)]
+            return None if None in copies else [one for (one,) in copies]  # type: ignore[misc]
         return None
-    if function in UNARY and len(args) == 1:
-        return [Simple(UNARY[function], out, args[0])]
-    if call.kwargs:
-        return None
-    if function in BINARY:
-        with_tensor, with_number, sign = BINARY[function]
-        a, b = args
-        if isinstance(b, Track):
-            return [Simple(with_tensor, out, a, b)]
-        return [Simple(with_number, out, a, number=sign * b)]
-    if function is aten.addmm.default:
-        return [Simple("product", out, args[1], args[0], args[2])]
-    if function is aten.mm.default:
-        return [Simple("product", out, args[0], None, args[1])]
-    if function is aten.embedding.default and len(args) == 2:
-        return [Simple("gather", out, args[1], args[0])]
-    if function is aten.cat.default:
-        return [Simple("copy", to, piece) for to, piece in pieces(out, *args)]
-    return None
+
+    def each(
+        self, name: str, out: Track, a: Track, b: Track | None = None, *, number: float = 0.0
+    ) -> list[Native] | None:
+        """Translates what goes element by element."""
+        if name == "copy" and a.place.dtype == torch.int64:
+            name = "cast"
+        tracks = [one for one in (out, a, b) if one is not None]
+        kinds = [self.real, torch.int64 if name == "cast" else self.real, self.real]
+        wrong = any(one.place.dtype != kind for one, kind in zip(tracks, kinds, strict=False))
+        seen = matrices(self.images, tracks)
+        if wrong or seen is None:
+            return None
+        outer, inner, strides = seen
+        operands = map(Operand, tracks, strides)
+        return [Native(name, outer, inner, *operands, number=number)]
+
+    def product(
+        self, out: Track, a: Track, weight: Track, b: Track | None = None
+    ) -> list[Native] | None:
+        """Translates a product of a vector for each image with a matrix, plus b."""
+        matrix = self.constant(weight)
+        seen = matrices(self.images, [out] if b is None else [out, b])
+        if matrix is None or seen is None or a.resizes or a.place.sizes[0] != self.images:
+            return None
+        outer, inner, strides = seen
+        near = [a.place.strides[1], *(stride[2] for stride in strides)]
+        if outer != 1 or (inner > 1 and set(near) != {1}) or len(matrix) > DEEPEST:
+            return None
+        operands = [Operand(out, strides[0]), Operand(a, (a.place.strides[0], 0, 1))]
+        operands += [Operand(b, strides[1])] if b is not None else []
+        return [Native("product", 1, inner, *operands, weight=matrix, depth=len(matrix))]
+
+    def convolution(
+        self, out: Track, a: Track, weight: Track, b: Track | None, *options: Any
+    ) -> list[Native] | None:
+        """Translates a convolution that gives one row: a product for each row of its kernel.
+
+        With the channels last, the taps of a row are one run of numbers, and the next output's
+        begin a pixel, or with a stride two, later.
+        """
+        kernel = self.constant(weight)
+        stride, padding, dilation, transposed, _, groups = options
+        plain = not any(padding) and dilation == [1, 1] and not transposed and groups == 1
+        if kernel is None or not plain or a.moves or out.moves or len(out.place.sizes) != 4:
+            return None
+        out_channels, in_channels, height, width = kernel.shape
+        _, channel, row, col = a.place.strides
+        images, _, rows, columns = out.place.sizes
+        last = channel == 1 and col == in_channels and out.place.strides[1] == 1
+        if images != self.images or rows != 1 or not last or width * in_channels > DEEPEST:
+            return None
+        to = Operand(out, (out.place.strides[0], out.place.strides[3], 1))
+        sums = None if b is None else Operand(b, (0, 0, 1))
+        lines = []
+        for i in range(height):
+            place = a.place._replace(offset=a.place.offset + i * row)
+            taps = Operand(a._replace(place=place), (a.place.strides[0], stride[1] * col, 1))
+            line = Native("product", columns, out_channels, to, taps, sums)
+            line.weight = kernel[:, :, i].permute(2, 1, 0)
+            line.depth = width * in_channels
+            lines.append(line)
+            sums = to
+        return lines
+
+    def gather(self, out: Track, table: Track, which: Track) -> list[Native] | None:
+        """Translates the look-up of a row in a table for every integer."""
+        rows = self.constant(table)
+        size, strides = which.place.sizes, which.place.strides
+        if rows is None or not rows.is_contiguous() or len(size) != 2 or size[0] != self.images:
+            return None
+        channels, depth = size[1], rows.shape[1]
+        return [
+            Native(
+                "gather",
+                channels,
+                depth,
+                Operand(out, (channels * depth, depth, 1)),
+                Operand(which, (strides[0], strides[1], 0)),
+                Operand(table, (0, 0, 0)),
+                depth=depth,
+            )
+        ]
 
 
 def pieces(whole: Track, tracks: list[Track], dim: int = 0) -> Iterator[tuple[Track, Track]]:
     """Goes through what is concatenated: where each comes to lie, and where it is."""
     begin = whole.place.offset
     for one in tracks:
-        yield replace(whole, place=replace(whole.place, offset=begin, sizes=one.place.sizes)), one
+        yield whole._replace(place=whole.place._replace(offset=begin, sizes=one.place.sizes)), one
         begin += one.place.sizes[dim] * whole.place.strides[dim]
-
-
-Strides = tuple[int, int, int]
 
 
 def matrices(images: int, tracks: list[Track]) -> tuple[int, int, list[Strides]] | None:
@@ -143,7 +282,7 @@ def matrices(images: int, tracks: list[Track]) -> tuple[int, int, list[Strides]]
         The outer and the inner size, and the strides of each tensor; None if there is no such view.
     """
     shape = tracks[0].place.sizes
-    if not shape or shape[0] != images:
+    if not shape or shape[0] != images or any(one.resizes for one in tracks):
         return None
     strides = []  # by tensor, then by dimension
     for one in tracks:
@@ -164,6 +303,47 @@ def matrices(images: int, tracks: list[Track]) -> tuple[int, int, list[Strides]]
     return outer, inner, list(zip(first, far, near, strict=True))
 
 
+def fuse(steps: list[Native | Call], result: Track) -> list[Native | Call]:
+    """Lets products do what comes right after them and is all that is done with them.
+
+    That is ReLU, adding something, and writing it elsewhere.
+    """
+    uses = Counter(
+        memory(one)
+        for step in steps
+        for one in (step.reads() if isinstance(step, Native) else tracks_in(step[1:3]))
+    )
+    uses[memory(result)] += 1
+    fused: list[Native | Call] = []
+    for step in steps:
+        before = fused[-1] if fused else None
+        if not (
+            isinstance(step, Native)
+            and isinstance(before, Native)
+            and before.name == "product"
+            and before.outer == step.outer == 1
+            and before.inner == step.inner
+            and uses[memory(before.out.track)] == 1
+            and step.out.strides[2] == 1
+        ):
+            fused.append(step)
+        elif step.name == "relu" and step.a == before.out and before.more is None:
+            fused[-1] = replace(before, relu=True, out=step.out)
+        elif step.name == "copy" and step.a == before.out:
+            fused[-1] = replace(before, out=step.out)
+        elif (
+            step.name == "add"
+            and step.b is not None
+            and before.out in (step.a, step.b)
+            and before.more is None
+            and (more := step.a if step.b == before.out else step.b).strides[2] == 1
+        ):
+            fused[-1] = replace(before, more=more, out=step.out)
+        else:
+            fused.append(step)
+    return fused
+
+
 class Weights:
     """The weights of products, laid out as the compiled program likes to read them."""
 
@@ -173,15 +353,14 @@ class Weights:
         self.packed: dict[tuple[Any, ...], Tensor] = {}
 
     def address(self, x: Tensor) -> int:
-        """Lays a weight `(depth, columns)` out, once, and says where it is."""
+        """Lays a weight out, once, and says where it is: see `Native.weight`."""
         key = (x.data_ptr(), x.shape, x.stride())
         if key not in self.packed:
-            depth, columns = x.shape
-            whole = -(-columns // self.panel) * self.panel
-            self.packed[key] = x.new_empty(whole * depth)
-            self.library.pack(
-                x.data_ptr(), depth, columns, *x.stride(), self.packed[key].data_ptr()
-            )
+            matrix = x.flatten(0, -2)
+            depth, columns = matrix.shape
+            packed = x.new_empty(depth * -(-columns // self.panel) * self.panel)
+            self.library.pack(matrix.data_ptr(), depth, columns, *matrix.stride(), packed.data_ptr())
+            self.packed[key] = packed
         return self.packed[key].data_ptr()
 
 
@@ -210,7 +389,6 @@ class Script:
         self.images, self.threads, self.weights = images, threads, weights
         everything = [(*r.calls, r.result) for r in (first, by_row, by_col)]
         *calls, result = track(everything, [first.site, by_row.site, by_col.site])
-        self.calls: list[Call] = calls
         self.kept = first.kept
         self.written = {memory(call.args[0]) for call in calls if call.out is None}
         self.constants = {
@@ -218,23 +396,22 @@ class Script:
             for call in calls
             if call.function in CONSTANTS and memory(call.out) not in self.written
         }
-        self.begins, total = self.plan(result, first.sizes)
-        self.arena = torch.empty(total, dtype=torch.uint8)
-        self.real = result.place.dtype
-        self.result = self.finder(result)
-        lines: list[tuple[Any, ...]] = []
-        self.parts: list[Callable[[Site], object]] = []
+        translate = Translator(images, result.place.dtype, self.constant)
+        steps: list[Native | Call] = []
         for call in calls:
-            if memory(call.out) in self.constants:
-                continue
-            own = self.instructions(call)
-            if own is None:
-                self.add_run(lines)
-                self.parts.append(self.foreign(call))
-                lines = []
+            if call.out is None or memory(call.out) not in self.constants:
+                native = translate(call)
+                steps += [call] if native is None else native
+        steps = fuse(steps, result)
+        self.begins, total = self.plan(steps, result, first.sizes)
+        self.arena = torch.empty(total, dtype=torch.uint8)
+        self.parts: list[Callable[[Site], object]] = []
+        for native, run in itertools.groupby(steps, lambda step: isinstance(step, Native)):
+            if native:
+                self.parts.append(self.run([self.line(one) for one in run]))
             else:
-                lines += own
-        self.add_run(lines)
+                self.parts += [self.foreign(call) for call in run]
+        self.result = self.finder(result)
 
     def play(self, site: Site) -> Tensor:
         """Takes the step at a site."""
@@ -242,7 +419,16 @@ class Script:
             part(site)
         return self.result(site)
 
-    def plan(self, result: Track, sizes: list[int]) -> tuple[dict[Memory, int], int]:
+    def constant(self, one: Track) -> Tensor | None:
+        """Finds the tensor of a track if it is always the same."""
+        if one.moves or one.place.made or memory(one) in self.written:
+            return None
+        place = one.place
+        return self.kept[place.memory].as_strided(place.sizes, place.strides, place.offset)
+
+    def plan(
+        self, steps: list[Native | Call], result: Track, sizes: list[int]
+    ) -> tuple[dict[Memory, int], int]:
         """Plans where everything that a step makes lies in the arena.
 
         A place is used again only for what has the same size: a thread which is ahead of another
@@ -251,125 +437,76 @@ class Script:
         Returns:
             Where each storage begins, in bytes, and how many bytes there are.
         """
-        last_use = {}
-        for number, call in enumerate([*self.calls, Call(None, (result,), {}, None)]):
-            for one in tracks_in((call.args, call.kwargs, call.out)):
-                last_use[memory(one)] = number
+        used = [set(map(memory, tracks_of(step))) for step in steps]
+        used[-1].add(memory(result))
+        last_use = {one: number for number, ones in enumerate(used) for one in ones}
         begins: dict[Memory, int] = {}
         free: dict[int, list[int]] = defaultdict(list)  # places by their size
         total = 0
-        for number, call in enumerate(self.calls):
-            new = memory(call.out)
-            if call.out is not None and new not in self.constants:
-                size = -(-sizes[call.out.place.memory] // LINE) * LINE
+        for number, ones in enumerate(used):
+            mine = [one for one in ones if one[0] and one not in self.constants]
+            for one in mine:
+                size = -(-sizes[one[1]] // LINE) * LINE
+                if one in begins:
+                    continue
                 if free[size]:
-                    begins[new] = free[size].pop()
+                    begins[one] = free[size].pop()
                 else:
-                    begins[new] = total
+                    begins[one] = total
                     total += size
-            for one in [one for one in begins if last_use.get(one) == number]:
-                free[-(-sizes[one[1]] // LINE) * LINE].append(begins[one])
-                del last_use[one]
+            for one in mine:
+                if last_use[one] == number:
+                    free[-(-sizes[one[1]] // LINE) * LINE].append(begins[one])
         return begins, total
 
-    def address(self, one: Track) -> int:
-        """Finds where a tensor begins at the site that was recorded first."""
-        place = one.place
-        if not place.made:
-            storage = place.memory
-        elif memory(one) in self.constants:
-            storage = self.constants[memory(one)].untyped_storage().data_ptr()
-        else:
-            storage = self.arena.data_ptr() + self.begins[memory(one)]
-        return storage + place.offset * place.dtype.itemsize
+    def line(self, native: Native) -> tuple[Any, ...]:
+        """Describes an instruction to the compiled program."""
+        weight = 0 if native.weight is None else self.weights.address(native.weight)
+        operands = [native.out, native.a, native.b, native.more]
+        return (
+            OPERATIONS[native.name],
+            native.outer,
+            native.inner,
+            native.depth,
+            weight,
+            native.relu,
+            *map(self.operand, operands),
+            native.number,
+        )
 
-    def operand(self, one: Track | None, strides: Strides = (0, 0, 0)) -> tuple[Any, ...]:
+    def operand(self, one: Operand | None) -> tuple[Any, ...]:
         """Describes an operand to the compiled program."""
         if one is None:
-            return (0, 0, 0, strides)
-        size = one.place.dtype.itemsize
-        return (self.address(one), one.by_row[0] * size, one.by_col[0] * size, strides)
+            return (0, 0, 0, (0, 0, 0))
+        (place, by_row, by_col), size = one.track, one.track.place.dtype.itemsize
+        if not place.made:
+            storage = place.memory
+        elif memory(one.track) in self.constants:
+            storage = self.constants[memory(one.track)].data_ptr()
+        else:
+            storage = self.arena.data_ptr() + self.begins[memory(one.track)]
+        return (storage + place.offset * size, by_row[0] * size, by_col[0] * size, one.strides)
 
-    def instructions(self, call: Call) -> list[tuple[Any, ...]] | None:
-        """Makes the compiled program's instructions for a call; None if it has none for it."""
-        simple = simplify(call)
-        lines = [] if simple is None else [self.instruction(one) for one in simple]
-        return None if simple is None or None in lines else lines  # type: ignore[return-value]
-
-    def instruction(self, simple: Simple) -> tuple[Any, ...] | None:
-        """Makes one instruction; None if its tensors are not such as it wants."""
-        name, out, a, b, weight, number = simple
-        if name == "copy" and a.place.dtype == torch.int64:
-            name = "cast"
-        types = [torch.int64 if name in ("cast", "gather") else self.real, self.real]
-        operands = [(out, self.real), *zip((a, b), types, strict=True)]
-        if any(one and (one.resizes or one.place.dtype != kind) for one, kind in operands):
-            return None
-        if name == "product":
-            return self.product(out, a, b, weight)
-        if name == "gather":
-            return self.gather(out, a, b)
-        shaped = [one for one in (out, a, b) if one is not None]
-        seen = matrices(self.images, shaped)
-        if seen is None:
-            return None
-        outer, inner, strides = seen
-        places = [self.operand(*each) for each in zip(shaped, strides, strict=True)]
-        places += [self.operand(None)] * (3 - len(places))
-        return (OPERATIONS[name], outer, inner, 0, 0, *places, number)
-
-    def product(
-        self, out: Track, a: Track, b: Track | None, weight: Track | None
-    ) -> tuple[Any, ...] | None:
-        """Makes the instruction `out = b + a weight`, for one vector an image."""
-        assert weight is not None
-        seen = matrices(self.images, [out] if b is None else [out, b])
-        vectors = a.place.sizes[0] == self.images and a.place.strides[1] == 1
-        constant = not weight.place.made and memory(weight) not in self.written
-        depth = a.place.sizes[1]
-        if seen is None or not vectors or not constant or weight.moves or depth > DEEPEST:
-            return None
-        _, columns, strides = seen
-        if any(stride[2] != 1 for stride in strides) and columns > 1:
-            return None
-        packed = self.weights.address(self.finder(weight)(Site(0, 0)))
-        places = [self.operand(out, strides[0]), self.operand(a, (a.place.strides[0], 0, 1))]
-        places.append(self.operand(b, *strides[1:]))
-        return (OPERATIONS["product"], 1, columns, depth, packed, *places, 0.0)
-
-    def gather(self, out: Track, a: Track, table: Track | None) -> tuple[Any, ...] | None:
-        """Makes the instruction that looks up a row of a table for every integer."""
-        assert table is not None
-        images, channels = [*a.place.sizes, 1][:2]
-        depth = table.place.sizes[1]
-        wanted = (self.images, channels, depth) if a.place.sizes[1:] else (self.images, depth)
-        if out.place.sizes != wanted or table.place.strides != (depth, 1) or table.place.made:
-            return None
-        near = a.place.strides[1] if a.place.sizes[1:] else 0
-        places = [
-            self.operand(out, (channels * depth, depth, 1)),
-            self.operand(a, (a.place.strides[0], near, 0)),
-            self.operand(table),
-        ]
-        return (OPERATIONS["gather"], channels, depth, depth, 0, *places, 0.0)
-
-    def add_run(self, lines: list[tuple[Any, ...]]) -> None:
-        """Adds a run of the compiled program."""
-        if not lines:
-            return
+    def run(self, lines: list[tuple[Any, ...]]) -> Callable[[Site], object]:
+        """Makes a run of the compiled program."""
         program = np.array(lines, INSTRUCTION)
         address, count = program.ctypes.data, len(lines)
         replay, images, threads = self.weights.library.replay, self.images, self.threads
 
-        def run(site: Site, program: np.ndarray = program) -> None:  # keeps the memory
+        def run(site: Site, program: np.ndarray = program) -> None:  # it keeps the memory
             replay(address, count, site.row, site.col, images, threads)
 
-        self.parts.append(run)
+        return run
 
     def foreign(self, call: Call) -> Callable[[Site], object]:
         """Makes a call of PyTorch, which writes where it was planned."""
-        moves = any(one.moves for one in tracks_in((call.args, call.kwargs)))
         out = None if call.out is None else self.finder(call.out)
+
+        def find(site: Site) -> Any:
+            return with_tensors((call.args, call.kwargs), lambda one: self.finder(one)(site))
+
+        moves = any(one.moves for one in tracks_in((call.args, call.kwargs)))
+        fixed = None if moves else find(Site(0, 0))
 
         def run(site: Site) -> None:
             args, kwargs = fixed or find(site)
@@ -377,10 +514,6 @@ class Script:
             if out is not None:
                 out(site).copy_(result)
 
-        def find(site: Site) -> Any:
-            return with_tensors((call.args, call.kwargs), lambda one: self.finder(one)(site))
-
-        fixed = None if moves else find(Site(0, 0))
         return run
 
     def finder(self, one: Track) -> Callable[[Site], Tensor]:
