@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.data.images import Dataset, Images, draw_bits
+from nextpixel.data.kept import cache_folder
 from nextpixel.data.own import load_own
 from nextpixel.data.readers import (
     CIFAR_RECORD,
@@ -342,8 +343,7 @@ def load(
         entry = NAMED[name]
         data = entry.read(entry.store, _folder(name, entry.store, data_dir, download))
     elif (path := Path(name).expanduser()).exists():
-        data = load_own(path, size=size, channels=channels)
-        _refuse_blank(data, levels)
+        data = load_own(path, size=size, channels=channels, levels=levels)
     else:
         near = difflib.get_close_matches(str(name), NAMED, n=1)
         guess = f"did you mean {near[0]}? Known" if near else "known"
@@ -371,24 +371,7 @@ def known(data_dir: str | Path | None = None) -> list[KnownDataset]:
     ]
 
 
-def _refuse_blank(data: Dataset, levels: int | None) -> None:
-    """Stops a set that holds, say, levels 0 to 15 from being taken for 256 levels, and blanked."""
-    if levels is None or not 2 <= levels < data.levels:
-        return
-    highest = max(int(images.x.max()) for images in (data.train, data.valid, data.test))
-    if highest and highest * levels < data.levels:
-        raise UserError(
-            f"{data.name} has values up to {highest} only, which {levels} of {data.levels} levels "
-            f"would all turn into 0: if they are levels already, state how many there are in an "
-            ".npz, as levels."
-        )
-
-
 # --- finding and fetching files -------------------------------------------------------------------
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
 
 
 def _places(data_dir: str | Path | None) -> list[Path]:
@@ -404,7 +387,7 @@ def _places(data_dir: str | Path | None) -> list[Path]:
     checkout = Path(__file__).resolve().parents[3]
     if (checkout / "src" / "nextpixel").is_dir():
         places.append(checkout / "data")
-    return [*places, Path("data"), _cache()]
+    return [*places, Path("data"), cache_folder()]
 
 
 def _find(store: Store, data_dir: str | Path | None) -> Path | None:
@@ -428,7 +411,7 @@ def _folder(name: str, store: Store, data_dir: str | Path | None, download: bool
     """Returns the folder that holds a store's files, after a download if need be."""
     if folder := _find(store, data_dir):
         return folder
-    folder = _cache() / store.folder
+    folder = cache_folder() / store.folder
     reason = "and downloading was switched off"
     if download:
         try:

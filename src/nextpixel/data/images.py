@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,8 @@ from nextpixel.errors import UserError
 
 __all__ = ["Dataset", "Images", "draw_bits", "requantise"]
 
+BLOCK = 1 << 18  # values that are worked on together where all would take much memory
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -19,13 +22,14 @@ class Images:
 
     Attributes:
         x: Images, shape (N, C, H, W), uint8, integers in [0, levels). For a redrawn split these are
-            the intensities in [0, 256) that the bits are drawn from.
+            the intensities in [0, 256) that the bits are drawn from. It may be a memory map.
         y: Class ids, shape (N,), int64, or None.
         levels: The number of levels of what `batch` returns, 2 to 256.
         redraw: Whether every batch draws new bits, with P(1) = x / 255.
 
     Raises:
-        UserError: If an array has another type or shape, or a value outside [0, levels).
+        UserError: If an array has another type or shape, or a value outside [0, levels); the values
+            of a memory map are checked as batches are read.
     """
 
     x: NDArray[np.uint8]
@@ -44,11 +48,15 @@ class Images:
                 f"{len(self.x)} images need y as int64 of shape ({len(self.x)},), not "
                 f"{self.y.dtype} of shape {self.y.shape}: give one class id an image."
             )
+        if not isinstance(self.x, np.memmap):
+            self._check_values(self.x)
+
+    def _check_values(self, x: NDArray[np.uint8]) -> None:
         top = 256 if self.redraw else self.levels
-        if self.x.size and self.x.max() >= top:
+        if top < 256 and x.size and x.max() >= top:
             raise UserError(
                 f"Images of {top} levels hold integers from 0 to {top - 1}, but one value is "
-                f"{self.x.max()}: give the right number of levels."
+                f"{x.max()}: give the right number of levels."
             )
 
     def __len__(self) -> int:
@@ -69,6 +77,8 @@ class Images:
             copies, free to be changed.
         """
         x = self.x[indices]
+        if isinstance(self.x, np.memmap):
+            self._check_values(x)
         y = None if self.y is None else self.y[indices]
         return (draw_bits(x, draw) if self.redraw else x), y
 
@@ -143,7 +153,7 @@ def requantise(x: NDArray[np.integer], from_levels: int, levels: int) -> NDArray
     """Reduces the levels of images: q = x * levels // from_levels.
 
     Args:
-        x: Integers in [0, from_levels), any shape.
+        x: Integers in [0, from_levels), of one dimension or more.
         from_levels: How many levels x has, at most 256.
         levels: How many the result has, 2 <= levels <= from_levels.
 
@@ -159,7 +169,11 @@ def requantise(x: NDArray[np.integer], from_levels: int, levels: int) -> NDArray
             "choose 2 or more, and no more than there are (at most 256)."
         )
     table: NDArray[np.uint8] = (np.arange(from_levels) * levels // from_levels).astype(np.uint8)
-    return np.take(table, x)
+    out = np.empty(x.shape, np.uint8)
+    some = max(1, BLOCK // max(1, math.prod(x.shape[1:])))
+    for i in range(0, len(x), some):  # not all at once: NumPy makes indices of 8 bytes of them
+        out[i : i + some] = table[x[i : i + some]]
+    return out
 
 
 def draw_bits(x: NDArray[np.uint8], key: Sequence[int]) -> NDArray[np.uint8]:

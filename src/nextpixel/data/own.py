@@ -8,16 +8,23 @@ the file's name (folders, where a new file therefore never moves another one).
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpixel.data.images import Dataset, Images
+from nextpixel.data import kept
+from nextpixel.data.images import Dataset, Images, requantise
+from nextpixel.data.progress import shown
 from nextpixel.data.readers import read_bytes, read_idx, read_numpy
 from nextpixel.errors import UserError
 
@@ -30,11 +37,15 @@ T = TypeVar("T")
 SPLITS = ("train", "valid", "test")
 SPLIT_SEED = 5_550_123  # part of the rule: changing it would move images between splits
 MOST_CLASSES = 65_536
-PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+STATE_VERSION = 1  # to be raised when pictures are turned into other integers than before
+BLOCK = 32  # pictures decoded together
 SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 
 
-def load_own(path: Path, *, size: int | None = None, channels: int | None = None) -> Dataset:
+def load_own(
+    path: Path, *, size: int | None = None, channels: int | None = None, levels: int | None = None
+) -> Dataset:
     """Loads the images at a path.
 
     - `.npz`: images as `x`, or as `x_train`, `x_valid`, `x_test` (or `train`, `valid`, `test`),
@@ -48,11 +59,15 @@ def load_own(path: Path, *, size: int | None = None, channels: int | None = None
     Arrays are (N, H, W), or have their 1 or 3 channels first or last: (N, C, H, W), (N, H, W, C).
     Their values are integers, with 256 levels unless `levels` says otherwise or all are 0 or 1.
 
+    A folder of pictures is decoded once: the integers are kept in the user's cache folder, and
+    mapped into memory from there until the folder changes (a name, a size or a time of writing).
+
     Args:
         path: An existing file or folder.
         size: For folders: crops each picture to its central square and resizes it to size x size.
         channels: For folders, 1 (grey) or 3 (RGB); by default 1 if every file is stored as grey,
             else 3. For arrays, the number of channels, where the shape does not tell.
+        levels: Requantises to so many levels; None keeps those of the source.
 
     Raises:
         UserError: If the images cannot be read, or their meaning is not clear.
@@ -60,7 +75,7 @@ def load_own(path: Path, *, size: int | None = None, channels: int | None = None
     if path.is_dir() and (files := _idx_files(path)):
         arrays = files
     elif path.is_dir():
-        return _load_folder(path, size, channels)
+        return _load_folder(path, size, channels, levels)
     else:
         arrays = _file_arrays(path)
     if size is not None:
@@ -68,7 +83,7 @@ def load_own(path: Path, *, size: int | None = None, channels: int | None = None
             f"size is for a folder of pictures, and {path} holds arrays: leave size out, or resize "
             "the arrays first."
         )
-    return _from_arrays(path, arrays, channels)
+    return _from_arrays(path, arrays, channels, levels)
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -101,17 +116,24 @@ def _idx_files(folder: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _from_arrays(path: Path, arrays: dict[str, NDArray[Any]], channels: int | None) -> Dataset:
+def _from_arrays(
+    path: Path, arrays: dict[str, NDArray[Any]], channels: int | None, levels: int | None
+) -> Dataset:
     stated_levels = arrays.pop("levels", None)
     pairs = _name_splits(path, arrays)
     x = {split: _integers(path, x, channels) for split, (x, _) in pairs.items()}
     y = {split: _class_ids(path, y) for split, (_, y) in pairs.items() if y is not None}
-    levels = _own_levels(path, stated_levels, max(int(a.max(initial=0)) for a in x.values()))
+    highest = max(int(a.max(initial=0)) for a in x.values())
+    own_levels = _own_levels(path, stated_levels, highest)
     _take_missing(path, x, y)
-    splits = {split: Images(x[split], y.get(split), levels) for split in SPLITS}
+    splits = {split: Images(x[split], y.get(split), own_levels) for split in SPLITS}
     classes = 1 + max((int(ids.max(initial=0)) for ids in y.values()), default=-1)
     names = tuple(str(i) for i in range(classes)) or None
-    return _dataset(path, splits, levels, names)
+    data = _dataset(path, splits, own_levels, names)
+    if levels is None:
+        return data
+    _refuse_blank(path, highest, own_levels, levels)
+    return data.requantised(levels)
 
 
 def _name_splits(
@@ -144,12 +166,15 @@ def _integers(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[np.u
             f"{path} holds {x.dtype} where images are integers: turn them into 0 to 255 and save "
             "them as uint8."
         )
-    if x.size and (x.min() < 0 or x.max() > 255):
+    if x.dtype != np.uint8 and x.size and (x.min() < 0 or x.max() > 255):
         raise UserError(
             f"{path} holds values from {x.min()} to {x.max()}, where images have values from 0 to "
             "255: rescale them and save them as uint8."
         )
-    return np.array(_channels_first(path, x, channels), dtype=np.uint8, order="C")
+    x = _channels_first(path, x, channels)
+    # A memory map is left one, where it can be.
+    kept = x.dtype == np.uint8 and x.flags.c_contiguous
+    return x if kept else np.array(x, dtype=np.uint8, order="C")
 
 
 def _channels_first(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[Any]:
@@ -205,7 +230,9 @@ def _take_missing(
     if y and any(len(x[split]) != len(y[split]) for split in x):
         raise UserError(f"{path} has not as many class ids as images: give one an image.")
     missing = [split for split in ("test", "valid") if split not in x]
-    if missing and n < 10:
+    if not missing:
+        return  # and copy nothing
+    if n < 10:
         raise UserError(
             f"{path} has {n} images, and a tenth is needed for each of {' and '.join(missing)}: "
             "give 10 or more, or those splits."
@@ -230,58 +257,202 @@ def _take_missing(
 # --- folders --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Picture:
-    path: Path
+class _Picture(NamedTuple):
+    name: str  # below the folder, with slashes
     split: str
     label: str | None  # the class's name
 
 
-def _load_folder(folder: Path, size: int | None, channels: int | None) -> Dataset:
+def _load_folder(
+    folder: Path, size: int | None, channels: int | None, levels: int | None
+) -> Dataset:
     if channels not in (None, 1, 3):
         raise UserError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
     if size is not None and size < 1:
         raise UserError(f"size is {size}: give the side of the square pictures, 1 or more.")
-    pictures = _find_pictures(folder)
-    if channels is None:
-        channels = 1 if all(_is_grey(picture.path) for picture in pictures) else 3
-    labels = sorted({p.label for p in pictures if p.label is not None})
-    first = read_picture(pictures[0].path, size, channels)
-    splits = {}
+    levels = 256 if levels is None else levels
+    table = requantise(np.arange(256), 256, levels)
+    state = _state(folder)
+    # Pictures that need no crop are the same with their size and without, and so on.
+    for options in product(dict.fromkeys((size, None)), dict.fromkeys((channels, None))):
+        found = kept.find(kept.place(folder, *options, levels), state)
+        if found is not None and _fits(found["x"].shape, size, channels):
+            return _from_kept(folder, found, levels)
+
+    place = kept.place(folder, size, channels, levels)
+    try:
+        with kept.locked(place):
+            found = kept.find(place, state)  # another process may have made it while we waited
+            if found is None:
+                shape, blocks, others = _decode(folder, size, channels, table)
+                kept.keep(place, state, shape, blocks, others)
+                found = kept.find(place, state)
+        if found is not None:
+            return _from_kept(folder, found, levels)
+        reason = "what was written could not be read back"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    warnings.warn(
+        f"The decoded images of {folder} cannot be kept in {place.parent} ({reason}), so that they "
+        "take memory now and will be decoded again next time: make room there, or set "
+        "XDG_CACHE_HOME to a folder that can be written into.",
+        stacklevel=4,
+    )
+    shape, blocks, others = _decode(folder, size, channels, table)
+    x = np.empty(shape, np.uint8)
+    begin = 0
+    for block in blocks:
+        x[begin : begin + len(block)] = block
+        begin += len(block)
+    return _from_kept(folder, {"x": x, **others}, levels)
+
+
+def _fits(shape: tuple[int, ...], size: int | None, channels: int | None) -> bool:
+    return channels in (None, shape[1]) and (size is None or shape[2:] == (size, size))
+
+
+def _from_kept(folder: Path, arrays: Mapping[str, NDArray[Any]], levels: int) -> Dataset:
+    """Makes the data set of what `_decode` made."""
+    splits, begin = {}, 0
+    for split, count in zip(SPLITS, arrays["counts"].tolist(), strict=True):
+        part = slice(begin, begin + count)
+        y = arrays["y"][part] if "y" in arrays else None
+        splits[split] = Images(arrays["x"][part], y, levels)
+        begin += count
+    return _dataset(folder, splits, levels, tuple(arrays["names"].tolist()) or None)
+
+
+def _decode(
+    folder: Path, size: int | None, channels: int | None, table: NDArray[np.uint8]
+) -> tuple[tuple[int, ...], Iterator[NDArray[np.uint8]], dict[str, NDArray[Any]]]:
+    """Begins to decode a folder.
+
+    Args:
+        folder: The folder.
+        size: As for `load_own`.
+        channels: As for `load_own`.
+        table: The new level of each of the 256 that pictures have.
+
+    Returns:
+        The shape of all images, (N, C, H, W); the images block by block, split after split; and
+        `counts`, the images in each split, `names` of the classes, and `y` if there are any.
+    """
+    pictures = sorted(_find_pictures(folder), key=lambda p: SPLITS.index(p.split))
+    counts = Counter(p.split for p in pictures)
     for split in SPLITS:
-        chosen = [p for p in pictures if p.split == split]
-        x = np.empty((len(chosen), *first.shape), np.uint8)
-        for i, picture in enumerate(chosen):
-            x[i] = _same_shape(
-                picture.path, read_picture(picture.path, size, channels), pictures[0].path, first
-            )
-        ids = [labels.index(p.label) for p in chosen if p.label is not None]
-        splits[split] = Images(x, np.array(ids, np.int64) if labels else None, 256)
-    return _dataset(folder, splits, 256, tuple(labels) or None)
+        _refuse_empty(folder, split, counts[split])
+    if channels is None:
+        with closing(shown(pictures, "looking for colour", len(pictures))) as looked_at:
+            channels = 1 if all(_is_grey(folder / p.name) for p in looked_at) else 3
+    labels = sorted({p.label for p in pictures if p.label is not None})
+    numbers = {label: i for i, label in enumerate(labels)}
+    others: dict[str, NDArray[Any]] = {
+        "counts": np.array([counts[split] for split in SPLITS]),
+        "names": np.array(labels, np.str_),
+    }
+    if labels:
+        others["y"] = np.array([numbers[p.label] for p in pictures if p.label], np.int64)
+    names = [p.name for p in pictures]
+    first = read_picture(folder / names[0], size, channels)
+    blocks = _blocks(folder, names, first, size, channels, table)
+    return (len(names), *first.shape), blocks, others
+
+
+def _blocks(
+    folder: Path,
+    names: Sequence[str],
+    first: NDArray[np.uint8],
+    size: int | None,
+    channels: int,
+    table: NDArray[np.uint8],
+) -> Iterator[NDArray[np.uint8]]:
+    """Decodes pictures in threads, which pay for large ones and cost nothing for small ones."""
+
+    def read(some: Sequence[str]) -> NDArray[np.uint8]:
+        block = np.empty((len(some), *first.shape), np.uint8)
+        for i, name in enumerate(some):
+            x = read_picture(folder / name, size, channels)
+            block[i] = _same_shape(folder / name, x, folder / names[0], first)
+        return block
+
+    def read_ahead(pool: ThreadPoolExecutor) -> Iterator[NDArray[np.uint8]]:
+        running: deque[Future[NDArray[np.uint8]]] = deque()
+        for begin in range(0, len(names), BLOCK):
+            running.append(pool.submit(read, names[begin : begin + BLOCK]))
+            if len(running) > 2 * workers:  # no more, or a slow disk would fill the memory
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+    workers = min(16, os.cpu_count() or 1)
+    highest, levels = 0, int(table[-1]) + 1
+    with ThreadPoolExecutor(workers) as pool:
+        what = f"decoding {len(names):,} pictures of {folder}, once"
+        for block in shown(read_ahead(pool), what, len(names), weight=len):
+            highest = max(highest, int(block.max()))
+            yield block if levels == 256 else table[block]
+    _refuse_blank(folder, highest, 256, levels)
+
+
+def _state(folder: Path) -> str:
+    """Sums up the names, sizes and times of a folder's pictures, and the names of its folders.
+
+    A sum of hashes does not depend on the order, so that no list of 100,000 names is needed.
+    """
+    total = 0
+    for name, stat in shown(_walk(folder), f"looking through {folder}"):
+        written = (stat.st_size, stat.st_mtime_ns) if stat else None
+        line = os.fsencode(f"{name}\0{written}")
+        total += int.from_bytes(hashlib.sha256(line).digest())
+    return f"{STATE_VERSION} {total:x}"
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Lists the pictures below a folder (name, state) and its folders (name, None), unsorted.
+
+    Hidden ones are left out, and symbolic links to folders are followed at the top only.
+    """
+    waiting = [""]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            with os.scandir(folder / parent) as entries:
+                for entry in entries:
+                    name = f"{parent}/{entry.name}" if parent else entry.name
+                    if entry.name[0] == ".":
+                        continue
+                    if entry.is_dir(follow_symlinks=not parent):
+                        waiting.append(name)
+                        yield name, None
+                    elif entry.name.lower().endswith(PICTURES) and entry.is_file():
+                        yield name, entry.stat()
+        except OSError as error:
+            raise UserError(
+                f"{folder / parent} cannot be read ({error.strerror}): check the folder and its "
+                "permissions."
+            ) from error
 
 
 def _find_pictures(folder: Path) -> list[_Picture]:
     """Lists the pictures of a folder with their splits and classes, in the order of their names."""
-    entries = [entry for entry in folder.iterdir() if entry.name[0] != "."]
-    tops = {entry.name for entry in entries if entry.is_dir()}
+    entries = sorted(_walk(folder), key=lambda entry: entry[0].split("/"))
+    tops = {name for name, stat in entries if stat is None and "/" not in name}
     given = (
         "train" in tops
         and tops <= set(SPLIT_FOLDERS)
-        and not any(entry.suffix.lower() in PICTURES for entry in entries)
+        and not any(stat is not None and "/" not in name for name, stat in entries)
     )
     pictures = []
     missing = set(SPLITS) - {SPLIT_FOLDERS[top] for top in tops} if given else set(SPLITS)
-    for top in sorted(tops) if given else [""]:
-        for path in sorted((folder / top).rglob("*")):
-            relative = path.relative_to(folder / top)
-            hidden = any(part[0] == "." for part in relative.parts)
-            if path.suffix.lower() not in PICTURES or hidden or not path.is_file():
-                continue
-            split = SPLIT_FOLDERS.get(top, "train")
-            if split == "train":
-                split = _split_of(relative.as_posix(), missing)
-            label = relative.parts[0] if len(relative.parts) > 1 else None
-            pictures.append(_Picture(path, split, label))
+    for name, stat in entries:
+        if stat is None:
+            continue
+        top, relative = name.split("/", 1) if given else ("", name)
+        split = SPLIT_FOLDERS.get(top, "train")
+        if split == "train":
+            split = _split_of(relative, missing)
+        label = relative.split("/")[0] if "/" in relative else None
+        pictures.append(_Picture(name, split, label))
     if not pictures:
         raise UserError(
             f"{folder} holds no images: expected PNG, JPEG or WebP files in it or in a subfolder "
@@ -377,13 +548,9 @@ def _dataset(
     if 0 in next(iter(shapes)):
         raise UserError(f"{path} holds images without pixels: give each side 1 or more.")
     for split, images in splits.items():
-        if not len(images):
-            raise UserError(
-                f"{path} leaves no image for the {split} split: give more images, or choose the "
-                "splits yourself (subfolders, or arrays x_..., train, valid and test)."
-            )
+        _refuse_empty(path, split, len(images))
     return Dataset(
-        name=path.stem if path.is_file() else path.resolve().name,
+        name=_name(path),
         train=splits["train"],
         valid=splits["valid"],
         test=splits["test"],
@@ -391,3 +558,25 @@ def _dataset(
         class_names=None if class_names is None else tuple(class_names),
         source=f"own data, {path}",
     )
+
+
+def _name(path: Path) -> str:
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def _refuse_empty(path: Path, split: str, count: int) -> None:
+    if not count:
+        raise UserError(
+            f"{path} leaves no image for the {split} split: give more images, or choose the "
+            "splits yourself (subfolders, or arrays x_..., train, valid and test)."
+        )
+
+
+def _refuse_blank(path: Path, highest: int, own_levels: int, levels: int) -> None:
+    """Stops a set that holds, say, levels 0 to 15 from being taken for 256 levels, and blanked."""
+    if 2 <= levels < own_levels and highest and highest * levels < own_levels:
+        raise UserError(
+            f"{_name(path)} has values up to {highest} only, which {levels} of {own_levels} levels "
+            f"would all turn into 0: if they are levels already, state how many there are in an "
+            ".npz, as levels."
+        )

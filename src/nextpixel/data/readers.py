@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ __all__ = [
     "read_numpy",
 ]
 
+ZIP_HEADER = 30  # bytes before a member's name
 CIFAR_RECORD = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
 
 
@@ -137,15 +138,23 @@ def read_cifar_delta(path: Path) -> bytes:
 def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
     """Reads all arrays of a .npz, or the one of a .npy under the name "x", without unpickling.
 
+    Arrays of bytes that lie in the file as they are, uncompressed, are mapped into memory (read
+    only) instead of being read.
+
     Raises:
         UserError: If the file is corrupt, or holds Python objects.
     """
     try:
         with path.open("rb") as file:
+            if file.read(2) != b"PK":  # a .npy, and not a .npz
+                file.seek(0)
+                mapped = _map_array(file)
+                file.seek(0)
+                return {"x": np.load(file, allow_pickle=False) if mapped is None else mapped}
+            file.seek(0)
             loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"x": loaded}
-            return {name: loaded[name] for name in loaded.files}
+            arrays = _map_members(file, loaded.zip)
+            return arrays | {name: loaded[name] for name in loaded.files if name not in arrays}
     except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error):
             raise UserError(
@@ -156,3 +165,37 @@ def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
             f"{path} is unreadable, truncated or no NumPy file ({error}): save it anew with "
             "numpy.savez or numpy.save."
         ) from error
+
+
+def _map_members(file: BinaryIO, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+    """Maps those arrays of a .npz that can be."""
+    arrays = {}
+    for member in archive.infolist():
+        if member.compress_type != zipfile.ZIP_STORED:
+            continue
+        # The local header's extra field may differ from that in the archive's directory.
+        file.seek(member.header_offset)
+        header = file.read(ZIP_HEADER)
+        name_and_extra = int.from_bytes(header[26:28], "little") + int.from_bytes(
+            header[28:30], "little"
+        )
+        file.seek(member.header_offset + ZIP_HEADER + name_and_extra)
+        if (mapped := _map_array(file)) is not None:
+            arrays[member.filename.removesuffix(".npy")] = mapped
+    return arrays
+
+
+def _map_array(file: BinaryIO) -> NDArray[np.uint8] | None:
+    """Maps the array in .npy format that begins here, if it holds bytes, and any at all."""
+    try:
+        version = np.lib.format.read_magic(file)
+    except ValueError:
+        return None
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype != np.uint8 or not shape or 0 in shape:
+        return None
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    return np.memmap(file, np.uint8, "r", file.tell(), shape, order)
