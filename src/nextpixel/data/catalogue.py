@@ -8,7 +8,7 @@ import os
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -223,11 +223,12 @@ def _binarized_mnist(store: Store, folder: Path) -> Dataset:
 
 
 def _cifar10(store: Store, folder: Path) -> Dataset:
+    batches: Mapping[str, bytes | memoryview]
     if path := _find_file(folder, CIFAR_ARCHIVE):
         batches = _unpack_cifar(path)
     elif all((folder / name).is_file() for name in CIFAR_DELTA):
         path = folder / "cifar10_*.npz"
-        records = b"".join(read_cifar_delta(folder / name) for name in CIFAR_DELTA)
+        records = memoryview(b"".join(read_cifar_delta(folder / name) for name in CIFAR_DELTA))
         size = 10_000 * CIFAR_RECORD
         batches = {name: records[i * size : (i + 1) * size] for i, name in enumerate(CIFAR_BATCHES)}
     else:
@@ -241,7 +242,8 @@ def _cifar10(store: Store, folder: Path) -> Dataset:
         "CIFAR-10: Krizhevsky, Learning multiple layers of features from tiny images (2009); "
         "no licence stated"
     )
-    return _official_splits("cifar10", train, parts[5], THINGS, source)
+    test = parts[5][0].copy(), parts[5][1]
+    return _official_splits("cifar10", train, test, THINGS, source)
 
 
 def _unpack_cifar(path: Path) -> dict[str, bytes]:
@@ -489,7 +491,7 @@ def _checked(store: Store, folder: Path, name: str) -> bytes:
     return content
 
 
-def _check_sum(content: bytes, sha256: str, path: Path, url: str) -> None:
+def _check_sum(content: bytes | memoryview, sha256: str, path: Path, url: str) -> None:
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(
             f"{path} is not the official file (the sha256 of its content is {found[:12]}..., not "

@@ -435,17 +435,20 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
 
 def _find_pictures(folder: Path) -> list[_Picture]:
     """Lists the pictures of a folder with their splits and classes, in the order of their names."""
-    entries = sorted(_walk(folder), key=lambda entry: entry[0].split("/"))
-    tops = {name for name, stat in entries if stat is None and "/" not in name}
+    # Without the state of each, which takes more memory than its name.
+    entries = sorted(
+        ((name, stat is not None) for name, stat in _walk(folder)), key=lambda e: e[0].split("/")
+    )
+    tops = {name for name, is_file in entries if not is_file and "/" not in name}
     given = (
         "train" in tops
         and tops <= set(SPLIT_FOLDERS)
-        and not any(stat is not None and "/" not in name for name, stat in entries)
+        and not any(is_file and "/" not in name for name, is_file in entries)
     )
     pictures = []
     missing = set(SPLITS) - {SPLIT_FOLDERS[top] for top in tops} if given else set(SPLITS)
-    for name, stat in entries:
-        if stat is None:
+    for name, is_file in entries:
+        if not is_file:
             continue
         top, relative = name.split("/", 1) if given else ("", name)
         split = SPLIT_FOLDERS.get(top, "train")

@@ -89,7 +89,9 @@ def read_amat(raw: bytes) -> NDArray[np.uint8]:
     return (digits - ord("0")).reshape(-1, 1, 28, 28)
 
 
-def read_cifar_binary(raw: bytes, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def read_cifar_binary(
+    raw: bytes | memoryview, path: Path
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Reads a batch of CIFAR-10's binary version.
 
     Args:
@@ -97,7 +99,7 @@ def read_cifar_binary(raw: bytes, path: Path) -> tuple[NDArray[np.uint8], NDArra
         path: The name to use in messages.
 
     Returns:
-        Images, uint8, shape (N, 3, 32, 32), and class ids, int64, shape (N,).
+        Images, uint8, shape (N, 3, 32, 32), a view of `raw`, and class ids, int64, shape (N,).
 
     Raises:
         UserError: If the file does not end with a whole image.
@@ -108,7 +110,7 @@ def read_cifar_binary(raw: bytes, path: Path) -> tuple[NDArray[np.uint8], NDArra
             f"{CIFAR_RECORD:,}): get the file anew."
         )
     records = np.frombuffer(raw, np.uint8).reshape(-1, CIFAR_RECORD)
-    return records[:, 1:].reshape(-1, 3, 32, 32).copy(), records[:, 0].astype(np.int64)
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
 
 
 def read_cifar_delta(path: Path) -> bytes:
