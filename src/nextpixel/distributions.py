@@ -60,7 +60,8 @@ class Distribution(ABC):
         # Rounding may leave the last sum a little off 1; scaling the noise by it keeps every
         # level that is drawn one of positive probability.
         threshold = noise.to(cdf)[..., None] * cdf[..., -1:]
-        return (cdf <= threshold).sum(-1).clamp_(max=self.levels - 1)
+        level = torch.searchsorted(cdf, threshold, right=True).squeeze(-1)
+        return level.clamp_(max=self.levels - 1)
 
 
 class Bernoulli(Distribution):
@@ -108,7 +109,8 @@ class Categorical(Distribution):
 
     def pmf(self, temperature: float = 1.0) -> Tensor:
         """Computes the probability of every level, see `Distribution.pmf`."""
-        return torch.softmax(self.logits.double() / temperature, -1)
+        logits = self.logits if temperature == 1 else self.logits.double() / temperature
+        return torch.softmax(logits, -1, dtype=torch.float64)
 
     def at(self, row: int, col: int, channel: int) -> Categorical:
         """Picks out one site, see `Distribution.at`."""

@@ -213,5 +213,5 @@ class PixelCNNPP(WholePixelNetwork):
         rows = self.vertical(x, biases[:layers], cache)
         h = self.first(x, cache=cache)
         h = self.horizontal(h, rows, biases[layers:], cache)
-        parameters: Tensor = self.last(F.elu(h))
+        parameters: Tensor = self.last(F.elu(h), cache=cache)
         return parameters

@@ -89,8 +89,9 @@ class Block(nn.Module):
             h = layer(h, cache, bias=bias)
         seen = torch.cat([h, place], 1)
         content = self.content(torch.cat([x, self.delayed(seen, cache)], 1), cache)
-        query = self.query(self.question(seen, cache))
-        attended = self.attention(query, self.key(content), self.value(content), cache)
+        query = self.query(self.question(seen, cache), cache=cache)
+        key, value = self.key(content, cache=cache), self.value(content, cache=cache)
+        attended = self.attention(query, key, value, cache)
         merged: Tensor = self.merge(h, cache, skip=attended)
         return merged
 
@@ -177,5 +178,5 @@ class PixelSNAIL(WholePixelNetwork):
         layers = len(biases) // len(self.blocks)
         for i, block in enumerate(self.blocks):
             h = block(h, x, place, biases[i * layers : (i + 1) * layers], cache)
-        parameters: Tensor = self.last(F.elu(h))
+        parameters: Tensor = self.last(F.elu(h), cache=cache)
         return parameters

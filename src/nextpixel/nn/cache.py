@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -48,6 +48,7 @@ class Cache:
         site: The site whose distribution is being computed.
         parameters: What the network returned last.
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
+        views: Parts of these tensors that a layer wants again and again.
         period: After how many rows, and columns, the steps do the same again (strided layers).
         tape: Replays the steps (see `nextpixel.tape`); None computes each of them in PyTorch.
     """
@@ -57,6 +58,7 @@ class Cache:
     site: Site = field(default_factory=lambda: Site(0, 0))
     parameters: Tensor | None = None
     layers: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+    views: dict[nn.Module, Any] = field(default_factory=dict)
     period: int = 1
     tape: Replay | None = None
 

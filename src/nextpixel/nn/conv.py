@@ -14,6 +14,8 @@ one contiguous run of numbers for each image.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -80,12 +82,12 @@ class Pointwise(CausalLayer):
         Args:
             x: Maps, a row or a pixel.
             context: Added to the output, of its shape.
-            cache: The state of generation; needed only with several groups.
+            cache: The state of generation.
         """
         if not self.autocast and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x.to(self.weight.dtype), context, cache)
-        if self.groups > 1 and cache is not None:
+        if cache is not None and x.ndim == 2:
             out = self._step(x, cache)
         else:
             weight = self.weight if self.mask is None else self.weight * self.mask
@@ -96,23 +98,26 @@ class Pointwise(CausalLayer):
         return out if context is None else out + context
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes room for the pixel's inputs, and each group's part of weight and bias."""
-        if self.groups == 1:
-            return []
-        tensors = [self.weight.new_zeros(batch, self.weight.shape[1])]
+        """Makes each group's part of weight and bias, and with several room for their inputs."""
+        tensors = []
         for group in range(self.groups):
             end = channel_slice(self.weight.shape[1], group, self.groups).stop
             weight = of_group(self.weight.T, group, self.groups, self.parts)[:end]
             bias = of_group(self.bias, group, self.groups, self.parts)
             tensors += [weight.contiguous(), bias.contiguous()]
+        if self.groups > 1:
+            tensors.append(self.weight.new_zeros(batch, self.weight.shape[1]))
         return tensors
 
     def _step(self, x: Tensor, cache: Cache) -> Tensor:
-        inputs, *folded = cache.layers[self]
-        weight, bias = folded[2 * cache.site.channel : 2 * cache.site.channel + 2]
-        seen = inputs[:, : len(weight)]
-        seen[:, len(weight) - x.shape[1] :] = x
-        return torch.addmm(bias, seen, weight)
+        tensors = cache.layers[self]
+        channel = cache.site.channel
+        weight, bias = tensors[2 * channel : 2 * channel + 2]
+        if self.groups > 1:
+            seen = tensors[-1][:, : len(weight)]
+            seen[:, len(weight) - x.shape[1] :] = x
+            x = seen
+        return torch.addmm(bias, x, weight)
 
 
 class Head(nn.Sequential):
@@ -144,6 +149,22 @@ class Head(nn.Sequential):
         for layer in self:
             x = layer(x, cache=cache) if isinstance(layer, Pointwise) else layer(x)
         return x
+
+
+class _Group(NamedTuple):
+    """What a causal convolution keeps for one channel group, by column.
+
+    Attributes:
+        pixels: The pixels of the current row, the border included, `(B, channels)` each.
+        seen: What the taps on the current row see, one run of numbers an image.
+        sums: What the rows above and the context give to the outputs.
+        taps: The weights of the current row.
+    """
+
+    pixels: Sequence[Tensor]
+    seen: Sequence[Tensor]
+    sums: Sequence[Tensor]
+    taps: Tensor
 
 
 class CausalConv2d(CausalLayer):
@@ -261,33 +282,43 @@ class CausalConv2d(CausalLayer):
         return site.row % self.stride == 0 and site.col % self.stride == 0
 
     def _step(self, x: Tensor, context: Tensor | None, cache: Cache) -> Tensor:
-        lines, *folded = cache.layers[self]
-        col, channel = cache.site.col, cache.site.channel
+        groups = cache.views.get(self) or self._view(cache)
+        site = cache.site
         if self.mask_type == "A":
-            if any(cache.site):  # there is nothing before the first site
-                self._write(lines, x, self._newest(cache.site, lines), (channel - 1) % self.groups)
-            if cache.site.begins_row:
-                self._begin_row(lines, folded[::2], context)
+            if any(site):  # there is nothing before the first site
+                newest = groups[(site.channel - 1) % self.groups].pixels
+                newest[self._newest(site, len(newest))].copy_(x)
+            if site.begins_row:
+                self._begin_row(cache.layers[self], context)
         else:
-            if cache.site.begins_row:
-                self._begin_row(lines, folded[::2], context)
-            self._write(lines, x, self.left + col, channel)
-        sums, taps = folded[2 * channel : 2 * channel + 2]
-        seen = lines[:, -1, col : col + self.weight_row.shape[-1]].flatten(1)
-        return torch.addmm(sums[:, col // self.stride], seen[:, : len(taps)], taps)
+            if site.begins_row:
+                self._begin_row(cache.layers[self], context)
+            groups[site.channel].pixels[self.left + site.col].copy_(x)
+        group = groups[site.channel]
+        return torch.addmm(group.sums[site.col // self.stride], group.seen[site.col], group.taps)
 
-    def _newest(self, site: Site, lines: Tensor) -> int:
+    def _view(self, cache: Cache) -> list[_Group]:
+        """Cuts the tensors up by group and by column, once: cutting takes time, too."""
+        lines, *folded = cache.layers[self]
+        row, groups = lines[:, -1], []
+        for group in range(self.groups):
+            sums, taps = folded[2 * group : 2 * group + 2]
+            pixels = row[..., channel_slice(self.in_channels, group, self.groups)]
+            seen = row.flatten(1).unfold(1, len(taps), self.in_channels)
+            groups.append(_Group(pixels.unbind(1), seen.unbind(1), sums.unbind(1), taps))
+        cache.views[self] = groups
+        return groups
+
+    def _newest(self, site: Site, columns: int) -> int:
         """Finds the column of what is newest before a site; it may be in the row above."""
         if site.channel:
             return self.left + site.col
-        width = lines.shape[2] - self.left - self.right
+        width = columns - self.left - self.right
         return self.left + (site.col or width) - 1
 
-    def _write(self, lines: Tensor, x: Tensor, column: int, group: int) -> None:
-        lines[:, -1, column, channel_slice(self.in_channels, group, self.groups)] = x
-
-    def _begin_row(self, lines: Tensor, sums: list[Tensor], context: Tensor | None) -> None:
+    def _begin_row(self, tensors: list[Tensor], context: Tensor | None) -> None:
         """Moves the line buffer down a row and sums up what the rows above contribute."""
+        lines, *folded = tensors
         total = self.bias
         if self.weight_above is not None:
             lines[:, :-1] = lines[:, 1:].clone()
@@ -298,7 +329,7 @@ class CausalConv2d(CausalLayer):
             context = context.squeeze(2).transpose(1, 2)
             total = context if total is None else total + context
         if total is not None:
-            for group, kept in enumerate(sums):
+            for group, kept in enumerate(folded[::2]):
                 kept.copy_(of_group(total, group, self.groups, self.parts).expand_as(kept))
 
 

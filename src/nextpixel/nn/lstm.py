@@ -82,19 +82,21 @@ class RowLayer(CausalLayer):
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes a row of hidden and of cell states: up to the site of this row, then above."""
-        return [self.state_to_state.new_zeros(batch, self.width, 1, width) for _ in range(2)]
+        return [self.state_to_state.new_zeros(batch, width, self.width) for _ in range(2)]
 
     def _step(self, x: Tensor, bias: Tensor | None, cache: Cache) -> Tensor:
         h_row, c_row = cache.layers[self]
         from_above = None
         if cache.site.begins_row:
-            from_above = self._from_above(h_row)
+            from_above = self._from_above(h_row.mT[:, :, None])
             from_above = from_above if bias is None else from_above + bias
         gates = self.input_to_state(x, from_above, cache)
         group = channel_slice(self.width, cache.site.channel, self.groups)
-        at_site = (slice(None), group, 0, cache.site.col)
-        h_row[at_site], c_row[at_site] = lstm_cell(gates, c_row[at_site])
-        return h_row[at_site]
+        h_kept, c_kept = (row[:, cache.site.col, group] for row in (h_row, c_row))
+        h, c = lstm_cell(gates, c_kept)
+        h_kept.copy_(h)
+        c_kept.copy_(c)
+        return h
 
 
 def skew(x: Tensor) -> Tensor:
@@ -200,12 +202,15 @@ class DiagonalLayer(CausalLayer):
             self._begin_row(h_left, c_left, folded[::2], bias)
         row[:, channel_slice(self.in_channels, site.channel, self.groups), 0, site.col] = x
         sums, beside = folded[2 * site.channel : 2 * site.channel + 2]
-        gates = self.input_to_state[0](x, cache=cache) + sums[:, site.col]
+        gates = self.input_to_state[0](x, sums[:, site.col], cache)
         if site.col > 0:
             gates = torch.addmm(gates, h_left[:, site.col - 1], beside)
         group = channel_slice(self.width, site.channel, self.groups)
-        h_left[:, site.col, group], c_left[:, group] = lstm_cell(gates, c_left[:, group])
-        return h_left[:, site.col, group] + h_right[:, site.col, group]
+        c_kept = c_left[:, group]
+        h, c = lstm_cell(gates, c_kept)
+        h_left[:, site.col, group] = h
+        c_kept.copy_(c)
+        return h + h_right[:, site.col, group]
 
     def _begin_row(
         self, h_left: Tensor, c_left: Tensor, sums: list[Tensor], bias: Tensor | None

@@ -69,7 +69,7 @@ class GatedResNet(nn.Module):
         """
         h = self.conv_in(concat_elu(x), from_vertical, cache)
         if self.skip is not None and skip is not None:
-            h = h + self.skip(concat_elu(skip))
+            h = h + self.skip(concat_elu(skip), cache=cache)
         a, b = self.conv_out(self.dropout(concat_elu(h)), bias, cache).chunk(2, 1)
         out: Tensor = x + a * torch.sigmoid(b)
         return out
