@@ -8,6 +8,7 @@ one channel of one pixel.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +44,12 @@ class Distribution(ABC):
         """
 
     @abstractmethod
+    def __getitem__(self, sites: Any) -> Distribution:
+        """Picks out sites: indices and slices into `batch_shape`."""
+
     def at(self, row: int, col: int, channel: int) -> Distribution:
         """Picks out one site of a whole map: `batch_shape` goes from `(B, C, H, W)` to `(B,)`."""
+        return self[:, channel, row, col]
 
     def sample(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """Turns uniform noise into levels by the inverse CDF, in float64.
@@ -59,7 +64,7 @@ class Distribution(ABC):
         cdf = self.pmf(temperature).cumsum(-1)
         # Rounding may leave the last sum a little off 1; scaling the noise by it keeps every
         # level that is drawn one of positive probability.
-        threshold = noise.to(cdf)[..., None] * cdf[..., -1:]
+        threshold = noise.to(cdf).unsqueeze(-1) * cdf[..., -1:]
         level = torch.searchsorted(cdf, threshold, right=True).squeeze(-1)
         return level.clamp_(max=self.levels - 1)
 
@@ -85,9 +90,9 @@ class Bernoulli(Distribution):
         logits = self.logits.double() / temperature
         return torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], -1)
 
-    def at(self, row: int, col: int, channel: int) -> Bernoulli:
-        """Picks out one site, see `Distribution.at`."""
-        return Bernoulli(self.logits[:, channel, row, col])
+    def __getitem__(self, sites: Any) -> Bernoulli:
+        """Picks out sites, see `Distribution`."""
+        return Bernoulli(self.logits[sites])
 
 
 class Categorical(Distribution):
@@ -112,9 +117,9 @@ class Categorical(Distribution):
         logits = self.logits if temperature == 1 else self.logits.double() / temperature
         return torch.softmax(logits, -1, dtype=torch.float64)
 
-    def at(self, row: int, col: int, channel: int) -> Categorical:
-        """Picks out one site, see `Distribution.at`."""
-        return Categorical(self.logits[:, channel, row, col])
+    def __getitem__(self, sites: Any) -> Categorical:
+        """Picks out sites, see `Distribution`."""
+        return Categorical(self.logits[sites])
 
 
 class DiscretizedLogisticMixture(Distribution):
@@ -212,11 +217,10 @@ class DiscretizedLogisticMixture(Distribution):
         first, last = weights @ below[..., :1], weights @ above[..., -1:]
         return torch.cat([first, inside, last], -1).squeeze(-2)
 
-    def at(self, row: int, col: int, channel: int) -> DiscretizedLogisticMixture:
-        """Picks out one site, see `Distribution.at`."""
-        site = (slice(None), channel, row, col)
+    def __getitem__(self, sites: Any) -> DiscretizedLogisticMixture:
+        """Picks out sites, see `Distribution`."""
         return DiscretizedLogisticMixture(
-            self.logits[site], self.means[site], self.log_scales[site], levels=self.levels
+            self.logits[sites], self.means[sites], self.log_scales[sites], levels=self.levels
         )
 
 

@@ -186,6 +186,7 @@ class AutoregressiveModel(Model):
         mask: Tensor | None = None,
         first: int = 0,
         batch_size: int = 256,
+        sampler: sampling.Sampler = "auto",
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:
         """Draws n images, integers `(n, C, H, W)`; the arguments are those of `sampling.sample`."""
@@ -199,6 +200,7 @@ class AutoregressiveModel(Model):
             mask=mask,
             first=first,
             batch_size=batch_size,
+            sampler=sampler,
             progress=progress,
         )
 
@@ -317,8 +319,8 @@ class CausalNetwork(AutoregressiveModel):
         """Makes the distribution from the network's output: Bernoulli for 2 levels.
 
         Args:
-            parameters: `(B, P, H, W)`.
-            x: The picture, integers `(B, C, H, W)`, for what later channels learn of earlier ones
+            parameters: `(B, P, *sites)`: the sites are a map, or in a step there is but one.
+            x: The pixels there, integers `(B, C, *sites)`, for what later channels learn of earlier ones
                 not through the network but here.
         """
         if self.levels == 2:
@@ -353,10 +355,9 @@ class CausalNetwork(AutoregressiveModel):
                 return self.network(self.encode(self.newest(x, site)), cache.biases, cache)
 
             cache.parameters = cache.tape.step(site, compute) if cache.tape else compute()
-        parameters = cast(Tensor, cache.parameters)[..., None, None]
-        pixel = x[:, :, site.row, site.col, None, None]
-        distribution = self.distribution(parameters, pixel)
-        return distribution.at(0, 0, site.channel if self.groups == 1 else 0)
+        pixel = x[:, :, site.row, site.col]
+        distribution = self.distribution(cast(Tensor, cache.parameters), pixel)
+        return distribution[:, site.channel if self.groups == 1 else 0]
 
     def newest(self, x: Tensor, site: Site) -> Tensor:
         """Picks what is newest before a site: a channel `(B, 1)` or, in one group, a pixel.

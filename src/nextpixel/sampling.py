@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -20,14 +20,17 @@ from torch import Tensor
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
+from nextpixel.tape import begin_tape
 
 __all__ = [
     "Generator",
+    "Sampler",
     "Step",
     "all_at_once",
     "complete",
     "evaluation_mode",
     "film",
+    "fixed_point",
     "hidden_bits",
     "sample",
     "site_noise",
@@ -63,6 +66,16 @@ class Generator(Protocol):
         """Gives the distribution at a site from the pixels before it."""
 
 
+# How to draw; the pictures are the same.
+#   "auto": the quickest way for the model and the device, one of those that follow.
+#   "cached": pixel by pixel, remembering what the finished ones gave. On a processor "auto" replays
+#       these steps, where there is a C compiler (see `nextpixel.tape`).
+#   "full": pixel by pixel, by a full pass over the picture for each. Slow, and beyond doubt.
+#   "fixed-point": all pixels at once, again and again until nothing changes, see `fixed_point`.
+#       "auto" takes it for a model that has no cached path.
+Sampler = Literal["auto", "cached", "full", "fixed-point"]
+
+
 class Step(NamedTuple):
     """One step of generation, as `trace` yields it.
 
@@ -70,7 +83,7 @@ class Step(NamedTuple):
         site: The site that was just drawn.
         x: The pictures so far, `(B, C, H, W)`, int64; zero where nothing is drawn yet. The same
             tensor every time: copy it to keep it.
-        distribution: What it was drawn from.
+        distribution: What it was drawn from; like x it may change at the next step.
     """
 
     site: Site
@@ -107,13 +120,6 @@ def sites(shape: tuple[int, int, int]) -> Iterator[Site]:
         yield Site(row, col, channel)
 
 
-TAPE = True
-def new_tape(model, n, cache):
-    from nextpixel.tape import Tape, program
-    library = program(next(model.parameters()).dtype) if model.device.type == "cpu" else None
-    return Tape(library, n, cache.period) if library else None
-
-
 def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) -> Tensor:
     """Draws one uniform number a site for each image.
 
@@ -134,7 +140,6 @@ def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) ->
     return torch.from_numpy(np.stack([stream.random(shape) for stream in streams]))
 
 
-@torch.inference_mode()
 def trace(
     model: Generator,
     n: int,
@@ -145,6 +150,7 @@ def trace(
     known: Tensor | None = None,
     mask: Tensor | None = None,
     first: int = 0,
+    sampler: Sampler = "auto",
 ) -> Iterator[Step]:
     """Draws a batch pixel by pixel, channel by channel, and yields every step.
 
@@ -157,6 +163,7 @@ def trace(
         known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
         mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
         first: Number of the first image.
+        sampler: Any but "fixed-point", which does not go pixel by pixel.
 
     Yields:
         A `Step` for every site, in raster order.
@@ -164,25 +171,32 @@ def trace(
     Raises:
         UserError: Something given does not fit the model.
     """
-    if not temperature > 0:
-        raise UserError(f"The temperature must be above 0, not {temperature}.")
-    if n < 1:
-        raise UserError(f"Draw at least one image, not {n}.")
-    x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
-    noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
-    kept = _kept(model, known, mask, n)
-    cache = model.start(n, c)
-    if TAPE: cache.tape = new_tape(model, n, cache)
-    for site in sites(model.shape):
-        with evaluation_mode(model):
-            distribution = model.step(x, site, cache)
+    _check_draw(n, temperature)
+    with torch.inference_mode():
+        x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
+        noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
+        kept = _kept(model, known, mask, n)
+        cache = model.start(n, c)
+    if sampler == "auto":
+        cache.tape = begin_tape(cache, n)
+    for site, noise_here in zip(sites(model.shape), _of_sites(noise), strict=True):
         at_site = (slice(None), site.channel, site.row, site.col)
-        value = distribution.sample(noise[at_site], temperature)
-        if kept is not None:
-            given, keep = kept
-            value = torch.where(keep[at_site], given[at_site], value)
-        x[at_site] = value
+        with torch.inference_mode(), evaluation_mode(model):
+            if sampler == "full":
+                distribution = model(x, cache.context).at(*site)
+            else:
+                distribution = model.step(x, site, cache)
+            value = distribution.sample(noise_here, temperature)
+            if kept is not None:
+                given, keep = kept
+                value = torch.where(keep[at_site], given[at_site], value)
+            x[at_site] = value
         yield Step(site, x, distribution)
+
+
+def _of_sites(x: Tensor) -> Sequence[Tensor]:
+    """Takes a map `(B, C, H, W)` apart into its sites, in the order of generation."""
+    return x.movedim(1, -1).flatten(1).unbind(1)
 
 
 def sample(
@@ -196,6 +210,7 @@ def sample(
     mask: Tensor | None = None,
     first: int = 0,
     batch_size: int = 256,
+    sampler: Sampler = "auto",
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Draws n images, in batches.
@@ -210,34 +225,105 @@ def sample(
         mask: True where `known` is kept; one mask for all or n masks.
         first: Number of the first image.
         batch_size: Images drawn together; it does not change the pictures.
+        sampler: How to draw, see `Sampler`.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
+    if sampler not in get_args(Sampler):
+        raise UserError(f"There is no sampler {sampler!r}: {', '.join(get_args(Sampler))}.")
     if min(n, batch_size) < 1:
         raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
     context, kept = model.context(c, n), _kept(model, known, mask, n)
-    steps_in_all = math.prod(model.shape)
+    if sampler == "auto" and not model.start(1, None if context is None else context[:1]).layers:
+        sampler = "fixed-point"
     pictures = []
     for begin in range(0, n, batch_size):
         part = slice(begin, min(begin + batch_size, n))
-        steps = trace(
-            model,
-            part.stop - begin,
-            None if context is None else context[part],
-            seed=seed,
-            temperature=temperature,
-            known=None if kept is None else kept[0][part],
-            mask=None if kept is None else kept[1][part],
-            first=first + begin,
-        )
-        for done, step in enumerate(steps, 1):
+
+        def show(done: float, begin: int = begin, size: int = part.stop - begin) -> None:
             if progress is not None:
-                progress((begin + (part.stop - begin) * done / steps_in_all) / n)
-            if done == steps_in_all:
-                pictures.append(step.x.cpu())
+                progress((begin + size * done) / n)
+
+        given: dict[str, Any] = {
+            "c": None if context is None else context[part],
+            "seed": seed,
+            "temperature": temperature,
+            "known": None if kept is None else kept[0][part],
+            "mask": None if kept is None else kept[1][part],
+            "first": first + begin,
+        }
+        if sampler == "fixed-point":
+            pictures.append(fixed_point(model, part.stop - begin, **given, progress=show)[0])
+            continue
+        steps = trace(model, part.stop - begin, **given, sampler=sampler)
+        for done, step in enumerate(steps, 1):
+            show(done / math.prod(model.shape))
+        pictures.append(step.x.cpu())
     return torch.cat(pictures)
+
+
+@torch.inference_mode()
+def fixed_point(
+    model: Generator,
+    n: int,
+    c: object = None,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    first: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Tensor, int]:
+    """Draws a batch by guessing all pixels at once, from the guess before, until nothing changes.
+
+    The noise is fixed, so that a pixel follows from those before it, and the picture is the one
+    that follows from itself. In every pass at least one more pixel settles; where pixels say little
+    about each other, as in binary or smooth pictures, it is many at a time.
+
+    Args:
+        model: The model to draw from.
+        n: Number of images, drawn together.
+        c: The context: one for all images, or one for each.
+        seed: Together with an image's number decides its noise.
+        temperature: Divides the logits, see `Distribution.sample`.
+        known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
+        mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
+        first: Number of the first image.
+        progress: Called with the fraction of the sites that have settled in all images.
+
+    Returns:
+        The pictures, as `sample` returns them, and how many passes it took.
+
+    References:
+        Song, Meng, Liao, Ermon: Accelerating Feedforward Computation via Parallel Nonlinear
+        Equation Solving, 2021 (https://arxiv.org/abs/2002.03629), the Jacobi iteration.
+    """
+    _check_draw(n, temperature)
+    kept = _kept(model, known, mask, n)
+    noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
+    context = model.context(c, n)
+    x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
+    moving = torch.arange(n, device=model.device)  # the images that may still change
+    for passes in itertools.count(1):
+        with evaluation_mode(model):
+            distribution = model(x[moving], None if context is None else context[moving])
+        guess = distribution.sample(noise[moving], temperature)
+        if kept is not None:
+            guess = torch.where(kept[1][moving], kept[0][moving], guess)
+        changed = (guess != x[moving]).movedim(1, -1).flatten(1)
+        x[moving] = guess
+        still = changed.any(1)
+        if not bool(still.any()):
+            break
+        if progress is not None:
+            progress(int(changed.any(0).int().argmax()) / changed.shape[1])
+        moving = moving[still]
+    if progress is not None:
+        progress(1.0)
+    return x.cpu(), passes
 
 
 def film(
@@ -290,6 +376,7 @@ def complete(
     temperature: float = 1.0,
     first: int = 0,
     batch_size: int = 256,
+    sampler: Sampler = "auto",
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Keeps x where the mask is true and draws the rest.
@@ -306,6 +393,7 @@ def complete(
         temperature: Divides the logits, see `Distribution.sample`.
         first: Number of the first image; other numbers give other completions.
         batch_size: Images drawn together; it does not change the pictures.
+        sampler: How to draw, see `Sampler`.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
@@ -321,6 +409,7 @@ def complete(
         mask=mask,
         first=first,
         batch_size=batch_size,
+        sampler=sampler,
         progress=progress,
     )
 
@@ -361,10 +450,7 @@ def all_at_once(
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
-    if n < 1 or not temperature > 0:
-        raise UserError(
-            f"Draw at least one image, at a temperature above 0, not {n} at {temperature}."
-        )
+    _check_draw(n, temperature)
     nothing = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     context = model.context(c, n)
     pictures = []
@@ -374,6 +460,13 @@ def all_at_once(
             distribution = model(nothing[part], None if context is None else context[part])
             pictures.append(distribution.sample(noise, temperature).cpu())
     return torch.cat(pictures)
+
+
+def _check_draw(n: int, temperature: float) -> None:
+    if n < 1 or not temperature > 0:
+        raise UserError(
+            f"Draw at least one image, at a temperature above 0, not {n} at {temperature}."
+        )
 
 
 def _batches(n: int, size: int = 64) -> Iterator[slice]:

@@ -29,6 +29,8 @@ __all__ = ["CausalConv2d", "Head", "MaskedConv2d", "OncePerRow", "Pointwise", "R
 
 def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
     """Picks a group's channels, the last dimension, out of each of the parts."""
+    if groups == 1:
+        return x
     x = torch.unflatten(x, -1, (parts, -1))
     return x[..., channel_slice(x.shape[-1], group, groups)].flatten(-2)
 
@@ -330,7 +332,7 @@ class CausalConv2d(CausalLayer):
             total = context if total is None else total + context
         if total is not None:
             for group, kept in enumerate(folded[::2]):
-                kept.copy_(of_group(total, group, self.groups, self.parts).expand_as(kept))
+                kept.copy_(of_group(total, group, self.groups, self.parts))
 
 
 class MaskedConv2d(CausalConv2d):

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextpixel.nn import Site
+from nextpixel.nn import Cache, Site
 from nextpixel.tape.program import program
 from nextpixel.tape.recording import Recording, UnevenError
 from nextpixel.tape.script import Script, Weights
 
-__all__ = ["Tape", "program"]
+__all__ = ["Tape", "begin_tape"]
 
 
 @dataclass
@@ -125,3 +125,17 @@ class Tape:
             threads=self.threads,
             weights=self.weights,
         )
+
+
+def begin_tape(cache: Cache, images: int) -> Tape | None:
+    """Makes a tape for a generation that begins.
+
+    Returns:
+        The tape; None without a C compiler, on an accelerator, and for a model that remembers
+        nothing from step to step.
+    """
+    tensor = next((t for tensors in cache.layers.values() for t in tensors), None)
+    if tensor is None or tensor.device.type != "cpu":
+        return None
+    library = program(tensor.dtype)
+    return None if library is None else Tape(library, images, cache.period)

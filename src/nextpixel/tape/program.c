@@ -104,7 +104,7 @@ INLINE void load(vec *to, const int vectors, const REAL *from, long columns) {
 INLINE void finish(vec *sum, const int vectors, const task *t, long row, long columns) {
     REAL edge[WIDE * LANES], *out = t->out + row * t->out_step;
     vec more[WIDE];
-    if (t->relu)
+    if (t->relu & 1)
         for (int v = 0; v < vectors; v++) sum[v] = relu(sum[v]);
     if (t->more) {
         load(more, vectors, t->more + row * t->more_step, columns);
@@ -182,7 +182,7 @@ static void product(task t, long rows, long inner, const REAL *weight, long v0, 
     if (rows == 1)
         for (long k = 0; k < t.depth; k++) {
             which[used] = k, value[used] = t.a[k];
-            used += t.a[k] != 0;
+            used += t.relu & 2 ? t.a[k] > 0 : t.a[k] != 0;
         }
     for (long now; v0 < v1; v0 += now) {
         const long first = v0 % WIDE, left = inner - v0 * LANES;

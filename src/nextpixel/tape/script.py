@@ -116,7 +116,7 @@ class Native:
         more: Added to a product at its very end.
         weight: The matrix of a product, `(depth, inner)`, or `(taps, channels, inner)`.
         depth: Numbers that a product sums over, or a row of a table has.
-        relu: Whether ReLU is taken of the product.
+        relu: 1 if ReLU is taken of the product, plus 2 if it is taken of `a` (of one image only).
         number: What to add or to multiply by.
     """
 
@@ -129,7 +129,7 @@ class Native:
     more: Operand | None = None
     weight: Tensor | None = None
     depth: int = 0
-    relu: bool = False
+    relu: int = 0
     number: float = 0.0
 
     def reads(self) -> list[Track]:
@@ -303,7 +303,7 @@ def matrices(images: int, tracks: list[Track]) -> tuple[int, int, list[Strides]]
     return outer, inner, list(zip(first, far, near, strict=True))
 
 
-def fuse(steps: list[Native | Call], result: Track) -> list[Native | Call]:
+def fuse(images: int, steps: list[Native | Call], result: Track) -> list[Native | Call]:
     """Lets products do what comes right after them and is all that is done with them.
 
     That is ReLU, adding something, and writing it elsewhere.
@@ -320,15 +320,20 @@ def fuse(steps: list[Native | Call], result: Track) -> list[Native | Call]:
         if not (
             isinstance(step, Native)
             and isinstance(before, Native)
-            and before.name == "product"
             and before.outer == step.outer == 1
-            and before.inner == step.inner
             and uses[memory(before.out.track)] == 1
-            and step.out.strides[2] == 1
+            and memory(step.out.track) not in map(memory, before.reads())
         ):
             fused.append(step)
+        elif step.name == "product" and before.name == "relu":
+            if images == 1 and step.a.track == before.out.track and before.a.strides[2] == 1:
+                fused[-1] = replace(step, relu=2, a=before.a)
+            else:
+                fused.append(step)
+        elif before.name != "product" or before.inner != step.inner or step.out.strides[2] != 1:
+            fused.append(step)
         elif step.name == "relu" and step.a == before.out and before.more is None:
-            fused[-1] = replace(before, relu=True, out=step.out)
+            fused[-1] = replace(before, relu=before.relu | 1, out=step.out)
         elif step.name == "copy" and step.a == before.out:
             fused[-1] = replace(before, out=step.out)
         elif (
@@ -402,7 +407,7 @@ class Script:
             if call.out is None or memory(call.out) not in self.constants:
                 native = translate(call)
                 steps += [call] if native is None else native
-        steps = fuse(steps, result)
+        steps = fuse(images, steps, result)
         self.begins, total = self.plan(steps, result, first.sizes)
         self.arena = torch.empty(total, dtype=torch.uint8)
         self.parts: list[Callable[[Site], object]] = []
