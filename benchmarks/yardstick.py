@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextpixel.context import ClassBias
 from nextpixel.model import AutoregressiveModel
-from nextpixel.nn import Cache, CausalConv2d, RowConv2d
+from nextpixel.nn import CausalConv2d, RowConv2d
 
-__all__ = ["limits", "median_seconds", "print_table", "textbook", "write_json"]
+__all__ = ["limits", "median_seconds", "multiplications", "print_table", "textbook", "write_json"]
 
 
 class TextbookConv2d(nn.Module):
@@ -93,9 +94,19 @@ def textbook(model: AutoregressiveModel) -> AutoregressiveModel:
     return book
 
 
-def full_pass(book: AutoregressiveModel, x: Tensor, site: Any, cache: Cache) -> Any:
-    """Takes a step of sampling as the textbook does: a full pass, of which one site is used."""
-    return AutoregressiveModel.step(book, x, site, cache)
+def multiplications(model: AutoregressiveModel) -> float:
+    """Counts the multiplications with a weight that one site of one image needs.
+
+    Masked taps are not stored and do not count; a layer at half the resolution counts a fourth. The
+    products of attention, of queries with the keys so far, are not in it.
+    """
+    count = 0.0
+    for layer in model.modules():
+        sites = getattr(layer, "scale", 1) * getattr(layer, "stride", 1)
+        if not isinstance(layer, (nn.Embedding, ClassBias)):
+            own = [p.numel() for p in layer.parameters(recurse=False) if p.ndim > 1]
+            count += sum(own) / sites**2
+    return count
 
 
 def median_seconds(function: Callable[[], object], times: int, warmup: int = 1) -> float:

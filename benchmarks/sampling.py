@@ -1,0 +1,180 @@
+"""How fast the samplers are, against full passes of the textbook's network with the same weights.
+
+    python benchmarks/sampling.py
+    python benchmarks/sampling.py --models PixelCNN GatedPixelCNN --batches 1 16 --json speed.json
+
+A full pass costs the same at every pixel, so a few pixels, spread over the picture, are timed and
+the mean is scaled up to all of them. The weights are random: they cost what trained ones do.
+
+Every row is checked: drawn with the same noise, is the picture the one that full passes draw? The
+picture is put through the textbook's network once, and every pixel is drawn again from what it
+says, given all pixels before. If all come out as they were, full passes draw this very picture.
+Where the noise lies within 1e-5 of an edge of the distribution, rounding in float32 may decide: such
+ties are counted and shown. Any other difference ends the benchmark with an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from yardstick import limits, median_seconds, multiplications, print_table, textbook, write_json
+
+import nextpixel as npx
+from nextpixel import describe, sampling
+from nextpixel.model import AutoregressiveModel
+
+MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
+    "PixelCNN": lambda: npx.PixelCNN(shape=(1, 28, 28)),
+    "GatedPixelCNN": lambda: npx.GatedPixelCNN(shape=(1, 28, 28), width=128, blocks=15),
+    "PixelCNNPP": lambda: npx.PixelCNNPP(shape=(3, 32, 32)),
+    "PixelSNAIL": lambda: npx.PixelSNAIL(shape=(1, 28, 28)),
+    "RowLSTM": lambda: npx.RowLSTM(shape=(1, 28, 28)),
+    "DiagonalBiLSTM": lambda: npx.DiagonalBiLSTM(shape=(1, 28, 28)),
+}
+TIE = 1e-5  # in probability
+LONG = 10.0  # seconds; what takes longer is timed once
+
+
+def full_seconds(book: AutoregressiveModel, n: int, sites: int) -> float:
+    """Times full passes at some pixels and scales up to a whole batch of pictures."""
+    channels, height, width = book.shape
+    steps = height * width * (1 if book.whole_pixels else channels)
+    x = torch.randint(book.levels, (n, *book.shape))
+    noise = sampling.site_noise(book.shape, 0, range(n))
+    seconds = []
+    with torch.inference_mode():
+        book(x)  # the first pass is slower
+        for row, col in zip(
+            torch.linspace(0, height - 1, sites).int().tolist(),
+            torch.linspace(0, width - 1, sites).int().tolist(),
+            strict=True,
+        ):
+            began = time.perf_counter()
+            x[:, 0, row, col] = book(x).at(row, col, 0).sample(noise[:, 0, row, col])
+            seconds.append(time.perf_counter() - began)
+            if seconds[-1] > LONG:
+                break
+    return steps * sum(seconds) / len(seconds)
+
+
+def draw_seconds(model: AutoregressiveModel, n: int, sampler: sampling.Sampler) -> float:
+    """Times a sampler, from the start to the pictures."""
+    began = time.perf_counter()
+    model.sample(n, batch_size=n, sampler=sampler)
+    first = time.perf_counter() - began
+    if first > LONG:
+        return first
+    return median_seconds(lambda: model.sample(n, batch_size=n, sampler=sampler), 5, warmup=0)
+
+
+def count_ties(book: AutoregressiveModel, x: Tensor) -> int:
+    """Draws every pixel again by full passes; counts those that a tie lets differ.
+
+    Raises:
+        SystemExit: A pixel differs that is no tie.
+    """
+    noise = sampling.site_noise(book.shape, 0, range(len(x)))
+    ties = 0
+    with torch.inference_mode():
+        for begin in range(0, len(x), 16):
+            part = slice(begin, begin + 16)
+            distribution = book(x[part])
+            for row in range(book.shape[1]):  # probabilities of whole pictures take much memory
+                here = (slice(None), slice(None), row)
+                of_row = distribution[here]
+                differs = of_row.sample(noise[part][here]) != x[part][here]
+                if not bool(differs.any()):
+                    continue
+                edges = of_row.pmf().cumsum(-1)[differs]
+                distance = (edges - noise[part][here][differs][:, None]).abs().amin(-1)
+                if float(distance.max()) > TIE:
+                    raise SystemExit("The picture is not the one that full passes draw.")
+                ties += int(differs.sum())
+    return ties
+
+
+def measure(name: str, n: int, sites: int, top: dict[str, float]) -> dict[str, Any]:
+    """Measures one row."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    book = textbook(model).eval()
+    full = full_seconds(book, n, sites)
+    cached, ours = draw_seconds(model, n, "cached"), draw_seconds(model, n, "auto")
+    again = full_seconds(book, n, 1)
+    work = multiplications(model) * math.prod(model.shape[1:])  # of an image
+    return {
+        "model": name,
+        "batch": n,
+        "full_passes_s": full,
+        "full_passes_afterwards_s": again,
+        "cached_s": cached,
+        "ours_s": ours,
+        "ratio_cached": full / cached,
+        "ratio": full / ours,
+        "ties": count_ties(book, model.sample(n, batch_size=n)),
+        "pixels": n * math.prod(model.shape),
+        "of_products": 2 * work * n / ours / 1e9 / top["gflops"],
+        "of_reading": 4 * work / ours / 1e9 / top["gbytes"],
+    }
+
+
+def row_of(result: dict[str, Any]) -> list[str]:
+    """Writes one row of the table."""
+    return [
+        result["model"],
+        str(result["batch"]),
+        f"{result['full_passes_s']:.0f}",
+        f"{result['cached_s']:.2f}",
+        f"{result['ours_s']:.3g}",
+        f"{result['ratio_cached']:.0f}",
+        f"**{result['ratio']:.0f}**",
+        f"{result['ties']} of {result['pixels']:,}",
+        f"{result['of_products']:.0%}",
+        f"{result['of_reading']:.0%}",
+    ]
+
+
+COLUMNS = [
+    "model",
+    "images at once",
+    "full passes, s",
+    "cached in PyTorch, s",
+    "ours, s",
+    "cached, times as fast",
+    "ours, times as fast",
+    "ties",
+    "of the product rate",
+    "of the reading rate",
+]
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 64, 256])
+    parser.add_argument("--sites", type=int, default=5, help="full passes that are timed")
+    parser.add_argument("--json", type=Path, help="write what was measured here")
+    args = parser.parse_args()
+    top = limits()
+    print(f"{describe.machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    print(f"Limits: {top['gflops']:.0f} GFLOP/s in matrix products, {top['gbytes']:.0f} GB/s read")
+    results = []
+    for name in args.models:
+        for n in args.batches:
+            results.append(measure(name, n, args.sites, top))
+            print(" | ".join(row_of(results[-1])), flush=True)
+    print()
+    print_table(COLUMNS, [row_of(result) for result in results])
+    write_json(args.json, {"machine": describe.machine(), "limits": top, "rows": results})
+
+
+if __name__ == "__main__":
+    main()
