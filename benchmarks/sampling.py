@@ -9,8 +9,8 @@ the mean is scaled up to all of them. The weights are random: they cost what tra
 Every row is checked: drawn with the same noise, is the picture the one that full passes draw? The
 picture is put through the textbook's network once, and every pixel is drawn again from what it
 says, given all pixels before. If all come out as they were, full passes draw this very picture.
-Where the noise lies within 1e-5 of an edge of the distribution, rounding in float32 may decide: such
-ties are counted and shown. Any other difference ends the benchmark with an error.
+Where the noise lies within 1e-5 of an edge of the distribution, rounding in float32 may decide:
+such ties are counted and shown. Any other difference ends the benchmark with an error.
 """
 
 from __future__ import annotations

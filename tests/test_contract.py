@@ -6,6 +6,7 @@ Models, channels, levels, contexts and inputs are crossed so that every pair occ
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from nextpixel.models import (
 )
 from nextpixel.nn import CausalAttention, Site
 from nextpixel.sampling import site_noise, sites, trace
+from nextpixel.tape.script import Script
 
 SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
     PixelCNN: {"width": 6, "blocks": 3, "head": 8},
@@ -300,6 +302,40 @@ def full_pass_samples(model: CausalNetwork, n: int, c: object, seed: int) -> Ten
             distribution = model(x, c).at(row, col, channel)
             x[:, channel, row, col] = distribution.sample(noise[:, channel, row, col])
     return x
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@every_variant
+def test_replayed_steps_equal_computed_ones(
+    cls: type[CausalNetwork], variant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = []
+    play = Script.play
+    monkeypatch.setattr(Script, "play", lambda *args: [replays.append(1), play(*args)][1])
+    # PixelCNN++ has 16 kinds of steps here, and two or three of each are watched first.
+    height, width, most = (13, 11, 0.4) if cls is PixelCNNPP else (6, 7, 0.8)
+    model = make(cls, **variant, size=(height, width))
+    for n in (1, 9):
+        _, c = images(model, n)
+        both = [trace(model, n, c, sampler=sampler) for sampler in ("cached", "auto")]
+        replays.clear()
+        for computed, replayed in zip(*both, strict=True):
+            assert torch.equal(computed.x, replayed.x), computed.site
+            a, b = computed.distribution.pmf(), replayed.distribution.pmf()
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+        assert len(replays) > most * height * width * model.groups
+
+
+@every_variant
+def test_all_samplers_draw_the_same(cls: type[CausalNetwork], variant: Any) -> None:
+    model = make(cls, **variant)
+    known, c = images(model, 3)
+    mask = torch.zeros(model.shape, dtype=torch.bool)
+    mask[:, 2:4, 1:5] = True
+    for kept in ({}, {"known": known, "mask": mask}):
+        full = model.sample(3, c, sampler="full", **kept)
+        for sampler in ("auto", "cached", "fixed-point"):
+            assert torch.equal(model.sample(3, c, sampler=sampler, **kept), full), sampler
 
 
 @every_model

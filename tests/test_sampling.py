@@ -72,6 +72,9 @@ def test_progress_ends_at_one(model: Rows) -> None:
     model.sample(5, batch_size=2, progress=parts.append)
     assert parts == sorted(parts)
     assert parts[-1] == 1.0
+    parts.clear()
+    model.sample(5, batch_size=2, sampler="cached", progress=parts.append)
+    assert parts == sorted(parts)
     assert len(parts) == 3 * 20
 
 

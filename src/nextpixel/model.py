@@ -320,8 +320,8 @@ class CausalNetwork(AutoregressiveModel):
 
         Args:
             parameters: `(B, P, *sites)`: the sites are a map, or in a step there is but one.
-            x: The pixels there, integers `(B, C, *sites)`, for what later channels learn of earlier ones
-                not through the network but here.
+            x: The pixels there, integers `(B, C, *sites)`, for what later channels learn of
+                earlier ones not through the network but here.
         """
         if self.levels == 2:
             return Bernoulli(parameters)
@@ -339,6 +339,8 @@ class CausalNetwork(AutoregressiveModel):
         """Begins to generate a batch, see `AutoregressiveModel.start`."""
         context = self.context(c, batch)
         cache = Cache(context=context, biases=self.condition(context))
+        names = {type(module).__module__.partition(".")[0] for module in self.modules()}
+        cache.even = names <= {"nextpixel", "torch"}
         for layer in self.modules():
             if isinstance(layer, CausalLayer):
                 columns = -(-self.shape[2] // layer.scale)

@@ -260,7 +260,8 @@ def sample(
         steps = trace(model, part.stop - begin, **given, sampler=sampler)
         for done, step in enumerate(steps, 1):
             show(done / math.prod(model.shape))
-        pictures.append(step.x.cpu())
+            x = step.x
+        pictures.append(x.cpu())
     return torch.cat(pictures)
 
 
@@ -307,7 +308,9 @@ def fixed_point(
     context = model.context(c, n)
     x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     moving = torch.arange(n, device=model.device)  # the images that may still change
-    for passes in itertools.count(1):
+    passes = 0
+    while len(moving):
+        passes += 1
         with evaluation_mode(model):
             distribution = model(x[moving], None if context is None else context[moving])
         guess = distribution.sample(noise[moving], temperature)
@@ -315,14 +318,10 @@ def fixed_point(
             guess = torch.where(kept[1][moving], kept[0][moving], guess)
         changed = (guess != x[moving]).movedim(1, -1).flatten(1)
         x[moving] = guess
-        still = changed.any(1)
-        if not bool(still.any()):
-            break
+        moving = moving[changed.any(1)]
         if progress is not None:
-            progress(int(changed.any(0).int().argmax()) / changed.shape[1])
-        moving = moving[still]
-    if progress is not None:
-        progress(1.0)
+            settled = int(changed.any(0).int().argmax()) if len(moving) else changed.shape[1]
+            progress(settled / changed.shape[1])
     return x.cpu(), passes
 
 

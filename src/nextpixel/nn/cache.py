@@ -50,6 +50,7 @@ class Cache:
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
         views: Parts of these tensors that a layer wants again and again.
         period: After how many rows, and columns, the steps do the same again (strided layers).
+        even: Whether steps are known to move evenly (see `nextpixel.tape`): all layers are ours.
         tape: Replays the steps (see `nextpixel.tape`); None computes each of them in PyTorch.
     """
 
@@ -60,6 +61,7 @@ class Cache:
     layers: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
     views: dict[nn.Module, Any] = field(default_factory=dict)
     period: int = 1
+    even: bool = False
     tape: Replay | None = None
 
     def nbytes(self) -> int:

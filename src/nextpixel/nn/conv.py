@@ -321,12 +321,12 @@ class CausalConv2d(CausalLayer):
     def _begin_row(self, tensors: list[Tensor], context: Tensor | None) -> None:
         """Moves the line buffer down a row and sums up what the rows above contribute."""
         lines, *folded = tensors
-        total = self.bias
+        total: Tensor | None = self.bias
         if self.weight_above is not None:
             lines[:, :-1] = lines[:, 1:].clone()
             above = lines[:, :-1].permute(0, 3, 1, 2)
-            total = F.conv2d(above, self.weight_above, self.bias, self.stride)
-            total = total.squeeze(2).transpose(1, 2)
+            out = F.conv2d(above, self.weight_above, self.bias, self.stride)
+            total = out.squeeze(2).transpose(1, 2)
         if context is not None:
             context = context.squeeze(2).transpose(1, 2)
             total = context if total is None else total + context

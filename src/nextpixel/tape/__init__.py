@@ -55,16 +55,18 @@ class Kind:
         )
 
     def add(self, recording: Recording) -> None:
-        """Adds a recorded step."""
+        """Takes in a step that was computed."""
+        assert self.recordable
         if recording.problem is not None:
             self.recordable = False
-        if self.first is None:
+        elif self.first is None:
             self.first = recording
+        elif self.covers(recording.site):
+            self.recordable = self.script is not None and self.script.agrees(recording)
         elif recording.site.col != self.first.site.col:
-            self.by_col = recording
+            self.by_col, self.script = recording, None
         else:
-            self.by_row = recording
-        self.script = None
+            self.by_row, self.script = recording, None
 
 
 class Tape:
@@ -77,10 +79,13 @@ class Tape:
         library: The compiled program.
         images: Number of images.
         period: After how many rows, and columns, the steps do the same again.
+        sure: Whether the steps are known to move evenly, as those of our own layers are by test.
+            Else three whole rows are computed, to see whether they do.
     """
 
-    def __init__(self, library: ctypes.CDLL, images: int, period: int) -> None:
+    def __init__(self, library: ctypes.CDLL, images: int, period: int, sure: bool) -> None:
         self.images, self.period = images, period
+        self.watched_rows = 0 if sure else 3 * period
         self.threads = torch.get_num_threads()
         self.weights = Weights(library)
         self.kinds: dict[tuple[int | bool, ...], Kind] = {}
@@ -101,11 +106,8 @@ class Tape:
         key = row % self.period, col % self.period, channel, col == 0
         kind = self.kinds.setdefault(key, Kind())
         if kind.recordable and kind.covers(site):
-            try:
-                kind.script = kind.script or self.script(kind)
-            except UnevenError:
-                kind.recordable = False
-            else:
+            kind.script = kind.script or self.script(kind)
+            if kind.script is not None and row >= self.watched_rows:
                 return kind.script.play(site)
         if not kind.recordable:
             return compute()
@@ -114,17 +116,15 @@ class Tape:
         kind.add(recording)
         return result
 
-    def script(self, kind: Kind) -> Script:
-        """Makes the script of a kind of steps."""
+    def script(self, kind: Kind) -> Script | None:
+        """Makes the script of a kind of steps; None if they cannot be replayed."""
         assert kind.first is not None
-        return Script(
-            kind.first,
-            kind.by_row or kind.first,
-            kind.by_col or kind.first,
-            images=self.images,
-            threads=self.threads,
-            weights=self.weights,
-        )
+        others = kind.by_row or kind.first, kind.by_col or kind.first
+        try:
+            return Script(kind.first, *others, self.images, self.threads, self.weights)
+        except UnevenError:
+            kind.recordable = False
+            return None
 
 
 def begin_tape(cache: Cache, images: int) -> Tape | None:
@@ -138,4 +138,4 @@ def begin_tape(cache: Cache, images: int) -> Tape | None:
     if tensor is None or tensor.device.type != "cpu":
         return None
     library = program(tensor.dtype)
-    return None if library is None else Tape(library, images, cache.period)
+    return None if library is None else Tape(library, images, cache.period, cache.even)

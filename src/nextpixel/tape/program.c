@@ -281,13 +281,11 @@ static void elements(const instruction *in, long row, long col, long image0, lon
 
 /* --- the program ------------------------------------------------------------------------------ */
 
-static atomic_long arrived;
-
 /* Waits until all threads are here. */
-static void meet(long threads, long *round) {
+static void meet(atomic_long *arrived, long threads, long *round) {
     const long all = *round += threads;
-    atomic_fetch_add_explicit(&arrived, 1, memory_order_acq_rel);
-    for (long patience = 0; atomic_load_explicit(&arrived, memory_order_acquire) < all; patience++)
+    atomic_fetch_add_explicit(arrived, 1, memory_order_acq_rel);
+    for (long patience = 0; atomic_load_explicit(arrived, memory_order_acquire) < all; patience++)
         if (patience > 10000) sched_yield();
 }
 
@@ -296,7 +294,7 @@ INLINE long share(long all, long part, long parts) { return all * part / parts; 
 /* Runs a program for a site. The threads share the images, or where these are few the columns. */
 void replay(const instruction *program, long count, long row, long col, long images, long threads) {
     const int by_image = images >= 4 * threads;
-    atomic_store(&arrived, 0);
+    atomic_long arrived = 0;
 #pragma omp parallel num_threads(threads)
     {
         const long me = omp_get_thread_num(), all = omp_get_num_threads();
@@ -313,7 +311,7 @@ void replay(const instruction *program, long count, long row, long col, long ima
             const long j1 = by_outer ? inner : share(inner, part + 1, parts);
             if (is_product) products(in, row, col, i0, i1, o0, o1, j0, j1);
             else elements(in, row, col, i0, i1, o0, o1, j0, j1);
-            if (!by_image && all > 1) meet(all, &round);
+            if (!by_image && all > 1) meet(&arrived, all, &round);
         }
     }
 }

@@ -20,7 +20,7 @@ __all__ = ["INSTRUCTION", "OPERATIONS", "program"]
 SOURCE = Path(__file__).with_name("program.c")
 REALS = {torch.float32: "float", torch.float64: "double"}
 # The first that a compiler takes: Apple's has no OpenMP, and another word for this processor.
-FLAGS = (["-march=native", "-fopenmp"], ["-march=native"], ["-mcpu=native"], [])
+FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
 
 OPERAND = np.dtype(
     [("place", "i8"), ("per_row", "i8"), ("per_col", "i8"), ("strides", "i8", 3)], align=True
@@ -48,19 +48,28 @@ def program(dtype: torch.dtype) -> ctypes.CDLL | None:
     if os.environ.get("NEXTPIXEL_TAPE") == "0" or dtype not in REALS or compiler is None:
         return None
     key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler}{processor()}".encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
-    library = folder / f"tape-{REALS[dtype]}-{key}.so"
-    try:
-        if not library.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            build(compiler, REALS[dtype], library)
-        loaded = ctypes.CDLL(str(library))
-        loaded.replay.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 5]
-        loaded.pack.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 4, ctypes.c_void_p]
-        loaded.replay.restype = loaded.pack.restype = None
-        return loaded
-    except (OSError, subprocess.SubprocessError):
-        return None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
+    name = f"tape-{REALS[dtype]}-{key}.so"
+    for folder in (cache, Path(tempfile.gettempdir()) / f"nextpixel-{os.getuid()}"):
+        try:
+            if not (folder / name).exists():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                build(compiler, REALS[dtype], folder / name)
+            return load(folder / name)
+        except subprocess.SubprocessError:
+            return None
+        except OSError:
+            continue  # it may not be written there
+    return None
+
+
+def load(library: Path) -> ctypes.CDLL:
+    """Loads the compiled program and declares its functions."""
+    loaded = ctypes.CDLL(str(library))
+    loaded.replay.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 5]
+    loaded.pack.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 4, ctypes.c_void_p]
+    loaded.replay.restype = loaded.pack.restype = None
+    return loaded
 
 
 def processor() -> str:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nextpixel.nn import Site
 
-__all__ = ["Call", "Place", "Recording", "Track", "UnevenError", "track"]
+__all__ = ["Call", "Place", "Recording", "Track", "UnevenError", "places", "track"]
 
 aten = torch.ops.aten
 
@@ -39,15 +39,22 @@ class Place(NamedTuple):
 
 
 class Call(NamedTuple):
-    """An operation, with places for tensors; without `out` it writes to its first argument."""
+    """An operation, with places for tensors; `track` then makes them tracks.
+
+    Attributes:
+        function: The operation.
+        args: Its arguments.
+        kwargs: Its other arguments.
+        out: The place of what it made; None if it writes to its first argument.
+    """
 
     function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    out: Place | None
+    out: Any
 
 
-class Recording(TorchDispatchMode):
+class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
     """Watches the operations of a step.
 
     Attributes:
@@ -60,7 +67,7 @@ class Recording(TorchDispatchMode):
     """
 
     def __init__(self, site: Site) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.site = site
         self.calls: list[Call] = []
         self.kept: dict[int, Tensor] = {}
@@ -106,8 +113,8 @@ class Recording(TorchDispatchMode):
         number = self._numbers.get(address)
         if number is None:
             self.kept.setdefault(address, x)
-            return Place(address, False, x.dtype, x.storage_offset(), x.shape, x.stride())
-        return Place(number, True, x.dtype, x.storage_offset(), x.shape, x.stride())
+        memory, made = (address, False) if number is None else (number, True)
+        return Place(memory, made, x.dtype, int(x.storage_offset()), x.shape, x.stride())
 
     def _places(self, x: Any) -> Any:
         """Puts places where tensors are."""
@@ -125,9 +132,9 @@ def effect(func: Any) -> str:
     """Says what an operation does.
 
     Returns:
-        "view" if its results lie where its arguments do, "write" if it writes to its first argument,
-        "make" if it makes a new tensor, "composite" if it is made of others, and "other" if it
-        cannot be replayed: it draws random numbers, say.
+        "view" if its results lie where its arguments do, "write" if it writes to its first
+        argument, "make" if it makes a new tensor, "composite" if it is made of others, and "other"
+        if it cannot be replayed: it draws random numbers, say.
     """
     composite = torch._C.DispatchKey.CompositeImplicitAutograd
     # Fused attention is replayed as a whole. It may draw random numbers, but for dropout only.
@@ -195,6 +202,21 @@ def track(recorded: Sequence[Any], sites: Sequence[Site]) -> Any:
     if any(other is not first and other != first for other in recorded):
         raise UnevenError(f"an argument changes: {recorded}")
     return first
+
+
+def places(x: Any, site: Site) -> Any:
+    """Undoes `track`: puts places at a site where tracks are."""
+    if isinstance(x, Track):
+        by_site = zip([x.place.offset, *x.place.sizes], x.by_row, x.by_col, strict=True)
+        offset, *sizes = (n + site.row * row + site.col * col for n, row, col in by_site)
+        return x.place._replace(offset=offset, sizes=tuple(sizes))
+    if isinstance(x, Call):
+        return Call(*(places(one, site) for one in x))
+    if isinstance(x, (tuple, list)):
+        return type(x)([places(one, site) for one in x])
+    if isinstance(x, dict):
+        return {name: places(one, site) for name, one in x.items()}
+    return x
 
 
 def track_place(first: Place, by_row: Place, by_col: Place, sites: Sequence[Site]) -> Track:

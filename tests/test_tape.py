@@ -1,0 +1,318 @@
+"""Replayed steps: the same numbers as computed ones, for any batch, and only where that is sure."""
+
+import itertools
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nextpixel import models
+from nextpixel.context import ClassBias
+from nextpixel.model import CausalNetwork, Inputs
+from nextpixel.nn import Cache, MaskedConv2d, Pointwise, Site
+from nextpixel.sampling import trace
+from nextpixel.tape import Tape, begin_tape
+from nextpixel.tape.program import INSTRUCTION, OPERATIONS, program
+from nextpixel.tape.script import Pace
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@pytest.fixture(autouse=True)
+def _compile_anew() -> Iterator[None]:
+    program.cache_clear()
+    yield
+    program.cache_clear()
+
+
+class OwnNet(CausalNetwork):
+    """A user's network: a convolution, and whatever `middle` does to its output."""
+
+    middle: Callable[[Tensor, Site | None], Tensor] = staticmethod(lambda h, site: h)
+
+    def __init__(
+        self, *, shape: tuple[int, int, int], levels: int, inputs: Inputs = "scaled"
+    ) -> None:
+        super().__init__(shape=shape, levels=levels, classes=None, inputs=inputs)
+        self.condition = ClassBias(None, [])
+        self.first = MaskedConv2d("A", self.in_channels, 8, 5)
+        self.last = Pointwise(8, self.out_channels)
+
+    def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
+        h = self.first(x, cache=cache)
+        h = self.middle(h, None if cache is None else cache.site)
+        parameters: Tensor = self.last(h, cache=cache)
+        return parameters
+
+
+def own(middle: Callable[[Tensor, Site | None], Tensor]) -> OwnNet:
+    torch.manual_seed(0)
+    model = OwnNet(shape=(1, 6, 7), levels=4).double().eval()
+    model.middle = middle
+    return model
+
+
+def drawn(model: CausalNetwork, n: int, sampler: str) -> tuple[Tensor, Tensor]:
+    """The picture, and the probabilities at all sites."""
+    steps = trace(model, n, sampler=sampler)  # type: ignore[arg-type]
+    pmf = []
+    for step in steps:
+        pmf.append(step.distribution.pmf())
+        x = step.x.clone()
+    return x, torch.stack(pmf)
+
+
+def assert_same(model: CausalNetwork, n: int = 3) -> None:
+    expected, got = drawn(model, n, "cached"), drawn(model, n, "auto")
+    assert torch.equal(got[0], expected[0])
+    torch.testing.assert_close(got[1], expected[1], rtol=0, atol=1e-12)
+
+
+@pytest.fixture
+def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
+    """All tapes that are begun."""
+    begun: list[Tape] = []
+
+    def begin(cache: Cache, images: int) -> Tape | None:
+        tape = begin_tape(cache, images)
+        if tape is not None:
+            begun.append(tape)
+        return tape
+
+    monkeypatch.setattr("nextpixel.sampling.begin_tape", begin)
+    return begun
+
+
+def replayed(tape: Tape) -> bool:
+    return all(kind.recordable and kind.script is not None for kind in tape.kinds.values())
+
+
+# --- the compiled program -------------------------------------------------------------------------
+
+
+@needs_compiler
+@both_types
+def test_it_compiles(dtype: torch.dtype) -> None:
+    assert program(dtype) is not None
+    assert program(torch.bfloat16) is None
+
+
+@needs_compiler
+@both_types
+@pytest.mark.parametrize("inner", [1, 3, 16, 37])
+def test_functions(dtype: torch.dtype, inner: int) -> None:
+    library = program(dtype)
+    assert library is not None
+    torch.manual_seed(0)
+    scales = torch.tensor([1e-6, 1e-3, 0.1, 1, 3, 30, 500], dtype=dtype)
+    a = torch.cat([torch.randn(inner, dtype=dtype) * s for s in scales]).view(7, inner).T
+    a, b = a.contiguous(), torch.randn(inner, 7, dtype=dtype)
+    expected = {
+        "copy": a,
+        "relu": a.relu(),
+        "elu": nn.functional.elu(a),
+        "sigmoid": a.sigmoid(),
+        "tanh": a.tanh(),
+        "negate": -a,
+        "scale": a * 2.5,
+        "shift": a + 2.5,
+        "add": a + b,
+        "subtract": a - b,
+        "multiply": a * b,
+    }
+    assert expected.keys() | {"product", "cast", "gather"} == OPERATIONS.keys()
+
+    def operand(x: Tensor) -> tuple[int, int, int, tuple[int, int, int]]:
+        return (x.data_ptr(), 0, 0, (x.stride(0), 0, x.stride(1)))
+
+    for name, values in expected.items():
+        out = torch.empty_like(a)
+        lines = (operand(out), operand(a), operand(b), (0, 0, 0, (0, 0, 0)))
+        line = np.array([(OPERATIONS[name], 1, 7, 0, 0, 0, *lines, 2.5)], INSTRUCTION)
+        library.replay(line.ctypes.data, 1, 0, 0, inner, 1)
+        small = 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(out, values, rtol=small, atol=small / 1e6, msg=name)
+
+
+# --- the same numbers -----------------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_any_number_of_images_and_threads(threads: int, tapes: list[Tape]) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        model = models.PixelCNN(shape=(1, 7, 7), levels=5, width=9, blocks=2, head=70).double()
+        for n in (1, 2, 3, 7, 8, 13, 16):
+            assert_same(model.eval(), n)
+    finally:
+        torch.set_num_threads(before)
+    assert len(tapes) == 7
+    assert all(map(replayed, tapes))
+
+
+@needs_compiler
+def test_what_the_program_does_not_know_is_called(tapes: list[Tape]) -> None:
+    weight = torch.randn(8, 8, dtype=torch.float64)
+
+    def middle(h: Tensor, site: Site | None) -> Tensor:
+        h = h.cumsum(1)
+        h = torch.where(h > 0, h, 0.1 * h)  # booleans
+        h = h.movedim(1, -1) @ (weight * 1.0)  # a weight that is made in the step
+        return torch.softmax(h, -1).movedim(-1, 1)
+
+    assert_same(own(middle))
+    assert replayed(tapes[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize("n", [1, 9])
+def test_products_end_as_written(n: int, tapes: list[Tape]) -> None:
+    """What may be done together with a product, and what looks like it and may not."""
+    torch.manual_seed(1)
+    w, v = torch.randn(2, 8, 8, dtype=torch.float64)
+    bias = torch.randn(8, dtype=torch.float64)
+
+    def middle(h: Tensor, site: Site | None) -> Tensor:
+        h = h.movedim(1, -1)
+        twice = h @ w  # used twice: not to be overwritten by its ReLU
+        h = twice.relu() + twice
+        h = (h.relu() @ v + h) @ w  # a sum at the end, of something else
+        h = (h @ v).relu() @ w
+        product = h @ v
+        h = product + product  # with itself
+        h = (bias + h @ w).relu()
+        halves = (h @ v).relu().chunk(2, -1)  # only a part is read on
+        return (torch.cat([halves[1], -halves[0]], -1) @ v).movedim(-1, 1)
+
+    assert_same(own(middle), n)
+    assert replayed(tapes[0])
+
+
+@needs_compiler
+def test_places_in_every_row_and_column(tapes: list[Tape]) -> None:
+    table = torch.randn(6, 7, 8, dtype=torch.float64)
+
+    def middle(h: Tensor, site: Site | None) -> Tensor:
+        if site is None:
+            return h + table.movedim(-1, 0)
+        return h + table[site.row, site.col] + 0 * table[: site.row + 1, 0].sum(0)
+
+    assert_same(own(middle))
+    assert replayed(tapes[0])
+
+
+# --- only where it is sure ------------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "middle",
+    [
+        pytest.param(lambda h, site: h * 2 if float(h.sum()) > 0 else h, id="looks at a value"),
+        pytest.param(lambda h, site: h + 0 * torch.rand_like(h), id="draws numbers"),
+        pytest.param(lambda h, site: h + torch.tensor(1.0), id="makes a constant"),
+        pytest.param(lambda h, site: h.topk(8, 1).values.cumsum(1), id="several results"),
+        pytest.param(
+            lambda h, site: h * (1 if site is None else 1 + 0 * site.col), id="an equal argument"
+        ),
+    ],
+)
+def test_other_steps_are_computed(middle: Callable[[Tensor, Site | None], Tensor]) -> None:
+    assert_same(own(middle))
+
+
+@needs_compiler
+def test_steps_that_move_unevenly_are_computed(tapes: list[Tape]) -> None:
+    table = torch.randn(40, 8, dtype=torch.float64)
+
+    def middle(h: Tensor, site: Site | None) -> Tensor:
+        if site is None:
+            rows = torch.arange(7) ** 2
+            return h + table[rows].T[:, None]
+        return h + table[site.col**2]
+
+    assert_same(own(middle))
+    assert not replayed(tapes[0])
+
+
+@needs_compiler
+def test_a_special_column_is_seen(tapes: list[Tape]) -> None:
+    """What layers must not do; a user's may, so three rows of a user's network are watched."""
+
+    def middle(h: Tensor, site: Site | None) -> Tensor:
+        sign = torch.ones(7, dtype=h.dtype)
+        sign[5] = -1
+        return h * sign if site is None else (-h if site.col == 5 else h)
+
+    assert_same(own(middle))
+    assert not replayed(tapes[0])
+
+
+def test_without_it_every_step_is_computed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = own(lambda h, site: h.relu())
+    expected = drawn(model, 2, "cached")[0]
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, value in (("NEXTPIXEL_TAPE", "0"), ("CC", str(broken)), ("CC", "/no/such/compiler")):
+        program.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert program(torch.float64) is None
+            assert torch.equal(drawn(model, 2, "auto")[0], expected)
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert program(torch.float64) is not None
+    assert list(tmp_path.rglob("*.so"))
+
+
+@needs_compiler
+def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert program(torch.float64) is not None
+    program.cache_clear()
+    monkeypatch.setattr(subprocess, "run", None)
+    assert program(torch.float64) is not None
+
+
+def test_pace_follows_the_machine() -> None:
+    pace, alone = Pace(4), {4: 1.0, 1: 2.0}
+
+    def most(seconds: dict[int, float]) -> int:
+        chosen = []
+        for _ in range(1000):
+            threads = pace.choose()
+            pace.note(threads, seconds[threads])
+            chosen.append(threads)
+        return max(set(chosen[-500:]), key=chosen[-500:].count)
+
+    assert most(alone) == 4
+    assert most({4: 100.0, 1: 2.0}) == 1
+    assert most(alone) == 4
+
+
+@needs_compiler
+def test_weights_are_read_anew(tapes: list[Tape]) -> None:
+    model = own(lambda h, site: h.relu())
+    first = drawn(model, 2, "auto")[1]
+    with torch.no_grad():
+        for parameter in itertools.chain(model.first.parameters(), model.last.parameters()):
+            parameter.data.mul_(1.5)  # behind the back of any version counter
+    assert_same(model)
+    assert not torch.equal(drawn(model, 2, "auto")[1], first)
