@@ -248,6 +248,12 @@ def sample(argv: list[str]) -> None:
         help="show the wrong way, all pixels drawn in one pass, beside the right one",
     )
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
+    parser.add_argument(
+        "--sampler",
+        choices=["auto", "cached", "full", "fixed-point"],
+        default="auto",
+        help="how to draw; the picture is the same (default: auto, the quickest)",
+    )
     parser.add_common()
     args = parser.parse_args(argv)
 
@@ -261,12 +267,24 @@ def sample(argv: list[str]) -> None:
     frames: list[Tensor] = []
     done: list[int] = []
     options = {"seed": args.seed, "temperature": args.temperature}
+    passes: list[int] = []
     with progress("drawing") as show:
         if args.gif is not None:
             frames, done = sampling.film(model, args.n, c, **options, progress=show)
             x = frames[-1]
         else:
-            x = model.sample(args.n, c, **options, batch_size=args.batch_size, progress=show)
+            x = model.sample(
+                args.n,
+                c,
+                **options,
+                batch_size=args.batch_size,
+                sampler=args.sampler,
+                passes=passes.append,
+                progress=show,
+            )
+    if passes:
+        sites = math.prod(model.shape)
+        print(f"{max(passes)} passes were enough, where one for each site are {sites}")
     columns = args.columns or (model.classes if labels is not None and not args.classes else None)
     picture = plots.grid(x, model.levels, columns=columns)
     if args.all_at_once:

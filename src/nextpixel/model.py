@@ -187,6 +187,7 @@ class AutoregressiveModel(Model):
         first: int = 0,
         batch_size: int = 256,
         sampler: sampling.Sampler = "auto",
+        passes: Callable[[int], object] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:
         """Draws n images, integers `(n, C, H, W)`; the arguments are those of `sampling.sample`."""
@@ -201,6 +202,7 @@ class AutoregressiveModel(Model):
             first=first,
             batch_size=batch_size,
             sampler=sampler,
+            passes=passes,
             progress=progress,
         )
 

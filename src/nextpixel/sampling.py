@@ -211,6 +211,7 @@ def sample(
     first: int = 0,
     batch_size: int = 256,
     sampler: Sampler = "auto",
+    passes: Callable[[int], object] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Draws n images, in batches.
@@ -226,6 +227,7 @@ def sample(
         first: Number of the first image.
         batch_size: Images drawn together; it does not change the pictures.
         sampler: How to draw, see `Sampler`.
+        passes: Called with the number of passes of each batch that `fixed_point` draws.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
@@ -255,7 +257,10 @@ def sample(
             "first": first + begin,
         }
         if sampler == "fixed-point":
-            pictures.append(fixed_point(model, part.stop - begin, **given, progress=show)[0])
+            x, count = fixed_point(model, part.stop - begin, **given, progress=show)
+            pictures.append(x)
+            if passes is not None:
+                passes(count)
             continue
         steps = trace(model, part.stop - begin, **given, sampler=sampler)
         for done, step in enumerate(steps, 1):
@@ -308,9 +313,9 @@ def fixed_point(
     context = model.context(c, n)
     x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     moving = torch.arange(n, device=model.device)  # the images that may still change
-    passes = 0
+    count = 0
     while len(moving):
-        passes += 1
+        count += 1
         with evaluation_mode(model):
             distribution = model(x[moving], None if context is None else context[moving])
         guess = distribution.sample(noise[moving], temperature)
@@ -322,7 +327,7 @@ def fixed_point(
         if progress is not None:
             settled = int(changed.any(0).int().argmax()) if len(moving) else changed.shape[1]
             progress(settled / changed.shape[1])
-    return x.cpu(), passes
+    return x.cpu(), count
 
 
 def film(
