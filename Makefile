@@ -2,6 +2,7 @@
 #   make demo      train a small model, draw digits, write runs/demo/report.html (5 minutes)
 #   make test      lint, types and tests (under 10 minutes)
 #   make test-all  the long tests too
+#   make bench     how fast and how small it is, against the textbook (an hour and a half)
 #   make lint      lint and types only
 #   make format    let ruff put the code into shape
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -19,6 +20,14 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest -n 2
+
+bench: $(INSTALLED)
+	mkdir -p runs/bench
+	$(BIN)/python benchmarks/sampling.py --json runs/bench/sampling.json
+	$(BIN)/python benchmarks/training.py --json runs/bench/training.json
+	$(BIN)/python benchmarks/memory.py --json runs/bench/memory.json
+	$(BIN)/python benchmarks/data.py --json runs/bench/data.json
+	$(BIN)/python benchmarks/startup.py --json runs/bench/startup.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

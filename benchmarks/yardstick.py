@@ -121,23 +121,29 @@ def median_seconds(function: Callable[[], object], times: int, warmup: int = 1) 
     return statistics.median(seconds)
 
 
-def limits() -> dict[str, float]:
+def wait(device: torch.device) -> None:
+    """Waits until a device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def limits(device: torch.device) -> dict[str, float]:
     """Measures what the machine can do at most, float32, with the threads that torch has.
 
     Returns:
         `gflops`, the better one of two large matrix products (`torch.mm`, and a 1x1 convolution,
         which another library computes), and `gbytes`, read by a sum over 64 MiB, a second.
     """
-    a = torch.randn(2048, 2048)
-    maps, kernel = torch.randn(1, 2048, 32, 64), torch.randn(2048, 2048, 1, 1)
-    maps = maps.to(memory_format=torch.channels_last)
-    numbers = torch.randn(2**24)
+    a = torch.randn(2048, 2048, device=device)
+    maps = torch.randn(1, 2048, 32, 64, device=device).to(memory_format=torch.channels_last)
+    kernel, numbers = torch.randn(2048, 2048, 1, 1, device=device), torch.randn(2**24).to(device)
+
+    def seconds(function: Callable[[], Tensor]) -> float:
+        return median_seconds(lambda: (function(), wait(device)), 9)
+
     with torch.inference_mode():
-        product = min(
-            median_seconds(lambda: torch.mm(a, a), 5),
-            median_seconds(lambda: F.conv2d(maps, kernel), 5),
-        )
-        read = median_seconds(lambda: numbers.sum(), 9)
+        product = min(seconds(lambda: torch.mm(a, a)), seconds(lambda: F.conv2d(maps, kernel)))
+        read = seconds(lambda: numbers.sum())
     return {"gflops": 2 * 2048**3 / product / 1e9, "gbytes": numbers.nbytes / read / 1e9}
 
 

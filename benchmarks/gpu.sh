@@ -1,0 +1,8 @@
+#!/bin/sh
+# Measures on a GPU what the other benchmarks measure on a processor. Not yet run on one.
+#   sh benchmarks/gpu.sh OUT      writes OUT/*.json and OUT/*.txt
+set -eu
+out=${1:?give a folder for the results}
+mkdir -p "$out"
+nvidia-smi > "$out/machine.txt"
+python benchmarks/sampling.py --device cuda --json "$out/sampling.json" | tee "$out/sampling.txt"
