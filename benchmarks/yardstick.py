@@ -19,9 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.context import ClassBias
 from nextpixel.model import AutoregressiveModel
-from nextpixel.nn import CausalConv2d, RowConv2d
+from nextpixel.nn import CausalConv2d, CausalLayer, RowConv2d
 
 __all__ = ["limits", "median_seconds", "multiplications", "print_table", "textbook", "write_json"]
 
@@ -102,10 +101,11 @@ def multiplications(model: AutoregressiveModel) -> float:
     """
     count = 0.0
     for layer in model.modules():
-        sites = getattr(layer, "scale", 1) * getattr(layer, "stride", 1)
-        if not isinstance(layer, (nn.Embedding, ClassBias)):
-            own = [p.numel() for p in layer.parameters(recurse=False) if p.ndim > 1]
-            count += sum(own) / sites**2
+        if isinstance(layer, CausalLayer):  # what lies in it directly, or in a layer of PyTorch
+            sites = layer.scale * getattr(layer, "stride", 1)
+            own = [layer, *(part for part in layer.children() if "torch" in type(part).__module__)]
+            weights = [p for part in own for p in part.parameters(recurse=False) if p.ndim > 1]
+            count += sum(p.numel() for p in weights) / sites**2
     return count
 
 

@@ -77,6 +77,11 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         self._numbers: dict[int, int] = {}  # of the storages that the step made
         self._alive: list[Tensor] = []  # all it made: an address must not come twice
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Lets PyTorch's compiler look inside: to forbid it, it would have to be imported."""
+        return False
+
     def watch(self, step: Callable[[], Tensor]) -> Tensor:
         """Runs the step."""
         with self:
@@ -109,12 +114,13 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         return result
 
     def _place(self, x: Tensor) -> Place:
-        address = x.untyped_storage().data_ptr()
+        offset, dtype = int(x.storage_offset()), x.dtype
+        address = x.data_ptr() - offset * dtype.itemsize  # of the storage
         number = self._numbers.get(address)
         if number is None:
             self.kept.setdefault(address, x)
-        memory, made = (address, False) if number is None else (number, True)
-        return Place(memory, made, x.dtype, int(x.storage_offset()), x.shape, x.stride())
+            return Place(address, False, dtype, offset, x.shape, x.stride())
+        return Place(number, True, dtype, offset, x.shape, x.stride())
 
     def _places(self, x: Any) -> Any:
         """Puts places where tensors are."""
@@ -190,6 +196,8 @@ def track(recorded: Sequence[Any], sites: Sequence[Site]) -> Any:
         UnevenError: They are not the same calls, or do not move evenly.
     """
     first, by_row, by_col = recorded
+    if first == by_row == by_col:
+        return stay(first)
     if isinstance(first, Place):
         return track_place(first, by_row, by_col, sites)
     if isinstance(first, (tuple, list, dict)):
@@ -199,9 +207,19 @@ def track(recorded: Sequence[Any], sites: Sequence[Site]) -> Any:
             return {name: track([r[name] for r in recorded], sites) for name in first}
         each = [track(parts, sites) for parts in zip(*recorded, strict=True)]
         return type(first)(*each) if isinstance(first, Call) else type(first)(each)
-    if any(other is not first and other != first for other in recorded):
-        raise UnevenError(f"an argument changes: {recorded}")
-    return first
+    raise UnevenError(f"an argument changes: {recorded}")
+
+
+def stay(x: Any) -> Any:
+    """Puts tracks where places are that do not move, see `track`."""
+    if isinstance(x, Place):
+        still = (0,) * (1 + len(x.sizes))
+        return Track(x, still, still)
+    if isinstance(x, Call):
+        return Call(x.function, stay(x.args), stay(x.kwargs), stay(x.out))
+    if isinstance(x, (tuple, list)):
+        return type(x)([stay(one) for one in x])
+    return {name: stay(one) for name, one in x.items()} if isinstance(x, dict) else x
 
 
 def places(x: Any, site: Site) -> Any:
@@ -221,9 +239,6 @@ def places(x: Any, site: Site) -> Any:
 
 def track_place(first: Place, by_row: Place, by_col: Place, sites: Sequence[Site]) -> Track:
     """Finds how a place moves, see `track`."""
-    if first == by_row == by_col:
-        still = (0,) * (1 + len(first.sizes))
-        return Track(first, still, still)
     row, col = sites[1].row - sites[0].row, sites[2].col - sites[0].col
     each_row = change(first, by_row, row)
     each_col = change(first, by_col, col)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -263,9 +263,14 @@ def matrices(images: int, tracks: list[Track]) -> tuple[int, int, list[Strides]]
         return None
     strides = []  # by tensor, then by dimension
     for one in tracks:
-        own = zip(one.place.sizes, one.place.strides, strict=True)
-        missing = len(shape) - len(one.place.sizes)
-        strides.append([0] * missing + [0 if size == 1 else stride for size, stride in own])
+        sizes, own = one.place.sizes, one.place.strides
+        if sizes != shape:
+            missing = len(shape) - len(sizes)
+            steps = [0 if size == 1 else step for size, step in zip(sizes, own, strict=True)]
+            own = (*(0,) * missing, *steps)
+        strides.append(own)
+    if len(shape) == 2:
+        return 1, shape[1], [(first, 0, near) for first, near in strides]
     dims: list[tuple[int, tuple[int, ...]]] = []
     for size, near in list(zip(shape, zip(*strides, strict=True), strict=True))[1:]:
         if size == 1:
@@ -276,8 +281,7 @@ def matrices(images: int, tracks: list[Track]) -> tuple[int, int, list[Strides]]
     if len(dims) > 2:
         return None
     (outer, far), (inner, near) = [(1, (0,) * len(tracks))] * (2 - len(dims)) + dims
-    first = (one[0] for one in strides)
-    return outer, inner, list(zip(first, far, near, strict=True))
+    return outer, inner, list(zip((one[0] for one in strides), far, near, strict=True))
 
 
 def fuse(images: int, steps: list[Native | Call], result: Track) -> list[Native | Call]:
@@ -304,15 +308,16 @@ def fuse(images: int, steps: list[Native | Call], result: Track) -> list[Native 
             fused.append(step)
         elif step.name == "product" and before.name == "relu":
             if images == 1 and step.a.track == before.out.track and before.a.strides[2] == 1:
-                fused[-1] = replace(step, relu=2, a=before.a)
+                step.relu, step.a = 2, before.a
+                fused[-1] = step
             else:
                 fused.append(step)
         elif before.name != "product" or before.inner != step.inner or step.out.strides[2] != 1:
             fused.append(step)
         elif step.name == "relu" and step.a == before.out and before.more is None:
-            fused[-1] = replace(before, relu=before.relu | 1, out=step.out)
+            before.relu, before.out = before.relu | 1, step.out
         elif step.name == "copy" and step.a == before.out:
-            fused[-1] = replace(before, out=step.out)
+            before.out = step.out
         elif (
             step.name == "add"
             and step.b is not None
@@ -320,7 +325,7 @@ def fuse(images: int, steps: list[Native | Call], result: Track) -> list[Native 
             and before.more is None
             and (more := step.a if step.b == before.out else step.b).strides[2] == 1
         ):
-            fused[-1] = replace(before, more=more, out=step.out)
+            before.more, before.out = more, step.out
         else:
             fused.append(step)
     return fused
