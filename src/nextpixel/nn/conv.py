@@ -14,10 +14,12 @@ one contiguous run of numbers for each image.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from nextpixel.masks import MaskType, channel_mask, channel_slice
 from nextpixel.nn.cache import Cache, CausalLayer, Site
@@ -29,6 +31,31 @@ def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
     """Picks a group's channels, the last dimension, out of each of the parts."""
     x = torch.unflatten(x, -1, (parts, -1))
     return x[..., channel_slice(x.shape[-1], group, groups)].flatten(-2)
+
+
+class FullPrecision(torch.autograd.Function):
+    """A 1x1 convolution in the weight's precision, with gradients in that of its input.
+
+    Under autocast a network's last layer returns float32, but its gradients need be no more
+    precise than those of all other layers; nor is its input kept in both precisions.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Convolves maps `(B, C, H, W)`."""
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x.to(weight.dtype), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes the gradients of input, weight and bias."""
+        x, weight = ctx.saved_tensors
+        shape = ([len(weight)], (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (True, True, True))
+        gradients = torch.ops.aten.convolution_backward(
+            gradient.to(x.dtype), x, weight.to(x.dtype), *shape
+        )
+        return gradients[0], gradients[1].to(weight.dtype), gradients[2].to(weight.dtype)
 
 
 class Pointwise(CausalLayer):
@@ -84,15 +111,17 @@ class Pointwise(CausalLayer):
         """
         if not self.autocast and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self.forward(x.to(self.weight.dtype), context, cache)
+                return self.forward(x, context, cache)
         if self.groups > 1 and cache is not None:
             out = self._step(x, cache)
         else:
             weight = self.weight if self.mask is None else self.weight * self.mask
             if x.ndim == 2:
-                out = F.linear(x, weight, self.bias)
+                out = F.linear(x if self.autocast else x.to(weight.dtype), weight, self.bias)
             else:
-                out = F.conv2d(x, weight[:, :, None, None], self.bias)
+                mixed = not self.autocast and x.dtype != weight.dtype
+                convolve = FullPrecision.apply if mixed else F.conv2d
+                out = convolve(x, weight[:, :, None, None], self.bias)
         return out if context is None else out + context
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
