@@ -39,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nextpixel as npx
 from nextpixel.data import Images, batch_indices
 from nextpixel.model import AutoregressiveModel
-from nextpixel.nn import CausalConv2d, DiagonalLayer
+from nextpixel.nn import CausalConv2d, DiagonalLayer, recomputing
 from nextpixel.nn.lstm import lstm_cell
 from nextpixel.training import TrainArgs, has_bf16, learning_rate, update_average
 
@@ -92,7 +92,7 @@ class Side:
     Args:
         model: The model; it is trained.
         ours: Whether channels come last, and autocast is on where the processor has bfloat16.
-        args: The options of training.
+        args: The options of training; `accumulate` and `checkpoint_activations` count, too.
     """
 
     def __init__(self, model: AutoregressiveModel, ours: bool, args: TrainArgs) -> None:
@@ -110,14 +110,20 @@ class Side:
         self.steps += 1
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.steps, self.args)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            loss = self.model.bits_per_dim(x).mean()
-        loss.backward()
+        total = 0.0
+        for part in x.tensor_split(self.args.accumulate):
+            with (
+                torch.autocast("cpu", torch.bfloat16, enabled=self.half),
+                recomputing(self.args.checkpoint_activations),
+            ):
+                loss = self.model.bits_per_dim(part).mean() * (len(part) / len(x))
+            loss.backward()
+            total += loss.item()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.args.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_average(self.average, self.model, self.steps, self.args.ema)
-        return loss.item()
+        return total
 
 
 def batches(images: Images, size: int, seed: int) -> Iterator[Tensor]:
