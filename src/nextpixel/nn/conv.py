@@ -44,7 +44,9 @@ class FullPrecision(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolves maps `(B, C, H, W)`."""
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x.to(weight.dtype), weight, bias)
+        # In parts: the input in the weight's precision would be the largest tensor of all.
+        parts = x.chunk(4)
+        return torch.cat([F.conv2d(part.to(weight.dtype), weight, bias) for part in parts])
 
     @staticmethod
     @once_differentiable
