@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from nextpixel.distributions import DiscretizedLogisticMixture
 from nextpixel.errors import UserError
@@ -26,7 +27,7 @@ from nextpixel.models import (
     PixelSNAIL,
     RowLSTM,
 )
-from nextpixel.nn import CausalAttention, Site
+from nextpixel.nn import CausalAttention, Site, recomputing
 from nextpixel.sampling import site_noise, sites, trace
 from nextpixel.tape.script import Script
 
@@ -470,6 +471,33 @@ def test_gradient_reaches_every_parameter(cls: type[CausalNetwork], variant: Any
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@every_variant
+def test_recomputed_activations_give_the_same_gradient(
+    cls: type[CausalNetwork], variant: Any
+) -> None:
+    """With dropout where the model has it, and with less kept for the backward pass."""
+    model = make(cls, **variant).train()
+    x, c = images(model, 3)
+
+    def run(recomputed: bool) -> tuple[list[Tensor], int]:
+        kept = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        torch.manual_seed(1)
+        with recomputing(recomputed), saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model.log_prob(x, c).sum()
+        return list(torch.autograd.grad(loss, list(model.parameters()))), kept
+
+    (plain, before), (again, after) = run(False), run(True)
+    assert after < 0.8 * before
+    for a, b in zip(plain, again, strict=True):
+        assert torch.equal(a, b)
 
 
 @every_model

@@ -258,6 +258,69 @@ def test_average_of_the_weights(decay: float) -> None:
         assert torch.equal(average.weight, model.weight)
 
 
+# --- less memory ----------------------------------------------------------------------------------
+
+
+def gradient(data: Dataset, out: Path, model: GatedPixelCNN, **options: Any) -> torch.Tensor:
+    """The loss and the gradient of the first step's batch."""
+    args = TrainArgs(**{**OPTIONS, **options, "precision": "float32"})
+    fabric = training.make_fabric("cpu", "float32")
+    run = training.Run(fabric, model.double(), data, args, out, {})
+    torch.manual_seed(0)
+    loss = run.backward(*run.batch())
+    parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    assert len(parts) == len(list(model.parameters()))
+    return torch.cat([loss[None], *parts])
+
+
+@pytest.mark.parametrize("classes", [None, 10])
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    parts: int, classes: int | None, data: Dataset, tmp_path: Path
+) -> None:
+    """In parts of different sizes, too."""
+    whole = gradient(data, tmp_path, make(classes=classes))
+    assert whole.norm() > 0.1
+    summed = gradient(data, tmp_path, make(classes=classes), accumulate=parts)
+    torch.testing.assert_close(summed, whole, rtol=1e-10, atol=1e-12)
+
+
+def test_a_batch_in_parts_is_worked_through_part_by_part(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    real = GatedPixelCNN.log_prob
+
+    def log_prob(model: GatedPixelCNN, x: torch.Tensor, c: object = None) -> torch.Tensor:
+        sizes.append(len(x))
+        return real(model, x, c)
+
+    monkeypatch.setattr(GatedPixelCNN, "log_prob", log_prob)
+    gradient(data, tmp_path, make(), accumulate=3)
+    assert sizes == [3, 3, 2]
+
+
+def test_recomputed_activations_give_the_same_gradient(data: Dataset, tmp_path: Path) -> None:
+    """With dropout outside the blocks; test_contract has it inside them, for every model."""
+    plain = gradient(data, tmp_path, make(Dropout))
+    again = gradient(data, tmp_path, make(Dropout), checkpoint_activations=True)
+    assert torch.equal(plain, again)
+
+
+def test_interrupted_and_resumed_with_less_memory_is_bitwise_equal(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**OPTIONS, "accumulate": 3, "checkpoint_activations": True}
+    whole = fit(make(Dropout), data, out=tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda run: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(Dropout), data, out=tmp_path / "run", **options)
+    assert state_of(tmp_path / "run")["step"] == 3
+    fit(make(Dropout), data, out=tmp_path / "run", resume=True, **options)
+    assert_same_run(tmp_path / "run", whole)
+
+
 # --- killed and resumed ---------------------------------------------------------------------------
 
 KILLER = """
@@ -440,10 +503,12 @@ def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", ["1", "2"])
+def test_two_processes_are_one_with_twice_the_batch(parts: str, tmp_path: Path) -> None:
     options = ["--train.steps", "8", "--train.precision", "float32", "--train.save_every", "3"]
     one = command(*COMMAND, *options, "--train.batch_size", "16", "--out", str(tmp_path / "one"))
     succeed(one)
+    options += ["--train.accumulate", parts]
     two = command(*COMMAND, *options, "--out", str(tmp_path / "two"))
     two[1:1] = TORCHRUN
     succeed(two)
@@ -603,6 +668,7 @@ def test_data_that_do_not_fit(
         *({"steps": 0}, {"batch_size": 0}, {"valid_every": 0}, {"valid_images": 0}),
         *({"save_every": 0}, {"lr": 0.0}, {"lr": math.nan}, {"lr": math.inf}, {"clip": 0.0}),
         *({"warmup": -1}, {"weight_decay": -0.1}, {"seed": -1}, {"ema": 1.0}, {"ema": -0.1}),
+        *({"accumulate": 0}, {"accumulate": 9}),
         *({"schedule": "linear"}, {"precision": "half"}, {"stepz": 3}, {"type": "x"}),
         *({"device": "tpu"}, {"device": "cpu:1"}, {"device": "cuda:x"}, {"device": "cuda:99"}),
     ],

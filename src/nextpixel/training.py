@@ -45,6 +45,7 @@ from nextpixel.errors import UserError
 from nextpixel.evaluate import evaluate
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.model import AutoregressiveModel, model_name
+from nextpixel.nn import recomputing
 
 __all__ = ["TrainArgs", "fit"]
 
@@ -72,6 +73,10 @@ class TrainArgs:
         valid_every: Steps between validations; each draws a grid of samples too.
         valid_images: Score only so many validation images, spread evenly; all by default.
         save_every: Steps between checkpoints.
+        accumulate: In how many parts a step's batch is worked through, one after the other, to
+            need less memory; the gradient is that of the whole batch, up to rounding.
+        checkpoint_activations: Compute the activations of a network's blocks again in the backward
+            pass, to need less memory: the same gradient, in more time.
     """
 
     steps: int = 20_000
@@ -87,12 +92,20 @@ class TrainArgs:
     valid_every: int = 1000
     valid_images: int | None = None
     save_every: int = 500
+    accumulate: int = 1
+    checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "valid_every", "valid_images", "save_every"):
+        counts = ("steps", "batch_size", "valid_every", "valid_images", "save_every", "accumulate")
+        for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"train.{name} must be at least 1, not {value}.")
+        if self.accumulate > self.batch_size:
+            raise UserError(
+                f"train.accumulate must be at most train.batch_size, {self.batch_size}, not "
+                f"{self.accumulate}: each part has an image."
+            )
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"train.{name} must be above 0, not {getattr(self, name)}.")
@@ -390,18 +403,30 @@ class Run:
         rate = learning_rate(step, args)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self.fabric.autocast():  # Fabric itself wraps `forward` in it, but no other method
-            nats = -self.model.log_prob(x, c).mean()
-        loss = nats / (math.prod(self.raw.shape) * math.log(2))
-        self.fabric.backward(loss)
+        loss = self.backward(x, c)
         norm = nn.utils.clip_grad_norm_(self.raw.parameters(), args.clip)
-        bits = self.mean(loss.detach())
+        bits = self.mean(loss)
         if not math.isfinite(bits) or not math.isfinite(norm):
             raise self.broken(step, f"the loss is {bits} and the gradient's norm {float(norm)}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
+
+    def backward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """Adds the gradient of a batch, part by part, and returns its loss in bits/dim."""
+        parts = self.args.accumulate
+        contexts = [None] * parts if c is None else c.tensor_split(parts)
+        losses = []
+        for i, (part, context) in enumerate(zip(x.tensor_split(parts), contexts, strict=True)):
+            with self.fabric.no_backward_sync(self.model, enabled=i < parts - 1):
+                # Fabric itself wraps `forward` in autocast, but no other method.
+                with self.fabric.autocast(), recomputing(self.args.checkpoint_activations):
+                    nats = -self.model.log_prob(part, context).mean() * (len(part) / len(x))
+                loss = nats / (math.prod(self.raw.shape) * math.log(2))
+                self.fabric.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     def mean(self, value: Tensor) -> float:
         """Computes the mean of a number over the ranks."""

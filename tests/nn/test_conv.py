@@ -167,6 +167,30 @@ def test_pointwise_is_the_same_for_maps_and_pixels() -> None:
     torch.testing.assert_close(layer(x)[:, :, 2, 3], layer(x[:, :, 2, 3]), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_last_layer_is_float32_under_autocast_with_gradients_in_half(groups: int) -> None:
+    torch.manual_seed(0)
+    layer = Pointwise(6, 12, groups=groups, autocast=False)
+    x = torch.randn(2, 6, 4, 5).bfloat16().requires_grad_()
+    outer = torch.randn(2, 12, 4, 5)
+    exact = layer(x.detach().float().requires_grad_())
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, exact, rtol=1e-6, atol=1e-6)
+    inputs = (x, layer.weight, layer.bias)
+    wide = x.detach().float().requires_grad_()
+    expected = torch.autograd.grad(layer(wide), (wide, layer.weight, layer.bias), outer)
+    for gradient, known in zip(torch.autograd.grad(out, inputs, outer), expected, strict=True):
+        error = (gradient.float() - known).norm() / known.norm()
+        assert error < 0.01
+    with torch.autocast("cpu", torch.bfloat16):
+        pixel = layer(x[..., 0, 0]) if groups == 1 else None
+    if pixel is not None:
+        assert pixel.dtype == torch.float32
+        torch.testing.assert_close(pixel, exact[..., 0, 0], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", [2, (3, 4), (3, 1)])
 def test_kernels_that_make_no_sense_are_refused(kernel: int | tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="kernel_size"):

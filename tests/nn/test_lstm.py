@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nextpixel.nn import DiagonalLayer, RowLayer
-from nextpixel.nn.lstm import skew, unskew
+from nextpixel.nn.lstm import Sweep, skew, unskew
 
 BATCH = 2
 
@@ -137,10 +137,18 @@ def test_diagonal_bilstm_equals_the_textbook(
 
 @given(height=heights, width=widths)
 def test_skewed_rows_begin_one_column_later_each(height: int, width: int) -> None:
-    x = torch.arange(1, 2 * 3 * height * width + 1).view(2, 3, height, width)
-    expected = torch.zeros(2, 3, height, width + height - 1, dtype=x.dtype)
+    x = torch.arange(1, 2 * 3 * height * width + 1).view(2, height, width, 3)
+    expected = torch.zeros(2, height, width + height - 1, 3, dtype=x.dtype)
     for row in range(height):
         for col in range(width):
-            expected[:, :, row, row + col] = x[:, :, row, col]
+            expected[:, row, row + col] = x[:, row, col]
     assert torch.equal(skew(x), expected)
     assert torch.equal(unskew(skew(x)), x)
+
+
+@given(steps=st.integers(1, 4), height=st.integers(1, 4), width=st.integers(1, 3))
+def test_gradients_of_the_sweep(steps: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    columns = torch.randn(steps, 2, BATCH, height, 4 * width).double().requires_grad_()
+    weight = torch.randn(2, 2 * width, 4 * width).double().requires_grad_()
+    assert torch.autograd.gradcheck(Sweep.apply, (columns, weight))

@@ -16,7 +16,7 @@ from nextpixel.context import ClassBias
 from nextpixel.errors import UserError
 from nextpixel.masks import MaskType
 from nextpixel.model import CausalNetwork, Inputs
-from nextpixel.nn import Cache, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
+from nextpixel.nn import Cache, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d, recompute
 
 __all__ = ["GatedPixelCNN"]
 
@@ -62,15 +62,21 @@ class VerticalStack(nn.Module):
             biases: The context's, for the horizontal gates and then for the vertical ones.
             cache: The state of generation.
         """
-        horizontal, vertical = biases[: len(self.convs)], biases[len(self.convs) :]
         outputs: list[Tensor] = []
-        h = x
-        for i, (conv, link) in enumerate(zip(self.convs, self.to_horizontal, strict=True)):
-            if i > 0:  # the last layer's vertical gate would feed nothing: there is none
-                x = gate(add(h, vertical[i - 1]))
-            h = conv(x, cache=cache)
-            outputs.append(add(link(h), horizontal[i]))
+        for i in range(len(self.convs)):
+            x, output = recompute(self._layer, i, x, biases, cache)
+            outputs.append(output)
         return outputs
+
+    def _layer(
+        self, i: int, h: Tensor, biases: list[Tensor | None], cache: Cache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes a layer up to the next one's gate, and what it adds to the horizontal stack."""
+        layers = len(self.convs)
+        if i > 0:  # the last layer's vertical gate would feed nothing: there is none
+            h = gate(add(h, biases[layers + i - 1]))
+        h = self.convs[i](h, cache=cache)
+        return h, add(self.to_horizontal[i](h), biases[i])
 
 
 class HorizontalLayer(nn.Module):
@@ -174,6 +180,6 @@ class GatedPixelCNN(CausalNetwork):
         from_vertical = self.vertical(x, biases, cache)
         h = x
         for layer, rows in zip(self.horizontal, from_vertical, strict=True):
-            h = layer(h, rows, cache)
+            h = recompute(layer, h, rows, cache)
         parameters: Tensor = self.head(h, cache)
         return parameters

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nextpixel.context import ClassBias
 from nextpixel.model import CausalNetwork, Inputs
-from nextpixel.nn import Cache, Head, MaskedConv2d, Pointwise
+from nextpixel.nn import Cache, Head, MaskedConv2d, Pointwise, recompute
 
 __all__ = ["PixelCNN"]
 
@@ -39,10 +39,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None) -> Tensor:
         """Computes the block, `(B, 2 width, ...)` -> `(B, 2 width, ...)`."""
+        whole = cache is None  # large maps: making new ones costs as much as the arithmetic
         h = self.reduce(F.relu(x), cache=cache)
-        h = self.conv(F.relu(h), bias, cache)
-        out: Tensor = x + self.expand(F.relu(h), cache=cache)
-        return out
+        h = self.conv(F.relu(h, inplace=whole), bias, cache)
+        out: Tensor = self.expand(F.relu(h, inplace=whole), cache=cache)
+        return out.add_(x) if whole else out + x
 
 
 class PixelCNN(CausalNetwork):
@@ -104,6 +105,6 @@ class PixelCNN(CausalNetwork):
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""
         h = self.first(x, cache=cache)
         for block, bias in zip(self.blocks, biases, strict=True):
-            h = block(h, bias, cache)
+            h = recompute(block, h, bias, cache)
         parameters: Tensor = self.head(h, cache)
         return parameters

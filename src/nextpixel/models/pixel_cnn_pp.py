@@ -32,12 +32,19 @@ from nextpixel.nn import (
     Pointwise,
     RowConv2d,
     concat_elu,
+    recompute,
     start_weights,
 )
 
 __all__ = ["PixelCNNPP"]
 
 Biases = list[Tensor | None]
+
+
+def feed(link: Pointwise, u: Tensor) -> Tensor:
+    """Computes what a layer of the vertical stack gives to the horizontal one's."""
+    rows: Tensor = link(concat_elu(u))
+    return rows
 
 
 class VerticalStage(nn.Module):
@@ -76,7 +83,7 @@ class VerticalStage(nn.Module):
         here, smaller = biases[: len(self.links)], biases[len(self.links) :]
         skips, maps = [u], []
         for i, layer in enumerate(self.down):
-            u = layer(u, cache, bias=here[i])
+            u = recompute(layer, u, cache, bias=here[i])
             skips.append(u)
             maps.append(u)
         inside: list[Tensor | None] = []
@@ -85,10 +92,10 @@ class VerticalStage(nn.Module):
         else:
             u, inside = self.smaller(u, smaller, cache=cache)
         for i, layer in enumerate(self.up, len(self.down)):
-            u = layer(u, cache, skip=skips.pop(), bias=here[i])
+            u = recompute(layer, u, cache, skip=skips.pop(), bias=here[i])
             maps.append(u)
         links = zip(self.links, maps, strict=True)
-        return u, [*(link(concat_elu(u)) for link, u in links), *inside]
+        return u, [*(recompute(feed, link, u) for link, u in links), *inside]
 
 
 class HorizontalStage(nn.Module):
@@ -112,14 +119,14 @@ class HorizontalStage(nn.Module):
         layers = len(self.down) + len(self.up)
         skips = [h]
         for i, layer in enumerate(self.down):
-            h = layer(h, cache, from_vertical=rows[i], bias=biases[i])
+            h = recompute(layer, h, cache, from_vertical=rows[i], bias=biases[i])
             skips.append(h)
         if self.smaller is None:
             skips.pop()
         else:
             h = self.smaller(h, rows[layers:], biases[layers:], cache=cache)
         for i, layer in enumerate(self.up, len(self.down)):
-            h = layer(h, cache, skip=skips.pop(), from_vertical=rows[i], bias=biases[i])
+            h = recompute(layer, h, cache, skip=skips.pop(), from_vertical=rows[i], bias=biases[i])
         return h
 
 

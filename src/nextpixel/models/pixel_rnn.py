@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from nextpixel.context import ClassBias
 from nextpixel.model import CausalNetwork, Inputs
-from nextpixel.nn import Cache, DiagonalLayer, Head, MaskedConv2d, Pointwise, RowLayer
+from nextpixel.nn import (
+    Cache,
+    DiagonalLayer,
+    Head,
+    MaskedConv2d,
+    Pointwise,
+    RowLayer,
+    recompute,
+)
 
 __all__ = ["DiagonalBiLSTM", "RowLSTM"]
 
@@ -81,7 +89,7 @@ class PixelRNN(CausalNetwork):
         h = self.first(x, cache=cache)
         skips = []
         for block, bias in zip(self.blocks, biases, strict=True):
-            h, skip = block(h, bias, cache)
+            h, skip = recompute(block, h, bias, cache)
             skips.append(skip)
         parameters: Tensor = self.head(sum(skips, h), cache)
         return parameters

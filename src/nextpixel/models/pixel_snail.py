@@ -27,6 +27,7 @@ from nextpixel.nn import (
     GatedResNet,
     MaskedConv2d,
     Pointwise,
+    recompute,
     start_weights,
 )
 
@@ -177,6 +178,6 @@ class PixelSNAIL(WholePixelNetwork):
         h = self.first(x, cache=cache)
         layers = len(biases) // len(self.blocks)
         for i, block in enumerate(self.blocks):
-            h = block(h, x, place, biases[i * layers : (i + 1) * layers], cache)
+            h = recompute(block, h, x, place, biases[i * layers : (i + 1) * layers], cache)
         parameters: Tensor = self.last(F.elu(h), cache=cache)
         return parameters

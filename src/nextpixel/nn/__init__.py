@@ -16,6 +16,7 @@ from nextpixel.nn.cache import Cache, CausalLayer, Site
 from nextpixel.nn.conv import CausalConv2d, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
 from nextpixel.nn.halved import Halved, HalvedRows
 from nextpixel.nn.lstm import DiagonalLayer, RowLayer
+from nextpixel.nn.recomputing import recompute, recomputing
 from nextpixel.nn.resnet import GatedResNet, concat_elu, start_weights
 
 __all__ = [
@@ -36,5 +37,7 @@ __all__ = [
     "RowLayer",
     "Site",
     "concat_elu",
+    "recompute",
+    "recomputing",
     "start_weights",
 ]

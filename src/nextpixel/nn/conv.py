@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from nextpixel.masks import MaskType, channel_mask, channel_slice
 from nextpixel.nn.cache import Cache, CausalLayer, Site
@@ -33,6 +34,33 @@ def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
         return x
     x = torch.unflatten(x, -1, (parts, -1))
     return x[..., channel_slice(x.shape[-1], group, groups)].flatten(-2)
+
+
+class FullPrecision(torch.autograd.Function):
+    """A 1x1 convolution in the weight's precision, with gradients in that of its input.
+
+    Under autocast a network's last layer returns float32, but its gradients need be no more
+    precise than those of all other layers; nor is its input kept in both precisions.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Convolves maps `(B, C, H, W)`."""
+        ctx.save_for_backward(x, weight)
+        # In parts: the input in the weight's precision would be the largest tensor of all.
+        parts = x.chunk(4)
+        return torch.cat([F.conv2d(part.to(weight.dtype), weight, bias) for part in parts])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes the gradients of input, weight and bias."""
+        x, weight = ctx.saved_tensors
+        shape = ([len(weight)], (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (True, True, True))
+        gradients = torch.ops.aten.convolution_backward(
+            gradient.to(x.dtype), x, weight.to(x.dtype), *shape
+        )
+        return gradients[0], gradients[1].to(weight.dtype), gradients[2].to(weight.dtype)
 
 
 class Pointwise(CausalLayer):
@@ -88,28 +116,30 @@ class Pointwise(CausalLayer):
         """
         if not self.autocast and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self.forward(x.to(self.weight.dtype), context, cache)
+                return self.forward(x, context, cache)
         if cache is not None and x.ndim == 2:
             out = self._step(x, cache)
         else:
             weight = self.weight if self.mask is None else self.weight * self.mask
             if x.ndim == 2:
-                out = F.linear(x, weight, self.bias)
+                out = F.linear(x if self.autocast else x.to(weight.dtype), weight, self.bias)
             else:
-                out = F.conv2d(x, weight[:, :, None, None], self.bias)
+                mixed = not self.autocast and x.dtype != weight.dtype
+                convolve = FullPrecision.apply if mixed else F.conv2d
+                out = convolve(x, weight[:, :, None, None], self.bias)
         return out if context is None else out + context
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes each group's part of weight and bias, and with several room for their inputs."""
+        """Makes each group's part of weight and bias, and with several, room for the inputs."""
+        if self.groups == 1:
+            return [self.weight.T, self.bias]
         tensors = []
         for group in range(self.groups):
             end = channel_slice(self.weight.shape[1], group, self.groups).stop
             weight = of_group(self.weight.T, group, self.groups, self.parts)[:end]
             bias = of_group(self.bias, group, self.groups, self.parts)
             tensors += [weight.contiguous(), bias.contiguous()]
-        if self.groups > 1:
-            tensors.append(self.weight.new_zeros(batch, self.weight.shape[1]))
-        return tensors
+        return [*tensors, self.weight.new_zeros(batch, self.weight.shape[1])]
 
     def _step(self, x: Tensor, cache: Cache) -> Tensor:
         tensors = cache.layers[self]
@@ -291,10 +321,10 @@ class CausalConv2d(CausalLayer):
                 newest = groups[(site.channel - 1) % self.groups].pixels
                 newest[self._newest(site, len(newest))].copy_(x)
             if site.begins_row:
-                self._begin_row(cache.layers[self], context)
+                self._begin_row(cache, context)
         else:
             if site.begins_row:
-                self._begin_row(cache.layers[self], context)
+                self._begin_row(cache, context)
             groups[site.channel].pixels[self.left + site.col].copy_(x)
         group = groups[site.channel]
         return torch.addmm(group.sums[site.col // self.stride], group.seen[site.col], group.taps)
@@ -318,11 +348,11 @@ class CausalConv2d(CausalLayer):
         width = columns - self.left - self.right
         return self.left + (site.col or width) - 1
 
-    def _begin_row(self, tensors: list[Tensor], context: Tensor | None) -> None:
+    def _begin_row(self, cache: Cache, context: Tensor | None) -> None:
         """Moves the line buffer down a row and sums up what the rows above contribute."""
-        lines, *folded = tensors
+        lines, *folded = cache.layers[self]
         total: Tensor | None = self.bias
-        if self.weight_above is not None:
+        if self.weight_above is not None and cache.site.row > 0:
             lines[:, :-1] = lines[:, 1:].clone()
             above = lines[:, :-1].permute(0, 3, 1, 2)
             out = F.conv2d(above, self.weight_above, self.bias, self.stride)

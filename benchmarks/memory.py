@@ -1,0 +1,141 @@
+"""The memory of a training step, and the memory and time of a step of generation as images grow.
+
+    python benchmarks/memory.py training --threads 2
+    python benchmarks/memory.py generation --threads 2
+
+`training`: the largest resident set (VmHWM) of a process of its own that takes a few of the
+trainer's steps, less what it held before the first: the textbook's side, ours, ours with
+`--train.checkpoint_activations`, and ours with `--train.accumulate 4` (see benchmarks/training.py).
+
+`generation`: what the layers keep of the past for 16 images, `Cache.nbytes()`, and the time of a
+pixel in the last row, for images of several heights and widths. Line buffers grow with the width
+only. PixelSNAIL's attention keeps a key and a value of every site before, so its cache grows with
+height x width, and so does the time it takes for a pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yardstick
+from training import MODELS, SHAPE, Side, other_side
+
+from nextpixel.model import AutoregressiveModel
+from nextpixel.nn import Cache, Site
+from nextpixel.training import TrainArgs
+
+SIDES: dict[str, dict[str, Any]] = {
+    "textbook": {},
+    "ours": {},
+    "recomputed": {"checkpoint_activations": True},
+    "in 4 parts": {"accumulate": 4},
+}
+SIZES = [(28, 28), (56, 28), (112, 28), (28, 56)]
+
+
+def resident(field: str) -> float:
+    """Reads this process's resident set: VmRSS now, or VmHWM at most so far; in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{field}:"))
+    return int(line.split()[1]) / 1024
+
+
+def train_here(name: str, side_name: str, batch: int) -> None:
+    """Takes a few steps on one side, and prints what they needed as JSON."""
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    ours = side_name != "textbook"
+    if not ours:
+        model = other_side(model)
+    side = Side(model, ours, TrainArgs(**SIDES[side_name]))
+    x = torch.randint(model.levels, (batch, *SHAPE))
+    before, seconds = resident("VmRSS"), []
+    for _ in range(4):
+        began = time.perf_counter()
+        side.step(x)
+        seconds.append(time.perf_counter() - began)
+    mib = resident("VmHWM") - before
+    print(json.dumps({"mib": mib, "seconds": statistics.median(seconds[1:])}))
+
+
+def training(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures each side of each model in its own process."""
+    result: dict[str, Any] = {}
+    for name in args.models:
+        result[name] = {}
+        for side in SIDES:
+            command = [sys.executable, __file__, "training", "--child", name, side]
+            command += ["--batch", str(args.batch), "--threads", str(torch.get_num_threads())]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            result[name][side] = json.loads(output)
+    columns = ("model", *(f"{side}: MiB, s a step" for side in SIDES))
+    rows = [
+        (name, *(f"{side['mib']:.0f}, {side['seconds']:.2f}" for side in sides.values()))
+        for name, sides in result.items()
+    ]
+    print(f"Memory of a training step, batch {args.batch}, and its time")
+    yardstick.print_table(columns, rows)
+    return result
+
+
+def draw_last_row(model: AutoregressiveModel, cache: Cache, batch: int) -> None:
+    """Takes the steps of the last row, whatever the cache holds: that takes the same time."""
+    x = torch.zeros(batch, *model.shape, dtype=torch.long)
+    for col in range(model.shape[2]):
+        model.step(x, Site(model.shape[1] - 1, col), cache)
+
+
+@torch.inference_mode()
+def generation(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures caches and steps at several sizes."""
+    result: dict[str, Any] = {}
+    for name in args.models:
+        result[name] = {}
+        for height, width in SIZES:
+            hyperparameters = {**MODELS[name]().hyperparameters, "shape": (1, height, width)}
+            torch.manual_seed(0)
+            model = type(MODELS[name]())(**hyperparameters).eval()
+            cache = model.start(args.batch)
+            seconds = yardstick.median_seconds(partial(draw_last_row, model, cache, args.batch), 3)
+            size = {"bytes": cache.nbytes(), "milliseconds": 1000 * seconds / width}
+            result[name][f"{height} x {width}"] = size
+    columns = ("model", *(f"{height} x {width}" for height, width in SIZES))
+    print(f"Cache of {args.batch} images in MiB, height x width; time of a pixel of the last row")
+    rows = [
+        (name, *(f"{s['bytes'] / 2**20:.2f}, {s['milliseconds']:.2f} ms" for s in sizes.values()))
+        for name, sizes in result.items()
+    ]
+    yardstick.print_table(columns, rows)
+    return result
+
+
+def main() -> None:
+    """Measures, prints and writes what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["training", "generation"])
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, help="processor threads to use")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.child:
+        train_here(*args.child, args.batch)
+        return
+    measure = training if args.part == "training" else generation
+    yardstick.write_json(args.json, {args.part: measure(args)})
+
+
+if __name__ == "__main__":
+    main()
