@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -316,3 +317,14 @@ def test_weights_are_read_anew(tapes: list[Tape]) -> None:
             parameter.data.mul_(1.5)  # behind the back of any version counter
     assert_same(model)
     assert not torch.equal(drawn(model, 2, "auto")[1], first)
+
+
+@needs_compiler
+def test_recording_does_not_import_the_compiler_of_torch() -> None:
+    """It would take a second of every command."""
+    code = (
+        "import sys, nextpixel as npx;"
+        "npx.load('mnist-gated').sample(1, c=3);"
+        "assert not {'torch._dynamo', 'torch._inductor'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -101,14 +101,18 @@ def evaluation_mode(model: Generator) -> Iterator[None]:
     Args:
         model: The model; in the end it is in the mode it was in.
     """
-    training, short_floats = model.training, torch.backends.cudnn.allow_tf32
+    training = model.training
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # of torch
+    short_floats = on_gpu and torch.backends.cudnn.allow_tf32
     if training:
         model.train(False)
-    torch.backends.cudnn.allow_tf32 = False
+    if short_floats:
+        torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = short_floats
+        if short_floats:
+            torch.backends.cudnn.allow_tf32 = True
         if training:
             model.train()
 

@@ -7,6 +7,9 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #else
@@ -174,16 +177,33 @@ static const REAL zeros[WIDE * LANES];
 #define DEEPEST 16384
 static const REAL zeros[WIDE * LANES];
 
+/* Lists the inputs of a row that are not 0. */
+static long pick(const task *t, int32_t *which, REAL *value) {
+    long used = 0, k = 0;
+#if defined(__AVX512F__) && !IS_DOUBLE
+    __m512i number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; k + 16 <= t->depth; k += 16) {
+        const __m512 x = _mm512_loadu_ps(t->a + k), zero = _mm512_setzero_ps();
+        const __mmask16 wanted = t->relu & 2 ? _mm512_cmp_ps_mask(x, zero, _CMP_GT_OQ)
+                                             : _mm512_cmp_ps_mask(x, zero, _CMP_NEQ_UQ);
+        _mm512_storeu_ps(value + used, _mm512_maskz_compress_ps(wanted, x));
+        _mm512_storeu_si512(which + used, _mm512_maskz_compress_epi32(wanted, number));
+        number = _mm512_add_epi32(number, _mm512_set1_epi32(16));
+        used += __builtin_popcount(wanted);
+    }
+#endif
+    for (; k < t->depth; k++) {
+        which[used] = k, value[used] = t->a[k];
+        used += t->relu & 2 ? t->a[k] > 0 : t->a[k] != 0;
+    }
+    return used;
+}
+
 /* out = b + a W for some rows and the vectors of columns from v0 to v1. */
 static void product(task t, long rows, long inner, const REAL *weight, long v0, long v1) {
-    int32_t which[DEEPEST];
-    REAL value[DEEPEST];
-    long used = 0;
-    if (rows == 1)
-        for (long k = 0; k < t.depth; k++) {
-            which[used] = k, value[used] = t.a[k];
-            used += t.relu & 2 ? t.a[k] > 0 : t.a[k] != 0;
-        }
+    int32_t which[DEEPEST + LANES];
+    REAL value[DEEPEST + LANES];
+    const long used = rows == 1 ? pick(&t, which, value) : 0;
     for (long now; v0 < v1; v0 += now) {
         const long first = v0 % WIDE, left = inner - v0 * LANES;
         now = v1 - v0 < WIDE - first ? v1 - v0 : WIDE - first;
