@@ -25,7 +25,8 @@ bench: $(INSTALLED)
 	mkdir -p runs/bench
 	$(BIN)/python benchmarks/sampling.py --json runs/bench/sampling.json
 	$(BIN)/python benchmarks/training.py --json runs/bench/training.json
-	$(BIN)/python benchmarks/memory.py --json runs/bench/memory.json
+	$(BIN)/python benchmarks/memory.py training --json runs/bench/memory-training.json
+	$(BIN)/python benchmarks/memory.py generation --json runs/bench/memory-generation.json
 	$(BIN)/python benchmarks/data.py --json runs/bench/data.json
 	$(BIN)/python benchmarks/startup.py --json runs/bench/startup.json
 

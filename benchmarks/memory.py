@@ -7,21 +7,21 @@
 trainer's steps, less what it held before the first: the textbook's side, ours, ours with
 `--train.checkpoint_activations`, and ours with `--train.accumulate 4` (see benchmarks/training.py).
 
-`generation`: what the layers keep of the past for 16 images, `Cache.nbytes()`, and the time of a
-pixel in the last row, for images of several heights and widths. Line buffers grow with the width
-only. PixelSNAIL's attention keeps a key and a value of every site before, so its cache grows with
-height x width, and so does the time it takes for a pixel.
+`generation`: what the layers keep of the past for 16 images, `Cache.nbytes()`, and the time that
+drawing takes for a pixel, for images of several heights and widths. Line buffers and rows of states
+grow with the width only. PixelSNAIL's attention keeps a key and a value of every site before, so
+its cache grows with height x width, and so does the time it takes for a pixel.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ import torch
 import yardstick
 from training import MODELS, SHAPE, Side, other_side
 
-from nextpixel.model import AutoregressiveModel
-from nextpixel.nn import Cache, Site
 from nextpixel.training import TrainArgs
 
 SIDES: dict[str, dict[str, Any]] = {
@@ -87,31 +85,33 @@ def training(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def draw_last_row(model: AutoregressiveModel, cache: Cache, batch: int) -> None:
-    """Takes the steps of the last row, whatever the cache holds: that takes the same time."""
-    x = torch.zeros(batch, *model.shape, dtype=torch.long)
-    for col in range(model.shape[2]):
-        model.step(x, Site(model.shape[1] - 1, col), cache)
-
-
-@torch.inference_mode()
 def generation(args: argparse.Namespace) -> dict[str, Any]:
-    """Measures caches and steps at several sizes."""
+    """Measures caches and drawing at several sizes."""
     result: dict[str, Any] = {}
     for name in args.models:
-        result[name] = {}
+        models = {}
         for height, width in SIZES:
             hyperparameters = {**MODELS[name]().hyperparameters, "shape": (1, height, width)}
             torch.manual_seed(0)
-            model = type(MODELS[name]())(**hyperparameters).eval()
-            cache = model.start(args.batch)
-            seconds = yardstick.median_seconds(partial(draw_last_row, model, cache, args.batch), 3)
-            size = {"bytes": cache.nbytes(), "milliseconds": 1000 * seconds / width}
-            result[name][f"{height} x {width}"] = size
+            models[f"{height} x {width}"] = type(MODELS[name]())(**hyperparameters).eval()
+        seconds: dict[str, list[float]] = {size: [] for size in models}
+        for _ in range(args.rounds):  # in turns, so that a busy moment meets all of them
+            for size, model in models.items():
+                began = time.perf_counter()
+                model.sample(args.batch)
+                pixels = math.prod(model.shape)
+                seconds[size].append((time.perf_counter() - began) / pixels)
+        result[name] = {
+            size: {
+                "mib": model.start(args.batch).nbytes() / 2**20,
+                "milliseconds": 1000 * statistics.median(seconds[size]),
+            }
+            for size, model in models.items()
+        }
     columns = ("model", *(f"{height} x {width}" for height, width in SIZES))
-    print(f"Cache of {args.batch} images in MiB, height x width; time of a pixel of the last row")
+    print(f"Drawing {args.batch} images, height x width: MiB of the cache, milliseconds a pixel")
     rows = [
-        (name, *(f"{s['bytes'] / 2**20:.2f}, {s['milliseconds']:.2f} ms" for s in sizes.values()))
+        (name, *(f"{s['mib']:.2f}, {s['milliseconds']:.3f}" for s in sizes.values()))
         for name, sizes in result.items()
     ]
     yardstick.print_table(columns, rows)
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, help="processor threads to use")
+    parser.add_argument("--rounds", type=int, default=5, help="drawings of each size")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -65,8 +65,9 @@ class Cache:
     tape: Replay | None = None
 
     def nbytes(self) -> int:
-        """Counts the bytes that the layers keep."""
-        return sum(t.nbytes for tensors in self.layers.values() for t in tensors)
+        """Counts the bytes that the layers keep, but not the model's weights."""
+        kept = (t for tensors in self.layers.values() for t in tensors)
+        return sum(t.nbytes for t in kept if not t._is_view())
 
 
 class CausalLayer(nn.Module, ABC):
