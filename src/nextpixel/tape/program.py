@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -44,27 +45,27 @@ def program(dtype: torch.dtype) -> ctypes.CDLL | None:
         The library; None where `NEXTPIXEL_TAPE=0` says so, for other types than float32 and
         float64, and where no compiler is found or none can compile it.
     """
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if os.environ.get("NEXTPIXEL_TAPE") == "0" or dtype not in REALS or compiler is None:
+    compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
+    if os.environ.get("NEXTPIXEL_TAPE") == "0" or dtype not in REALS or not compiler:
         return None
-    key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler}{processor()}".encode()).hexdigest()[:16]
+    text = SOURCE.read_bytes() + f"{compiler}{processor()}".encode()
+    name = f"tape-{REALS[dtype]}-{hashlib.sha256(text).hexdigest()[:16]}.so"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
-    name = f"tape-{REALS[dtype]}-{key}.so"
-    for folder in (cache, Path(tempfile.gettempdir()) / f"nextpixel-{os.getuid()}"):
+    try:
         try:
-            if not (folder / name).exists():
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                build(compiler, REALS[dtype], folder / name)
-            return load(folder / name)
-        except subprocess.SubprocessError:
-            return None
-        except OSError:
-            continue  # it may not be written there
-    return None
+            cache.mkdir(parents=True, exist_ok=True)
+            return find(cache / name, compiler, dtype)
+        except OSError:  # it may not be written there, or nothing there may be run
+            with tempfile.TemporaryDirectory() as folder:
+                return find(Path(folder) / name, compiler, dtype)  # once loaded it may go
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
-def load(library: Path) -> ctypes.CDLL:
-    """Loads the compiled program and declares its functions."""
+def find(library: Path, compiler: list[str], dtype: torch.dtype) -> ctypes.CDLL:
+    """Loads the compiled program, made first if it is not there, and declares its functions."""
+    if not library.exists():
+        build(library, compiler, REALS[dtype])
     loaded = ctypes.CDLL(str(library))
     loaded.replay.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 5]
     loaded.pack.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 4, ctypes.c_void_p]
@@ -80,7 +81,7 @@ def processor() -> str:
     return f"{platform.machine()} {platform.processor()} {sorted(known)}"
 
 
-def build(compiler: str, real: str, library: Path) -> None:
+def build(library: Path, compiler: list[str], real: str) -> None:
     """Compiles program.c; the library appears whole or not at all.
 
     Raises:
@@ -91,11 +92,11 @@ def build(compiler: str, real: str, library: Path) -> None:
         made = Path(folder) / "tape.so"
         define = [f"-DREAL={real}", f"-DIS_DOUBLE={int(real == 'double')}"]
         for flags in FLAGS:
-            command = [compiler, "-O3", "-fno-math-errno", "-shared", "-fPIC", *flags, *define]
+            command = [*compiler, "-O3", "-fno-math-errno", "-shared", "-fPIC", *flags, *define]
             done = subprocess.run(
                 [*command, str(SOURCE), "-o", str(made), "-lm"], capture_output=True, timeout=120
             )
             if done.returncode == 0:
                 made.replace(library)
                 return
-    raise subprocess.SubprocessError(f"{compiler} could not compile {SOURCE}")
+    raise subprocess.SubprocessError(f"{compiler[0]} could not compile {SOURCE}")
