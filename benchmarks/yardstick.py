@@ -20,9 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.model import AutoregressiveModel
-from nextpixel.nn import CausalConv2d, CausalLayer, RowConv2d
+from nextpixel.nn import CausalConv2d, CausalLayer, Halved, HalvedRows, RowConv2d
 
-__all__ = ["limits", "median_seconds", "multiplications", "print_table", "textbook", "write_json"]
+__all__ = [
+    "limits",
+    "median_seconds",
+    "multiplications",
+    "print_table",
+    "textbook",
+    "wait",
+    "write_json",
+]
 
 
 class TextbookConv2d(nn.Module):
@@ -105,7 +113,8 @@ def multiplications(model: AutoregressiveModel) -> float:
             sites = layer.scale * getattr(layer, "stride", 1)
             own = [layer, *(part for part in layer.children() if "torch" in type(part).__module__)]
             weights = [p for part in own for p in part.parameters(recurse=False) if p.ndim > 1]
-            count += sum(p.numel() for p in weights) / sites**2
+            doubles = isinstance(layer, (Halved, HalvedRows))  # a site gets one of four matrices
+            count += sum(p.numel() for p in weights) / (4 if doubles else 1) / sites**2
     return count
 
 

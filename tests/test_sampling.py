@@ -128,3 +128,18 @@ def test_hyperparameters_must_be_handed_on() -> None:
 
     with pytest.raises(TypeError, match="depth"):
         Forgetful(shape=(1, 2, 2), levels=2)
+
+
+def test_a_fixed_point_that_never_comes_is_told(model: Rows) -> None:
+    forward = model.forward
+
+    def peeking(x: Tensor, c: object = None) -> npx.Categorical:
+        distribution = forward(x, c)
+        distribution.logits = distribution.logits + 50 * (1 - 2 * x.flip(-1))
+        return distribution
+
+    model.forward = peeking  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="do not settle"):
+        model.sample(2, sampler="fixed-point")
+    with pytest.raises(UserError, match="no sampler 'ful'"):
+        next(npx.trace(model, 1, sampler="ful"))  # type: ignore[arg-type]

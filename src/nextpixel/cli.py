@@ -250,7 +250,7 @@ def sample(argv: list[str]) -> None:
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
     parser.add_argument(
         "--sampler",
-        choices=["auto", "cached", "full", "fixed-point"],
+        choices=["auto", "cached", "replayed", "full", "fixed-point"],
         default="auto",
         help="how to draw; the picture is the same (default: auto, the quickest)",
     )

@@ -68,12 +68,14 @@ class Generator(Protocol):
 
 # How to draw; the pictures are the same.
 #   "auto": the quickest way for the model and the device, one of those that follow.
-#   "cached": pixel by pixel, remembering what the finished ones gave. On a processor "auto" replays
-#       these steps, where there is a C compiler (see `nextpixel.tape`).
+#   "cached": pixel by pixel, remembering what the finished ones gave.
+#   "replayed": the same, but steps are recorded once and replayed (see `nextpixel.tape`), where
+#       there is a C compiler. "auto" takes it for nextpixel's own models. Yours may keep its rules,
+#       too: compare its pictures with those of "cached" before you rely on it.
 #   "full": pixel by pixel, by a full pass over the picture for each. Slow, and beyond doubt.
 #   "fixed-point": all pixels at once, again and again until nothing changes, see `fixed_point`.
 #       "auto" takes it for a model that has no cached path.
-Sampler = Literal["auto", "cached", "full", "fixed-point"]
+Sampler = Literal["auto", "cached", "replayed", "full", "fixed-point"]
 
 
 class Step(NamedTuple):
@@ -176,12 +178,13 @@ def trace(
         UserError: Something given does not fit the model.
     """
     _check_draw(n, temperature)
+    _check_sampler(sampler)
     with torch.inference_mode():
         x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
         noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
         kept = _kept(model, known, mask, n)
         cache = model.start(n, c)
-    if sampler == "auto":
+    if sampler == "replayed" or (sampler == "auto" and cache.even):
         cache.tape = begin_tape(cache, n)
     for site, noise_here in zip(sites(model.shape), _of_sites(noise), strict=True):
         at_site = (slice(None), site.channel, site.row, site.col)
@@ -237,8 +240,7 @@ def sample(
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
-    if sampler not in get_args(Sampler):
-        raise UserError(f"There is no sampler {sampler!r}: {', '.join(get_args(Sampler))}.")
+    _check_sampler(sampler)
     if min(n, batch_size) < 1:
         raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
     context, kept = model.context(c, n), _kept(model, known, mask, n)
@@ -307,6 +309,9 @@ def fixed_point(
     Returns:
         The pictures, as `sample` returns them, and how many passes it took.
 
+    Raises:
+        UserError: Something given does not fit the model, or the model is not causal.
+
     References:
         Song, Meng, Liao, Ermon: Accelerating Feedforward Computation via Parallel Nonlinear
         Equation Solving, 2021 (https://arxiv.org/abs/2002.03629), the Jacobi iteration.
@@ -319,10 +324,19 @@ def fixed_point(
     moving = torch.arange(n, device=model.device)  # the images that may still change
     count = 0
     while len(moving):
+        if count > math.prod(model.shape):
+            raise UserError(
+                "The pixels do not settle: this model's answers are random, or what it says of a "
+                "pixel depends on later ones."
+            )
         count += 1
         with evaluation_mode(model):
             distribution = model(x[moving], None if context is None else context[moving])
-        guess = distribution.sample(noise[moving], temperature)
+        # Row by row: the probabilities of all levels at all sites take much memory.
+        rows = range(model.shape[1])
+        guess = torch.stack(
+            [distribution[:, :, row].sample(noise[moving, :, row], temperature) for row in rows], 2
+        )
         if kept is not None:
             guess = torch.where(kept[1][moving], kept[0][moving], guess)
         changed = (guess != x[moving]).movedim(1, -1).flatten(1)
@@ -468,6 +482,11 @@ def all_at_once(
             distribution = model(nothing[part], None if context is None else context[part])
             pictures.append(distribution.sample(noise, temperature).cpu())
     return torch.cat(pictures)
+
+
+def _check_sampler(sampler: str) -> None:
+    if sampler not in get_args(Sampler):
+        raise UserError(f"There is no sampler {sampler!r}: {', '.join(get_args(Sampler))}.")
 
 
 def _check_draw(n: int, temperature: float) -> None:

@@ -77,17 +77,20 @@ class Tape:
 
     Args:
         library: The compiled program.
+        real: Its type of numbers.
         images: Number of images.
         period: After how many rows, and columns, the steps do the same again.
         sure: Whether the steps are known to move evenly, as those of our own layers are by test.
             Else three whole rows are computed, to see whether they do.
     """
 
-    def __init__(self, library: ctypes.CDLL, images: int, period: int, sure: bool) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, real: torch.dtype, images: int, period: int, sure: bool
+    ) -> None:
         self.images, self.period = images, period
         self.watched_rows = 0 if sure else 3 * period
         self.threads = torch.get_num_threads()
-        self.weights = Weights(library)
+        self.weights = Weights(library, real)
         self.kinds: dict[tuple[int | bool, ...], Kind] = {}
 
     def step(self, site: Site, compute: Callable[[], Tensor]) -> Tensor:
@@ -105,16 +108,20 @@ class Tape:
             return compute()  # with nothing before it, it is like no other
         key = row % self.period, col % self.period, channel, col == 0
         kind = self.kinds.setdefault(key, Kind())
-        if kind.recordable and kind.covers(site):
+        if kind.recordable and kind.covers(site) and not self.mixed():
             kind.script = kind.script or self.script(kind)
             if kind.script is not None and row >= self.watched_rows:
                 return kind.script.play(site)
-        if not kind.recordable:
+        if not kind.recordable or self.mixed():
             return compute()
         recording = Recording(site)
         result = recording.watch(compute)
         kind.add(recording)
         return result
+
+    def mixed(self) -> bool:
+        """Whether some steps must be computed: a user's may need what Python keeps from others."""
+        return bool(self.watched_rows) and not all(k.recordable for k in self.kinds.values())
 
     def script(self, kind: Kind) -> Script | None:
         """Makes the script of a kind of steps; None if they cannot be replayed."""
@@ -138,4 +145,6 @@ def begin_tape(cache: Cache, images: int) -> Tape | None:
     if tensor is None or tensor.device.type != "cpu":
         return None
     library = program(tensor.dtype)
-    return None if library is None else Tape(library, images, cache.period, cache.even)
+    if library is None:
+        return None
+    return Tape(library, tensor.dtype, images, cache.period, cache.even)

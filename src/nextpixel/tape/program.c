@@ -86,7 +86,7 @@ INLINE vec clamp(vec x, REAL most) {
 INLINE vec sigmoid(vec x) { vec s, p; expm1_(clamp(-x, MOST), &s, &p); return 1 / (1 + s + s * p); }
 INLINE vec tanh_(vec x) { vec s, p, e = expm1_(clamp(2 * x, 40), &s, &p); return e / (e + 2); }
 INLINE vec elu(vec x) { vec s, p, e = expm1_(clamp(x, MOST), &s, &p); return choose((ivec)(x > 0), x, e); }
-INLINE vec relu(vec x) { return choose((ivec)(x > 0), x, fill(0)); }
+INLINE vec relu(vec x) { return choose((ivec)(x < 0), fill(0), x); } /* not a number stays so */
 
 /* --- matrix products -------------------------------------------------------------------------- */
 
@@ -184,7 +184,7 @@ static long pick(const task *t, int32_t *which, REAL *value) {
     __m512i number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (; k + 16 <= t->depth; k += 16) {
         const __m512 x = _mm512_loadu_ps(t->a + k), zero = _mm512_setzero_ps();
-        const __mmask16 wanted = t->relu & 2 ? _mm512_cmp_ps_mask(x, zero, _CMP_GT_OQ)
+        const __mmask16 wanted = t->relu & 2 ? _mm512_cmp_ps_mask(x, zero, _CMP_NLE_UQ)
                                              : _mm512_cmp_ps_mask(x, zero, _CMP_NEQ_UQ);
         _mm512_storeu_ps(value + used, _mm512_maskz_compress_ps(wanted, x));
         _mm512_storeu_si512(which + used, _mm512_maskz_compress_epi32(wanted, number));
@@ -194,16 +194,16 @@ static long pick(const task *t, int32_t *which, REAL *value) {
 #endif
     for (; k < t->depth; k++) {
         which[used] = k, value[used] = t->a[k];
-        used += t->relu & 2 ? t->a[k] > 0 : t->a[k] != 0;
+        used += t->relu & 2 ? !(t->a[k] <= 0) : t->a[k] != 0;
     }
     return used;
 }
 
 /* out = b + a W for some rows and the vectors of columns from v0 to v1. */
-static void product(task t, long rows, long inner, const REAL *weight, long v0, long v1) {
+static void product(task t, int alone, long rows, long inner, const REAL *weight, long v0, long v1) {
     int32_t which[DEEPEST + LANES];
     REAL value[DEEPEST + LANES];
-    const long used = rows == 1 ? pick(&t, which, value) : 0;
+    const long used = alone ? pick(&t, which, value) : 0;
     for (long now; v0 < v1; v0 += now) {
         const long first = v0 % WIDE, left = inner - v0 * LANES;
         now = v1 - v0 < WIDE - first ? v1 - v0 : WIDE - first;
@@ -213,7 +213,7 @@ static void product(task t, long rows, long inner, const REAL *weight, long v0, 
         here.out += v0 * LANES;
         if (t.b != zeros) here.b += v0 * LANES;
         if (t.more) here.more += v0 * LANES;
-#define PANEL(v) rows == 1 ? single(v, used, which, value, &here, w, columns) : panel(v, &here, rows, w, columns)
+#define PANEL(v) alone ? single(v, used, which, value, &here, w, columns) : panel(v, &here, rows, w, columns)
         switch (now) {
             case 1: PANEL(1); break;
             case 2: PANEL(2); break;
@@ -240,7 +240,7 @@ static void products(const instruction *in, long row, long col, long i0, long i1
         t.more_step = by_outer ? in->more.per_outer : in->more.per_image;
         t.out_step = by_outer ? in->out.per_outer : in->out.per_image;
         if (!t.b) t.b = zeros, t.b_step = 0;
-        product(t, by_outer ? o1 - o0 : i1 - i0, in->inner, (REAL *)in->weight, v0, v1);
+        product(t, !by_outer && i1 - i0 == 1, by_outer ? o1 - o0 : i1 - i0, in->inner, (REAL *)in->weight, v0, v1);
         if (!by_outer) break;
     }
 }

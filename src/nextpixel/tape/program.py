@@ -48,17 +48,17 @@ def program(dtype: torch.dtype) -> ctypes.CDLL | None:
     compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
     if os.environ.get("NEXTPIXEL_TAPE") == "0" or dtype not in REALS or not compiler:
         return None
-    text = SOURCE.read_bytes() + f"{compiler}{processor()}".encode()
-    name = f"tape-{REALS[dtype]}-{hashlib.sha256(text).hexdigest()[:16]}.so"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
     try:
+        text = SOURCE.read_bytes() + f"{compiler}{FLAGS}{processor()}".encode()
+        name = f"tape-{REALS[dtype]}-{hashlib.sha256(text).hexdigest()[:16]}.so"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
         try:
             cache.mkdir(parents=True, exist_ok=True)
             return find(cache / name, compiler, dtype)
         except OSError:  # it may not be written there, or nothing there may be run
             with tempfile.TemporaryDirectory() as folder:
                 return find(Path(folder) / name, compiler, dtype)  # once loaded it may go
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # there may be no home
         return None
 
 

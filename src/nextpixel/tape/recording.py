@@ -198,6 +198,8 @@ def track(recorded: Sequence[Any], sites: Sequence[Site]) -> Any:
     first, by_row, by_col = recorded
     if first == by_row == by_col:
         return stay(first)
+    if not type(first) is type(by_row) is type(by_col):
+        raise UnevenError(f"an argument is something else: {recorded}")
     if isinstance(first, Place):
         return track_place(first, by_row, by_col, sites)
     if isinstance(first, (tuple, list, dict)):

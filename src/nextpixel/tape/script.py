@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nextpixel.nn import Site
 from nextpixel.tape.program import INSTRUCTION, OPERATIONS
-from nextpixel.tape.recording import Call, Recording, Track, places, track
+from nextpixel.tape.recording import Call, Recording, Track, UnevenError, places, track
 from nextpixel.tape.translating import (
     CONSTANTS,
     Memory,
@@ -56,8 +56,8 @@ def like(one: Track) -> Tensor:
 class Weights:
     """The weights of products, laid out as the compiled program likes to read them."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.library = library
+    def __init__(self, library: ctypes.CDLL, real: torch.dtype) -> None:
+        self.library, self.real = library, real
         self.panel = library.panel_columns()
         self.packed: dict[tuple[Any, ...], Tensor] = {}
 
@@ -134,7 +134,9 @@ class Script:
             for call in calls
             if call.function in CONSTANTS and memory(call.out) not in self.written
         }
-        translate = Translator(images, result.place.dtype, self.constant)
+        if not first.sizes == by_row.sizes == by_col.sizes:
+            raise UnevenError("what is made is larger elsewhere")
+        translate = Translator(images, weights.real, self.constant)
         steps: list[Native | Call] = []
         for call in calls:
             if call.out is None or memory(call.out) not in self.constants:
@@ -189,17 +191,17 @@ class Script:
         for number, ones in enumerate(used):
             mine = [one for one in ones if one[0] and one not in self.constants]
             for one in mine:
-                size = -(-sizes[one[1]] // LINE) * LINE
+                size = sizes[one[1]]
                 if one in begins:
                     continue
                 if free[size]:
                     begins[one] = free[size].pop()
                 else:
                     begins[one] = total
-                    total += size
+                    total += -(-size // LINE) * LINE
             for one in mine:
                 if last_use[one] == number:
-                    free[-(-sizes[one[1]] // LINE) * LINE].append(begins[one])
+                    free[sizes[one[1]]].append(begins[one])
         return begins, total
 
     def line(self, native: Native) -> tuple[Any, ...]:

@@ -134,6 +134,8 @@ class Translator:
         function, args, out = call.function, call.args, call.out
         if function in EMPTY:
             return []
+        if any(one.place.dtype not in (self.real, torch.int64) for one in tracks_in(call)):
+            return None
         if function is aten.copy_.default and len(args) == 2:
             return self.each("copy", *args)
         if out is None:
@@ -181,12 +183,14 @@ class Translator:
     ) -> list[Native] | None:
         """Translates a product of a vector for each image with a matrix, plus b."""
         matrix = self.constant(weight)
+        if any(one is not None and one.place.dtype != self.real for one in (out, a, weight, b)):
+            return None
         seen = matrices(self.images, [out] if b is None else [out, b])
         if matrix is None or seen is None or a.resizes or a.place.sizes[0] != self.images:
             return None
         outer, inner, strides = seen
-        near = [a.place.strides[1], *(stride[2] for stride in strides)]
-        if outer != 1 or (inner > 1 and set(near) != {1}) or len(matrix) > DEEPEST:
+        runs = inner == 1 or all(stride[2] == 1 for stride in strides)
+        if outer != 1 or not runs or a.place.strides[1] != 1 or len(matrix) > DEEPEST:
             return None
         to, taps = Operand(out, strides[0]), Operand(a, (a.place.strides[0], 0, 1))
         sums = None if b is None else Operand(b, strides[1])
@@ -211,6 +215,8 @@ class Translator:
         last = channel == 1 and col == in_channels and out.place.strides[1] == 1
         if images != self.images or rows != 1 or not last or width * in_channels > DEEPEST:
             return None
+        if b is not None and b.place.strides != (1,):
+            return None
         to = Operand(out, (out.place.strides[0], out.place.strides[3], 1))
         sums = None if b is None else Operand(b, (0, 0, 1))
         lines = []
@@ -229,6 +235,8 @@ class Translator:
         rows = self.constant(table)
         size, strides = which.place.sizes, which.place.strides
         if rows is None or not rows.is_contiguous() or len(size) != 2 or size[0] != self.images:
+            return None
+        if which.place.dtype != torch.int64 or rows.dtype != self.real:
             return None
         channels, depth = size[1], rows.shape[1]
         return [
@@ -302,6 +310,7 @@ def fuse(images: int, steps: list[Native | Call], result: Track) -> list[Native 
             isinstance(step, Native)
             and isinstance(before, Native)
             and before.outer == step.outer == 1
+            and before.out.track.place.made
             and uses[memory(before.out.track)] == 1
             and memory(step.out.track) not in map(memory, before.reads())
         ):
