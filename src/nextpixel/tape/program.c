@@ -174,9 +174,6 @@ INLINE void panel(const int vectors, const task *t, long rows, const REAL *w, lo
 #define DEEPEST 16384
 static const REAL zeros[WIDE * LANES];
 
-#define DEEPEST 16384
-static const REAL zeros[WIDE * LANES];
-
 /* Lists the inputs of a row that are not 0. */
 static long pick(const task *t, int32_t *which, REAL *value) {
     long used = 0, k = 0;
