@@ -80,8 +80,8 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     """All tapes that are begun."""
     begun: list[Tape] = []
 
-    def begin(cache: Cache, images: int) -> Tape | None:
-        tape = begin_tape(cache, images)
+    def begin(cache: Cache, images: int, size: tuple[int, int]) -> Tape | None:
+        tape = begin_tape(cache, images, size)
         if tape is not None:
             begun.append(tape)
         return tape
@@ -310,6 +310,24 @@ def test_steps_that_move_unevenly_are_computed(tapes: list[Tape]) -> None:
 
     assert_same(own(middle))
     assert not replayed(tapes[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize("more", [(0, 0), (1, 0), (0, 1)])
+def test_places_outside_of_a_tensor_are_refused(
+    more: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told that the picture is larger than it is, the tape sees that there is no memory for it."""
+    model, begun = own(lambda h, site: h), []
+
+    def begin(cache: Cache, images: int, size: tuple[int, int]) -> Tape | None:
+        begun.append(begin_tape(cache, images, (size[0] + more[0], size[1] + more[1])))
+        return begun[0]
+
+    monkeypatch.setattr("nextpixel.sampling.begin_tape", begin)
+    expected, got = drawn(model, 2, "cached")[0], drawn(model, 2, "replayed")[0]
+    assert torch.equal(got, expected)
+    assert begun[0].kinds[0, 0, 0, False].recordable == (more == (0, 0))
 
 
 @needs_compiler

@@ -185,7 +185,7 @@ def trace(
         kept = _kept(model, known, mask, n)
         cache = model.start(n, c)
     if sampler == "replayed" or (sampler == "auto" and cache.even):
-        cache.tape = begin_tape(cache, n)
+        cache.tape = begin_tape(cache, n, model.shape[1:])
     for site, noise_here in zip(sites(model.shape), _of_sites(noise), strict=True):
         at_site = (slice(None), site.channel, site.row, site.col)
         with torch.inference_mode(), evaluation_mode(model):

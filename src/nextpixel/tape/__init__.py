@@ -79,15 +79,22 @@ class Tape:
         library: The compiled program.
         real: Its type of numbers.
         images: Number of images.
+        size: Height and width of an image.
         period: After how many rows, and columns, the steps do the same again.
         sure: Whether the steps are known to move evenly, as those of our own layers are by test.
             Else three whole rows are computed, to see whether they do.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, real: torch.dtype, images: int, period: int, sure: bool
+        self,
+        library: ctypes.CDLL,
+        real: torch.dtype,
+        images: int,
+        size: tuple[int, int],
+        period: int,
+        sure: bool,
     ) -> None:
-        self.images, self.period = images, period
+        self.images, self.size, self.period = images, size, period
         self.watched_rows = 0 if sure else 3 * period
         self.threads = torch.get_num_threads()
         self.weights = Weights(library, real)
@@ -127,15 +134,33 @@ class Tape:
         """Makes the script of a kind of steps; None if they cannot be replayed."""
         assert kind.first is not None
         others = kind.by_row or kind.first, kind.by_col or kind.first
+        corners = self.corners(kind.first.site)
         try:
-            return Script(kind.first, *others, self.images, self.threads, self.weights)
+            return Script(kind.first, *others, corners, self.images, self.threads, self.weights)
         except UnevenError:
             kind.recordable = False
             return None
 
+    def corners(self, site: Site) -> list[Site]:
+        """Finds the first and the last rows and columns where the steps do the same as at a site.
 
-def begin_tape(cache: Cache, images: int) -> Tape | None:
+        What moves evenly is farthest out at one of these. Column 0 is of a kind of its own.
+        """
+        height, width = self.size
+        first_row = site.row % self.period or (self.period if site.col == 0 else 0)
+        first_col = site.col % self.period or (self.period if site.col else 0)
+        cols = range(first_col, width if site.col else 1, self.period)
+        rows = range(first_row, height, self.period)
+        return [Site(row, col) for row in (rows[0], rows[-1]) for col in (cols[0], cols[-1])]
+
+
+def begin_tape(cache: Cache, images: int, size: tuple[int, int]) -> Tape | None:
     """Makes a tape for a generation that begins.
+
+    Args:
+        cache: What the model remembers.
+        images: Number of images.
+        size: Height and width of an image.
 
     Returns:
         The tape; None without a C compiler, on an accelerator, and for a model that remembers
@@ -147,4 +172,4 @@ def begin_tape(cache: Cache, images: int) -> Tape | None:
     library = program(tensor.dtype)
     if library is None:
         return None
-    return Tape(library, tensor.dtype, images, cache.period, cache.even)
+    return Tape(library, tensor.dtype, images, size, cache.period, cache.even)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -109,6 +109,7 @@ class Script:
         first: A recorded step.
         by_row: One in another row, or the same.
         by_col: One in another column, or the same.
+        corners: Sites, of all where it will be played, where what moves evenly is farthest out.
         images: Number of images, the first dimension of everything.
         threads: How many threads to use at most.
         weights: Those of all scripts.
@@ -119,6 +120,7 @@ class Script:
         first: Recording,
         by_row: Recording,
         by_col: Recording,
+        corners: Sequence[Site],
         images: int,
         threads: int,
         weights: Weights,
@@ -128,6 +130,7 @@ class Script:
         *calls, result = track(everything, [first.site, by_row.site, by_col.site])
         self.calls, self.last = calls, result
         self.kept = first.kept
+        self.check(corners, first.sizes)
         self.written = {memory(call.args[0]) for call in calls if call.out is None}
         self.constants = {
             memory(call.out): call.function(*with_tensors(call.args, like), **call.kwargs)
@@ -163,6 +166,23 @@ class Script:
         """Tells whether a step that was computed did what would have been replayed."""
         calls, site = [*recording.calls, recording.result], recording.site
         return bool(places([*self.calls, self.last], site) == calls)
+
+    def check(self, corners: Sequence[Site], sizes: list[int]) -> None:
+        """Makes sure that all places stay within their storages.
+
+        Raises:
+            UnevenError: One would not, so that it does not move as it seems to.
+        """
+        for one in {one for one in tracks_in((self.calls, self.last)) if one.moves}:
+            for place in (places(one, site) for site in corners):
+                made, number = memory(one)
+                size = sizes[number] if made else self.kept[number].untyped_storage().nbytes()
+                far = sum(
+                    (n - 1) * step for n, step in zip(place.sizes, place.strides, strict=True)
+                )
+                end = (place.offset + far + 1) * place.dtype.itemsize
+                if min(place.offset, *place.sizes) < 0 or (all(place.sizes) and end > size):
+                    raise UnevenError(f"{place} would lie outside of its storage")
 
     def constant(self, one: Track) -> Tensor | None:
         """Finds the tensor of a track if it is always the same."""
