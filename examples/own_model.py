@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel import AutoregressiveModel, Categorical
-from nextpixel.context import ClassBias
+from nextpixel.context import ContextBias
 from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import Cache, Head, MaskedConv2d
 
@@ -49,9 +49,9 @@ class MyNet(AutoregressiveModel):
         windows = windows.view(batch, channels, -1, height, width)
         seen = windows[:, :, : self.before]  # row by row up to the centre, which is hidden
         h = self.hidden(seen.flatten(1, 2))
-        weights = self.context(c, batch)  # (B, classes), or None for an unconditional model
-        if self.of_class is not None and weights is not None:
-            h = h + self.of_class(weights.to(h))[:, :, None, None]
+        context = self.context(c, batch)  # None for an unconditional model
+        if self.of_class is not None and context is not None and context.classes is not None:
+            h = h + self.of_class(context.classes.to(h))[:, :, None, None]
         logits = self.logits(F.relu(h)).unflatten(1, (channels, self.levels))
         return Categorical(logits.movedim(2, -1))  # (B, C, H, W, levels)
 
@@ -72,7 +72,7 @@ class MyFastNet(CausalNetwork):
         super().__init__(
             shape=shape, levels=levels, classes=classes, width=width, blocks=blocks, inputs=inputs
         )
-        self.condition = ClassBias(classes, [width] * blocks)
+        self.condition = ContextBias(self.takes, [width] * blocks, self.shape[1:])
         self.first = MaskedConv2d("A", self.in_channels, width, 7, groups=self.groups)
         self.convs = nn.ModuleList(
             MaskedConv2d("B", width, width, 3, groups=self.groups) for _ in range(blocks)

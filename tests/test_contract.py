@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from nextpixel.context import ContextBias
 from nextpixel.distributions import DiscretizedLogisticMixture
 from nextpixel.errors import UserError
 from nextpixel.model import CausalNetwork, WholePixelNetwork, load
@@ -41,17 +42,24 @@ SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
 }
 MODELS = list(SMALL)
 VARIANTS: list[dict[str, Any]] = [
-    {"channels": channels, "levels": levels, "classes": classes, "inputs": inputs}
-    for channels, levels, classes, inputs in [
-        (1, 2, None, "scaled"),
-        (1, 2, 3, "embedded"),
-        (1, 5, 3, "embedded"),
-        (3, 2, 3, "scaled"),
-        (3, 5, None, "scaled"),
-        (3, 5, None, "embedded"),
-        (2, 4, None, "scaled"),
+    {"channels": channels, "levels": levels, "inputs": inputs, **context}
+    for channels, levels, inputs, context in [
+        (1, 2, "scaled", {}),
+        (1, 2, "embedded", {"image": (2, 3, 9)}),
+        (1, 5, "embedded", {"classes": 3}),
+        (1, 4, "scaled", {"classes": 3, "vector": 4, "image": (1, 6, 7)}),
+        (3, 2, "scaled", {"classes": 3}),
+        (3, 5, "scaled", {}),
+        (3, 5, "embedded", {"vector": 4}),
+        (2, 4, "scaled", {"image": (1, 12, 5)}),
     ]
 ]
+
+
+@pytest.fixture(autouse=True)
+def few_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network that looks at a context's image is small, too."""
+    monkeypatch.setattr(ContextBias, "features", 5)
 
 
 def can_be(cls: type[CausalNetwork], variant: dict[str, Any]) -> bool:
@@ -89,13 +97,19 @@ def make(cls: type[CausalNetwork], **arguments: Any) -> CausalNetwork:
     return model
 
 
-def images(model: CausalNetwork, n: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+def images(model: CausalNetwork, n: int, seed: int = 0) -> tuple[Tensor, Any]:
+    """Random images, and whatever contexts the model takes."""
     random = torch.Generator().manual_seed(seed)
     x = torch.randint(model.levels, (n, *model.shape), generator=random)
-    c = None
-    if model.classes is not None:
-        c = torch.randint(model.classes, (n,), generator=random)
-    return x, c
+    classes, vector, image = model.takes
+    c: dict[str, Tensor] = {}
+    if classes is not None:
+        c["classes"] = torch.randint(classes, (n,), generator=random)
+    if vector is not None:
+        c["vector"] = torch.randn(n, vector, generator=random)
+    if image is not None:
+        c["image"] = torch.randn(n, *image, generator=random)
+    return x, c if len(c) > 1 else next(iter(c.values()), None)
 
 
 def parameters_of(model: CausalNetwork, x: Tensor, c: object) -> Tensor:
@@ -262,7 +276,7 @@ def test_probabilities_of_all_images_sum_to_one(cls: type[CausalNetwork], varian
     model = make(cls, **{**variant, "levels": levels}, size=(2, 2) if colour else (2, 3))
     sites_in_all = math.prod(model.shape)
     every = torch.tensor(list(itertools.product(range(levels), repeat=sites_in_all)))
-    c = None if model.classes is None else 1
+    c = images(model, 1)[1]
     with torch.no_grad():
         total = model.log_prob(every.view(-1, *model.shape), c).exp().sum()
     assert total.item() == pytest.approx(1, abs=1e-6)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel import models
-from nextpixel.context import ClassBias
+from nextpixel.context import ContextBias, Takes
 from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import Cache, MaskedConv2d, Pointwise, Site
 from nextpixel.sampling import trace
@@ -41,7 +41,7 @@ class OwnNet(CausalNetwork):
         self, *, shape: tuple[int, int, int], levels: int, inputs: Inputs = "scaled"
     ) -> None:
         super().__init__(shape=shape, levels=levels, classes=None, inputs=inputs)
-        self.condition = ClassBias(None, [])
+        self.condition = ContextBias(Takes(), [], (1, 1))
         self.first = MaskedConv2d("A", self.in_channels, 8, 5)
         self.last = Pointwise(8, self.out_channels)
 

@@ -1,85 +1,352 @@
-"""The context c of p(x | c): from what a user gives to the biases that the layers add."""
+"""The context c of p(x | c): from what a user gives to the biases that the layers add.
+
+A context has up to three parts: classes, a vector, and an image. The *null context* stands for "no
+matter which": it adds nothing at all. A model learns it where the context is left out now and then
+in training (`train.drop_context`), and guidance needs it (see `sampling.Drawing`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.errors import UserError
+from nextpixel.nn.recomputing import recompute
 
-__all__ = ["ClassBias", "class_weights"]
+__all__ = ["Context", "ContextBias", "Prepared", "Takes"]
 
 
-def class_weights(c: object, classes: int | None, batch: int) -> Tensor | None:
-    """Turns what the user gave as context into class weights.
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a batch of images is conditioned on, a row an image.
 
-    Args:
-        c: None, one class id for all images, class ids `(B,)`, or a mix of classes: real weights
-            `(classes,)` for all images or `(B, classes)`.
-        classes: Number of classes of the model; None for an unconditional one.
-        batch: Number of images B.
-
-    Returns:
-        Weights `(B, classes)`, float32: one-hot for class ids. None without classes.
-
-    Raises:
-        UserError: The context does not fit the model.
+    Attributes:
+        present: 1 where an image has its context, 0 where it has the null context, `(B,)`.
+        classes: Weights of the classes, `(B, classes)`, 0 in the null context; None if the model
+            takes none.
+        vector: Real numbers, `(B, D)`, or None.
+        image: Real numbers, `(B, Cc, Hc, Wc)`, or None.
     """
-    if classes is None:
-        if c is not None:
-            raise UserError("This model is unconditional: it takes no class; leave c out.")
-        return None
-    if c is None:
-        raise UserError(
-            f"This model needs a class from 0 to {classes - 1} for every image: give c, an id, "
-            "ids (B,) or weights (B, classes)."
-        )
-    given = torch.as_tensor(c)
-    if given.dtype == torch.bool or given.is_complex():
-        raise UserError(f"Class ids are integers and class weights reals, not {given.dtype}.")
-    if given.is_floating_point():
-        if given.shape not in ((classes,), (batch, classes)):
+
+    present: Tensor
+    classes: Tensor | None = None
+    vector: Tensor | None = None
+    image: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def __getitem__(self, images: Any) -> Context:
+        """Picks out images: a slice or indices."""
+        return self._each(lambda x: x[images])
+
+    def to(self, device: torch.device) -> Context:
+        """Moves it to a device."""
+        return self._each(lambda x: x.to(device))
+
+    def null(self, where: Tensor | bool = True) -> Context:
+        """Puts the null context in its place, for all images or where `where` `(B,)` is true."""
+        keep = ~torch.as_tensor(where).to(self.present.device)
+        classes = None if self.classes is None else self.classes * keep[..., None]
+        return replace(self, present=self.present * keep, classes=classes)
+
+    def cat(self, other: Context) -> Context:
+        """Puts another batch behind this one."""
+        return self._each(lambda x, y: torch.cat([x, y]), other)
+
+    def _each(self, change: Callable[..., Tensor], *others: Context) -> Context:
+        parts = zip(*(vars(one).values() for one in (self, *others)), strict=True)
+        return Context(*(None if x[0] is None else change(*x) for x in parts))  # type: ignore[arg-type]
+
+
+class Takes(NamedTuple):
+    """Which contexts a model takes.
+
+    Attributes:
+        classes: Number of classes, or None.
+        vector: Length of a vector, or None.
+        image: `(Cc, Hc, Wc)` of an image, or None.
+    """
+
+    classes: int | None = None
+    vector: int | None = None
+    image: tuple[int, int, int] | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of the parts that it takes."""
+        return [name for name, what in self._asdict().items() if what is not None]
+
+    def read(self, c: object, batch: int) -> Context | None:
+        """Turns what the user gave as context into a `Context`.
+
+        Args:
+            c: None for an unconditional model. A class id for all images or ids `(B,)`, or a mix
+                of classes, real weights `(classes,)` or `(B, classes)`; a vector `(D,)` or
+                `(B, D)`; an image `(Cc, Hc, Wc)` or `(B, Cc, Hc, Wc)`. For a model that takes
+                several, a dictionary of "classes", "vector" and "image". Or "null", the null
+                context, or a `Context`.
+            batch: Number of images B.
+
+        Returns:
+            The context, or None for an unconditional model.
+
+        Raises:
+            UserError: The context does not fit the model.
+        """
+        if not self.parts:
+            if c is not None:
+                raise UserError(
+                    "This model is unconditional: it takes no class, vector or image; leave c out."
+                )
+            return None
+        if isinstance(c, Context):
+            parts = [name for name in self._fields if getattr(c, name) is not None]
+            if len(c) != batch or parts != self.parts:
+                raise UserError("This context was made for other images, or for another model.")
+            return c
+        if isinstance(c, str):
+            if c != "null":
+                raise UserError(f'The only context in words is "null", not {c!r}.')
+            return self._null(batch)
+        if not isinstance(c, dict):
+            if c is not None and len(self.parts) > 1:
+                example = ", ".join(f'"{name}": ...' for name in self.parts)
+                raise UserError(f"This model takes several contexts: give c={{{example}}}.")
+            c = {self.parts[0]: c}
+        given: dict[Any, object] = {name: one for name, one in c.items() if one is not None}
+        if set(given) != set(self.parts):
             raise UserError(
-                f"Class weights are {(batch, classes)} or {(classes,)} numbers here, "
-                f"not {tuple(given.shape)}."
+                f"This model needs {self._wanted()} for every image, and was given "
+                f"{' and '.join(map(str, given)) or 'nothing'}: give c."
             )
-        return given.float().expand(batch, classes)
-    if given.shape not in ((), (1,), (batch,)):
-        raise UserError(
-            f"Give one class id, or one for each of the {batch} images, not {tuple(given.shape)}."
+        read = (self._read_classes, self._read_vector, self._read_image)
+        tensors = {
+            name: function(given[name], batch)
+            for name, function in zip(self._fields, read, strict=True)
+            if name in given
+        }
+        first = next(iter(tensors.values()))
+        return Context(torch.ones(batch, device=first.device), **tensors)
+
+    def _wanted(self) -> str:
+        wanted = {
+            "classes": f"a class from 0 to {(self.classes or 0) - 1}",
+            "vector": f"a vector of {self.vector} numbers",
+            "image": f"an image {self.image}",
+        }
+        return " and ".join(wanted[name] for name in self.parts)
+
+    def _null(self, batch: int) -> Context:
+        return Context(
+            torch.zeros(batch),
+            None if self.classes is None else torch.zeros(batch, self.classes),
+            None if self.vector is None else torch.zeros(batch, self.vector),
+            None if self.image is None else torch.zeros(batch, *self.image),
         )
-    wrong = given[(given < 0) | (given >= classes)]
-    if wrong.numel():
-        raise UserError(
-            f"There is no class {int(wrong.flatten()[0])}: the classes are 0 to {classes - 1}."
+
+    def _read_classes(self, c: object, batch: int) -> Tensor:
+        """Makes class weights, one-hot for class ids."""
+        classes = cast(int, self.classes)
+        given = _tensor(c)
+        if given.dtype == torch.bool or given.is_complex():
+            raise UserError(f"Class ids are integers and class weights reals, not {given.dtype}.")
+        if given.is_floating_point():
+            return _reals(given, (classes,), batch, "Class weights are", "numbers")
+        if given.shape not in ((), (1,), (batch,)):
+            raise UserError(
+                f"Give one class id, or one for each of the {batch} images, not "
+                f"{tuple(given.shape)}."
+            )
+        wrong = given[(given < 0) | (given >= classes)]
+        if wrong.numel():
+            raise UserError(
+                f"There is no class {int(wrong.flatten()[0])}: the classes are 0 to {classes - 1}."
+            )
+        return F.one_hot(given.long().expand(batch), classes).float()
+
+    def _read_vector(self, c: object, batch: int) -> Tensor:
+        return _reals(
+            _tensor(c), (cast(int, self.vector),), batch, "A context vector is", "real numbers"
         )
-    return F.one_hot(given.long().expand(batch), classes).float()
+
+    def _read_image(self, c: object, batch: int) -> Tensor:
+        shape = cast("tuple[int, int, int]", self.image)
+        return _reals(_tensor(c), shape, batch, "A context image is", "real numbers")
 
 
-class ClassBias(nn.Module):
-    """Creates the biases that a class adds, one for every layer that asks for it.
+def _tensor(c: object) -> Tensor:
+    try:
+        return torch.as_tensor(c)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"A context is made of numbers, not {type(c).__name__}.") from None
+
+
+def _reals(given: Tensor, shape: tuple[int, ...], batch: int, what: str, unit: str) -> Tensor:
+    """Checks a part that is made of real numbers and spreads it over the batch."""
+    if not given.is_floating_point() or given.shape not in (
+        shape,
+        (1, *shape),
+        (batch, *shape),
+    ):
+        raise UserError(
+            f"{what} {(batch, *shape)} or {shape} {unit} here, not {tuple(given.shape)} of "
+            f"{given.dtype}."
+        )
+    if given.device.type == "cpu" and not bool(given.isfinite().all()):
+        raise UserError(f"{what} finite numbers, but some are not.")
+    return given.float().expand(batch, *shape)
+
+
+class Prepared(NamedTuple):
+    """What is the same for all sites, computed once for a generation.
+
+    Attributes:
+        everywhere: Biases of all layers for the whole image, `(B, channels of all layers)`.
+        maps: Features of the context's image at every site, `(B, features, H, W)`.
+    """
+
+    everywhere: Tensor | None
+    maps: Tensor | None
+
+
+class DilatedLayer(nn.Module):
+    """Creates a residual layer that sees far: 3x3 with holes, and 1x1."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Conv2d(width, width, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Computes the layer, `(B, width, H, W)` -> `(B, width, H, W)`."""
+        out: Tensor = h + self.mix(F.relu(self.look(F.relu(h))))
+        return out
+
+
+class ImageFeatures(nn.Module):
+    """Creates the small network, without masks, that maps a context's image to the sites.
+
+    After one 3x3 the maps are brought to the size of the picture (each pixel repeated, or
+    averaged), and then every site is shown all within 31 pixels.
+
+    Shape:
+        `(B, channels, Hc, Wc)` -> `(B, width, H, W)`.
 
     Args:
-        classes: Number of classes, or None for an unconditional model: then there are no biases.
+        channels: Channels of the context's image.
+        width: Number of features.
+        size: `(H, W)` of the picture.
+
+    References:
+        van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, section 2.3
+        (https://arxiv.org/abs/1606.05328), where it is a deconvolution, m.
+    """
+
+    def __init__(self, channels: int, width: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.layers = nn.ModuleList(DilatedLayer(width, dilation) for dilation in (1, 2, 4, 8, 16))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Computes the features of all sites."""
+        h = F.adaptive_avg_pool2d(self.first(image), self.size)
+        for layer in self.layers:
+            h = recompute(layer, h)
+        return F.relu(h)
+
+
+class ContextBias(nn.Module):
+    """Creates the biases that the context adds, one for every layer that asks for it.
+
+    Classes and vectors add the same everywhere, an image adds something else at every site.
+
+    Args:
+        takes: Which contexts the model takes: then there are biases.
         channels: Channels of each layer's bias.
+        size: `(H, W)` of the picture.
+        scales: How many times smaller each layer's maps are than the picture; once by default.
 
     References:
         van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, equation 4
-        (https://arxiv.org/abs/1606.05328): the terms V h, with h one-hot.
+        (https://arxiv.org/abs/1606.05328): the terms V h, and for images V * s.
     """
 
-    def __init__(self, classes: int | None, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.channels = list(channels)
-        # Zero at first: training starts from the unconditional model.
-        self.weight = nn.Parameter(torch.zeros(classes, sum(channels))) if classes else None
+    features = 64  # of a context's image, at every site
 
-    def forward(self, weights: Tensor | None) -> list[Tensor | None]:
-        """Computes one bias `(B, channels, 1, 1)` a layer from class weights `(B, classes)`."""
-        if self.weight is None or weights is None:
-            return [None] * len(self.channels)
-        biases = weights.to(self.weight) @ self.weight
-        return list(torch.split(biases[:, :, None, None], self.channels, 1))
+    def __init__(
+        self,
+        takes: Takes,
+        channels: Sequence[int],
+        size: tuple[int, int],
+        scales: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.takes, self.channels = takes, list(channels)
+        self.scales = list(scales or [1] * len(self.channels))
+        total = sum(self.channels)
+
+        def zeros(*shape: int) -> nn.Parameter:  # training starts from the unconditional model
+            return nn.Parameter(torch.zeros(shape))
+
+        self.weight = zeros(takes.classes, total) if takes.classes else None
+        # Vectors and features have a 1 at their end, so that there are biases of their own.
+        self.vector_weight = zeros(takes.vector + 1, total) if takes.vector else None
+        self.map_weight = self.image_features = None
+        if takes.image:
+            self.image_features = ImageFeatures(takes.image[0], self.features, size)
+            self.map_weight = zeros(total, self.features + 1, 1, 1)
+
+    def forward(self, context: Context | None) -> list[Tensor | None]:
+        """Computes the biases for whole maps, see `biases`."""
+        return self.biases(self.prepare(context))
+
+    def prepare(self, context: Context | None) -> Prepared:
+        """Computes what all sites share."""
+        if context is None or not self.channels:
+            return Prepared(None, None)
+        everywhere = maps = None
+        dtype = next(self.parameters()).dtype
+        present = context.present.to(dtype)
+        if self.weight is not None and context.classes is not None:
+            everywhere = context.classes.to(dtype) @ self.weight
+        if self.vector_weight is not None and context.vector is not None:
+            vector = F.pad(context.vector.to(dtype), (0, 1), value=1) * present[:, None]
+            of_vector = vector @ self.vector_weight
+            everywhere = of_vector if everywhere is None else everywhere + of_vector
+        if self.image_features is not None and context.image is not None:
+            maps = self.image_features(context.image.to(dtype))
+            maps = F.pad(maps, (0, 0, 0, 0, 0, 1), value=1) * present[:, None, None, None]
+        return Prepared(everywhere, maps)
+
+    def biases(self, prepared: Prepared, row: int | None = None) -> list[Tensor | None]:
+        """Computes one bias a layer.
+
+        Args:
+            prepared: From `prepare`.
+            row: For this row of the picture only; by default for all.
+
+        Returns:
+            `(B, channels, 1, 1)` each; with an image `(B, channels, H, W)`, divided by the layer's
+            scale and rounded up, and of height 1 for a row. None without a context.
+        """
+        everywhere: list[Any] = [None] * len(self.channels)
+        if prepared.everywhere is not None:
+            everywhere = list(torch.split(prepared.everywhere[:, :, None, None], self.channels, 1))
+        if prepared.maps is None or self.map_weight is None:
+            return everywhere
+        biases: list[Tensor | None] = []
+        layers = zip(
+            torch.split(self.map_weight, self.channels), self.scales, everywhere, strict=True
+        )
+        for layer, scale, bias in layers:
+            rows = slice(None, None, scale) if row is None else slice(row, row + 1)
+            here = F.conv2d(prepared.maps[:, :, rows, ::scale], layer)
+            biases.append(here if bias is None else here + bias)
+        return biases

@@ -54,7 +54,9 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
         cls = find_class(name)
         try:
             with torch.device("meta"):  # only sizes are wanted: no memory is taken
-                given = {} if classes is None else {"classes": classes}  # a model may not have any
+                given: dict[str, Any] = (
+                    {} if classes is None else {"classes": classes}
+                )  # a model may not have any
                 model = cls(shape=shape, levels=levels, **given)
         except (TypeError, RuntimeError) as error:
             raise UserError(f"{name} cannot be made like this: {error}") from None

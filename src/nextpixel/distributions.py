@@ -14,8 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Bernoulli", "Categorical", "DiscretizedLogisticMixture", "Distribution"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "DiscretizedLogisticMixture",
+    "Distribution",
+    "guided",
+]
 
+TINY = 1e-300  # stands for a probability of 0 in a logarithm
 _LOG_SCALES = (-7.0, 40.0)  # narrower ones would fit noise; wider ones leave float32
 
 
@@ -120,6 +127,20 @@ class Categorical(Distribution):
     def __getitem__(self, sites: Any) -> Categorical:
         """Picks out sites, see `Distribution`."""
         return Categorical(self.logits[sites])
+
+
+def guided(distribution: Distribution, guidance: float) -> Categorical:
+    """Exaggerates what a context asks for, level by level.
+
+    Args:
+        distribution: The batch in its context, and after it the same batch in the null context.
+        guidance: g in `log p = log p_null + g (log p_context - log p_null)`, up to a constant.
+
+    Returns:
+        The distribution of the batch, in float64.
+    """
+    given, null = distribution.pmf().clamp_min(TINY).log().chunk(2)
+    return Categorical(null + guidance * (given - null))
 
 
 class DiscretizedLogisticMixture(Distribution):

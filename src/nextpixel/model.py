@@ -9,7 +9,6 @@ import inspect
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from nextpixel import sampling
-from nextpixel.context import ClassBias, class_weights
+from nextpixel.context import Context, ContextBias, Takes
 from nextpixel.distributions import (
     Bernoulli,
     Categorical,
@@ -116,10 +115,13 @@ class AutoregressiveModel(Model):
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes the model is conditioned on, or None.
+        vector: Length of the vector that it is conditioned on, or None.
+        image: `(Cc, Hc, Wc)` of the image that it is conditioned on, or None.
         hyperparameters: The subclass's other arguments.
 
     Attributes:
         paper: Title, authors and year of the paper a model comes from.
+        takes: The contexts that it is conditioned on.
     """
 
     paper = ""
@@ -130,10 +132,15 @@ class AutoregressiveModel(Model):
         shape: tuple[int, int, int],
         levels: int,
         classes: int | None = None,
+        vector: int | None = None,
+        image: tuple[int, int, int] | None = None,
         **hyperparameters: Any,
     ) -> None:
-        if classes is not None or "classes" in arguments_of(type(self)):
-            hyperparameters["classes"] = classes
+        image = None if image is None else cast("tuple[int, int, int]", tuple(image))
+        takes = Takes(classes, vector, image)
+        for name, what in takes._asdict().items():
+            if what is not None or name in arguments_of(type(self)):
+                hyperparameters[name] = what
         super().__init__(shape=shape, levels=levels, **hyperparameters)
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"shape is (channels, height, width), not {tuple(shape)}.")
@@ -141,6 +148,11 @@ class AutoregressiveModel(Model):
             raise UserError(f"A pixel has at least 2 levels, not {levels}.")
         if classes is not None and classes < 1:
             raise UserError(f"A conditional model has at least 1 class, not {classes}.")
+        if vector is not None and vector < 1:
+            raise UserError(f"A context vector has at least 1 number, not {vector}.")
+        if image is not None and (len(image) != 3 or min(image) < 1):
+            raise UserError(f"A context image has (channels, height, width), not {image}.")
+        self.takes = takes
         channels, height, width = shape
         self.shape, self.levels, self.classes = (channels, height, width), levels, classes
 
@@ -156,10 +168,10 @@ class AutoregressiveModel(Model):
             A distribution of `batch_shape` `(B, C, H, W)`.
         """
 
-    def context(self, c: object, batch: int) -> Tensor | None:
-        """Turns the context a user gave into class weights `(B, classes)`, see `class_weights`."""
-        weights = class_weights(c, self.classes, batch)
-        return None if weights is None else weights.to(self.device)
+    def context(self, c: object, batch: int) -> Context | None:
+        """Turns what a user gave as context into one row an image, see `Takes.read`."""
+        context = self.takes.read(c, batch)
+        return None if context is None else context.to(self.device)
 
     def log_prob(self, x: Tensor, c: object = None) -> Tensor:
         """Computes log p(x | c) in nats, `(B,)`, for integers x `(B, C, H, W)`.
@@ -175,36 +187,9 @@ class AutoregressiveModel(Model):
         """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
         return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
 
-    def sample(
-        self,
-        n: int = 1,
-        c: object = None,
-        *,
-        seed: int = 0,
-        temperature: float = 1.0,
-        known: Tensor | None = None,
-        mask: Tensor | None = None,
-        first: int = 0,
-        batch_size: int = 256,
-        sampler: sampling.Sampler = "auto",
-        passes: Callable[[int], object] | None = None,
-        progress: Callable[[float], None] | None = None,
-    ) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`; the arguments are those of `sampling.sample`."""
-        return sampling.sample(
-            self,
-            n,
-            c,
-            seed=seed,
-            temperature=temperature,
-            known=known,
-            mask=mask,
-            first=first,
-            batch_size=batch_size,
-            sampler=sampler,
-            passes=passes,
-            progress=progress,
-        )
+    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`; `how` are the arguments of `sampling.sample`."""
+        return sampling.sample(self, n, c, **how)
 
     def start(self, batch: int, c: object = None) -> Cache:
         """Begins to generate a batch: makes what `step` needs of the context and of the past."""
@@ -256,28 +241,24 @@ class CausalNetwork(AutoregressiveModel):
     Args:
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
-        classes: Number of classes the model is conditioned on, or None.
         inputs: "scaled" feeds a pixel as a number in [-1, 1]; "embedded" takes levels for
             categories and feeds a learned vector for each.
-        hyperparameters: The subclass's other arguments.
+        hyperparameters: The contexts, see `AutoregressiveModel`, and the subclass's arguments.
     """
 
     embedding_size = 16  # numbers a category, with inputs="embedded"
     whole_pixels = False  # whether the channels are one group: the distribution couples them
-    condition: ClassBias  # set by the subclass: what the context adds to each layer
+    condition: ContextBias  # set by the subclass: what the context adds to each layer
 
     def __init__(
         self,
         *,
         shape: tuple[int, int, int],
         levels: int,
-        classes: int | None,
         inputs: Inputs,
         **hyperparameters: Any,
     ) -> None:
-        super().__init__(
-            shape=shape, levels=levels, classes=classes, inputs=inputs, **hyperparameters
-        )
+        super().__init__(shape=shape, levels=levels, inputs=inputs, **hyperparameters)
         if inputs not in ("scaled", "embedded"):
             raise UserError(f"inputs is 'scaled' or 'embedded', not {inputs!r}.")
         self.groups = 1 if self.whole_pixels else shape[0]
@@ -296,7 +277,8 @@ class CausalNetwork(AutoregressiveModel):
 
         Args:
             x: What `encode` returned for whole maps; with a cache, for what is newest.
-            biases: What the context adds to each layer, from `condition`.
+            biases: What the context adds to each layer, from `condition`; in a step for the row,
+                and to be read only when it begins.
             cache: The state of generation.
 
         Returns:
@@ -340,7 +322,7 @@ class CausalNetwork(AutoregressiveModel):
     def start(self, batch: int, c: object = None) -> Cache:
         """Begins to generate a batch, see `AutoregressiveModel.start`."""
         context = self.context(c, batch)
-        cache = Cache(context=context, biases=self.condition(context))
+        cache = Cache(context=context, prepared=self.condition.prepare(context))
         names = {type(module).__module__.partition(".")[0] for module in self.modules()}
         cache.even = names <= {"nextpixel", "torch"}
         for layer in self.modules():
@@ -356,6 +338,8 @@ class CausalNetwork(AutoregressiveModel):
         if site.channel < self.groups:  # else all channels were computed at the first one
 
             def compute() -> Tensor:
+                if site.begins_row:  # they are read only then
+                    cache.biases = self.condition.biases(cache.prepared, site.row)
                 return self.network(self.encode(self.newest(x, site)), cache.biases, cache)
 
             cache.parameters = cache.tape.step(site, compute) if cache.tape else compute()

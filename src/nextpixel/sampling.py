@@ -11,18 +11,21 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nextpixel.distributions import Distribution
+from nextpixel.context import Context
+from nextpixel.distributions import Distribution, guided
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
 from nextpixel.tape import begin_tape
 
 __all__ = [
+    "Drawing",
     "Generator",
     "Sampler",
     "Step",
@@ -53,7 +56,7 @@ class Generator(Protocol):
     def device(self) -> torch.device:
         """Where the weights are."""
 
-    def context(self, c: object, batch: int) -> Tensor | None:
+    def context(self, c: object, batch: int) -> Context | None:
         """Turns the context a user gave into one row an image."""
 
     def __call__(self, x: Tensor, c: object = None) -> Distribution:
@@ -76,6 +79,67 @@ class Generator(Protocol):
 #   "fixed-point": all pixels at once, again and again until nothing changes, see `fixed_point`.
 #       "auto" takes it for a model that has no cached path.
 Sampler = Literal["auto", "cached", "replayed", "full", "fixed-point"]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """How to draw, by whatever function draws.
+
+    Attributes:
+        seed: Together with an image's number decides its noise.
+        temperature: Divides the logits, see `Distribution.sample`.
+        guidance: How far to go from the null context to the one given, in log-probability: 1 draws
+            from the model, more exaggerates what the context asks for, 0 ignores it. It changes
+            the distribution and takes twice the time.
+        known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
+        mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
+        first: Number of the first image.
+        sampler: One of `Sampler`.
+
+    Raises:
+        UserError: A number is out of range, or there is no such sampler.
+
+    References:
+        Ho, Salimans: Classifier-Free Diffusion Guidance, 2022 (https://arxiv.org/abs/2207.12598),
+        for guidance; here it is exact, level by level.
+    """
+
+    seed: int = 0
+    temperature: float = 1.0
+    guidance: float = 1.0
+    known: Tensor | None = None
+    mask: Tensor | None = None
+    first: int = 0
+    sampler: Sampler = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"The temperature must be above 0, not {self.temperature}.")
+        if not 0 <= self.guidance < math.inf:
+            raise UserError(f"guidance must be at least 0, not {self.guidance}.")
+        if self.sampler not in get_args(Sampler):
+            samplers = ", ".join(get_args(Sampler))
+            raise UserError(f"There is no sampler {self.sampler!r}: {samplers}.")
+
+    @property
+    def copies(self) -> int:
+        """How many times each image is computed: with guidance once more in the null context."""
+        return 1 if self.guidance == 1 else 2
+
+    def begin(self, model: Generator, n: int, c: object) -> tuple[Context | None, Tensor, Any]:
+        """Makes the context, the noise and the known pixels of a batch of n images.
+
+        Returns:
+            The context (with guidance followed by as many null contexts), the noise
+            `(n, C, H, W)`, and `(known, mask)` or None.
+        """
+        context = model.context(c, n)
+        if self.copies == 2:
+            if context is None:
+                raise UserError("guidance needs a context, and this model is unconditional.")
+            context = context.cat(context.null())
+        noise = site_noise(model.shape, self.seed, range(self.first, self.first + n))
+        return context, noise.to(model.device), _kept(model, self.known, self.mask, n)
 
 
 class Step(NamedTuple):
@@ -146,30 +210,15 @@ def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) ->
     return torch.from_numpy(np.stack([stream.random(shape) for stream in streams]))
 
 
-def trace(
-    model: Generator,
-    n: int,
-    c: object = None,
-    *,
-    seed: int = 0,
-    temperature: float = 1.0,
-    known: Tensor | None = None,
-    mask: Tensor | None = None,
-    first: int = 0,
-    sampler: Sampler = "auto",
-) -> Iterator[Step]:
+def trace(model: Generator, n: int, c: object = None, **how: Any) -> Iterator[Step]:
     """Draws a batch pixel by pixel, channel by channel, and yields every step.
 
     Args:
         model: The model to draw from.
         n: Number of images, drawn together.
         c: The context: one for all images, or one for each.
-        seed: Together with an image's number decides its noise.
-        temperature: Divides the logits, see `Distribution.sample`.
-        known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
-        mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
-        first: Number of the first image.
-        sampler: Any but "fixed-point", which does not go pixel by pixel.
+        how: The arguments of `Drawing`; not the sampler "fixed-point", which does not go pixel by
+            pixel.
 
     Yields:
         A `Step` for every site, in raster order.
@@ -177,28 +226,30 @@ def trace(
     Raises:
         UserError: Something given does not fit the model.
     """
-    _check_draw(n, temperature)
-    _check_sampler(sampler)
+    drawing = Drawing(**how)
+    _check_count(n)
     with torch.inference_mode():
-        x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
-        noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
-        kept = _kept(model, known, mask, n)
-        cache = model.start(n, c)
-    if sampler == "replayed" or (sampler == "auto" and cache.even):
-        cache.tape = begin_tape(cache, n, model.shape[1:])
+        context, noise, kept = drawing.begin(model, n, c)
+        x = torch.zeros(drawing.copies, n, *model.shape, dtype=torch.int64, device=model.device)
+        computed, pictures = x.flatten(0, 1), x[0]
+        cache = model.start(len(computed), context)
+    if drawing.sampler == "replayed" or (drawing.sampler == "auto" and cache.even):
+        cache.tape = begin_tape(cache, len(computed), model.shape[1:])
     for site, noise_here in zip(sites(model.shape), _of_sites(noise), strict=True):
-        at_site = (slice(None), site.channel, site.row, site.col)
+        at_site = (..., site.channel, site.row, site.col)
         with torch.inference_mode(), evaluation_mode(model):
-            if sampler == "full":
-                distribution = model(x, cache.context).at(*site)
+            if drawing.sampler == "full":
+                distribution = model(computed, cache.context).at(*site)
             else:
-                distribution = model.step(x, site, cache)
-            value = distribution.sample(noise_here, temperature)
+                distribution = model.step(computed, site, cache)
+            if drawing.copies == 2:
+                distribution = guided(distribution, drawing.guidance)
+            value = distribution.sample(noise_here, drawing.temperature)
             if kept is not None:
                 given, keep = kept
                 value = torch.where(keep[at_site], given[at_site], value)
             x[at_site] = value
-        yield Step(site, x, distribution)
+        yield Step(site, pictures, distribution)
 
 
 def _of_sites(x: Tensor) -> Sequence[Tensor]:
@@ -211,15 +262,10 @@ def sample(
     n: int,
     c: object = None,
     *,
-    seed: int = 0,
-    temperature: float = 1.0,
-    known: Tensor | None = None,
-    mask: Tensor | None = None,
-    first: int = 0,
     batch_size: int = 256,
-    sampler: Sampler = "auto",
     passes: Callable[[int], object] | None = None,
     progress: Callable[[float], None] | None = None,
+    **how: Any,
 ) -> Tensor:
     """Draws n images, in batches.
 
@@ -227,25 +273,20 @@ def sample(
         model: The model to draw from.
         n: Number of images.
         c: The context: one for all images, or one for each.
-        seed: Together with an image's number decides its noise.
-        temperature: Divides the logits, see `Distribution.sample`.
-        known: Pixels to keep, one image for all or n images.
-        mask: True where `known` is kept; one mask for all or n masks.
-        first: Number of the first image.
         batch_size: Images drawn together; it does not change the pictures.
-        sampler: How to draw, see `Sampler`.
         passes: Called with the number of passes of each batch that `fixed_point` draws.
         progress: Called with the fraction done, between 0 and 1.
+        how: The arguments of `Drawing`.
 
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
-    _check_sampler(sampler)
-    if min(n, batch_size) < 1:
-        raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
-    context, kept = model.context(c, n), _kept(model, known, mask, n)
-    if sampler == "auto" and not model.start(1, None if context is None else context[:1]).layers:
-        sampler = "fixed-point"
+    drawing = Drawing(**how)
+    _check_count(min(n, batch_size))
+    context, kept = model.context(c, n), _kept(model, drawing.known, drawing.mask, n)
+    if drawing.sampler == "auto":
+        cache = model.start(1, None if context is None else context[:1])
+        drawing = drawing if cache.layers else replace(drawing, sampler="fixed-point")
     pictures = []
     for begin in range(0, n, batch_size):
         part = slice(begin, min(begin + batch_size, n))
@@ -254,22 +295,17 @@ def sample(
             if progress is not None:
                 progress((begin + size * done) / n)
 
-        given: dict[str, Any] = {
-            "c": None if context is None else context[part],
-            "seed": seed,
-            "temperature": temperature,
-            "known": None if kept is None else kept[0][part],
-            "mask": None if kept is None else kept[1][part],
-            "first": first + begin,
-        }
-        if sampler == "fixed-point":
-            x, count = fixed_point(model, part.stop - begin, **given, progress=show)
+        here = replace(drawing, first=drawing.first + begin)
+        if kept is not None:
+            here = replace(here, known=kept[0][part], mask=kept[1][part])
+        arguments = (model, part.stop - begin, None if context is None else context[part])
+        if here.sampler == "fixed-point":
+            x, count = fixed_point(*arguments, progress=show, **vars(here))
             pictures.append(x)
             if passes is not None:
                 passes(count)
             continue
-        steps = trace(model, part.stop - begin, **given, sampler=sampler)
-        for done, step in enumerate(steps, 1):
+        for done, step in enumerate(trace(*arguments, **vars(here)), 1):
             show(done / math.prod(model.shape))
             x = step.x
         pictures.append(x.cpu())
@@ -282,12 +318,8 @@ def fixed_point(
     n: int,
     c: object = None,
     *,
-    seed: int = 0,
-    temperature: float = 1.0,
-    known: Tensor | None = None,
-    mask: Tensor | None = None,
-    first: int = 0,
     progress: Callable[[float], None] | None = None,
+    **how: Any,
 ) -> tuple[Tensor, int]:
     """Draws a batch by guessing all pixels at once, from the guess before, until nothing changes.
 
@@ -299,12 +331,8 @@ def fixed_point(
         model: The model to draw from.
         n: Number of images, drawn together.
         c: The context: one for all images, or one for each.
-        seed: Together with an image's number decides its noise.
-        temperature: Divides the logits, see `Distribution.sample`.
-        known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
-        mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
-        first: Number of the first image.
         progress: Called with the fraction of the sites that have settled in all images.
+        how: The arguments of `Drawing`.
 
     Returns:
         The pictures, as `sample` returns them, and how many passes it took.
@@ -316,10 +344,9 @@ def fixed_point(
         Song, Meng, Liao, Ermon: Accelerating Feedforward Computation via Parallel Nonlinear
         Equation Solving, 2021 (https://arxiv.org/abs/2002.03629), the Jacobi iteration.
     """
-    _check_draw(n, temperature)
-    kept = _kept(model, known, mask, n)
-    noise = site_noise(model.shape, seed, range(first, first + n)).to(model.device)
-    context = model.context(c, n)
+    drawing = Drawing(**how)
+    _check_count(n)
+    context, noise, kept = drawing.begin(model, n, c)
     x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     moving = torch.arange(n, device=model.device)  # the images that may still change
     count = 0
@@ -330,13 +357,16 @@ def fixed_point(
                 "pixel depends on later ones."
             )
         count += 1
+        computed = torch.cat([moving + copy * n for copy in range(drawing.copies)])
         with evaluation_mode(model):
-            distribution = model(x[moving], None if context is None else context[moving])
+            distribution = model(x[computed % n], None if context is None else context[computed])
         # Row by row: the probabilities of all levels at all sites take much memory.
-        rows = range(model.shape[1])
-        guess = torch.stack(
-            [distribution[:, :, row].sample(noise[moving, :, row], temperature) for row in rows], 2
-        )
+        rows = []
+        for row in range(model.shape[1]):
+            of_row = distribution[:, :, row]
+            of_row = guided(of_row, drawing.guidance) if drawing.copies == 2 else of_row
+            rows.append(of_row.sample(noise[moving, :, row], drawing.temperature))
+        guess = torch.stack(rows, 2)
         if kept is not None:
             guess = torch.where(kept[1][moving], kept[0][moving], guess)
         changed = (guess != x[moving]).movedim(1, -1).flatten(1)
@@ -353,10 +383,9 @@ def film(
     n: int,
     c: object = None,
     *,
-    seed: int = 0,
-    temperature: float = 1.0,
     moments: int = 100,
     progress: Callable[[float], None] | None = None,
+    **how: Any,
 ) -> tuple[list[Tensor], list[int]]:
     """Draws n images together and keeps what they looked like on the way.
 
@@ -364,10 +393,9 @@ def film(
         model: The model to draw from.
         n: Number of images.
         c: The context: one for all images, or one for each.
-        seed: Together with an image's number decides its noise.
-        temperature: Divides the logits, see `Distribution.sample`.
         moments: Largest number of moments to keep, the finished pictures included.
         progress: Called with the fraction done, between 0 and 1.
+        how: The arguments of `Drawing`, see `trace`.
 
     Returns:
         The pictures at each moment, `(n, C, H, W)` on the CPU, and the number of sites that were
@@ -378,8 +406,7 @@ def film(
         raise UserError(f"Keep at least one moment, not {moments}.")
     every = math.ceil(steps_in_all / moments)
     pictures, sites_done = [], []
-    steps = trace(model, n, c, seed=seed, temperature=temperature)
-    for done, step in enumerate(steps, 1):
+    for done, step in enumerate(trace(model, n, c, **how), 1):
         if (steps_in_all - done) % every == 0:
             pictures.append(step.x.cpu().clone())
             sites_done.append(done)
@@ -388,19 +415,7 @@ def film(
     return pictures, sites_done
 
 
-def complete(
-    model: Generator,
-    x: Tensor,
-    mask: Tensor,
-    c: object = None,
-    *,
-    seed: int = 0,
-    temperature: float = 1.0,
-    first: int = 0,
-    batch_size: int = 256,
-    sampler: Sampler = "auto",
-    progress: Callable[[float], None] | None = None,
-) -> Tensor:
+def complete(model: Generator, x: Tensor, mask: Tensor, c: object = None, **how: Any) -> Tensor:
     """Keeps x where the mask is true and draws the rest.
 
     A pixel is drawn given the pixels before it in raster order. Known pixels that come later are
@@ -411,29 +426,12 @@ def complete(
         x: The images, integers `(N, C, H, W)`; the values at hidden pixels do not matter.
         mask: True at known pixels, broadcastable to `(N, C, H, W)`.
         c: The context: one for all images, or one for each.
-        seed: Together with an image's number decides its noise.
-        temperature: Divides the logits, see `Distribution.sample`.
-        first: Number of the first image; other numbers give other completions.
-        batch_size: Images drawn together; it does not change the pictures.
-        sampler: How to draw, see `Sampler`.
-        progress: Called with the fraction done, between 0 and 1.
+        how: The other arguments of `sample` and `Drawing`; another `first` gives other completions.
 
     Returns:
         Integers in `[0, levels)`, `(N, C, H, W)`, int64, on the CPU.
     """
-    return sample(
-        model,
-        len(x),
-        c,
-        seed=seed,
-        temperature=temperature,
-        known=x,
-        mask=mask,
-        first=first,
-        batch_size=batch_size,
-        sampler=sampler,
-        progress=progress,
-    )
+    return sample(model, len(x), c, known=x, mask=mask, **how)
 
 
 @torch.inference_mode()
@@ -472,7 +470,7 @@ def all_at_once(
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
-    _check_draw(n, temperature)
+    _check_count(n)
     nothing = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     context = model.context(c, n)
     pictures = []
@@ -484,16 +482,9 @@ def all_at_once(
     return torch.cat(pictures)
 
 
-def _check_sampler(sampler: str) -> None:
-    if sampler not in get_args(Sampler):
-        raise UserError(f"There is no sampler {sampler!r}: {', '.join(get_args(Sampler))}.")
-
-
-def _check_draw(n: int, temperature: float) -> None:
-    if n < 1 or not temperature > 0:
-        raise UserError(
-            f"Draw at least one image, at a temperature above 0, not {n} at {temperature}."
-        )
+def _check_count(n: int) -> None:
+    if n < 1:
+        raise UserError(f"Draw at least one image at a time, not {n}.")
 
 
 def _batches(n: int, size: int = 64) -> Iterator[slice]:

@@ -491,8 +491,8 @@ def draw_model(
     heat = effective_field(model, some, context, row=row, col=col, progress=progress)
     # Random images: where all of them are black, a trained network's ReLUs may all be asleep.
     noise = random_images(model, INPUTS, seed)
-    classes = None if context is None else context[:1].expand(INPUTS, -1)
-    reach = receptive_field(model, Site(row, col), noise, classes, seed=seed).any(0)
+    one = None if context is None else context[torch.zeros(INPUTS, dtype=torch.int64)]
+    reach = receptive_field(model, Site(row, col), noise, one, seed=seed).any(0)
     figures.save(figures.effective(heat, reach, (row, col), len(some)), written[0])
     pixels = plots.to_uint8(x, model.levels)[0]
     figures.save(figures.bits(pixels, bits, expected, what), written[1])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nextpixel.context import ClassBias
+from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
 from nextpixel.masks import MaskType
 from nextpixel.model import CausalNetwork, Inputs
@@ -121,6 +121,8 @@ class GatedPixelCNN(CausalNetwork):
         levels: A pixel is an integer in `[0, levels)`. 2 gives a Bernoulli, more a categorical
             distribution.
         classes: Number of classes to condition on, or None.
+        vector: Length of a vector to condition on, or None.
+        image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels after a gate (there are twice as many before it).
         blocks: Number of layers, the first one (with its 7x7 kernel) included.
         kernel_size: k of the later layers, odd.
@@ -143,6 +145,8 @@ class GatedPixelCNN(CausalNetwork):
         shape: tuple[int, int, int],
         levels: int = 256,
         classes: int | None = None,
+        vector: int | None = None,
+        image: tuple[int, int, int] | None = None,
         width: int = 384,
         blocks: int = 20,
         kernel_size: int = 5,
@@ -152,6 +156,8 @@ class GatedPixelCNN(CausalNetwork):
             shape=shape,
             levels=levels,
             classes=classes,
+            vector=vector,
+            image=image,
             width=width,
             blocks=blocks,
             kernel_size=kernel_size,
@@ -160,7 +166,7 @@ class GatedPixelCNN(CausalNetwork):
         if kernel_size % 2 == 0 or kernel_size < 3:
             raise UserError(f"kernel_size is odd and at least 3, not {kernel_size}.")
         sizes = [7] + [kernel_size] * (blocks - 1)
-        self.condition = ClassBias(classes, [2 * width] * (2 * blocks - 1))
+        self.condition = ContextBias(self.takes, [2 * width] * (2 * blocks - 1), self.shape[1:])
         self.vertical = OncePerRow(
             VerticalStack(self.in_channels, width, sizes),
             self.in_channels,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.context import ClassBias
+from nextpixel.context import ContextBias
 from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import Cache, Head, MaskedConv2d, Pointwise, recompute
 
@@ -57,6 +57,8 @@ class PixelCNN(CausalNetwork):
         levels: A pixel is an integer in `[0, levels)`. 2 gives a Bernoulli, more a categorical
             distribution.
         classes: Number of classes to condition on, or None.
+        vector: Length of a vector to condition on, or None.
+        image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels h inside a residual block; there are 2h between the blocks.
         blocks: Number of residual blocks.
         head: Channels between the two 1x1 at the end; 8h by default (with h = 128 the paper's 1024;
@@ -80,6 +82,8 @@ class PixelCNN(CausalNetwork):
         shape: tuple[int, int, int],
         levels: int = 256,
         classes: int | None = None,
+        vector: int | None = None,
+        image: tuple[int, int, int] | None = None,
         width: int = 128,
         blocks: int = 15,
         head: int | None = None,
@@ -89,12 +93,14 @@ class PixelCNN(CausalNetwork):
             shape=shape,
             levels=levels,
             classes=classes,
+            vector=vector,
+            image=image,
             width=width,
             blocks=blocks,
             head=head,
             inputs=inputs,
         )
-        self.condition = ClassBias(classes, [width] * blocks)
+        self.condition = ContextBias(self.takes, [width] * blocks, self.shape[1:])
         self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7, groups=self.groups)
         self.blocks = nn.ModuleList(ResidualBlock(width, self.groups) for _ in range(blocks))
         self.head = Head(

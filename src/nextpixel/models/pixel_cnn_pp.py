@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.context import ClassBias
+from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
 from nextpixel.model import Inputs, WholePixelNetwork
 from nextpixel.nn import (
@@ -154,6 +154,8 @@ class PixelCNNPP(WholePixelNetwork):
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes to condition on, or None.
+        vector: Length of a vector to condition on, or None.
+        image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels of all maps.
         blocks: Residual layers a resolution, each way.
         stages: Number of resolutions.
@@ -181,6 +183,8 @@ class PixelCNNPP(WholePixelNetwork):
         shape: tuple[int, int, int],
         levels: int = 256,
         classes: int | None = None,
+        vector: int | None = None,
+        image: tuple[int, int, int] | None = None,
         width: int = 160,
         blocks: int = 5,
         stages: int = 3,
@@ -192,6 +196,8 @@ class PixelCNNPP(WholePixelNetwork):
             shape=shape,
             levels=levels,
             classes=classes,
+            vector=vector,
+            image=image,
             width=width,
             blocks=blocks,
             stages=stages,
@@ -204,7 +210,9 @@ class PixelCNNPP(WholePixelNetwork):
         channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
         stage = VerticalStage(width, blocks, stages, dropout)
         layers = len(stage.scales)
-        self.condition = ClassBias(classes, [2 * width] * (2 * layers))
+        self.condition = ContextBias(
+            self.takes, [2 * width] * (2 * layers), self.shape[1:], 2 * stage.scales
+        )
         self.vertical = OncePerRow(
             VerticalStack(channels, stage, width), channels, [width] * layers, scales=stage.scales
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nextpixel.context import ClassBias
+from nextpixel.context import ContextBias
 from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import (
     Cache,
@@ -62,6 +62,8 @@ class PixelRNN(CausalNetwork):
         shape: tuple[int, int, int],
         levels: int = 256,
         classes: int | None = None,
+        vector: int | None = None,
+        image: tuple[int, int, int] | None = None,
         width: int = 128,
         blocks: int = 12,
         head: int | None = None,
@@ -71,12 +73,15 @@ class PixelRNN(CausalNetwork):
             shape=shape,
             levels=levels,
             classes=classes,
+            vector=vector,
+            image=image,
             width=width,
             blocks=blocks,
             head=head,
             inputs=inputs,
         )
-        self.condition = ClassBias(classes, [self.layer.gates * width] * blocks)
+        gates = [self.layer.gates * width] * blocks
+        self.condition = ContextBias(self.takes, gates, self.shape[1:])
         self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7, groups=self.groups)
         layers = (self.layer(2 * width, width, groups=self.groups) for _ in range(blocks))
         self.blocks = nn.ModuleList(ResidualBlock(layer, width, self.groups) for layer in layers)
@@ -107,6 +112,8 @@ class RowLSTM(PixelRNN):
         levels: A pixel is an integer in `[0, levels)`. 2 gives a Bernoulli, more a categorical
             distribution.
         classes: Number of classes to condition on, or None.
+        vector: Length of a vector to condition on, or None.
+        image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels h of a state; there are 2h between the layers.
         blocks: Number of LSTM layers.
         head: Channels between the two 1x1 at the end; 8h by default (with h = 128 the paper's 1024;
@@ -135,6 +142,8 @@ class DiagonalBiLSTM(PixelRNN):
         levels: A pixel is an integer in `[0, levels)`. 2 gives a Bernoulli, more a categorical
             distribution.
         classes: Number of classes to condition on, or None.
+        vector: Length of a vector to condition on, or None.
+        image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels h of a state; there are 2h between the layers.
         blocks: Number of LSTM layers.
         head: Channels between the two 1x1 at the end; 8h by default (with h = 128 the paper's 1024;

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.context import ClassBias
+from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
 from nextpixel.model import Inputs, WholePixelNetwork
 from nextpixel.nn import (
@@ -112,6 +112,8 @@ class PixelSNAIL(WholePixelNetwork):
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes to condition on, or None.
+        vector: Length of a vector to condition on, or None.
+        image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels of all maps.
         blocks: Number of blocks, each with one attention.
         layers: Residual layers a block.
@@ -138,6 +140,8 @@ class PixelSNAIL(WholePixelNetwork):
         shape: tuple[int, int, int],
         levels: int = 256,
         classes: int | None = None,
+        vector: int | None = None,
+        image: tuple[int, int, int] | None = None,
         width: int = 256,
         blocks: int = 12,
         layers: int = 4,
@@ -150,6 +154,8 @@ class PixelSNAIL(WholePixelNetwork):
             shape=shape,
             levels=levels,
             classes=classes,
+            vector=vector,
+            image=image,
             width=width,
             blocks=blocks,
             layers=layers,
@@ -162,7 +168,7 @@ class PixelSNAIL(WholePixelNetwork):
             raise UserError(f"layers and key must be at least 1, not {layers} and {key}.")
         self.register_buffer("place", places(*shape[1:]), persistent=False)
         channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
-        self.condition = ClassBias(classes, [2 * width] * (blocks * layers))
+        self.condition = ContextBias(self.takes, [2 * width] * (blocks * layers), self.shape[1:])
         self.first = MaskedConv2d("A", channels, width, 3)
         self.blocks = nn.ModuleList(
             Block(channels, width, key, layers, shape[1:], dropout) for _ in range(blocks)

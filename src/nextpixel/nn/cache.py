@@ -44,7 +44,8 @@ class Cache:
 
     Attributes:
         context: The context, one row an image.
-        biases: What the context adds to each layer, computed once for all steps.
+        prepared: What the context gives to all sites, computed once.
+        biases: What the context adds to each layer in the current row.
         site: The site whose distribution is being computed.
         parameters: What the network returned last.
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
@@ -54,7 +55,8 @@ class Cache:
         tape: Replays the steps (see `nextpixel.tape`); None computes each of them in PyTorch.
     """
 
-    context: Tensor | None = None
+    context: Any = None
+    prepared: Any = None
     biases: list[Tensor | None] = field(default_factory=list)
     site: Site = field(default_factory=lambda: Site(0, 0))
     parameters: Tensor | None = None

@@ -67,7 +67,8 @@ class RowLayer(CausalLayer):
 
         Args:
             x: The map, or what is at the site.
-            bias: Added to the gates, `(B, 4 width, 1, 1)`.
+            bias: Added to the gates, `(B, 4 width, 1, 1)` or `(B, 4 width, H, W)`; in a step of
+                the row, and read only when it begins.
             cache: The state of generation.
         """
         if cache is not None:
@@ -217,20 +218,20 @@ class DiagonalLayer(CausalLayer):
 
         Args:
             x: The map, or what is at the site.
-            bias: Added to the gates of both directions, `(B, 8 width, 1, 1)`.
+            bias: Added to the gates of both directions, `(B, 8 width, 1, 1)` or
+                `(B, 8 width, H, W)`; in a step of the row, and read only when it begins.
             cache: The state of generation.
         """
         if cache is not None:
             return self._step(x, bias, cache)
-        both = (x, x.flip(3))
-        gates = [self._gates(i, one, bias).permute(0, 2, 3, 1) for i, one in enumerate(both)]
+        biases: list[Tensor | None] = [None, None]
+        if bias is not None:
+            from_left, from_right = bias.chunk(2, 1)
+            biases = [from_left, from_right.flip(3)]
+        sides = zip(self.input_to_state, (x, x.flip(3)), biases, strict=True)
+        gates = [layer(one, add).permute(0, 2, 3, 1) for layer, one, add in sides]
         left, right = self._sweep(torch.stack(gates)).permute(0, 1, 4, 2, 3).unbind()
         return left + F.pad(right.flip(3), (0, 0, 1, -1))
-
-    def _gates(self, direction: int, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Computes what the input gives to the gates of a direction."""
-        gates: Tensor = self.input_to_state[direction](x)
-        return gates if bias is None else gates + bias.chunk(2, 1)[direction]
 
     def _sweep(self, gates: Tensor) -> Tensor:
         """Sweeps both directions at once, `(2, B, H, W, 4 width)` -> `(2, B, H, W, width)`."""
@@ -241,23 +242,28 @@ class DiagonalLayer(CausalLayer):
             return unskew(states.permute(1, 2, 3, 0, 4))
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes rows of the input and of the states, the context of each group, its weights."""
+        """Makes rows of the input and of the states, the sums of each group, its weights."""
         new = self.state_to_state.new_zeros
         row = new(batch, self.in_channels, 1, width)
         h_left, h_right = (new(batch, width, self.width) for _ in range(2))
-        tensors = [row, h_left, h_right, new(batch, self.width)]
+        tensors = [row, new(batch, width, 4 * self.width), h_left, h_right, new(batch, self.width)]
         for group in range(self.groups):
             beside = of_group(self.state_to_state[0, : self.width], group, self.groups, 4)
             tensors += [new(batch, width, beside.shape[1]), beside.contiguous()]
         return tensors
 
     def _step(self, x: Tensor, bias: Tensor | None, cache: Cache) -> Tensor:
-        row, h_left, h_right, c_left, *folded = cache.layers[self]
+        row, row_bias, h_left, h_right, c_left, *folded = cache.layers[self]
         site = cache.site
         if site.begins_row:
-            if site.row > 0:
-                h_right.copy_(self._sweep_from_right(row, h_right, bias))
-            self._begin_row(h_left, c_left, folded[::2], bias)
+            if site.row > 0:  # that row's bias, not the one of the row that begins
+                above = None if bias is None else row_bias
+                h_right.copy_(self._sweep_from_right(row, h_right, above))
+            from_left = None
+            if bias is not None:
+                from_left, from_right = bias.squeeze(2).mT.chunk(2, 2)
+                row_bias.copy_(from_right)
+            self._begin_row(h_left, c_left, folded[::2], from_left)
         row[:, channel_slice(self.in_channels, site.channel, self.groups), 0, site.col] = x
         sums, beside = folded[2 * site.channel : 2 * site.channel + 2]
         gates = self.input_to_state[0](x, sums[:, site.col], cache)
@@ -277,14 +283,16 @@ class DiagonalLayer(CausalLayer):
         c_left.zero_()
         total = h_left @ self.state_to_state[0, self.width :]
         if bias is not None:
-            total = total + bias.chunk(2, 1)[0].flatten(1)[:, None]
+            total = total + bias
         for group, kept in enumerate(sums):
             kept.copy_(of_group(total, group, self.groups, 4))
 
     def _sweep_from_right(self, row: Tensor, above: Tensor, bias: Tensor | None) -> Tensor:
         """Sweeps a finished row from the right; states `(B, W, width)`, `above` those above it."""
         beside, from_above = self.state_to_state[1].chunk(2)
-        gates = self._gates(1, row, bias).squeeze(2).transpose(1, 2) + above @ from_above
+        gates = self.input_to_state[1](row).squeeze(2).mT + above @ from_above
+        if bias is not None:
+            gates = gates + bias
         h = c = torch.zeros_like(above[:, 0])
         states = []
         for gate in reversed(gates.unbind(1)):

@@ -1,0 +1,181 @@
+"""Contexts: what may be given, the null context, and guidance."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nextpixel.context import Context, ContextBias, Takes
+from nextpixel.distributions import Categorical, guided
+from nextpixel.errors import UserError
+from nextpixel.models import GatedPixelCNN, PixelCNNPP
+from nextpixel.sampling import Sampler
+
+ALL = Takes(classes=3, vector=2, image=(1, 2, 4))
+
+
+def model(**arguments: Any) -> GatedPixelCNN:
+    torch.manual_seed(0)
+    made = GatedPixelCNN(shape=(1, 5, 6), levels=4, width=6, blocks=2, kernel_size=3, **arguments)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return made.double().eval()
+
+
+def everything() -> dict[str, Any]:
+    return {
+        "classes": torch.tensor([2, 0]),
+        "vector": torch.randn(2, 2),
+        "image": torch.randn(2, 1, 2, 4),
+    }
+
+
+# --- what may be given ----------------------------------------------------------------------------
+
+
+def test_parts_are_read_together() -> None:
+    given = everything()
+    context = ALL.read(given, 2)
+    assert context is not None
+    assert context.classes is not None
+    assert context.classes.tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert torch.equal(context.vector, given["vector"])  # type: ignore[arg-type]
+    assert torch.equal(context.image, given["image"])  # type: ignore[arg-type]
+    assert context.present.tolist() == [1, 1]
+    assert ALL.read(context, 2) is context
+
+
+def test_one_for_all_images() -> None:
+    context = ALL.read({"classes": 1, "vector": torch.ones(2), "image": torch.zeros(1, 2, 4)}, 3)
+    assert context is not None
+    assert context.classes is not None
+    assert context.classes.tolist() == [[0, 1, 0]] * 3
+    assert context.vector is not None
+    assert context.vector.shape == (3, 2)
+    assert context.image is not None
+    assert context.image.shape == (3, 1, 2, 4)
+
+
+def test_images_are_picked_out_and_put_together() -> None:
+    context = ALL.read(everything(), 2)
+    assert context is not None
+    both = context[1:].cat(context[torch.tensor([0, 0])])
+    assert len(both) == 3
+    assert torch.equal(both.image, context.image[[1, 0, 0]])  # type: ignore[index,arg-type]
+    assert both.classes.argmax(1).tolist() == [0, 2, 2]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("takes", "c", "message"),
+    [
+        (Takes(), 1, "unconditional"),
+        (Takes(classes=3), None, "needs a class from 0 to 2 .* given nothing"),
+        (Takes(classes=3), {"vector": 1}, "given vector"),
+        (Takes(classes=3), "none", "null"),
+        (Takes(classes=3), [[1, 0, 0], [1, 0, 0], [0, 1, 0]], "one class id"),
+        (Takes(classes=3), torch.ones(2, 4), "Class weights are"),
+        (Takes(classes=3), object(), "made of numbers"),
+        (Takes(vector=4), torch.ones(3), r"A context vector is \(2, 4\) or \(4,\)"),
+        (Takes(vector=2), torch.tensor([1, 2]), r"real numbers here, not \(2,\) of torch.int64"),
+        (Takes(vector=2), torch.tensor([1.0, torch.nan]), "finite"),
+        (Takes(image=(1, 2, 4)), torch.ones(2, 1, 4, 2), "A context image is"),
+        (Takes(vector=4, image=(1, 2, 4)), torch.ones(4), 'give c={"vector": ..., "image": ...}'),
+        (ALL, {"classes": 1}, "a class from 0 to 2 and a vector of 2 numbers and an image"),
+        (Takes(classes=3), Context(torch.ones(3), torch.ones(3, 3)), "other images"),
+        (Takes(classes=3), Context(torch.ones(2), None, torch.ones(2, 3)), "another model"),
+    ],
+)
+def test_wrong_contexts_are_refused(takes: Takes, c: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        takes.read(c, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"vector": 0}, "at least 1 number"), ({"image": (1, 0, 4)}, "channels, height, width")],
+)
+def test_impossible_contexts_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        model(**arguments)
+
+
+# --- what they add --------------------------------------------------------------------------------
+
+
+def test_training_starts_from_the_unconditional_model() -> None:
+    bias = ContextBias(ALL, [3, 2], (4, 6), [1, 2])
+    for part in bias(ALL.read(everything(), 2)):
+        assert not part.any()
+
+
+def test_biases_of_rows_and_scales() -> None:
+    """A layer at half the size gets every other site; a row is that row of the maps."""
+    torch.manual_seed(0)
+    bias = ContextBias(ALL, [3, 2], (5, 6), [1, 2])
+    for parameter in bias.parameters():
+        torch.nn.init.normal_(parameter)
+    prepared = bias.prepare(ALL.read(everything(), 2))
+    fine, coarse = bias.biases(prepared)
+    assert fine is not None
+    assert coarse is not None
+    assert (fine.shape, coarse.shape) == ((2, 3, 5, 6), (2, 2, 3, 3))
+    for row in (0, 2, 4):
+        of_row = bias.biases(prepared, row)
+        torch.testing.assert_close(of_row[0], fine[:, :, row : row + 1])
+        torch.testing.assert_close(of_row[1], coarse[:, :, row // 2 : row // 2 + 1])
+
+
+def test_the_null_context_adds_nothing() -> None:
+    net = model(classes=3, vector=2, image=(1, 2, 4))
+    plain = model()
+    plain.load_state_dict(net.state_dict(), strict=False)
+    x = torch.randint(4, (2, 1, 5, 6))
+    torch.testing.assert_close(net.log_prob(x, "null"), plain.log_prob(x), rtol=0, atol=1e-12)
+    context = net.context(everything(), 2)
+    assert context is not None
+    mixed = net.log_prob(x, context.null(torch.tensor([False, True])))
+    torch.testing.assert_close(mixed[0], net.log_prob(x, context)[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(mixed[1], plain.log_prob(x)[1], rtol=0, atol=1e-12)
+    assert not torch.isclose(mixed[0], plain.log_prob(x)[0])
+
+
+# --- guidance -------------------------------------------------------------------------------------
+
+
+def test_guidance_by_hand() -> None:
+    given, null = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.2, 0.2, 0.6])
+    both = Categorical(torch.stack([given, null]).log())
+    for guidance in (0.0, 1.0, 2.5):
+        expected = null * (given / null) ** guidance
+        pmf = guided(both, guidance).pmf()
+        torch.testing.assert_close(pmf, (expected / expected.sum())[None].double())
+
+
+@pytest.mark.parametrize("cls", [GatedPixelCNN, PixelCNNPP])
+def test_guided_pictures(cls: type) -> None:
+    """Guidance 0 draws from the null context, more than 1 by all samplers the same picture."""
+    torch.manual_seed(0)
+    net = cls(shape=(2, 4, 5), levels=5, width=8, blocks=2, classes=3, image=(1, 2, 2)).double()
+    for name, parameter in net.named_parameters():
+        if name.startswith("condition"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    c = {"classes": torch.tensor([0, 1, 2]), "image": torch.randn(3, 1, 2, 2)}
+
+    def draw(guidance: float, c: object = c, sampler: Sampler = "auto") -> Tensor:
+        return net.sample(3, c, guidance=guidance, sampler=sampler, seed=4)
+
+    assert torch.equal(draw(0.0), draw(1.0, "null"))
+    assert torch.equal(draw(1.0), net.sample(3, c, seed=4))
+    strong = draw(4.0)
+    assert not torch.equal(strong, draw(1.0))
+    for sampler in ("cached", "replayed", "full", "fixed-point"):
+        assert torch.equal(draw(4.0, sampler=sampler), strong), sampler
+    assert torch.equal(net.sample(3, c, guidance=4.0, seed=4, batch_size=2), strong)
+
+
+def test_guidance_needs_a_context() -> None:
+    with pytest.raises(UserError, match="unconditional"):
+        model().sample(1, guidance=2.0)
+    with pytest.raises(UserError, match="at least 0"):
+        model(classes=3).sample(1, 0, guidance=-1.0)
