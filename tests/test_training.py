@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from nextpixel import training
 from nextpixel.data import Dataset, Images
@@ -319,6 +320,42 @@ def test_interrupted_and_resumed_with_less_memory_is_bitwise_equal(
     assert state_of(tmp_path / "run")["step"] == 3
     fit(make(Dropout), data, out=tmp_path / "run", resume=True, **options)
     assert_same_run(tmp_path / "run", whole)
+
+
+# --- contexts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_contexts_are_dropped_as_the_step_says(
+    accumulate: int, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of them, the same in a resumed run, and independent of the parts of a batch."""
+    seen: list[Tensor] = []
+    log_prob = GatedPixelCNN.log_prob
+
+    def spy(self: GatedPixelCNN, x: Tensor, c: Any = None) -> Tensor:
+        if self.training:
+            assert torch.equal(c.classes.sum(1), c.present)
+            seen.append(c.present)
+        return log_prob(self, x, c)
+
+    monkeypatch.setattr(GatedPixelCNN, "log_prob", spy)
+    options = {**OPTIONS, "drop_context": 0.5, "batch_size": 40, "steps": 4}
+    fit(make(), data, out=tmp_path / "whole", **options)
+    whole = torch.cat(seen)
+    assert len(whole) == 160
+    assert 55 <= whole.sum() <= 105  # four deviations
+    seen.clear()
+    for steps in (2, 4):
+        resume = steps == 4
+        parts = {**options, "steps": steps, "accumulate": accumulate}
+        fit(make(), data, out=tmp_path / "parts", resume=resume, **parts)
+    assert torch.equal(torch.cat(seen), whole)
+
+
+def test_no_context_to_drop(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unconditional"):
+        fit(make(classes=None), data, out=tmp_path, **{**OPTIONS, "drop_context": 0.1})
 
 
 # --- killed and resumed ---------------------------------------------------------------------------

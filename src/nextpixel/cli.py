@@ -230,6 +230,12 @@ def sample(argv: list[str]) -> None:
     parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
     parser.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        help="above 1: exaggerate what the class asks for (after training with drop_context)",
+    )
+    parser.add_argument(
         "--out",
         type=output(*PICTURES),
         default=Path("samples.png"),
@@ -270,13 +276,16 @@ def sample(argv: list[str]) -> None:
     passes: list[int] = []
     with progress("drawing") as show:
         if args.gif is not None:
-            frames, done = sampling.film(model, args.n, c, **options, progress=show)
+            frames, done = sampling.film(
+                model, args.n, c, **options, guidance=args.guidance, progress=show
+            )
             x = frames[-1]
         else:
             x = model.sample(
                 args.n,
                 c,
                 **options,
+                guidance=args.guidance,
                 batch_size=args.batch_size,
                 sampler=args.sampler,
                 passes=passes.append,

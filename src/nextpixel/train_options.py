@@ -110,6 +110,7 @@ def train_parser() -> Any:
     import jsonargparse
 
     import nextpixel.models  # noqa: F401  (their bare names are known once they are imported)
+    from nextpixel.context import Takes
     from nextpixel.model import AutoregressiveModel
     from nextpixel.training import TrainArgs
 
@@ -134,7 +135,7 @@ def train_parser() -> Any:
     parser.add_subclass_arguments(
         AutoregressiveModel,
         "model",
-        skip={"shape", "levels", "classes"},
+        skip={"shape", "levels", *Takes._fields},
         required=False,
         help="GatedPixelCNN, PixelCNNPP, ... (see nextpixel models), or your own's dotted path",
     )

@@ -40,6 +40,7 @@ from torch.utils.tensorboard import SummaryWriter
 from nextpixel import data as npx_data
 from nextpixel import plots
 from nextpixel.checkpoint import load_state, save_state
+from nextpixel.context import Context, Takes
 from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.evaluate import evaluate
@@ -75,6 +76,8 @@ class TrainArgs:
         save_every: Steps between checkpoints.
         accumulate: In how many parts a step's batch is worked through, one after the other, to
             need less memory; the gradient is that of the whole batch, up to rounding.
+        drop_context: Part of the images that are given the null context in place of their own, so
+            that the model learns it, too; guidance needs that.
         checkpoint_activations: Compute the activations of a network's blocks again in the backward
             pass, to need less memory: the same gradient, in more time.
     """
@@ -93,6 +96,7 @@ class TrainArgs:
     valid_images: int | None = None
     save_every: int = 500
     accumulate: int = 1
+    drop_context: float = 0.0
     checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
@@ -118,8 +122,9 @@ class TrainArgs:
             raise UserError(f"train.schedule is cosine or constant, not {self.schedule}.")
         if self.precision not in ("auto", "bf16", "float32"):
             raise UserError(f"train.precision is auto, bf16 or float32, not {self.precision}.")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"train.ema must lie in [0, 1), not {self.ema}.")
+        for name in ("ema", "drop_context"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"train.{name} must lie in [0, 1), not {getattr(self, name)}.")
 
 
 def learning_rate(step: int, args: TrainArgs) -> float:
@@ -185,6 +190,8 @@ def fit(
         settings = {"data": data, **where, **(settings or {})}
         data = npx_data.load(data, levels=model.levels, data_dir=data_dir)
     check_data(model, data)
+    if args.drop_context and not model.takes.parts:
+        raise UserError("train.drop_context drops contexts, but this model is unconditional.")
     out = Path(out)
     if (out / "state.pt").exists() and not resume:
         raise UserError(
@@ -305,7 +312,7 @@ class Run:
     def write_config(self) -> None:
         """Writes `config.yaml`, which `nextpixel train --config` can read."""
         hyperparameters = dict(self.raw.hyperparameters)
-        for given_by_data in ("shape", "levels", "classes"):
+        for given_by_data in ("shape", "levels", *Takes._fields):
             hyperparameters.pop(given_by_data, None)  # a model may not have classes
         config = {
             "model": {"class_path": model_name(type(self.raw)), "init_args": hyperparameters},
@@ -413,12 +420,12 @@ class Run:
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
 
-    def backward(self, x: Tensor, c: Tensor | None) -> Tensor:
+    def backward(self, x: Tensor, c: Context | None) -> Tensor:
         """Adds the gradient of a batch, part by part, and returns its loss in bits/dim."""
         parts = self.args.accumulate
-        contexts = [None] * parts if c is None else c.tensor_split(parts)
         losses = []
-        for i, (part, context) in enumerate(zip(x.tensor_split(parts), contexts, strict=True)):
+        for i, images in enumerate(torch.arange(len(x)).tensor_split(parts)):
+            part, context = x[images], None if c is None else c[images]
             with self.fabric.no_backward_sync(self.model, enabled=i < parts - 1):
                 # Fabric itself wraps `forward` in autocast, but no other method.
                 with self.fabric.autocast(), recomputing(self.args.checkpoint_activations):
@@ -446,12 +453,12 @@ class Run:
             f"{self.out} is intact: resume it with a lower train.lr."
         )
 
-    def noise_seed(self) -> int:
+    def noise_seed(self, *what: int) -> int:
         """Makes the seed of what is random in a step, so that no generator has to be saved."""
-        key = (self.args.seed, self.step, self.fabric.global_rank)
+        key = (self.args.seed, self.step, self.fabric.global_rank, *what)
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
-    def batch(self) -> tuple[Tensor, Tensor | None]:
+    def batch(self) -> tuple[Tensor, Context | None]:
         """Gets the images of the next step: a function of the seed and the step alone."""
         args, images = self.args, self.data.train
         rank, world = self.fabric.global_rank, self.fabric.world_size
@@ -460,8 +467,11 @@ class Run:
         )
         x, y = images.batch(indices, (args.seed, self.step * world + rank))
         c = None if self.raw.classes is None or y is None else torch.from_numpy(y)
-        device = self.fabric.device
-        return torch.from_numpy(x).to(device), None if c is None else c.to(device)
+        context = self.raw.context(c, len(x))
+        if context is not None and args.drop_context:
+            random = np.random.default_rng(self.noise_seed(1)).random(len(x))
+            context = context.null(torch.from_numpy(random < args.drop_context))
+        return torch.from_numpy(x).to(self.fabric.device), context
 
     def validate(self, show: ShowStep) -> dict[str, float]:
         """Scores the averaged model, keeps it if it is the best, and draws a grid of samples."""
