@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nextpixel.data import Dataset, Images
+    from nextpixel.data.own import Unsplit
     from nextpixel.model import AutoregressiveModel
 
 __all__ = [
     "Parser",
     "images_to_complete",
+    "images_to_score",
     "known_pixels",
     "load_data",
     "load_model",
@@ -153,7 +155,6 @@ def load_model(args: argparse.Namespace) -> AutoregressiveModel:
 
 def load_data(args: argparse.Namespace, model: AutoregressiveModel) -> Dataset:
     """Loads the data named on the command line, or those the model was trained on."""
-    from nextpixel.data import known, load
     from nextpixel.model import trained_on
     from nextpixel.training import check_data
 
@@ -161,14 +162,58 @@ def load_data(args: argparse.Namespace, model: AutoregressiveModel) -> Dataset:
     data_dir = args.data_dir or data_dir
     if name is None:
         raise UserError(f"It is not known which data {args.model} was trained on: give --data.")
-    size = channels = None
-    if name not in {entry.name for entry in known()} and Path(name).is_dir():
-        channels, height, width = model.shape
-        holds_arrays = any(Path(name).glob("*-ubyte*"))  # IDX files, which have their size
-        size = height if height == width and not holds_arrays else None
-    dataset = load(name, levels=model.levels, data_dir=data_dir, size=size, channels=channels)
+    dataset = load_for(model, name, data_dir)
     check_data(model, dataset)
     return dataset
+
+
+def load_for(model: AutoregressiveModel, name: str, data_dir: str | Path | None) -> Dataset:
+    """Loads data in the levels of a model's images, and a folder's pictures in their size."""
+    from nextpixel.data import load
+
+    size, channels = (None, None) if is_known(name) else own_options(model, Path(name))
+    return load(name, levels=model.levels, data_dir=data_dir, size=size, channels=channels)
+
+
+def is_known(name: str) -> bool:
+    """Tells whether a data set is known by this name."""
+    from nextpixel.data import known
+
+    return name in {entry.name for entry in known()}
+
+
+def own_options(model: AutoregressiveModel, path: Path) -> tuple[int | None, int | None]:
+    """Returns the size and channels that bring a folder's pictures into a model's shape."""
+    if not path.is_dir():
+        return None, None
+    channels, height, width = model.shape
+    holds_arrays = any(path.glob("*-ubyte*"))  # IDX files, which have their size
+    return height if height == width and not holds_arrays else None, channels
+
+
+def images_to_score(
+    args: argparse.Namespace, model: AutoregressiveModel, name: str
+) -> tuple[Unsplit, str]:
+    """Loads images with their names, and says which they are: a split, or all of the user's own."""
+    from nextpixel.data.images import spread
+    from nextpixel.data.own import Unsplit, load_unsplit, picture_names
+
+    path = Path(name).expanduser()
+    if args.split is None and not is_known(name) and path.exists():
+        size, channels = own_options(model, path)
+        found = load_unsplit(path, size=size, channels=channels, levels=model.levels)
+        what = path.name or str(path)
+    else:
+        split = args.split or "test"
+        dataset = load_for(model, name, args.data_dir)
+        images = getattr(dataset, split)
+        names = None if is_known(name) else picture_names(path, split)
+        numbers = [str(i) for i in range(len(images))]
+        found = Unsplit(images, names or numbers, dataset.class_names)
+        what = f"{dataset.name} ({split})"
+    kept = spread(len(found.images), args.limit)
+    names = [found.names[i] for i in kept]
+    return Unsplit(found.images.spread(args.limit), names, found.class_names), what
 
 
 def images_to_complete(

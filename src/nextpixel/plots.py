@@ -32,6 +32,7 @@ __all__ = [
     "growing",
     "heat_map",
     "hide",
+    "histograms",
     "loss_curve",
     "save_gif",
     "save_image",
@@ -359,6 +360,47 @@ def comparison(
     for axes in (*curves, last):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+    with atomic_write(path) as file:
+        figure.savefig(file, format=suffix[1:])
+
+
+def histograms(
+    scores: Mapping[str, ArrayLike],
+    groups: Mapping[str, ArrayLike],
+    path: str | os.PathLike[str],
+) -> None:
+    """Draws how scores are distributed: a panel a score, a colour a group of images.
+
+    Args:
+        scores: Title -> a number an image, `(N,)`.
+        groups: Name -> which of the images are of the group, booleans `(N,)`.
+        path: Where to write; .png or .svg.
+
+    Raises:
+        UserError: If the suffix is another.
+        OSError: If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    suffix = _suffix(path, (".png", ".svg"))
+    figure = Figure(figsize=(0.6 + 3.4 * len(scores), 3.2), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for axes, (title, values) in zip(panels, scores.items(), strict=True):
+        numbers = np.asarray(values, np.float64)
+        edges = np.histogram_bin_edges(numbers, 60)
+        for (name, chosen), colour in zip(groups.items(), cycle(_COLOURS), strict=False):
+            part = numbers[np.asarray(chosen, bool)]
+            weights = np.full(len(part), 1 / max(1, len(part)))  # large and small groups alike
+            axes.hist(part, edges, weights=weights, color=colour, alpha=0.55, label=name)
+        axes.set(xlabel=f"{title}, bits/dim", yticks=[])
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    panels[0].set_ylabel("share of the images")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(groups),
+        frameon=False,
+    )
     with atomic_write(path) as file:
         figure.savefig(file, format=suffix[1:])
 

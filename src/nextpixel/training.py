@@ -80,6 +80,9 @@ class TrainArgs:
             that the model learns it, too; guidance needs that.
         checkpoint_activations: Compute the activations of a network's blocks again in the backward
             pass, to need less memory: the same gradient, in more time.
+        mutate: The probability that a value of a training image (a pixel, or each channel of it) is
+            replaced by a level drawn uniformly, anew at each step: so a background model for
+            likelihood ratios is trained (Ren et al., 2019). Validation images stay as they are.
     """
 
     steps: int = 20_000
@@ -98,6 +101,7 @@ class TrainArgs:
     accumulate: int = 1
     drop_context: float = 0.0
     checkpoint_activations: bool = False
+    mutate: float = 0.0
 
     def __post_init__(self) -> None:
         counts = ("steps", "batch_size", "valid_every", "valid_images", "save_every", "accumulate")
@@ -125,6 +129,8 @@ class TrainArgs:
         for name in ("ema", "drop_context"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"train.{name} must lie in [0, 1), not {getattr(self, name)}.")
+        if not 0 <= self.mutate <= 1:
+            raise UserError(f"train.mutate must lie in [0, 1], not {self.mutate}.")
 
 
 def learning_rate(step: int, args: TrainArgs) -> float:
@@ -465,7 +471,10 @@ class Run:
         indices = npx_data.batch_indices(
             len(images), args.batch_size, self.step, seed=args.seed, rank=rank, world=world
         )
-        x, y = images.batch(indices, (args.seed, self.step * world + rank))
+        key = (args.seed, self.step * world + rank)
+        x, y = images.batch(indices, key)
+        if args.mutate:
+            x = npx_data.mutate(x, args.mutate, images.levels, key)
         c = None if self.raw.classes is None or y is None else torch.from_numpy(y)
         context = self.raw.context(c, len(x))
         if context is not None and args.drop_context:

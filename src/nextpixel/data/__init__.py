@@ -9,7 +9,7 @@ Example:
 """
 
 from nextpixel.data.catalogue import KnownDataset, known, load
-from nextpixel.data.images import Dataset, Images, requantise
+from nextpixel.data.images import Dataset, Images, mutate, requantise
 from nextpixel.data.sampler import batch_indices
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "batch_indices",
     "known",
     "load",
+    "mutate",
     "requantise",
 ]

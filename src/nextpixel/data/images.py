@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 
-__all__ = ["Dataset", "Images", "draw_bits", "requantise"]
+__all__ = ["Dataset", "Images", "draw_bits", "mutate", "requantise", "spread"]
 
 BLOCK = 1 << 18  # values that are worked on together where all would take much memory
 
@@ -86,7 +86,7 @@ class Images:
         """Keeps at most so many images, spread evenly over all: files may be sorted by class."""
         if limit is None or limit >= len(self):
             return self
-        kept = np.linspace(0, len(self) - 1, limit).round().astype(np.int64)
+        kept = spread(len(self), limit)
         return replace(self, x=self.x[kept], y=None if self.y is None else self.y[kept])
 
 
@@ -149,6 +149,13 @@ class Dataset:
         )
 
 
+def spread(count: int, limit: int | None) -> NDArray[np.int64]:
+    """Chooses at most `limit` of the numbers from 0 to count - 1, evenly."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.linspace(0, count - 1, limit).round().astype(np.int64)
+
+
 def requantise(x: NDArray[np.integer], from_levels: int, levels: int) -> NDArray[np.uint8]:
     """Reduces the levels of images: q = x * levels // from_levels.
 
@@ -189,3 +196,31 @@ def draw_bits(x: NDArray[np.uint8], key: Sequence[int]) -> NDArray[np.uint8]:
     noise = np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64)))
     # noise < 1, so that 255 is always 1 and 0 never.
     return (noise.random(x.shape) * 255 < x).astype(np.uint8)
+
+
+def mutate(
+    x: NDArray[np.uint8], share: float, levels: int, key: Sequence[int]
+) -> NDArray[np.uint8]:
+    """Replaces values, each with a probability, by levels drawn uniformly from the key's noise.
+
+    What is drawn may be the level that was there, so that a share of `1 / levels` of the replaced
+    values stays the same.
+
+    Args:
+        x: Images, any shape, integers in [0, levels).
+        share: The probability that a value (a channel of a pixel) is replaced, 0 to 1.
+        levels: The number of levels, at most 256.
+        key: Two integers >= 0; the same key gives the same result.
+
+    Returns:
+        uint8 of the same shape.
+
+    References:
+        Ren et al.: Likelihood Ratios for Out-of-Distribution Detection, 2019
+        (https://arxiv.org/abs/1906.02845): how the images of a background model are made.
+    """
+    # Away from the noise of bits (counter 0) and of the order (counter 1) under the same key.
+    philox = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=[0, 0, 0, 2])
+    noise = np.random.Generator(philox)
+    replaced = noise.random(x.shape) < share
+    return np.where(replaced, noise.integers(levels, size=x.shape).astype(np.uint8), x)

@@ -31,7 +31,7 @@ from nextpixel.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["load_own", "read_picture"]
+__all__ = ["Unsplit", "load_own", "load_unsplit", "picture_names", "read_picture"]
 
 T = TypeVar("T")
 SPLITS = ("train", "valid", "test")
@@ -84,6 +84,77 @@ def load_own(
             "the arrays first."
         )
     return _from_arrays(path, arrays, channels, levels)
+
+
+class Unsplit(NamedTuple):
+    """All images at a path together.
+
+    Attributes:
+        images: The images.
+        names: Their files' names, below the folder, or their numbers in the file, from 0.
+        class_names: A name for each class id, or None if there are no classes.
+    """
+
+    images: Images
+    names: list[str]
+    class_names: tuple[str, ...] | None
+
+
+def load_unsplit(
+    path: Path, *, size: int | None = None, channels: int | None = None, levels: int | None = None
+) -> Unsplit:
+    """Loads all images at a path in the order of their names or numbers, however few there are.
+
+    Images that the file or folder itself puts into splits come one split after the other. Nothing
+    is kept of a folder: its pictures are decoded each time.
+
+    Args:
+        path: An existing file or folder, as for `load_own`.
+        size: As for `load_own`.
+        channels: As for `load_own`.
+        levels: As for `load_own`.
+
+    Raises:
+        UserError: If the images cannot be read, or their meaning is not clear.
+    """
+    if path.is_dir() and not (arrays := _idx_files(path)):
+        return _unsplit_folder(path, size, channels, levels or 256)
+    if not path.is_dir():
+        arrays = _file_arrays(path)
+    stated_levels = arrays.pop("levels", None)
+    pairs = _name_splits(path, arrays).values()
+    x = np.concatenate([_integers(path, x, channels) for x, _ in pairs])
+    ids = [_class_ids(path, y) for _, y in pairs if y is not None]
+    y = np.concatenate(ids) if ids else None
+    own_levels = _own_levels(path, stated_levels, int(x.max(initial=0)))
+    if levels is not None:
+        _refuse_blank(path, int(x.max(initial=0)), own_levels, levels)
+        x = requantise(x, own_levels, levels)
+    classes = 1 + int(y.max(initial=-1)) if y is not None else 0
+    names = [str(i) for i in range(len(x))]
+    return Unsplit(
+        Images(x, y, levels or own_levels), names, tuple(str(i) for i in range(classes)) or None
+    )
+
+
+def _unsplit_folder(folder: Path, size: int | None, channels: int | None, levels: int) -> Unsplit:
+    pictures = _find_pictures(folder)
+    names = [p.name for p in pictures]
+    if channels is None:
+        channels = 1 if all(_is_grey(folder / name) for name in names) else 3
+    table = requantise(np.arange(256), 256, levels)
+    first = read_picture(folder / names[0], size, channels)
+    x = np.concatenate(list(_blocks(folder, names, first, size, channels, table)))
+    labels = sorted({p.label for p in pictures if p.label is not None})
+    y = np.array([labels.index(p.label) for p in pictures if p.label is not None], np.int64)
+    return Unsplit(Images(x, y if labels else None, levels), names, tuple(labels) or None)
+
+
+def picture_names(path: Path, split: str) -> list[str] | None:
+    """Lists the files of a folder's pictures in the order of a split; None of anything else."""
+    if not path.is_dir() or _idx_files(path):
+        return None
+    return [p.name for p in _find_pictures(path) if p.split == split]
 
 
 # --- arrays ---------------------------------------------------------------------------------------
