@@ -310,9 +310,25 @@ def test_a_folder_of_pictures(capsys: pytest.CaptureFixture[str]) -> None:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
 
 
+def test_a_split_of_a_folder_keeps_the_names(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, order in (("train", [0]), ("valid", [1]), ("test", [2, 1])):
+        (here / "splits" / split).mkdir(parents=True)
+        for i in order:
+            Image.fromarray(NOISE[i, 0]).save(here / "splits" / split / f"b{i}.png")
+    run("score model splits --split test", capsys)
+    rows = rows_of("scores.csv")
+    assert [row["image"] for row in rows] == ["test/b1.png", "test/b2.png"]
+    expected = model_of().bits_per_dim(torch.from_numpy(NOISE[1:])).tolist()
+    assert column(rows, "bits_per_dim") == pytest.approx(expected, abs=2e-6)
+    run("score model splits", capsys)
+    names = [row["image"] for row in rows_of("scores.csv")]
+    assert names == ["test/b1.png", "test/b2.png", "train/b0.png", "valid/b1.png"]
+
+
 @pytest.mark.usefixtures("here")
 def test_labels_give_an_auroc(capsys: pytest.CaptureFixture[str]) -> None:
-    """By the size of the file alone, noise is odder than flat pictures: the score must not be."""
     out = run("score model pictures --complexity --labels labels.csv --out my.csv", capsys)
     rows = rows_of("my.csv")
     assert [row["odd"] for row in rows] == ["0", "", "0", "", "1", "1", "1"]
