@@ -15,7 +15,7 @@ from test_training import OPTIONS, assert_same_run, at_step, make, state_of, tin
 
 from nextpixel import load_data
 from nextpixel.cli import main
-from nextpixel.data import Images, mutate
+from nextpixel.data import Images, batch_indices, mutate
 from nextpixel.data.own import load_unsplit
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN
@@ -259,7 +259,11 @@ def test_training_images_are_mutated_and_those_of_the_validation_are_not(
 
     monkeypatch.setattr(GatedPixelCNN, "log_prob", log_prob)
     fit(make(), data, out=tmp_path / "run", **{**OPTIONS, "steps": 3, "mutate": 0.5})
-    trained = [x for training, batch in seen if training for x in batch]
+    batches = [batch for training, batch in seen if training]
+    for step, batch in enumerate(batches):  # each has noise of its own
+        x, _ = data.train.batch(batch_indices(100, 8, step))
+        np.testing.assert_array_equal(batch, mutate(x, 0.5, 4, (0, step)))
+    trained = [x for batch in batches for x in batch]
     validated = [x for training, batch in seen if not training for x in batch]
     assert len(trained) == 24
     assert not any(is_of(data.train, x) for x in trained)
