@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nextpixel.model import AutoregressiveModel
 
 __all__ = [
+    "PICTURES",
     "Parser",
     "images_to_complete",
     "images_to_score",
@@ -40,6 +41,9 @@ __all__ = [
     "set_threads",
     "test_images",
 ]
+
+
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp")  # what can be written
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,73 @@
+"""`nextpixel data`: the data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextpixel.options import PICTURES, Parser, output, positive
+
+if TYPE_CHECKING:
+    from nextpixel.data import Dataset
+
+__all__ = ["data"]
+
+
+def data(argv: list[str]) -> None:
+    """List the data sets, or show one."""
+    parser = Parser("data", data)
+    parser.add_argument("name", nargs="?", help="a name, or a path to your own images")
+    parser.add_argument("--levels", type=positive, help="requantise pixels to so many levels")
+    parser.add_argument("--size", type=positive, help="side that a folder's images are cut to")
+    parser.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
+    parser.add_argument("--data-dir", type=Path, help="where to look first")
+    parser.add_argument(
+        "--out", type=output(*PICTURES), help="where to write the grid (default: NAME.png)"
+    )
+    args = parser.parse_args(argv)
+
+    from nextpixel.data import known, load
+
+    if args.name is None:
+        for entry in known(args.data_dir):
+            print(f"{entry.name:16} {entry.description}")
+            where = (
+                f"in {entry.present}"
+                if entry.present
+                else f"not here, downloaded when needed: {', '.join(entry.files)}"
+            )
+            print(f"{'':16} {where}")
+        print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
+        return
+    dataset = load(
+        args.name,
+        levels=args.levels,
+        data_dir=args.data_dir,
+        size=args.size,
+        channels=args.channels,
+    )
+    show_data(dataset, args.out or Path(f"{dataset.name}.png"))
+
+
+def show_data(dataset: Dataset, out: Path) -> None:
+    """Prints what a data set holds and writes a grid of its training images."""
+    import numpy as np
+
+    from nextpixel import plots
+
+    channels, height, width = dataset.shape
+    print(f"{dataset.name}: {dataset.source}")
+    print(f"  images of {channels} x {height} x {width}, {dataset.levels} levels")
+    for name in ("train", "valid", "test"):
+        images = getattr(dataset, name)
+        # A redrawn split holds intensities, whose mean is that of the bits.
+        top = 255 if images.redraw else dataset.levels - 1
+        mean = images.x.mean() / top
+        print(f"  {name:6} {len(images):7,} images, mean {mean:.6f} of the highest level")
+    if dataset.class_names and dataset.train.y is not None:
+        counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
+        pairs = zip(dataset.class_names, counts, strict=True)
+        print("  classes in train:", ", ".join(f"{name} {count}" for name, count in pairs))
+    x, _ = dataset.train.batch(np.arange(min(100, len(dataset.train))))
+    plots.save_image(plots.grid(x, dataset.levels), out)
+    print(f"  the first of them: {out}")

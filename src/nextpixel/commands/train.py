@@ -1,0 +1,54 @@
+"""`nextpixel train`: training a model."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from nextpixel.options import set_threads
+
+__all__ = ["train"]
+
+
+def train(argv: list[str]) -> None:
+    """Train a model on images: yours, or a data set known by name."""
+    from nextpixel.train_options import make_model, train_settings
+
+    settings = train_settings(argv)
+
+    import torch
+
+    from nextpixel.data import load
+    from nextpixel.training import TrainArgs, fit
+
+    options = vars(settings.train)
+    TrainArgs(**options)  # refuses what is out of range before anything is read
+    set_threads(settings.threads)
+    dataset = load(
+        settings.data,
+        levels=settings.levels,
+        data_dir=settings.data_dir,
+        size=settings.size,
+        channels=settings.channels,
+    )
+    torch.manual_seed(options["seed"])
+    model = make_model(settings, dataset)
+    kept = {"data", "data_dir", "size", "channels", "device", "threads"}  # to go on with later
+    out = Path(settings.resume or settings.out)
+    try:
+        fit(
+            model,
+            dataset,
+            out=out,
+            resume=settings.resume is not None,
+            device=settings.device,
+            settings={k: v for k, v in vars(settings).items() if k in kept and v is not None},
+            **options,
+        )
+    except KeyboardInterrupt:
+        if (out / "state.pt").exists():
+            print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
+        raise
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
+        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel sample {out}")
