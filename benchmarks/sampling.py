@@ -36,7 +36,7 @@ from yardstick import (
 
 import nextpixel as npx
 from nextpixel import describe, sampling
-from nextpixel.model import AutoregressiveModel
+from nextpixel.autoregressive import AutoregressiveModel
 
 MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
     "PixelCNN": lambda: npx.PixelCNN(shape=(1, 28, 28)),

@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import nextpixel as npx
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images, batch_indices
-from nextpixel.model import AutoregressiveModel
 from nextpixel.nn import CausalConv2d, DiagonalLayer, recomputing
 from nextpixel.nn.lstm import lstm_cell
 from nextpixel.training import TrainArgs, has_bf16, learning_rate, update_average

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.model import AutoregressiveModel
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.nn import CausalConv2d, CausalLayer, Halved, HalvedRows, RowConv2d
 
 __all__ = [

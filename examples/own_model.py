@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel import AutoregressiveModel, Categorical
+from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.context import ContextBias
-from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import Cache, Head, MaskedConv2d
 
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from nextpixel.autoregressive import CausalNetwork, WholePixelNetwork
 from nextpixel.context import ContextBias
 from nextpixel.distributions import DiscretizedLogisticMixture
 from nextpixel.errors import UserError
-from nextpixel.model import CausalNetwork, WholePixelNetwork, load
+from nextpixel.model import load
 from nextpixel.models import (
     DiagonalBiLSTM,
     GatedPixelCNN,

@@ -84,7 +84,7 @@ import torch
 from torch import nn
 
 from nextpixel.context import ContextBias, Takes
-from nextpixel.model import CausalNetwork
+from nextpixel.autoregressive import CausalNetwork
 from nextpixel.nn import Head, MaskedConv2d
 from nextpixel.nn.resnet import concat_elu
 

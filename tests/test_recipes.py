@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nextpixel.model import AutoregressiveModel
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.models import __all__ as models
 from nextpixel.train_options import make_model, train_settings
 from nextpixel.training import TrainArgs

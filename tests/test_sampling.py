@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 
 import nextpixel as npx
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.errors import UserError
-from nextpixel.model import AutoregressiveModel
 from nextpixel.sampling import all_at_once, film, hidden_bits, site_noise
 
 

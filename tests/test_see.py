@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from nextpixel import figures, see
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.cli import main
 from nextpixel.distributions import Categorical, Distribution
 from nextpixel.masks import channel_mask, kernel_mask
-from nextpixel.model import AutoregressiveModel, find
+from nextpixel.model import find
 from nextpixel.models import GatedPixelCNN
 from nextpixel.nn import Site
 

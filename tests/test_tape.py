@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel import models
+from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.context import ContextBias, Takes
-from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import Cache, MaskedConv2d, Pointwise, Site
 from nextpixel.sampling import trace
 from nextpixel.tape import Tape, begin_tape

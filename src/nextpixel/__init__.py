@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
+    from nextpixel.autoregressive import AutoregressiveModel
     from nextpixel.data import load as load_data
     from nextpixel.distributions import (
         Bernoulli,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
         DiscretizedLogisticMixture,
         Distribution,
     )
-    from nextpixel.model import AutoregressiveModel, load
+    from nextpixel.model import load
     from nextpixel.models import (
         DiagonalBiLSTM,
         GatedPixelCNN,
@@ -63,7 +64,8 @@ _HOMES = {
         "DiscretizedLogisticMixture",
         "Distribution",
     ],
-    "nextpixel.model": ["AutoregressiveModel", "load"],
+    "nextpixel.autoregressive": ["AutoregressiveModel"],
+    "nextpixel.model": ["load"],
     "nextpixel.models": [
         "DiagonalBiLSTM",
         "GatedPixelCNN",

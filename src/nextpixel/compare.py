@@ -31,16 +31,18 @@ from PIL import Image
 from torch import Tensor
 
 from nextpixel import models, plots, sampling, see
+from nextpixel.autoregressive import AutoregressiveModel, CausalNetwork, autoregressive
 from nextpixel.checkpoint import load_state
 from nextpixel.data import Dataset, Images
+from nextpixel.data.images import spread
 from nextpixel.describe import machine
 from nextpixel.errors import UserError
-from nextpixel.evaluate import Score, evaluate
+from nextpixel.evaluate import Score, evaluate, told
 from nextpixel.files import replace_file
 from nextpixel.masks import half_mask
-from nextpixel.model import AutoregressiveModel, CausalNetwork, find, load, model_name, read_model
+from nextpixel.model import find, load, model_name, read_model
 from nextpixel.nn import Cache, Site
-from nextpixel.options import progress, test_images
+from nextpixel.options import progress
 from nextpixel.train_options import make_model, train_settings
 from nextpixel.training import Run, TrainArgs, check_data, fit, launched, make_fabric
 
@@ -116,7 +118,7 @@ class Contender:
     def make(self, dataset: Dataset) -> AutoregressiveModel:
         """Makes the untrained model for a data set; the seed decides its first weights."""
         torch.manual_seed(self.settings.train.seed)
-        return make_model(self.settings, dataset)
+        return autoregressive(make_model(self.settings, dataset), self.source)
 
     def options(self, steps: int) -> dict[str, Any]:
         """Sets the budget in place of the recipe's, and validates all models alike."""
@@ -264,7 +266,7 @@ def compare_models(
     for number, contender in enumerate(contenders, 1):
         say(f"[{number}/{len(contenders)}] {contender.label}: scoring, drawing, completing")
         # A path in full, or it might be taken for the name of a model that comes along.
-        model = load(contender.folder.absolute(), device=where)
+        model = autoregressive(load(contender.folder.absolute(), device=where), contender.source)
         results.append(measure(contender, model, dataset, batch_size))
         completed[contender.label] = complete(model, dataset.test)
     write(results, contenders, completed, dataset, budget, batch_size, out, command)
@@ -470,9 +472,8 @@ def measure(
         naive = naive_seconds(model, batch_size, show)
     with progress(f"{label}: drawing by the cached path") as show:
         cached = cached_seconds(model, batch_size, show)
-    some = dataset.test.spread(FIELD_IMAGES)
-    x, c = test_images(model, some, np.arange(len(some)))
-    seen, earlier = receptive_field(model, x, c)
+    x, given = told(model, dataset.test, spread(len(dataset.test), FIELD_IMAGES))
+    seen, earlier = receptive_field(model, x, given.context)
     last = metrics[-1] if metrics else {}
     return Result(
         label=label,
@@ -564,10 +565,10 @@ def receptive_field(
 
 def complete(model: AutoregressiveModel, test: Images) -> Tensor:
     """Completes test images of which the lower half is hidden."""
-    x, c = test_images(model, test, shown(test))
+    x, given = told(model, test, shown(test))
     with progress("completing") as show:
         known = half_mask("top", *model.shape[1:])
-        return sampling.complete(model, x, known, c, seed=1, progress=show)
+        return sampling.complete(model, x, known, given.context, seed=1, progress=show)
 
 
 def shown(test: Images) -> np.ndarray:

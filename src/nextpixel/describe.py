@@ -14,7 +14,7 @@ from torch import nn
 
 from nextpixel import models
 from nextpixel.errors import UserError
-from nextpixel.model import AutoregressiveModel, find, find_class, model_name, read_model, shipped
+from nextpixel.model import ImageModel, find, find_class, model_name, read_model, shipped
 
 __all__ = ["explain", "layers", "machine", "overview"]
 
@@ -72,13 +72,13 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
     return "\n".join(lines)
 
 
-def title(name: str, model: AutoregressiveModel) -> str:
+def title(name: str, model: ImageModel) -> str:
     """Names a model, its class where that is not its name, and the paper where there is one."""
     kind = model_name(type(model))
     return ": ".join(part for part in (name, kind if kind != name else "", model.paper) if part)
 
 
-def layers(model: AutoregressiveModel) -> str:
+def layers(model: ImageModel) -> str:
     """Writes a table of a network's layers, its parameters and its settings."""
     settings = ", ".join(f"{name}={value}" for name, value in model.hyperparameters.items())
     rows: dict[tuple[str, str], tuple[int, int]] = {}

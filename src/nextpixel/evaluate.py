@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from nextpixel.data import Images
+from nextpixel.data.images import Images, spread
 from nextpixel.errors import UserError
-from nextpixel.model import AutoregressiveModel
+from nextpixel.model import Given, ImageModel
 from nextpixel.sampling import evaluation_mode
 
-__all__ = ["Score", "evaluate"]
+__all__ = ["Score", "evaluate", "told"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,18 @@ class Score:
         )
 
 
+def told(
+    model: ImageModel, images: Images, numbers: NDArray[np.integer[Any]], seed: int = 0
+) -> tuple[Tensor, Given]:
+    """Gets images by their numbers, and what the model is told about them, see `given`."""
+    pixels, ids = images.batch(numbers)
+    x, y = torch.from_numpy(pixels), None if ids is None else torch.from_numpy(ids)
+    return x, model.given(x, y, numbers.tolist(), seed)
+
+
 @torch.inference_mode()
 def evaluate(
-    model: AutoregressiveModel,
+    model: ImageModel,
     images: Images,
     *,
     limit: int | None = None,
@@ -55,7 +67,7 @@ def evaluate(
     """Scores images under a model, in the precision of its weights, without autocast.
 
     Args:
-        model: The model; a class-conditional one is scored given the images' true classes.
+        model: The model; it is told of each image what `model.given` says, as its true class.
         images: The images.
         limit: Score only so many, spread evenly over all.
         batch_size: Images scored together.
@@ -67,8 +79,8 @@ def evaluate(
     Raises:
         UserError: The images do not fit the model, or there are none.
     """
-    images = images.spread(limit)
-    count = len(images)
+    numbers = spread(len(images), limit)
+    count = len(numbers)
     if min(count, batch_size) < 1:
         raise UserError(f"There is nothing to score: {count} images, {batch_size} at a time.")
     if images.levels != model.levels:
@@ -79,10 +91,9 @@ def evaluate(
     parts = []
     with evaluation_mode(model):
         for begin in range(0, count, batch_size):
-            indices = np.arange(begin, min(begin + batch_size, count))
-            x, y = images.batch(indices)
-            c = None if model.classes is None or y is None else torch.from_numpy(y)
-            parts.append(-model.log_prob(torch.from_numpy(x).to(model.device), c).double().cpu())
+            x, given = told(model, images, numbers[begin : begin + batch_size])
+            score = model.score(x.to(model.device), given.context, given.known)
+            parts.append(-score.double().cpu())
             if progress is not None:
                 progress((begin + len(x)) / count)
     nats = torch.cat(parts)

@@ -1,4 +1,4 @@
-"""The abstract models: saving and loading, likelihoods, and the incremental interface."""
+"""The abstract models of images, and how they are saved and loaded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import importlib
 import importlib.resources
 import inspect
 import json
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import yaml
@@ -19,29 +20,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from nextpixel import sampling
-from nextpixel.context import Context, ContextBias, Takes
-from nextpixel.distributions import (
-    Bernoulli,
-    Categorical,
-    DiscretizedLogisticMixture,
-    Distribution,
-)
+from nextpixel.context import Context, Takes
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
-from nextpixel.nn import Cache, CausalLayer, Site
+from nextpixel.restoration import Task
 
-__all__ = [
-    "AutoregressiveModel",
-    "CausalNetwork",
-    "Inputs",
-    "Model",
-    "WholePixelNetwork",
-    "load",
-    "shipped",
-]
-
-Inputs = Literal["scaled", "embedded"]
+__all__ = ["Given", "ImageModel", "Model", "load", "shipped"]
 
 FORMAT = 1  # of config.json
 
@@ -73,6 +57,10 @@ class Model(nn.Module, ABC):
         """The floating-point type of the weights."""
         return next(self.parameters(), torch.empty(0)).dtype
 
+    def described(self) -> dict[str, Any]:
+        """Says what else belongs into `config.json`, as JSON holds it."""
+        return {}
+
     def save(self, folder: str | Path) -> None:
         """Saves the weights and `config.json` into a folder.
 
@@ -91,6 +79,7 @@ class Model(nn.Module, ABC):
             "hyperparameters": self.hyperparameters,
             "weights": weights,
             "sha256": digest,
+            **self.described(),
         }
         replace_file(folder / weights, data)
         replace_file(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
@@ -106,10 +95,26 @@ def arguments_of(cls: type[Model]) -> set[str]:
     return named - {"self"}
 
 
-class AutoregressiveModel(Model):
-    """A distribution over images, factorised along the raster order.
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a model is told about images before it says how likely they are.
 
-    A subclass needs only `forward`; it can then be trained, scored and (by full passes) sampled.
+    Attributes:
+        context: Their context, or None.
+        known: True at pixels that are known already and carry no bits, `(B, 1, H, W)`, or None.
+    """
+
+    context: Context | None = None
+    known: Tensor | None = None
+
+    def __getitem__(self, images: Any) -> Given:
+        """Picks out images: a slice or indices."""
+        context = None if self.context is None else self.context[images]
+        return Given(context, None if self.known is None else self.known[images])
+
+
+class ImageModel(Model):
+    """A model of images, which can be trained, scored and drawn from.
 
     Args:
         shape: `(C, H, W)` of an image.
@@ -122,9 +127,12 @@ class AutoregressiveModel(Model):
     Attributes:
         paper: Title, authors and year of the paper a model comes from.
         takes: The contexts that it is conditioned on.
+        task: What was done to the image that it is given as context, and is to be undone. Set it
+            before training; it is saved with the model.
     """
 
     paper = ""
+    task: Task | None = None
 
     def __init__(
         self,
@@ -156,58 +164,58 @@ class AutoregressiveModel(Model):
         channels, height, width = shape
         self.shape, self.levels, self.classes = (channels, height, width), levels, classes
 
-    @abstractmethod
-    def forward(self, x: Tensor, c: object = None) -> Distribution:
-        """Computes the distributions of all sites, each given the pixels before it.
-
-        Args:
-            x: Integers in `[0, levels)`, `(B, C, H, W)`.
-            c: The context, see `context`.
-
-        Returns:
-            A distribution of `batch_shape` `(B, C, H, W)`.
-        """
-
     def context(self, c: object, batch: int) -> Context | None:
         """Turns what a user gave as context into one row an image, see `Takes.read`."""
         context = self.takes.read(c, batch)
         return None if context is None else context.to(self.device)
 
-    def log_prob(self, x: Tensor, c: object = None) -> Tensor:
-        """Computes log p(x | c) in nats, `(B,)`, for integers x `(B, C, H, W)`.
+    def given(self, x: Tensor, y: Tensor | None, numbers: Sequence[int], seed: int = 0) -> Given:
+        """Says what the model is told about images of a data set, in training and in a score.
 
-        Raises:
-            UserError: x or c does not fit the model.
-        """
-        self.check(x)
-        distribution: Distribution = self(x, c)
-        return distribution.log_prob(x).flatten(1).sum(1)
-
-    def bits_per_dim(self, x: Tensor, c: object = None) -> Tensor:
-        """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
-        return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
-
-    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`; `how` are the arguments of `sampling.sample`."""
-        return sampling.sample(self, n, c, **how)
-
-    def start(self, batch: int, c: object = None) -> Cache:
-        """Begins to generate a batch: makes what `step` needs of the context and of the past."""
-        return Cache(context=self.context(c, batch))
-
-    def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
-        """Computes the distribution at one site, by a full pass over the picture so far.
+        A model that is conditioned on something else overrides this.
 
         Args:
-            x: The pictures, integers `(B, C, H, W)`; only what comes before the site counts.
-            site: The next site in raster order.
-            cache: As from `start`; a step changes it.
+            x: The images, integers `(B, C, H, W)`.
+            y: Their class ids `(B,)`, or None.
+            numbers: Their numbers in the data set; with the seed they decide what is random in a
+                degradation.
+            seed: Not negative; training takes another one in each step.
+
+        Raises:
+            UserError: The model needs to be told more than this.
+        """
+        parts: dict[str, object] = {"classes": y} if self.classes else {}
+        known = None
+        if self.task is not None:
+            degraded = self.task.degrade(x, self.levels, numbers, seed)
+            parts["image"] = degraded.image
+            known = None if degraded.known is None else degraded.known.to(self.device)
+        return Given(self.context(parts or None, len(x)), known)
+
+    def described(self) -> dict[str, Any]:
+        """Says what else belongs into `config.json`: the task."""
+        return {} if self.task is None else {"task": self.task.settings()}
+
+    @abstractmethod
+    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+        """Computes how likely images are, in nats: what is reported of a model.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            c: The context, see `context`.
+            known: True at pixels that carry no bits, broadcastable to x.
 
         Returns:
-            A distribution of `batch_shape` `(B,)`.
+            log p(x | c), or what the model has in its place and says in `scores`, `(B,)`.
         """
-        distribution: Distribution = self(x, cache.context)
-        return distribution.at(*site)
+
+    def objective(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+        """Computes what training makes as large as it can: by default the score, `(B,)`."""
+        return self.score(x, c, known)
+
+    @abstractmethod
+    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`."""
 
     def check(self, x: Tensor) -> None:
         """Checks that x are images of this model.
@@ -232,172 +240,7 @@ class AutoregressiveModel(Model):
                 )
 
 
-class CausalNetwork(AutoregressiveModel):
-    """An autoregressive model whose network is wired once, for whole maps and for single steps.
-
-    A subclass defines `network` out of the layers of `nextpixel.nn`. Its feature maps are in as
-    many groups as the picture has channels, and a step computes one group.
-
-    Args:
-        shape: `(C, H, W)` of an image.
-        levels: A pixel is an integer in `[0, levels)`.
-        inputs: "scaled" feeds a pixel as a number in [-1, 1]; "embedded" takes levels for
-            categories and feeds a learned vector for each.
-        hyperparameters: The contexts, see `AutoregressiveModel`, and the subclass's arguments.
-    """
-
-    embedding_size = 16  # numbers a category, with inputs="embedded"
-    whole_pixels = False  # whether the channels are one group: the distribution couples them
-    condition: ContextBias  # set by the subclass: what the context adds to each layer
-
-    def __init__(
-        self,
-        *,
-        shape: tuple[int, int, int],
-        levels: int,
-        inputs: Inputs,
-        **hyperparameters: Any,
-    ) -> None:
-        super().__init__(shape=shape, levels=levels, inputs=inputs, **hyperparameters)
-        if inputs not in ("scaled", "embedded"):
-            raise UserError(f"inputs is 'scaled' or 'embedded', not {inputs!r}.")
-        self.groups = 1 if self.whole_pixels else shape[0]
-        for name in ("width", "blocks", "head"):
-            value = hyperparameters.get(name)
-            least = 1 if name == "blocks" else self.groups  # each group has a feature map
-            if value is not None and value < least:
-                raise UserError(f"{name} must be at least {least}, not {value}.")
-        self.embedding = nn.Embedding(levels, self.embedding_size) if inputs == "embedded" else None
-        self.in_channels = shape[0] * (self.embedding_size if self.embedding else 1)
-        self.out_channels = shape[0] * (1 if levels == 2 else levels)
-
-    @abstractmethod
-    def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
-        """Computes the parameters of the distributions.
-
-        Args:
-            x: What `encode` returned for whole maps; with a cache, for what is newest.
-            biases: What the context adds to each layer, from `condition`; in a step for the row,
-                and to be read only when it begins.
-            cache: The state of generation.
-
-        Returns:
-            `(B, out_channels, H, W)`, in a step `(B, out_channels / groups)`.
-        """
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Turns integers into the network's input: the only place where pixels become floats.
-
-        Args:
-            x: Integers in `[0, levels)`, `(B, C, ...)`.
-
-        Returns:
-            `(B, in_channels, ...)`: scaled to [-1, 1], or embedded.
-        """
-        if self.embedding is None:
-            return x.to(self.dtype) * (2 / (self.levels - 1)) - 1
-        vectors: Tensor = self.embedding(x.long())
-        return vectors.movedim(-1, 2).flatten(1, 2)
-
-    def distribution(self, parameters: Tensor, x: Tensor) -> Distribution:
-        """Makes the distribution from the network's output: Bernoulli for 2 levels.
-
-        Args:
-            parameters: `(B, P, *sites)`: the sites are a map, or in a step there is but one.
-            x: The pixels there, integers `(B, C, *sites)`, for what later channels learn of
-                earlier ones not through the network but here.
-        """
-        if self.levels == 2:
-            return Bernoulli(parameters)
-        logits = torch.unflatten(parameters, 1, (-1, self.levels))
-        return Categorical(logits.movedim(2, -1))
-
-    def forward(self, x: Tensor, c: object = None) -> Distribution:
-        """Computes the distributions of all sites, see `AutoregressiveModel.forward`."""
-        self.check(x)
-        biases = self.condition(self.context(c, len(x)))
-        return self.distribution(self.network(self.encode(x), biases), x)
-
-    @torch.no_grad()
-    def start(self, batch: int, c: object = None) -> Cache:
-        """Begins to generate a batch, see `AutoregressiveModel.start`."""
-        context = self.context(c, batch)
-        cache = Cache(context=context, prepared=self.condition.prepare(context))
-        names = {type(module).__module__.partition(".")[0] for module in self.modules()}
-        cache.even = names <= {"nextpixel", "torch"}
-        for layer in self.modules():
-            if isinstance(layer, CausalLayer):
-                columns = -(-self.shape[2] // layer.scale)
-                cache.layers[layer] = layer.new_cache(batch, columns)
-                cache.period = max(cache.period, layer.scale)
-        return cache
-
-    def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
-        """Computes the distribution at one site from the cache and what is newest before it."""
-        cache.site = site
-        if site.channel < self.groups:  # else all channels were computed at the first one
-
-            def compute() -> Tensor:
-                if site.begins_row:  # they are read only then
-                    cache.biases = self.condition.biases(cache.prepared, site.row)
-                return self.network(self.encode(self.newest(x, site)), cache.biases, cache)
-
-            cache.parameters = cache.tape.step(site, compute) if cache.tape else compute()
-        pixel = x[:, :, site.row, site.col]
-        distribution = self.distribution(cast(Tensor, cache.parameters), pixel)
-        return distribution[:, site.channel if self.groups == 1 else 0]
-
-    def newest(self, x: Tensor, site: Site) -> Tensor:
-        """Picks what is newest before a site: a channel `(B, 1)` or, in one group, a pixel.
-
-        The first site has none, and gets any.
-        """
-        row, col, channel = site
-        if channel == 0:
-            row, col = (row, col - 1) if col else (row - 1, -1)
-        pixel = x[:, :, row, col]
-        return pixel if self.groups == 1 else pixel[:, channel - 1 : channel or None]
-
-
-class WholePixelNetwork(CausalNetwork):
-    """A causal network that takes the channels of a pixel together.
-
-    Its distribution couples them: a mixture of logistics. Where levels are categories
-    (`inputs="embedded"`) it is the one of `CausalNetwork`, for one channel.
-
-    Args:
-        components: Components of the mixture.
-        dropout: Probability to zero a number, in [0, 1).
-        arguments: Those of `CausalNetwork`.
-    """
-
-    whole_pixels = True
-
-    def __init__(self, *, components: int, dropout: float, **arguments: Any) -> None:
-        super().__init__(components=components, dropout=dropout, **arguments)
-        self.mixture = self.embedding is None
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout must lie in [0, 1), not {dropout}.")
-        if components < 1:
-            raise UserError(f"A mixture has at least 1 component, not {components}.")
-        if self.mixture:
-            self.out_channels = DiscretizedLogisticMixture.parameter_count(
-                self.shape[0], components
-            )
-        elif self.shape[0] > 1:
-            raise UserError(
-                f"{type(self).__name__} takes categories of one channel only: for "
-                f"{self.shape[0]} channels leave inputs at 'scaled', or use GatedPixelCNN."
-            )
-
-    def distribution(self, parameters: Tensor, x: Tensor) -> Distribution:
-        """Makes the distribution from the network's output, see `CausalNetwork.distribution`."""
-        if not self.mixture:
-            return super().distribution(parameters, x)
-        return DiscretizedLogisticMixture.coloured(parameters, self.encode(x), levels=self.levels)
-
-
-def load(name: str | Path, *, device: str | torch.device = "cpu") -> AutoregressiveModel:
+def load(name: str | Path, *, device: str | torch.device = "cpu") -> ImageModel:
     """Loads a model: a shipped one by name, a run's best one, or any saved folder.
 
     Args:
@@ -452,7 +295,7 @@ def trained_on(name: str | Path) -> tuple[str | None, str | None]:
     return None, None
 
 
-def read_model(folder: Path) -> AutoregressiveModel:
+def read_model(folder: Path) -> ImageModel:
     """Reads a saved model from its folder, after checking its weights against their hash."""
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -476,6 +319,7 @@ def read_model(folder: Path) -> AutoregressiveModel:
         raise UserError(f"{weights} is damaged (wrong sha256): take another copy of the model.")
     try:
         model = find_class(name)(**hyperparameters)
+        model.task = Task(**config["task"]) if "task" in config else None
         model.load_state_dict(load_tensors(data))
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -489,7 +333,7 @@ def model_name(cls: type[Model]) -> str:
     return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def find_class(name: str) -> type[AutoregressiveModel]:
+def find_class(name: str) -> type[ImageModel]:
     """Finds a model's class by its name or dotted path, see `model_name`."""
     module, _, cls_name = name.rpartition(".")
     try:
@@ -500,6 +344,6 @@ def find_class(name: str) -> type[AutoregressiveModel]:
             f"There is no model {name} ({reason}): give the name of one of nextpixel's models, or "
             "the dotted path of a class that can be imported from here."
         ) from None
-    if not (isinstance(cls, type) and issubclass(cls, AutoregressiveModel)):
-        raise UserError(f"{name} is not a subclass of nextpixel.AutoregressiveModel.")
+    if not (isinstance(cls, type) and issubclass(cls, ImageModel)):
+        raise UserError(f"{name} is not a subclass of nextpixel.ImageModel.")
     return cls

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images
 from nextpixel.data.own import Unsplit
 from nextpixel.errors import UserError
 from nextpixel.files import atomic_write
-from nextpixel.model import AutoregressiveModel
 from nextpixel.sampling import evaluation_mode
 
 __all__ = [

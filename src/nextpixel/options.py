@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from nextpixel.data import Dataset, Images
+    from nextpixel.autoregressive import AutoregressiveModel
+    from nextpixel.context import Context
+    from nextpixel.data import Dataset
     from nextpixel.data.own import Unsplit
-    from nextpixel.model import AutoregressiveModel
+    from nextpixel.model import ImageModel
 
 __all__ = [
     "PICTURES",
@@ -30,6 +32,7 @@ __all__ = [
     "images_to_complete",
     "images_to_score",
     "known_pixels",
+    "load_any_model",
     "load_data",
     "load_model",
     "output",
@@ -39,7 +42,6 @@ __all__ = [
     "progress",
     "seed",
     "set_threads",
-    "test_images",
 ]
 
 
@@ -139,8 +141,8 @@ def parse_classes(
     return c, c.numpy()
 
 
-def load_model(args: argparse.Namespace) -> AutoregressiveModel:
-    """Loads the model named on the command line, onto its device."""
+def load_any_model(args: argparse.Namespace) -> ImageModel:
+    """Loads the model named on the command line, of whatever kind, onto its device."""
     import torch
 
     from nextpixel.model import load
@@ -157,7 +159,28 @@ def load_model(args: argparse.Namespace) -> AutoregressiveModel:
     return load(args.model, device=device)
 
 
-def load_data(args: argparse.Namespace, model: AutoregressiveModel) -> Dataset:
+def load_model(args: argparse.Namespace, *, restores: bool = False) -> AutoregressiveModel:
+    """Loads the autoregressive model named on the command line.
+
+    Args:
+        args: The command line.
+        restores: Whether one may, and with `restore` must, be a model that restores images.
+
+    Raises:
+        UserError: The model is another one than the command takes.
+    """
+    from nextpixel.autoregressive import autoregressive
+
+    model = autoregressive(load_any_model(args), args.model)
+    if model.task is not None and not restores:
+        raise UserError(
+            f"{args.model} is told a degraded image and restores it ({model.task.name}): use "
+            "nextpixel restore."
+        )
+    return model
+
+
+def load_data(args: argparse.Namespace, model: ImageModel) -> Dataset:
     """Loads the data named on the command line, or those the model was trained on."""
     from nextpixel.model import trained_on
     from nextpixel.training import check_data
@@ -171,7 +194,7 @@ def load_data(args: argparse.Namespace, model: AutoregressiveModel) -> Dataset:
     return dataset
 
 
-def load_for(model: AutoregressiveModel, name: str, data_dir: str | Path | None) -> Dataset:
+def load_for(model: ImageModel, name: str, data_dir: str | Path | None) -> Dataset:
     """Loads data in the levels of a model's images, and a folder's pictures in their size."""
     from nextpixel.data import load
 
@@ -186,7 +209,7 @@ def is_known(name: str) -> bool:
     return name in {entry.name for entry in known()}
 
 
-def own_options(model: AutoregressiveModel, path: Path) -> tuple[int | None, int | None]:
+def own_options(model: ImageModel, path: Path) -> tuple[int | None, int | None]:
     """Returns the size and channels that bring a folder's pictures into a model's shape."""
     if not path.is_dir():
         return None, None
@@ -222,13 +245,14 @@ def images_to_score(
 
 def images_to_complete(
     args: argparse.Namespace, model: AutoregressiveModel
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Context | None]:
     """Reads the images to complete and their context: picture files, or test images."""
     import numpy as np
     import torch
 
-    from nextpixel.data import requantise
+    from nextpixel.data.images import requantise, spread
     from nextpixel.data.own import read_picture
+    from nextpixel.evaluate import told
 
     if args.images:
         if args.data is not None:
@@ -252,22 +276,12 @@ def images_to_complete(
         if model.classes and args.classes is None:
             raise UserError("This model needs the class of the picture: give --class.")
         x = torch.from_numpy(requantise(np.stack(pictures), 256, model.levels))
-        return x, parse_classes(args.classes, model.classes, len(x))[0]
+        return x, model.context(parse_classes(args.classes, model.classes, len(x))[0], len(x))
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
-    test = load_data(args, model).test.spread(args.n)
-    return test_images(model, test, np.arange(len(test)))
-
-
-def test_images(
-    model: AutoregressiveModel, test: Images, indices: np.ndarray
-) -> tuple[Tensor, Tensor | None]:
-    """Gets images, and their classes if the model is given them."""
-    import torch
-
-    x, y = test.batch(indices)
-    c = None if model.classes is None or y is None else torch.from_numpy(y)
-    return torch.from_numpy(x), c
+    test = load_data(args, model).test
+    x, given = told(model, test, spread(len(test), args.n))
+    return x, given.context
 
 
 def known_pixels(args: argparse.Namespace, shape: tuple[int, int, int]) -> Tensor:

@@ -151,6 +151,17 @@ class Task:
         if not 0 < self.sigma < math.inf:
             raise UserError(f"sigma, in pixels, must be a number above 0, not {self.sigma}.")
 
+    def settings(self) -> dict[str, Any]:
+        """Lists its name and the options that it uses."""
+        options = {
+            "super-resolution": ("factor",),
+            "colourise": (),
+            "denoise": ("noise", "noise_kind"),
+            "deblur": ("sigma",),
+            "inpaint": ("holes",),
+        }
+        return {name: getattr(self, name) for name in ("name", *options[self.name])}
+
     def context_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Says which shape `(Cc, Hc, Wc)` the degraded image has.
 

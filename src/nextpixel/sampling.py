@@ -42,15 +42,20 @@ __all__ = [
 ]
 
 
-class Generator(Protocol):
-    """What the loop needs of a model."""
+class Switchable(Protocol):
+    """A network with dropout."""
 
-    shape: tuple[int, int, int]
-    levels: int
     training: bool
 
     def train(self, mode: bool = True) -> object:
         """Switches dropout on or off."""
+
+
+class Generator(Switchable, Protocol):
+    """What the loop needs of a model."""
+
+    shape: tuple[int, int, int]
+    levels: int
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +163,7 @@ class Step(NamedTuple):
 
 
 @contextmanager
-def evaluation_mode(model: Generator) -> Iterator[None]:
+def evaluation_mode(model: Switchable) -> Iterator[None]:
     """Makes a network's answers exact for a while.
 
     Dropout is off, for it would give another answer each time, and on a GPU convolutions of float32

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from nextpixel import figures, plots, sampling
+from nextpixel.autoregressive import AutoregressiveModel, CausalNetwork, WholePixelNetwork
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.masks import MaskType
-from nextpixel.model import AutoregressiveModel, CausalNetwork, WholePixelNetwork, find_class
+from nextpixel.model import find_class
 from nextpixel.nn import MaskedConv2d, Site
 
 __all__ = [
@@ -452,10 +453,10 @@ class Seen(NamedTuple):
 def draw_model(
     model: AutoregressiveModel,
     x: Tensor,
-    c: Tensor | None,
+    c: object,
     out: Path,
     *,
-    averaged: tuple[Tensor, Tensor | None] | None = None,
+    averaged: tuple[Tensor, object] | None = None,
     what: str = "the image",
     seed: int = 0,
     progress: Progress | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     from nextpixel.data import Dataset
-    from nextpixel.model import AutoregressiveModel
+    from nextpixel.model import ImageModel
+    from nextpixel.restoration import Task
 
 __all__ = ["make_model", "train_settings"]
 
@@ -82,7 +84,25 @@ def essence(message: str) -> str:
     return " ".join(line for line in lines if not line.startswith((*noise, "Expected a <class")))
 
 
-def make_model(settings: Any, dataset: Dataset) -> AutoregressiveModel:
+def make_task(settings: Any) -> Task | None:
+    """Makes the task that the options name, with its own options.
+
+    Raises:
+        UserError: An option belongs to another task.
+    """
+    from nextpixel.restoration import Task
+
+    names = [field.name for field in fields(Task) if field.name != "name"]
+    given = {name: settings[name] for name in names if settings[name] is not None}
+    task = None if settings.task is None else Task(settings.task, **given)
+    for name in given:
+        if task is None or name not in task.settings():
+            what = "goes with a --task" if task is None else f"is no option of --task {task.name}"
+            raise UserError(f"--{name} {what}: leave it out, or see nextpixel train --help.")
+    return task
+
+
+def make_model(settings: Any, dataset: Dataset) -> ImageModel:
     """Makes the model to train, for the shape, the levels and the classes of the data."""
     from nextpixel.model import arguments_of, find_class
 
@@ -96,8 +116,15 @@ def make_model(settings: Any, dataset: Dataset) -> AutoregressiveModel:
                 "--conditional false."
             )
         arguments["classes"] = dataset.classes
+    task = make_task(settings)
+    if task is not None:
+        if "image" not in arguments_of(cls):
+            raise UserError(f"{cls.__name__} cannot be given an image, so it has no --task.")
+        arguments["image"] = task.context_shape(dataset.shape)
     try:
-        return cls(shape=dataset.shape, levels=dataset.levels, **arguments)
+        model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
+        model.task = task
+        return model
     except UserError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:  # a user's own class may refuse, too
@@ -111,7 +138,8 @@ def train_parser() -> Any:
 
     import nextpixel.models  # noqa: F401  (their bare names are known once they are imported)
     from nextpixel.context import Takes
-    from nextpixel.model import AutoregressiveModel
+    from nextpixel.model import ImageModel
+    from nextpixel.restoration import Holes, NoiseKind, TaskName
     from nextpixel.training import TrainArgs
 
     parser = jsonargparse.ArgumentParser(
@@ -129,11 +157,19 @@ def train_parser() -> Any:
     parser.add_argument("--size", type=int | None, help="side that a folder's images are cut to")
     parser.add_argument("--channels", type=int | None, help="1 for grey, 3 for colour")
     parser.add_argument("--conditional", type=bool, default=True, help="on the classes, if any")
+    parser.add_argument(
+        "--task", type=TaskName | None, help="learn to undo this, done to the images"
+    )
+    parser.add_argument("--factor", type=int | None, help="of super-resolution (4)")
+    parser.add_argument("--noise", type=float | None, help="of denoise: how much (0.3)")
+    parser.add_argument("--noise-kind", type=NoiseKind | None, help="of denoise (gaussian)")
+    parser.add_argument("--sigma", type=float | None, help="of deblur, in pixels (2)")
+    parser.add_argument("--holes", type=Holes | None, help="of inpaint (mixed)")
     parser.add_argument("--data-dir", type=str | None, help="where to look for data first")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int | None, help="processor threads to use")
     parser.add_subclass_arguments(
-        AutoregressiveModel,
+        ImageModel,
         "model",
         skip={"shape", "levels", *Takes._fields},
         required=False,

@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -32,6 +32,7 @@ import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
+from PIL.Image import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -39,14 +40,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from nextpixel import data as npx_data
 from nextpixel import plots
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.checkpoint import load_state, save_state
-from nextpixel.context import Context, Takes
+from nextpixel.context import Takes
 from nextpixel.data import Dataset
+from nextpixel.data.images import spread
 from nextpixel.errors import UserError
 from nextpixel.evaluate import evaluate
 from nextpixel.files import remove_parts, replace_file
-from nextpixel.model import AutoregressiveModel, model_name
+from nextpixel.model import Given, ImageModel, model_name
 from nextpixel.nn import recomputing
+from nextpixel.restoration import Task
+from nextpixel.restore import restore, show
 
 __all__ = ["TrainArgs", "fit"]
 
@@ -154,7 +159,7 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
 
 
 def fit(
-    model: AutoregressiveModel,
+    model: ImageModel,
     data: str | Dataset,
     *,
     out: str | Path,
@@ -210,7 +215,7 @@ def fit(
     return out
 
 
-def check_data(model: AutoregressiveModel, data: Dataset) -> None:
+def check_data(model: ImageModel, data: Dataset) -> None:
     """Checks that a data set has the model's shape, levels and classes."""
     if data.shape != model.shape or data.levels != model.levels:
         raise UserError(
@@ -281,7 +286,7 @@ class Run:
     def __init__(
         self,
         fabric: Fabric,
-        model: AutoregressiveModel,
+        model: ImageModel,
         data: Dataset,
         args: TrainArgs,
         out: Path,
@@ -297,7 +302,7 @@ class Run:
         )
         self.raw = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
-        self.model.mark_forward_method("log_prob")
+        self.model.mark_forward_method("objective")
         self.step = self.saved_step = 0
         self.best = math.inf  # validation bits/dim
         self.began = time.perf_counter()  # moved back by the time spent before resuming
@@ -320,11 +325,15 @@ class Run:
         hyperparameters = dict(self.raw.hyperparameters)
         for given_by_data in ("shape", "levels", *Takes._fields):
             hyperparameters.pop(given_by_data, None)  # a model may not have classes
+        task = {} if self.raw.task is None else self.raw.task.settings()
+        if task:
+            task = {"task": task.pop("name"), **task}
         config = {
             "model": {"class_path": model_name(type(self.raw)), "init_args": hyperparameters},
             "data": self.data.name,
             "levels": self.data.levels,
             "conditional": self.raw.classes is not None,
+            **task,
             **self.settings,
             "train": asdict(self.args),
         }
@@ -411,12 +420,12 @@ class Run:
     def train_step(self) -> dict[str, float]:
         """Takes one optimizer step, but changes nothing if loss or gradient are not finite."""
         args, step = self.args, self.step + 1
-        x, c = self.batch()
+        x, given = self.batch()
         torch.manual_seed(self.noise_seed())
         rate = learning_rate(step, args)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.backward(x, c)
+        loss = self.backward(x, given)
         norm = nn.utils.clip_grad_norm_(self.raw.parameters(), args.clip)
         bits = self.mean(loss)
         if not math.isfinite(bits) or not math.isfinite(norm):
@@ -426,16 +435,17 @@ class Run:
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
 
-    def backward(self, x: Tensor, c: Context | None) -> Tensor:
+    def backward(self, x: Tensor, given: Given) -> Tensor:
         """Adds the gradient of a batch, part by part, and returns its loss in bits/dim."""
         parts = self.args.accumulate
         losses = []
         for i, images in enumerate(torch.arange(len(x)).tensor_split(parts)):
-            part, context = x[images], None if c is None else c[images]
+            part, told = x[images], given[images]
             with self.fabric.no_backward_sync(self.model, enabled=i < parts - 1):
                 # Fabric itself wraps `forward` in autocast, but no other method.
                 with self.fabric.autocast(), recomputing(self.args.checkpoint_activations):
-                    nats = -self.model.log_prob(part, context).mean() * (len(part) / len(x))
+                    nats = -self.model.objective(part, told.context, told.known).mean()
+                nats = nats * (len(part) / len(x))
                 loss = nats / (math.prod(self.raw.shape) * math.log(2))
                 self.fabric.backward(loss)
             losses.append(loss.detach())
@@ -464,7 +474,7 @@ class Run:
         key = (self.args.seed, self.step, self.fabric.global_rank, *what)
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
-    def batch(self) -> tuple[Tensor, Context | None]:
+    def batch(self) -> tuple[Tensor, Given]:
         """Gets the images of the next step: a function of the seed and the step alone."""
         args, images = self.args, self.data.train
         rank, world = self.fabric.global_rank, self.fabric.world_size
@@ -475,12 +485,13 @@ class Run:
         x, y = images.batch(indices, key)
         if args.mutate:
             x = npx_data.mutate(x, args.mutate, images.levels, key)
-        c = None if self.raw.classes is None or y is None else torch.from_numpy(y)
-        context = self.raw.context(c, len(x))
-        if context is not None and args.drop_context:
+        pixels, ids = torch.from_numpy(x), None if y is None else torch.from_numpy(y)
+        given = self.raw.given(pixels, ids, indices.tolist(), self.noise_seed(2) >> 1)
+        if given.context is not None and args.drop_context:
             random = np.random.default_rng(self.noise_seed(1)).random(len(x))
-            context = context.null(torch.from_numpy(random < args.drop_context))
-        return torch.from_numpy(x).to(self.fabric.device), context
+            null = given.context.null(torch.from_numpy(random < args.drop_context))
+            given = replace(given, context=null)
+        return pixels.to(self.fabric.device), given
 
     def validate(self, show: ShowStep) -> dict[str, float]:
         """Scores the averaged model, keeps it if it is the best, and draws a grid of samples."""
@@ -501,12 +512,25 @@ class Run:
 
     def draw_samples(self) -> None:
         """Draws a small grid, the same noise every time, so that one sees the model learn."""
-        classes = self.raw.classes
-        columns = 8 if classes is None else min(10, classes)
-        n = 4 * columns
-        c = None if classes is None else np.arange(n) % columns
-        picture = plots.grid(self.average.sample(n, c), self.raw.levels, columns=columns)
+        task, classes = self.raw.task, self.raw.classes
+        if task is not None:
+            picture = self.draw_restorations(task)
+        else:
+            columns = 8 if classes is None else min(10, classes)
+            n = 4 * columns
+            c = None if classes is None else np.arange(n) % columns
+            picture = plots.grid(self.average.sample(n, c), self.raw.levels, columns=columns)
         plots.save_image(picture, self.out / "samples" / f"step-{self.step:07d}.png")
+
+    def draw_restorations(self, task: Task) -> Image:
+        """Draws restorations of a few validation images."""
+        numbers = spread(len(self.data.valid), 8)
+        x, y = self.data.valid.batch(numbers)
+        degraded = task.degrade(torch.from_numpy(x), self.raw.levels, numbers.tolist())
+        model = cast(AutoregressiveModel, self.average)
+        classes = None if model.classes is None else y
+        draws = restore(model, degraded, draws=3, classes=classes)
+        return show(task, degraded, draws, model.levels, torch.from_numpy(x))
 
 
 def complete_line_until(line: bytes, step: int) -> bool:

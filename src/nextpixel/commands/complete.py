@@ -69,8 +69,7 @@ def complete(argv: list[str]) -> None:
             model,
             x.repeat(args.draws, 1, 1, 1),
             known,
-            # A mix of classes is one for all images, and not one for each.
-            c if c is None or c.is_floating_point() else c.repeat(args.draws),
+            c if c is None else c[torch.arange(len(x)).repeat(args.draws)],
             seed=args.seed,
             temperature=args.temperature,
             progress=show,

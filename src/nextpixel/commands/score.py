@@ -54,10 +54,14 @@ def score(argv: list[str]) -> None:
     import numpy as np
 
     from nextpixel import oddities, plots
+    from nextpixel.autoregressive import autoregressive
     from nextpixel.model import load
 
     model = load_model(args)
-    background = None if args.background is None else load(args.background, device=model.device)
+    background = None
+    if args.background is not None:
+        loaded = load(args.background, device=model.device)
+        background = autoregressive(loaded, args.background)
     found = [images_to_score(args, model, args.data)]
     if args.against is not None:
         found.append(images_to_score(args, model, args.against))

@@ -15,7 +15,6 @@ from nextpixel.options import (
     progress,
     seed,
     set_threads,
-    test_images,
 )
 
 if TYPE_CHECKING:
@@ -68,13 +67,15 @@ def see_trained(args: argparse.Namespace) -> None:
     import numpy as np
 
     from nextpixel import see as seeing
+    from nextpixel.data.images import spread
+    from nextpixel.evaluate import told
     from nextpixel.model import find
 
     try:
         find(args.model)
     except UserError as error:
         raise UserError(f"{error} Kinds of models are {', '.join(seeing.KINDS)}.") from None
-    model = load_model(args).double()
+    model = load_model(args, restores=True).double()
     averaged = None
     if args.image is not None:
         args.images = [args.image]
@@ -88,12 +89,13 @@ def see_trained(args: argparse.Namespace) -> None:
             raise UserError(
                 f"There are {len(test)} test images: --index goes from 0 to {len(test) - 1}."
             )
-        x, c = test_images(model, test, np.array([index]))
-        some = test.spread(seeing.AVERAGED)
-        averaged = test_images(model, some, np.arange(len(some)))
+        x, given = told(model, test, np.array([index]))
+        c = given.context
+        some, of_some = told(model, test, spread(len(test), seeing.AVERAGED))
+        averaged = some, of_some.context
         what = f"test image {index}"
-    if c is not None and not c.is_floating_point():
-        what += f", class {c[0]}"
+    if c is not None and c.classes is not None and c.classes[0].max() == 1:  # and no mix
+        what += f", class {c.classes[0].argmax()}"
     with progress("looking") as show:
         seen = seeing.draw_model(
             model, x, c, args.out, averaged=averaged, what=what, seed=args.seed, progress=show

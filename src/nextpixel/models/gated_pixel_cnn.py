@@ -12,10 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
 from nextpixel.masks import MaskType
-from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import Cache, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d, recompute
 
 __all__ = ["GatedPixelCNN"]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.context import ContextBias
-from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import Cache, Head, MaskedConv2d, Pointwise, recompute
 
 __all__ = ["PixelCNN"]

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextpixel.autoregressive import Inputs, WholePixelNetwork
 from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
-from nextpixel.model import Inputs, WholePixelNetwork
 from nextpixel.nn import (
     Cache,
     CausalConv2d,

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.context import ContextBias
-from nextpixel.model import CausalNetwork, Inputs
 from nextpixel.nn import (
     Cache,
     DiagonalLayer,
