@@ -13,6 +13,7 @@ from nextpixel.commands.complete import complete
 from nextpixel.commands.data import data
 from nextpixel.commands.evaluate import evaluate
 from nextpixel.commands.models import models
+from nextpixel.commands.restore import restore
 from nextpixel.commands.sample import sample
 from nextpixel.commands.score import score
 from nextpixel.commands.see import see
@@ -59,6 +60,7 @@ def run(argv: list[str]) -> None:
         "score": score,
         "sample": sample,
         "complete": complete,
+        "restore": restore,
         "compare": compare,
         "see": see,
         "models": models,

@@ -7,6 +7,7 @@ in training (`train.drop_context`), and guidance needs it (see `sampling.Drawing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
@@ -233,14 +234,15 @@ class ImageFeatures(nn.Module):
     """Creates the small network, without masks, that maps a context's image to the sites.
 
     After one 3x3 the maps are brought to the size of the picture (each pixel repeated, or
-    averaged), and then every site is shown all within 31 pixels.
+    averaged), and then every site is shown all within 31 pixels. In the end the features are
+    normalised, over the picture in eight groups.
 
     Shape:
         `(B, channels, Hc, Wc)` -> `(B, width, H, W)`.
 
     Args:
         channels: Channels of the context's image.
-        width: Number of features.
+        width: Number of features, which 8 divides.
         size: `(H, W)` of the picture.
 
     References:
@@ -259,7 +261,9 @@ class ImageFeatures(nn.Module):
         h = F.adaptive_avg_pool2d(self.first(image), self.size)
         for layer in self.layers:
             h = recompute(layer, h)
-        return F.relu(h)
+        # They are fed to every layer. If they could grow, the first steps of training would drive
+        # all gates into saturation, and the network would not learn.
+        return F.group_norm(h, 8) / math.sqrt(h.shape[1])
 
 
 class ContextBias(nn.Module):

@@ -38,6 +38,14 @@ class Score:
     nats_error: float
     images: int
 
+    @classmethod
+    def of(cls, nats: Tensor, shape: tuple[int, int, int]) -> Score:
+        """Sums up the nats of single images, `(N,)`, of this shape `(C, H, W)`."""
+        count, mean = len(nats), nats.mean().item()
+        error = nats.std().item() / math.sqrt(count) if count > 1 else math.nan
+        bits = 1 / (math.prod(shape) * math.log(2))
+        return cls(mean * bits, error * bits, mean, error, count)
+
     def __str__(self) -> str:
         """Writes the score in one line."""
         return (
@@ -96,8 +104,4 @@ def evaluate(
             parts.append(-score.double().cpu())
             if progress is not None:
                 progress((begin + len(x)) / count)
-    nats = torch.cat(parts)
-    mean = nats.mean().item()
-    error = nats.std().item() / math.sqrt(count) if count > 1 else math.nan
-    bits = 1 / (math.prod(model.shape) * math.log(2))
-    return Score(mean * bits, error * bits, mean, error, count)
+    return Score.of(torch.cat(parts), model.shape)

@@ -9,7 +9,7 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PICTURES",
     "Parser",
+    "add_hidden",
     "images_to_complete",
     "images_to_score",
     "known_pixels",
@@ -40,6 +41,7 @@ __all__ = [
     "parse_numbers",
     "positive",
     "progress",
+    "read_pictures",
     "seed",
     "set_threads",
 ]
@@ -243,45 +245,63 @@ def images_to_score(
     return Unsplit(found.images.spread(args.limit), names, found.class_names), what
 
 
+def read_pictures(paths: Sequence[Path], shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads picture files as bytes `(N, C, H, W)` of this shape; where it is square, cut to it."""
+    import numpy as np
+
+    from nextpixel.data.own import read_picture
+
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"There is no picture {path}: give the path of a file.")
+    channels, height, width = shape
+    pictures = [read_picture(path, None, channels) for path in paths]
+    if height == width:  # others are cut to a square and resized
+        pictures = [
+            picture if picture.shape == shape else read_picture(path, height, channels)
+            for path, picture in zip(paths, pictures, strict=True)
+        ]
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.shape != shape:
+            raise UserError(
+                f"{path} is {picture.shape[2]} x {picture.shape[1]} pixels, but the model's "
+                f"images are {width} x {height}: resize it first."
+            )
+    return np.stack(pictures)
+
+
 def images_to_complete(
     args: argparse.Namespace, model: AutoregressiveModel
 ) -> tuple[Tensor, Context | None]:
     """Reads the images to complete and their context: picture files, or test images."""
-    import numpy as np
     import torch
 
     from nextpixel.data.images import requantise, spread
-    from nextpixel.data.own import read_picture
     from nextpixel.evaluate import told
 
     if args.images:
         if args.data is not None:
             raise UserError("Complete picture files or images of a data set: leave --data out.")
-        for path in args.images:
-            if not path.is_file():
-                raise UserError(f"There is no picture {path}: give the path of a file.")
-        channels, height, width = model.shape
-        pictures = [read_picture(path, None, channels) for path in args.images]
-        if height == width:  # others are cut to a square and resized
-            pictures = [
-                picture if picture.shape == model.shape else read_picture(path, height, channels)
-                for path, picture in zip(args.images, pictures, strict=True)
-            ]
-        for path, picture in zip(args.images, pictures, strict=True):
-            if picture.shape != model.shape:
-                raise UserError(
-                    f"{path} is {picture.shape[2]} x {picture.shape[1]} pixels, but the model's "
-                    f"images are {width} x {height}: resize it first."
-                )
+        pictures = read_pictures(args.images, model.shape)
         if model.classes and args.classes is None:
             raise UserError("This model needs the class of the picture: give --class.")
-        x = torch.from_numpy(requantise(np.stack(pictures), 256, model.levels))
+        x = torch.from_numpy(requantise(pictures, 256, model.levels))
         return x, model.context(parse_classes(args.classes, model.classes, len(x))[0], len(x))
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
     test = load_data(args, model).test
     x, given = told(model, test, spread(len(test), args.n))
     return x, given.context
+
+
+def add_hidden(parser: Parser, keep: str) -> None:
+    """Adds the options that say which pixels are hidden; `keep` says what happens without them."""
+    hidden = parser.add_mutually_exclusive_group()
+    halves = ["top", "bottom", "left", "right"]
+    hidden.add_argument("--keep", choices=halves, help=f"keep this half ({keep})")
+    hidden.add_argument("--hide", choices=halves, help="hide this half")
+    hidden.add_argument("--box", metavar="ROW,COL,HEIGHT,WIDTH", help="hide a box")
+    hidden.add_argument("--mask", type=Path, help="hide where this picture is white")
 
 
 def known_pixels(args: argparse.Namespace, shape: tuple[int, int, int]) -> Tensor:

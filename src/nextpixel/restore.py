@@ -1,13 +1,13 @@
 """Restoring degraded images by exact conditional models p(clean | degraded).
 
-One degraded image has many originals that fit. Drawn restorations show them; their mean is the
+One degraded image has many originals that fit it. Drawn restorations show them; their mean is the
 single image nearest to them all, and their deviation says where they differ.
 
 Example:
     >>> model = npx.load("mnist-inpaint")
     >>> degraded = model.task.degrade(x, model.levels, numbers=range(len(x)))
     >>> draws = restore(model, degraded, draws=8)  # (8, B, C, H, W)
-    >>> pictures = show(draws, degraded, model.levels)
+    >>> show(model.task, degraded, draws, model.levels, x).save("restored.png")
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextpixel import plots
+from nextpixel import plots, sampling
 from nextpixel.autoregressive import AutoregressiveModel
+from nextpixel.context import Context
 from nextpixel.errors import UserError
-from nextpixel.restoration import Degraded, Task, baseline, baseline_name
+from nextpixel.evaluate import Score
+from nextpixel.restoration import Degraded, Quality, Task, baseline, baseline_name, quality
 
-__all__ = ["restore", "show"]
+__all__ = ["qualities", "restore", "score", "show", "uncertainty"]
 
 
 def restore(
@@ -53,31 +55,83 @@ def restore(
         raise UserError(
             "This model is not given degraded images: train one with --task to restore images."
         )
-    count = len(degraded.image)
-    parts = {"classes": classes, "image": degraded.image}
-    context = model.context({name: part for name, part in parts.items() if part is not None}, count)
+    count, context = len(degraded), told(model, degraded, classes)
     again = torch.arange(count).repeat(draws)
     if degraded.known is not None:
-        known = degraded.picture(model.levels)
-        how |= {"known": known[again], "mask": degraded.known[again]}
+        how |= {"known": degraded.pixels(model.levels)[again], "mask": degraded.known[again]}
     x = model.sample(len(again), None if context is None else context[again], **how)
     return torch.unflatten(x, 0, (draws, count))
 
 
-def show(
-    task: Task,
+@torch.inference_mode()
+def score(
+    model: AutoregressiveModel,
+    x: Tensor,
     degraded: Degraded,
-    draws: Tensor,
-    levels: int,
-    x: Tensor | None = None,
+    classes: object = None,
+    batch_size: int = 100,
+) -> Score:
+    """Scores p(clean | degraded), exactly; known pixels carry no bits.
+
+    Args:
+        model: A model that was trained for a task.
+        x: The original images, integers `(B, C, H, W)`.
+        degraded: The same images, degraded.
+        classes: The classes, if the model takes them.
+        batch_size: Images scored together.
+    """
+    context = told(model, degraded, classes)
+    nats = []
+    with sampling.evaluation_mode(model):
+        for some in torch.split(torch.arange(len(x)), batch_size):
+            known = None if degraded.known is None else degraded.known[some].to(model.device)
+            of_some = None if context is None else context[some]
+            nats.append(-model.log_prob(x[some].to(model.device), of_some, known).double().cpu())
+    return Score.of(torch.cat(nats), model.shape)
+
+
+def told(model: AutoregressiveModel, degraded: Degraded, classes: object) -> Context | None:
+    """Makes the context of degraded images."""
+    parts = {"classes": classes, "image": degraded.image}
+    given = {name: part for name, part in parts.items() if part is not None}
+    return model.context(given, len(degraded))
+
+
+def qualities(
+    task: Task, degraded: Degraded, draws: Tensor, levels: int, x: Tensor
+) -> dict[str, Quality]:
+    """Compares restorations with the originals, beside those of the task's simple method.
+
+    Args:
+        task: What was done to the images.
+        degraded: The degraded images.
+        draws: Their restorations, `(draws, B, C, H, W)`.
+        levels: Number of levels of the images.
+        x: The original images, integers `(B, C, H, W)`.
+
+    Returns:
+        The quality of the mean of the draws (the best guess by squared error, and so by PSNR), of
+        a single draw and of the simple method, by their names.
+    """
+    count = len(draws)
+    found = (
+        {} if count == 1 else {f"mean of {count} draws": quality(x, draws.double().mean(0), levels)}
+    )
+    found["one draw"] = quality(x, draws[0], levels)
+    found[baseline_name(task)] = quality(x, baseline(task, degraded, levels), levels)
+    return found
+
+
+def show(
+    task: Task, degraded: Degraded, draws: Tensor, levels: int, x: Tensor | None = None
 ) -> Image.Image:
     """Lays out a row an image: what is given, restorations, their mean and where they differ.
 
     Args:
         task: What was done to the images.
-        degraded: The images that were restored.
-        draws: Their restorations, `(draws, B, C, H, W)`; of one alone there are no mean and no
-            differences to show.
+        degraded: The degraded images.
+        draws: Their restorations, `(draws, B, C, H, W)`: four at most are shown; of one alone there
+            are no mean and no differences.
         levels: Number of levels of the restorations.
         x: The original images, integers `(B, C, H, W)`, or None if they are not known.
     """
@@ -85,10 +139,10 @@ def show(
         "given": given_picture(task, degraded, levels),
         baseline_name(task): bytes_of(baseline(task, degraded, levels), levels),
     }
-    for number, drawn in enumerate(draws, 1):
+    for number, drawn in enumerate(draws[:4], 1):
         columns[f"restored {number}"] = plots.to_uint8(drawn, levels)
     if len(draws) > 1:
-        columns["mean of these"] = bytes_of(draws.double().mean(0), levels)
+        columns[f"mean of {len(draws)}"] = bytes_of(draws.double().mean(0), levels)
         columns["where they differ"] = plots.heat_map(uncertainty(draws))
     if x is not None:
         columns["original"] = plots.to_uint8(x, levels)
@@ -109,10 +163,9 @@ def uncertainty(draws: Tensor) -> Tensor:
 
 def given_picture(task: Task, degraded: Degraded, levels: int) -> plots.Pixels:
     """Makes of what is given a picture of the size of the restored one."""
-    picture = degraded.picture(levels)
     if degraded.known is not None:
-        return plots.hide(picture, degraded.known, levels)
-    pixels = plots.to_uint8(picture, levels)
+        return plots.hide(degraded.picture, degraded.known, 256)
+    pixels = plots.to_uint8(degraded.picture, 256)
     if task.name == "super-resolution":
         pixels = pixels.repeat(task.factor, -1).repeat(task.factor, -2)
     return pixels

@@ -7,6 +7,7 @@ from pathlib import Path
 from nextpixel.options import (
     PICTURES,
     Parser,
+    add_hidden,
     images_to_complete,
     known_pixels,
     load_model,
@@ -31,12 +32,7 @@ def complete(argv: list[str]) -> None:
     )
     parser.add_argument("--data", help="take test images from here; the model's data by default")
     parser.add_argument("-n", type=positive, default=8, help="how many test images (default: 8)")
-    hidden = parser.add_mutually_exclusive_group()
-    halves = ["top", "bottom", "left", "right"]
-    hidden.add_argument("--keep", choices=halves, help="keep this half (default: top)")
-    hidden.add_argument("--hide", choices=halves, help="hide this half")
-    hidden.add_argument("--box", metavar="ROW,COL,HEIGHT,WIDTH", help="hide a box")
-    hidden.add_argument("--mask", type=Path, help="hide where this picture is white")
+    add_hidden(parser, "default: top")
     parser.add_argument("--class", dest="classes", metavar="C", help="class of the picture files")
     parser.add_argument("--draws", type=positive, default=4, help="completions of each image")
     parser.add_argument(

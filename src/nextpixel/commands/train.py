@@ -51,4 +51,5 @@ def train(argv: list[str]) -> None:
             print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
-        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel sample {out}")
+        use = "sample" if model.task is None else "restore"
+        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use} {out}")
