@@ -402,12 +402,13 @@ def test_a_blur_is_undone_nearly_as_well_as_one_can(
     assert found > max(fixed) - 2
 
 
-def test_known_pixels_stay_where_holes_are_filled_in(digits: Pixels) -> None:
-    task = Task("inpaint")
-    degraded = task.degrade(digits, 256, range(40))
+@pytest.mark.parametrize("levels", [50, 256])
+def test_known_pixels_stay_where_holes_are_filled_in(digits: Pixels, levels: int) -> None:
+    task, x = Task("inpaint"), digits.astype(np.int64) * levels // 256
+    degraded = task.degrade(x, levels, range(40))
     known = ~hidden(degraded)
-    restored = baseline(task, degraded, 256)[:, 0].numpy()
-    np.testing.assert_allclose(restored[known], digits[:, 0][known], rtol=0, atol=1e-3)
+    restored = baseline(task, degraded, levels)[:, 0].numpy()
+    np.testing.assert_allclose(restored[known], x[:, 0][known], rtol=0, atol=1e-3)
 
 
 def test_a_picture_that_is_hidden_altogether_is_filled_with_grey() -> None:
