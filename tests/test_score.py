@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model_of(classes=3).save(folder / "classes")
     model_of(inputs="embedded").save(folder / "background")
     model_of(shape=(1, 28, 28)).save(folder / "digits")
+    model_of(classes=3, image=(1, 2, 2)).save(folder / "restoring")
     (folder / "pictures" / "flat").mkdir(parents=True)
     (folder / "pictures" / "noisy").mkdir()
     for i, x in enumerate(NOISE):
@@ -62,6 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.csv").write_text("\n".join(lines))
     (folder / "one-kind.csv").write_text("flat/0.png,0\nflat/1.png,0\n")
     (folder / "typo.csv").write_text("flat/0.png,0\nflat/7.png,1\n")
+    (folder / "twice.csv").write_text("flat/0.png,0\nflat/1.png,1\nflat/0.png,1\n")
     (folder / "two.csv").write_text("flat/0.png,2\nflat/1.png,1\n")
     (folder / "binary.csv").write_bytes(b"\xff\xfe\x00")
     return folder
@@ -347,6 +350,28 @@ def test_labels_give_an_auroc(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_one_image_of_a_kind_has_no_standard_error(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "few.csv").write_text("flat/0.png,0\nnoisy/0.png,1\n")
+    line = run("score model pictures --labels few.csv", capsys).splitlines()[2]
+    values = [row["bits_per_dim"] for row in rows_of("scores.csv") if row["odd"]]
+    area = "1.0000" if float(values[0]) < float(values[1]) else "0.0000"
+    expected = [f"{float(value):.4f}" for value in values]
+    assert line.split() == ["bits_per_dim", *expected, area]
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    try:
+        Image.fromarray(NOISE[0, 0]).save(tmp_path / name)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_unsplit(tmp_path)
+
+
+@pytest.mark.usefixtures("here")
 def test_two_data_sets_with_a_background(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(
         "score model pictures --against rows.npz --background background --limit 3 --plot p.svg",
@@ -399,6 +424,9 @@ def test_a_named_data_set_is_scored_by_its_test_images(
         ("score digits rows.npz", "fit each other"),
         ("score model rows.npz --background digits", "fit each other"),
         ("score model rows.npz --background nothing", "nothing"),
+        ("score model rows.npz --background digits", "The background model is for"),
+        ("score restoring rows.npz", "The model is told more of each image (image)"),
+        ("score model pictures --labels twice.csv", "'flat/0.png' twice"),
         ("score model rows.npz --against nothing", "There is no data set"),
         ("score model rows.npz --split all", "invalid choice: 'all'"),
         ("score model pictures --labels nothing.csv", "nothing.csv cannot be read"),

@@ -104,8 +104,9 @@ def score_images(
         models["background_bits_per_dim"] = background
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     parts |= {"complexity_bits_per_dim": []} if complexity else {}
-    for each in models.values():
-        check_images(each, images)
+    check_images("The model", model, images)
+    if background is not None:
+        check_images("The background model", background, images)
     dims = math.prod(model.shape)
     for begin in range(0, len(images), batch_size):
         x, _ = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
@@ -134,12 +135,17 @@ def with_corrected(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray
     return ordered
 
 
-def check_images(model: AutoregressiveModel, images: Images) -> None:
-    """Checks that images have a model's shape and levels; their classes need not be its own."""
+def check_images(what: str, model: AutoregressiveModel, images: Images) -> None:
+    """Checks that a model can score images; their classes need not be its own."""
+    if others := [name for name in model.takes.parts if name != "classes"]:
+        raise UserError(
+            f"{what} is told more of each image ({', '.join(others)}) than images to score bring: "
+            "give a model without a context, or of classes alone."
+        )
     shape = images.x.shape[1:]
     if (shape, images.levels) != (model.shape, model.levels):
         raise UserError(
-            f"A model is for images {model.shape} with {model.levels} levels, but these are "
+            f"{what} is for images {model.shape} with {model.levels} levels, but these are "
             f"{tuple(shape)} with {images.levels}: give images, and models, that fit each other."
         )
 
@@ -271,7 +277,7 @@ def read_labels(path: Path, names: Sequence[str]) -> list[float]:
         0, 1, or NaN where the file does not name the image; a number a name.
 
     Raises:
-        UserError: It is no such file, or names an image that there is not.
+        UserError: It is no such file, or names an image that there is not, or one twice.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -283,13 +289,16 @@ def read_labels(path: Path, names: Sequence[str]) -> list[float]:
     places = {name: i for i, name in enumerate(names)}
     if rows and rows[0][0] not in places and rows[0][-1].strip() not in ("0", "1"):
         rows = rows[1:]  # the titles
-    odd = [math.nan] * len(names)
+    odd, seen = [math.nan] * len(names), set[str]()
     for row in rows:
         if len(row) != 2 or row[1].strip() not in ("0", "1"):
             raise UserError(
                 f"{path} has a line {','.join(row)!r}, where an image and 0 or 1 (odd) were "
                 "expected: write lines like a.png,1."
             )
+        if row[0] in seen:
+            raise UserError(f"{path} names the image {row[0]!r} twice: leave one line of it.")
+        seen.add(row[0])
         if row[0] not in places:
             raise UserError(
                 f"{path} names an image {row[0]!r} that is not among those to score: name them "
@@ -337,9 +346,9 @@ def table(
     rows = [["mean", *groups, *(["AUROC"] if len(groups) == 2 else [])]]
     for name, values in scores.items():
         parts = [values[chosen] for chosen in groups.values()]
-        row = [name, *(f"{part.mean():.4f} ± {standard_error(part):.4f}" for part in parts)]
+        row = [name, *(with_error(part.mean(), standard_error(part)) for part in parts)]
         if len(parts) == 2:
-            row.append("{:.4f} ± {:.4f}".format(*auroc(parts[0], parts[1])))
+            row.append(with_error(*auroc(parts[0], parts[1])))
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
@@ -360,3 +369,8 @@ def oddest(scores: Mapping[str, NDArray[np.float64]], names: Sequence[str], coun
 def standard_error(values: NDArray[np.float64]) -> float:
     """Computes the standard error of a mean, NaN of one value."""
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def with_error(value: float, error: float) -> str:
+    """Writes a number with its standard error, if there is one."""
+    return f"{value:.4f}" if math.isnan(error) else f"{value:.4f} ± {error:.4f}"

@@ -48,46 +48,53 @@ _HOLES: tuple[Holes, ...] = ("boxes", "halves", "scattered")  # what "mixed" mix
 _Floats = NDArray[np.floating[Any]]
 _Restore = Callable[["Task", _Floats, NDArray[np.bool_]], _Floats]
 
-_LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601, section 2.5.1
+# Thousandths of red, green and blue: ITU-R BT.601, section 2.5.1.
+_LUMINANCE = np.array([299, 587, 114])
+_GREY = 128  # where pixels are hidden
 _TRUNCATE = 4.0  # a blur's kernel ends at so many deviations
-_WIDTHS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # deviations of smoothing kernels, in pixels
-# How much a deconvolved image is smoothed. A blurred image is not rounded to levels, so that the
-# blur can nearly be inverted, and this is what the rounding to float32 allows: for blurs of 2 and 4
-# pixels within 3 dB of the best power of ten, on digits and on photographs; smaller ones are undone
-# altogether. Images rounded to 256 levels would need about 1e-5.
-_BALANCE = 1e-13
+_ROUNDING = 1 / 12 / 255**2  # mean square of the error of rounding to a byte, black to white is 1
+_BALANCES = tuple(10.0**-n for n in range(1, 9))  # how much a deconvolved image is smoothed
+_VARIATION = 0.6  # weight of the total variation, for noise of deviation 1
 _HIGHEST_PSNR = 100.0
 _SSIM_WINDOW = 7
 
 
 @dataclass(frozen=True, eq=False)
 class Degraded:
-    """Degraded images, on the CPU.
+    """Degraded images as picture files hold them, on the CPU.
 
     Attributes:
-        image: What a model is given as context, `(B, Cc, Hc, Wc)`, float32: level 0 is -1 and the
-            top level 1. Where there are hidden pixels they are 0, and the last channel is 1 at
-            known pixels and 0 at hidden ones.
+        picture: Bytes `(B, C, Hc, Wc)`, uint8: 0 is black and 255 white. What stands at hidden
+            pixels is never looked at; `Task.degrade` paints them grey.
         known: True at known pixels, `(B, 1, H, W)`; None where no pixel is hidden.
     """
 
-    image: Tensor
+    picture: Tensor
     known: Tensor | None = None
 
-    def picture(self, levels: int) -> Tensor:
-        """Rounds to the nearest levels, to be shown.
+    @property
+    def image(self) -> Tensor:
+        """What a model is given as context, `(B, Cc, Hc, Wc)`, float32: black is -1 and white 1.
+
+        Where there are hidden pixels they are 0, and the last channel is 1 at known pixels and 0 at
+        hidden ones.
+        """
+        image = (self.picture.double() / 255 * 2 - 1).float()
+        if self.known is None:
+            return image
+        return torch.cat([torch.where(self.known, image, 0.0), self.known.float()], 1)
+
+    def pixels(self, levels: int) -> Tensor:
+        """Rounds to the nearest levels; those of known pixels are what they were.
 
         Args:
-            levels: Number of levels of the picture.
+            levels: Number of levels, at most 256.
 
         Returns:
-            Integers in `[0, levels)`, `(B, C, Hc, Wc)`, int64, without the channel of the mask.
-            What noise brought beyond black and white is cut off; hidden pixels have the middle
-            level (of two, black).
+            Integers in `[0, levels)`, `(B, C, Hc, Wc)`, int64.
         """
         _check_levels(levels)
-        image = self.image if self.known is None else self.image[:, :-1]
-        return ((image.double() + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).long()
+        return (self.picture.double() * (levels - 1) / 255).round().long()
 
 
 class Quality(NamedTuple):
@@ -112,7 +119,7 @@ class Task:
         factor: Super-resolution: side of the blocks, 2 or more.
         noise: Denoise: the deviation of Gaussian noise, as a part of the range from black to white,
             or the probability that a pixel is replaced by salt and pepper.
-        noise_kind: Denoise: "gaussian", which may go beyond black and white, or "salt-and-pepper":
+        noise_kind: Denoise: "gaussian", cut off at black and white, or "salt-and-pepper":
             a pixel, with all its channels, becomes black or white, equally often.
         sigma: Deblur: deviation of a Gaussian blur in pixels; the picture is mirrored at its edges
             (the outermost pixels are repeated).
@@ -212,13 +219,16 @@ class Task:
             seed: Not negative.
 
         Returns:
-            The degraded images; colours, means and blurs are not rounded to levels.
+            The degraded images, rounded to the 256 levels of a byte, halves to even; what noise
+            brings beyond black and white is cut off.
 
         Raises:
             UserError: Images, numbers or seed are not of this kind, or do not fit the task.
         """
         pixels = _pixels(x, levels)
         self.context_shape(pixels.shape[1:])
+        if levels > 256:
+            raise UserError(f"Pictures of up to 256 levels can be degraded, not {levels}.")
         if len(numbers) != len(pixels):
             raise UserError(f"{len(pixels)} images have {len(pixels)} numbers, not {len(numbers)}.")
         if not 0 <= seed < 2**63 or min(numbers) < 0:
@@ -226,35 +236,81 @@ class Task:
                 f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed} and "
                 f"{min(numbers)}."
             )
-        # Image by image, so that not even the order of a sum can depend on the batch.
         streams = [_stream(seed, int(number)) for number in numbers]
         if self.name == "inpaint":
-            hidden = [self._hidden(pixels.shape[2:], stream) for stream in streams]
-            known = ~np.stack(hidden)[:, None]
-            image = np.where(known, _scaled(pixels, levels), 0)
-            return Degraded(_float32(np.concatenate([image, known], 1)), torch.from_numpy(known))
-        images = [self._changed(*one, levels) for one in zip(pixels, streams, strict=True)]
-        return Degraded(_float32(_scaled(np.stack(images), levels)))
+            hidden = np.stack([self._hidden(pixels.shape[2:], stream) for stream in streams])
+            known = ~hidden[:, None]
+            picture = np.where(known, 255 * pixels / (levels - 1), _GREY)
+            return Degraded(_bytes(picture), torch.from_numpy(known))
+        return Degraded(_bytes(self._changed(pixels, levels, streams)))
+
+    def from_pictures(
+        self,
+        pictures: Tensor | NDArray[np.uint8],
+        shape: tuple[int, int, int],
+        levels: int,
+        known: Tensor | NDArray[np.bool_] | None = None,
+    ) -> Degraded:
+        """Takes pictures as they are: degraded images from files, say.
+
+        Args:
+            pictures: Bytes `(B, C, Hc, Wc)`, uint8. For inpainting they are rounded to the nearest
+                levels, for a known pixel is one of the restored image's.
+            shape: `(C, H, W)` of the images that they are to be restored to.
+            levels: Number of levels of these images.
+            known: Inpaint: true at known pixels, `(H, W)` for all pictures or `(B, 1, H, W)`.
+
+        Raises:
+            UserError: The pictures are not what this task makes of images of this shape.
+        """
+        given = torch.as_tensor(pictures).cpu()
+        channels, *size = self.context_shape(shape)
+        expected = channels - (self.name == "inpaint"), *size
+        if given.dtype != torch.uint8 or given.ndim != 4 or given.shape[1:] != expected:
+            raise UserError(
+                f"Pictures for {self.name} to images {shape} are bytes (B, {_commas(expected)}), "
+                f"not {given.dtype} ({_commas(given.shape)})."
+            )
+        if (known is not None) != (self.name == "inpaint"):
+            raise UserError("Which pixels are known is said for inpaint, and only for it.")
+        if known is None:
+            return Degraded(given)
+        mask = torch.as_tensor(known).cpu()
+        if mask.dtype != torch.bool or mask.shape not in {(*size,), (len(given), 1, *size)}:
+            raise UserError(
+                f"Known pixels are told by booleans ({_commas(size)}) or "
+                f"({_commas((len(given), 1, *size))}), not {mask.dtype} ({_commas(mask.shape)})."
+            )
+        pixels = Degraded(given).pixels(levels).numpy()
+        return Degraded(_bytes(255 * pixels / (levels - 1)), mask.expand(len(given), 1, *size))
 
     def _changed(
-        self, x: NDArray[np.integer[Any]], stream: np.random.Generator, levels: int
+        self, x: NDArray[np.int64], levels: int, streams: Sequence[np.random.Generator]
     ) -> _Floats:
-        """Degrades one image `(C, H, W)`, in levels."""
+        """Degrades images; the result is in grey levels from 0 to 255, not rounded.
+
+        Nothing depends on the batch: sums are those of integers, exact in any order, and a blur
+        goes line by line.
+        """
+        top = levels - 1
         if self.name == "super-resolution":
-            channels, height, width = self.context_shape(x.shape)
-            blocks = x.reshape(channels, height, self.factor, width, self.factor)
-            means: _Floats = blocks.mean((2, 4))
+            channels, height, width = self.context_shape(x.shape[1:])
+            blocks = x.reshape(-1, channels, height, self.factor, width, self.factor)
+            means: _Floats = 255 * blocks.sum((3, 5)) / (top * self.factor**2)
             return means
         if self.name == "colourise":
-            luminance: _Floats = (_LUMINANCE[:, None, None] * x).sum(0, keepdims=True)
+            weighted = _LUMINANCE[:, None, None] * x
+            luminance: _Floats = 255 * weighted.sum(1, keepdims=True) / (top * _LUMINANCE.sum())
             return luminance
+        grey = 255 * x / top
         if self.name == "deblur":
-            return _blurred(x.astype(np.float64), self.sigma)
+            return _blurred(grey, self.sigma)
         if self.noise_kind == "gaussian":
-            return x + self.noise * (levels - 1) * stream.standard_normal(x.shape)
-        replaced, white = stream.random((2, *x.shape[1:]))
-        salt_and_pepper = np.where(white < 0.5, 0, levels - 1)
-        return np.where(replaced < self.noise, salt_and_pepper, x).astype(np.float64)
+            normal = np.stack([stream.standard_normal(x.shape[1:]) for stream in streams])
+            return grey + 255 * self.noise * normal
+        drawn = np.stack([stream.random((2, 1, *x.shape[2:])) for stream in streams])
+        replaced, white = drawn[:, 0], drawn[:, 1]
+        return np.where(replaced < self.noise, np.where(white < 0.5, 0.0, 255.0), grey)
 
     def _hidden(self, size: tuple[int, int], stream: np.random.Generator) -> NDArray[np.bool_]:
         """Draws which pixels are hidden, `(H, W)`."""
@@ -284,10 +340,10 @@ def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
 
     - Super-resolution: bicubic enlargement.
     - Colourise: the grey picture.
-    - Denoise: a Gaussian filter, whose width is the one with the least error by Stein's unbiased
-      estimate; for salt and pepper a median filter of 3x3.
-    - Deblur: Wiener deconvolution. A blurred image is nearly invertible as long as it is not
-      rounded to levels, and `degrade` does not round: this is hard to beat.
+    - Denoise: total variation, and then what the cutting off at black and white has done to the
+      mean is undone; for salt and pepper a median filter of 3x3.
+    - Deblur: Wiener deconvolution, smoothed by the largest of the powers of ten at which the
+      result, blurred again, is as near to the blurred image as rounding to bytes leaves it.
     - Inpaint: biharmonic inpainting. It is at its best where holes are small; in a half it
       extrapolates.
 
@@ -303,7 +359,11 @@ def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
         UserError: The images are not degraded by this task.
 
     References:
-        Stein: Estimation of the Mean of a Multivariate Normal Distribution, 1981.
+        Chambolle: An Algorithm for Total Variation Minimization and Applications, 2004.
+        Foi: Clipped noisy images: Heteroskedastic modeling and practical denoising, 2009: undoing
+        what clipping does to a mean.
+        Morozov: On the Solution of Functional Equations by the Method of Regularization, 1966: how
+        much to smooth.
         Orieux, Giovannelli, Rodet: Bayesian estimation of regularization and point spread function
         parameters for Wiener-Hunt deconvolution, 2010 (https://hal.archives-ouvertes.fr/hal-00674508).
         Damelin, Hoang: On Surface Completion and Image Inpainting by Biharmonic Functions:
@@ -313,11 +373,11 @@ def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
     if (task.name == "inpaint") != (degraded.known is not None):
         raise UserError("Images with hidden pixels belong to the task inpaint, and only to it.")
     # Black is 0 and white 1 in what follows.
-    images = degraded.image.double().numpy() / 2 + 0.5
-    if degraded.known is None:
-        masks = np.ones((len(images), *images.shape[2:]), dtype=np.bool_)
-    else:
-        images, masks = images[:, :-1], degraded.known[:, 0].numpy()
+    images = degraded.picture.numpy() / 255
+    masks = np.ones((len(images), *images.shape[2:]), dtype=np.bool_)
+    if degraded.known is not None:
+        images = degraded.pixels(levels).numpy() / (levels - 1)
+        masks = degraded.known[:, 0].numpy()
     restore = _method(task)[1]
     restored = [restore(task, *one) for one in zip(images, masks, strict=True)]
     return _float32(np.stack(restored).clip(0, 1) * (levels - 1))
@@ -374,7 +434,7 @@ def _method(task: Task) -> tuple[str, _Restore]:
     return {
         "super-resolution": ("bicubic enlargement", _enlarged),
         "colourise": ("the grey picture", _grey),
-        "denoise": ("Gaussian filter, width by Stein's estimate", _smoothed),
+        "denoise": ("total variation, clipping undone", _smoothed),
         "deblur": ("Wiener deconvolution", _deconvolved),
         "inpaint": ("biharmonic inpainting", _filled_in),
     }[task.name]
@@ -400,14 +460,15 @@ def _median(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
 
 
 def _smoothed(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
-    best, least = image, task.noise**2  # the image as it is, and its expected error
-    for width in _WIDTHS:
-        smooth = _blurred(image, width)
-        own_weight = _kernel(width).max()  # of a pixel in its own average
-        error = ((smooth - image) ** 2).mean() + (2 * own_weight - 1) * task.noise**2
-        if error < least:
-            best, least = smooth, error
-    return best
+    from skimage.restoration import denoise_tv_chambolle
+
+    smooth = denoise_tv_chambolle(image, _VARIATION * task.noise, channel_axis=0)
+    true = torch.linspace(0, 1, 257, dtype=torch.float64)
+    # The mean of a number between 0 and 1 is the integral of how often it lies above a threshold.
+    thresholds = (true[1:] + true[:-1]) / 2
+    means = torch.special.ndtr((true[:, None] - thresholds) / task.noise).mean(1)
+    unclipped: _Floats = np.interp(smooth, means.numpy(), true.numpy())
+    return unclipped
 
 
 def _deconvolved(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
@@ -420,25 +481,33 @@ def _deconvolved(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Float
     periods = [-(-len(kernel) // (2 * side)) for side in (height, width)]
     added = [(0, (2 * n - 1) * side) for n, side in zip(periods, (height, width), strict=True)]
     planes = [np.pad(channel, added, "symmetric") for channel in image]
-    sharp = [wiener(plane, kernel, _BALANCE, clip=False) for plane in planes]
-    return np.stack(sharp)[:, :height, :width]
+    for balance in _BALANCES:
+        wide = [wiener(plane, kernel, balance, clip=False) for plane in planes]
+        sharp = np.stack(wide)[:, :height, :width]
+        if ((_blurred(sharp, task.sigma) - image) ** 2).mean() <= _ROUNDING:
+            break
+    return sharp
 
 
 def _filled_in(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
     from skimage.restoration import inpaint_biharmonic
 
-    if not known.any():  # nothing to go by: hidden pixels are grey already
-        return image
+    if not known.any():  # nothing to go by
+        return np.full_like(image, 0.5)
     filled: _Floats = inpaint_biharmonic(image, ~known, channel_axis=0)
     return filled
 
 
 def _blurred(image: _Floats, sigma: float) -> _Floats:
-    """Blurs each channel of `(C, H, W)`; the picture is mirrored at its edges."""
+    """Blurs the last two dimensions, as float64; the picture is mirrored at its edges."""
     from skimage.filters import gaussian
 
     blurred: _Floats = gaussian(
-        image, sigma, mode="reflect", truncate=_TRUNCATE, channel_axis=0, preserve_range=True
+        image,
+        (0,) * (image.ndim - 2) + (sigma, sigma),
+        mode="reflect",
+        truncate=_TRUNCATE,
+        preserve_range=True,
     )
     return blurred
 
@@ -446,19 +515,19 @@ def _blurred(image: _Floats, sigma: float) -> _Floats:
 def _kernel(sigma: float) -> _Floats:
     """Computes what `_blurred` makes of a single bright pixel: a square of odd size."""
     radius = int(_TRUNCATE * sigma + 0.5)
-    point = np.zeros((1, 2 * radius + 1, 2 * radius + 1))
-    point[0, radius, radius] = 1
-    kernel: _Floats = _blurred(point, sigma)[0]
-    return kernel
+    point = np.zeros((2 * radius + 1, 2 * radius + 1))
+    point[radius, radius] = 1
+    return _blurred(point, sigma)
 
 
 def _stream(seed: int, number: int) -> np.random.Generator:
     """Makes the random numbers of an image.
 
-    `nextpixel.sampling.site_noise` draws the pixels from the same key. Jumping far ahead makes the
-    degradation independent of what a model then draws with the same seed and number.
+    `nextpixel.sampling.site_noise` draws the pixels from the same key, with a counter that begins
+    at 0. Beginning far ahead makes the degradation independent of what a model then draws with the
+    same seed and number.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, number]).jumped())
+    return np.random.Generator(np.random.Philox(counter=1 << 128, key=[seed, number]))
 
 
 def _pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int64]:
@@ -483,10 +552,13 @@ def _check_levels(levels: int) -> None:
         raise UserError(f"Images have 2 levels or more, not {levels}.")
 
 
-def _scaled(x: NDArray[Any], levels: int) -> _Floats:
-    """Scales levels from [0, levels - 1] to [-1, 1], both ends exactly."""
-    scaled: _Floats = x / (levels - 1) * 2 - 1
-    return scaled
+def _bytes(grey: _Floats) -> Tensor:
+    """Rounds grey levels to those from 0 to 255."""
+    return torch.from_numpy(grey.round().clip(0, 255).astype(np.uint8))
+
+
+def _commas(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _float32(x: NDArray[Any]) -> Tensor:

@@ -521,6 +521,8 @@ def _find_pictures(folder: Path) -> list[_Picture]:
     for name, is_file in entries:
         if not is_file:
             continue
+        if (readable := os.fsencode(name).decode(errors="replace")) != name:
+            raise UserError(f"{folder} holds {readable}, whose name is not UTF-8: rename the file.")
         top, relative = name.split("/", 1) if given else ("", name)
         split = SPLIT_FOLDERS.get(top, "train")
         if split == "train":
