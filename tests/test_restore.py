@@ -263,7 +263,8 @@ def test_the_command_restores_test_images_and_judges_them(
     assert "mean of 2 draws" in said
     x = np.load(npz)["x"]
     assert x.shape == (2, 3, 1, 28, 28)
-    assert Image.open(out).size[0] > Image.open(out).size[1]
+    with Image.open(out) as picture:
+        assert picture.width > picture.height
     # The score that is printed is exact: the same as by hand.
     model = load(folder / "inpaint")
     test = load_data("mnist", levels=4).test

@@ -72,6 +72,13 @@ class Degraded:
     picture: Tensor
     known: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.picture)
+
+    def __getitem__(self, images: Any) -> Degraded:
+        """Picks out images: a slice or indices."""
+        return Degraded(self.picture[images], None if self.known is None else self.known[images])
+
     @property
     def image(self) -> Tensor:
         """What a model is given as context, `(B, Cc, Hc, Wc)`, float32: black is -1 and white 1.
