@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from nextpixel.options import Parser, load_data, load_model, positive, progress
+from nextpixel.options import Parser, load_any_model, load_data, positive, progress
 
 __all__ = ["evaluate"]
 
@@ -26,7 +26,7 @@ def evaluate(argv: list[str]) -> None:
 
     from nextpixel.evaluate import evaluate as score_images
 
-    model = load_model(args)
+    model = load_any_model(args)
     dataset = load_data(args, model)
     with progress("scoring") as show:
         score = score_images(
@@ -36,7 +36,10 @@ def evaluate(argv: list[str]) -> None:
             batch_size=args.batch_size,
             progress=show,
         )
-    given = "given the class" if model.classes else "unconditional"
+    told = ["the class"] if model.classes else []
+    if model.task is not None:
+        told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
+    given = f"given {' and '.join(told)}" if told else "unconditional"
     if args.json:
         what = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
         # The error of a single image's score is not a number, and JSON has no word for that.
