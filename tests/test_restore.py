@@ -302,7 +302,7 @@ def test_mistakes_are_one_sentence(folder: Path, capsys: pytest.CaptureFixture[s
     inpaint, large, digit = folder / "inpaint", folder / "super-resolution", folder / "digit0.png"
     for words, expected in (
         (f"restore {inpaint} {digit}", "Say which pixels are hidden"),
-        (f"restore {large} --hide top", "does not inpaint"),
+        (f"restore {large} --hide top", "does not fill in holes"),
         (f"restore {inpaint} --degrade", "picture files"),
         (f"restore {inpaint} {folder / 'none.png'} --hide top", "There is no picture"),
         (f"restore {large} {folder / 'digit0.png'} --data mnist", "leave --data out"),
