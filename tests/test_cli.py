@@ -354,6 +354,8 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("sample run -n 0", "whole number above 0"),
         ("sample run --seed -1", "whole number from 0"),
         ("sample run --seed 9223372036854775808", "whole number from 0"),
+        ("sample run --guidance 2", "trained without train.drop_context"),
+        ("sample mnist-gated --guidance 2", "trained without train.drop_context"),
         ("sample run --temperature 0", "above 0"),
         ("sample run --temperature nan", "above 0"),
         ("sample run --temperature warm", "warm"),

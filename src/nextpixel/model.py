@@ -278,21 +278,21 @@ def find(name: str | Path) -> Path:
     )
 
 
-def trained_on(name: str | Path) -> tuple[str | None, str | None]:
-    """Says which data a model was trained on, as far as its card or its run's configuration does.
+def training_record(name: str | Path) -> dict[str, Any]:
+    """Reads how a model was trained from its card, or from its run's configuration.
 
     Returns:
-        The data's name, and the folder that they were looked for in first.
+        Their entries, the data's name as "data" and the training options as "train"; none where
+        neither file is there.
     """
     folder = find(name)
     for file in (folder / "card.json", folder.parent / "config.yaml"):
         if file.is_file():
             try:
-                known = yaml.safe_load(file.read_text())  # JSON is YAML
-                return known.get("data"), known.get("data_dir")
-            except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+                return dict(yaml.safe_load(file.read_text()))  # JSON is YAML
+            except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):
                 raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
-    return None, None
+    return {}
 
 
 def read_model(folder: Path) -> ImageModel:

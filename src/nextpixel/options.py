@@ -30,6 +30,7 @@ __all__ = [
     "PICTURES",
     "Parser",
     "add_hidden",
+    "check_guidance",
     "images_to_complete",
     "images_to_score",
     "known_pixels",
@@ -182,13 +183,27 @@ def load_model(args: argparse.Namespace, *, restores: bool = False) -> Autoregre
     return model
 
 
+def check_guidance(args: argparse.Namespace) -> None:
+    """Refuses --guidance for a model that is known not to have learned the null context."""
+    from nextpixel.model import training_record
+
+    record = training_record(args.model)
+    if args.guidance != 1 and record and not record.get("train", {}).get("drop_context"):
+        raise UserError(
+            f"{args.model} was trained without train.drop_context and knows no null context, which "
+            "--guidance goes away from: leave it at 1, or train a model with it."
+        )
+
+
 def load_data(args: argparse.Namespace, model: ImageModel) -> Dataset:
     """Loads the data named on the command line, or those the model was trained on."""
-    from nextpixel.model import trained_on
+    from nextpixel.model import training_record
     from nextpixel.training import check_data
 
-    name, data_dir = (args.data, None) if args.data else trained_on(args.model)
-    data_dir = args.data_dir or data_dir
+    name, data_dir = args.data, args.data_dir
+    if name is None:
+        record = training_record(args.model)
+        name, data_dir = record.get("data"), data_dir or record.get("data_dir")
     if name is None:
         raise UserError(f"It is not known which data {args.model} was trained on: give --data.")
     dataset = load_for(model, name, data_dir)

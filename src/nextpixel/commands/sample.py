@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nextpixel.options import (
     PICTURES,
     Parser,
+    check_guidance,
     load_model,
     output,
     parse_classes,
@@ -76,6 +77,7 @@ def sample(argv: list[str]) -> None:
     from nextpixel.files import atomic_write
 
     model = load_model(args)
+    check_guidance(args)
     c, labels = parse_classes(args.classes, model.classes, args.n)
     frames: list[Tensor] = []
     done: list[int] = []
