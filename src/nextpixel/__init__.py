@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         PixelSNAIL,
         RowLSTM,
     )
+    from nextpixel.particles import complete_with_particles
     from nextpixel.sampling import all_at_once, complete, sample, trace
     from nextpixel.training import fit
 
@@ -49,6 +50,7 @@ __all__ = [
     "UserError",
     "all_at_once",
     "complete",
+    "complete_with_particles",
     "fit",
     "load",
     "load_data",
@@ -72,6 +74,7 @@ _HOMES = {
         "PixelSNAIL",
         "RowLSTM",
     ],
+    "nextpixel.particles": ["complete_with_particles"],
     "nextpixel.sampling": ["all_at_once", "complete", "sample", "trace"],
     "nextpixel.training": ["fit"],
 }
