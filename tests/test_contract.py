@@ -366,10 +366,15 @@ def test_images_put_in_the_places_of_others_go_on(
             if number % 8 == 0:
                 chosen = torch.randint(4, (4,), generator=random)
                 cache.select(chosen)
-                x, c = x[chosen], None if c is None else c[chosen]
+                if c is not None:
+                    c = c[chosen]
+                    for part, same in zip(
+                        vars(c).values(), vars(cache.context).values(), strict=True
+                    ):
+                        assert part is same or torch.equal(part, same)
                 # Else all would soon be the same image.
                 later = torch.randint(model.levels, x.shape, generator=random)
-                x = with_future(x, following(model, site), later)
+                x = with_future(x[chosen], following(model, site), later)
                 whole = model(x, c)
 
 

@@ -12,7 +12,8 @@ import nextpixel as npx
 from nextpixel.distributions import Categorical
 from nextpixel.errors import UserError
 from nextpixel.model import AutoregressiveModel
-from nextpixel.particles import complete_with_particles
+from nextpixel.particles import complete_with_particles, resampling_noise
+from nextpixel.sampling import site_noise
 
 LEVELS = 3
 RUNS = 2000
@@ -164,6 +165,14 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
         torch.testing.assert_close(one[3:4], same, rtol=0, atol=1e-9)
     again = complete_with_particles(model, x, mask, c, particles=12, seed=8)
     assert not torch.equal(again.x, done.x)
+
+
+def test_noise_of_resampling_is_its_own() -> None:
+    noise = [resampling_noise(seed, range(3), row) for seed in (0, 5) for row in range(28)]
+    sites = site_noise((3, 28, 28), 0, range(3)).flatten()
+    everything = torch.cat([sites, site_noise((3, 28, 28), 5, range(3)).flatten(), *noise])
+    assert len(everything.unique()) == len(everything)
+    assert torch.equal(resampling_noise(5, range(1, 2), 27), noise[-1][1:2])
 
 
 def test_evidence_of_whole_images_is_their_likelihood(model: npx.GatedPixelCNN) -> None:

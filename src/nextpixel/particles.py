@@ -146,11 +146,11 @@ def _complete(
         if (col, channel) == (width - 1, channels - 1):
             few = weights.few()
             if row < height - 1 and bool(few.any()):
-                chosen = weights.resample(few, _noise(how.seed, images, row).to(x.device))
+                chosen = weights.resample(few, resampling_noise(how.seed, images, row).to(x.device))
                 step.cache.select(chosen)
                 step.x.copy_(step.x[chosen])
         how.show(done / math.prod(model.shape))
-    chosen = weights.pick(_noise(how.seed, images, height).to(x.device), 1)
+    chosen = weights.pick(resampling_noise(how.seed, images, height).to(x.device), 1)
     return Completed(
         step.x[chosen[:, 0]].cpu(),
         weights.log_mean()[:, 0].cpu(),
@@ -226,7 +226,7 @@ class _Weights:
         return picked.clamp_(max=particles - 1) + begins
 
 
-def _noise(seed: int, images: range, row: int) -> Tensor:
+def resampling_noise(seed: int, images: range, row: int) -> Tensor:
     """Draws a uniform number for each image at the end of a row, `(n,)`, float64.
 
     It comes from a part of the counters that the noise of the sites never reaches.
