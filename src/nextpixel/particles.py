@@ -10,7 +10,7 @@ References:
     Gordon, Salmond, Smith: Novel approach to nonlinear/non-Gaussian Bayesian state estimation, 1993
     (https://doi.org/10.1049/ip-f-2.1993.0015), the bootstrap filter.
     Doucet, Johansen: A tutorial on particle filtering and smoothing: fifteen years later, 2009,
-    section 3.5 for resampling when it is needed, and for the estimate of the evidence.
+    for resampling when it is needed, and for the estimate of the evidence.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class _Weights:
         self.log += nats.double().view_as(self.log).where(known[:, None], 0)
 
     def few(self) -> Tensor:
-        """Finds, at the end of a row, the images where few particles carry the weight, `(n,)`."""
+        """Measures the weights at the end of a row: where few particles carry them, `(n,)`."""
         if bool(self.log.isneginf().all(1).any()):
             raise UserError(
                 "No particle can have the known pixels of an image: the model gives them a "

@@ -111,7 +111,7 @@ def complete(argv: list[str]) -> None:
         print(
             "Pixels are drawn in raster order: each is told only of those in the rows above it and "
             "to its left. Known pixels that come later are kept, but nothing is drawn to fit them "
-            "(--particles 64 does)."
+            "(--particles 64 takes them into account)."
         )
     else:
         tell_particles(completed, args.particles, args.draws)
