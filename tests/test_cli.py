@@ -23,7 +23,9 @@ from PIL import Image
 from nextpixel import load, load_data
 from nextpixel.cli import main
 from nextpixel.evaluate import evaluate
+from nextpixel.masks import box_mask
 from nextpixel.model import Model
+from nextpixel.particles import complete_with_particles
 
 SMALL = "--data mnist --levels 4 --train.batch_size 8 --train.valid_images 16"
 TINY = f"{SMALL} --model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_size 3"
@@ -177,6 +179,28 @@ def test_complete_hides_the_bottom_of_test_images(
     (width, height), (other_width, other_height) = size("halves.png"), size("one.png")
     assert width > other_width
     assert height >= other_height
+
+
+def test_complete_tells_how_the_particles_fared(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = "-n 2 --draws 2 --box 8,0,2,28 --out p.png"
+    out = run(f"complete run {box} --particles 8", capsys)
+    assert "The 56 hidden pixels" in out
+    assert "of 8 particles" in out
+    data = load_data("mnist", levels=4).test.spread(2)
+    x, y = map(torch.from_numpy, data.batch(np.arange(2)))
+    mask = ~box_mask(8, 0, 2, 28, (28, 28))
+    x, y = x.repeat(2, 1, 1, 1), y.repeat(2)
+    done = complete_with_particles(load("run"), x, mask, y, particles=8)
+    evidence = done.log_evidence.view(2, 2).logsumexp(0) - math.log(2)
+    for number, (size, nats) in enumerate(
+        zip(done.least_effective.view(2, 2).amin(0), evidence, strict=True)
+    ):
+        assert f"  image {number}: {size:8.1f}, {nats:.2f} nats\n" in out
+    assert ("Warning: for " in out) == bool((done.least_effective < 2).any())
+    assert "Warning: for 2 of 2 images" in run(f"complete run {box} --particles 2", capsys)
+    assert "particles" not in run(f"complete run {box}", capsys).replace("--particles 64", "")
 
 
 # --- what the commands do -------------------------------------------------------------------------
@@ -379,6 +403,8 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("complete run --mask empty.png", "Nothing is hidden"),
         ("complete run --mask nothing.png", "nothing.png"),
         ("complete run --draws 0", "whole number above 0"),
+        ("complete run --particles 0", "whole number above 0"),
+        ("complete run --particles 2 --temperature 0.5", "leave --temperature out"),
         ("models nothing", "nothing does not exist"),
         ("models my_file.Nothing", "no model my_file.Nothing"),
         ("models nothing.MyNet", "No module named 'nothing'"),

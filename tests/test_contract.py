@@ -31,6 +31,7 @@ from nextpixel.models import (
 )
 from nextpixel.nn import CausalAttention, Site, recomputing
 from nextpixel.sampling import site_noise, sites, trace
+from nextpixel.tape import begin_tape
 from nextpixel.tape.script import Script
 
 SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
@@ -340,6 +341,48 @@ def test_replayed_steps_equal_computed_ones(
             a, b = computed.distribution.pmf(), replayed.distribution.pmf()
             torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
         assert len(replays) > most * height * width * model.groups
+
+
+@every_variant
+@pytest.mark.parametrize("replayed", [False, True])
+def test_images_put_in_the_places_of_others_go_on(
+    cls: type[CausalNetwork], variant: Any, replayed: bool
+) -> None:
+    """Also within a row and between the channels of a pixel."""
+    size = (9, 7) if cls is PixelCNNPP else (6, 7)
+    model = make(cls, **variant, size=size)
+    x, given = images(model, 4)
+    c = model.context(given, 4)
+    random = torch.Generator().manual_seed(3)
+    with torch.inference_mode():
+        cache, whole = model.start(4, c), model(x, c)
+        if replayed:
+            cache.tape = begin_tape(cache, 4, size)
+        for number, site in enumerate(sites(model.shape), 1):
+            step = model.step(with_future(x, site, torch.zeros_like(x)), site, cache)
+            for name, value in vars(whole.at(*site)).items():
+                torch.testing.assert_close(
+                    vars(step)[name], value, rtol=0, atol=1e-9, msg=f"{name} at {site}"
+                )
+            if number % 8 == 0:
+                chosen = torch.randint(4, (4,), generator=random)
+                cache.select(chosen)
+                if c is not None:
+                    c = c[chosen]
+                    for part, same in zip(
+                        vars(c).values(), vars(cache.context).values(), strict=True
+                    ):
+                        assert part is same or torch.equal(part, same)
+                # Else all would soon be the same image.
+                later = torch.randint(model.levels, x.shape, generator=random)
+                x = with_future(x[chosen], following(model, site), later)
+                whole = model(x, c)
+
+
+def following(model: CausalNetwork, site: Site) -> Site:
+    """The next site; after the last one, it again."""
+    order = list(sites(model.shape))
+    return order[min(order.index(site) + 1, len(order) - 1)]
 
 
 @every_variant

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         PixelSNAIL,
         RowLSTM,
     )
+    from nextpixel.particles import complete_with_particles
     from nextpixel.sampling import all_at_once, complete, sample, trace
     from nextpixel.training import fit
 
@@ -50,6 +51,7 @@ __all__ = [
     "UserError",
     "all_at_once",
     "complete",
+    "complete_with_particles",
     "fit",
     "load",
     "load_data",
@@ -74,6 +76,7 @@ _HOMES = {
         "PixelSNAIL",
         "RowLSTM",
     ],
+    "nextpixel.particles": ["complete_with_particles"],
     "nextpixel.sampling": ["all_at_once", "complete", "sample", "trace"],
     "nextpixel.training": ["fit"],
 }

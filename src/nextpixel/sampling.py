@@ -35,6 +35,7 @@ __all__ = [
     "film",
     "fixed_point",
     "hidden_bits",
+    "kept_pixels",
     "sample",
     "site_noise",
     "sites",
@@ -144,7 +145,7 @@ class Drawing:
                 raise UserError("guidance needs a context, and this model is unconditional.")
             context = context.cat(context.null())
         noise = site_noise(model.shape, self.seed, range(self.first, self.first + n))
-        return context, noise.to(model.device), _kept(model, self.known, self.mask, n)
+        return context, noise.to(model.device), kept_pixels(model, self.known, self.mask, n)
 
 
 class Step(NamedTuple):
@@ -155,11 +156,14 @@ class Step(NamedTuple):
         x: The pictures so far, `(B, C, H, W)`, int64; zero where nothing is drawn yet. The same
             tensor every time: copy it to keep it.
         distribution: What it was drawn from; like x it may change at the next step.
+        cache: What the model remembers. Who puts images in the places of others, by
+            `Cache.select`, does the same to x; not with guidance, which computes images twice.
     """
 
     site: Site
     x: Tensor
     distribution: Distribution
+    cache: Cache
 
 
 @contextmanager
@@ -254,7 +258,7 @@ def trace(model: Generator, n: int, c: object = None, **how: Any) -> Iterator[St
                 given, keep = kept
                 value = torch.where(keep[at_site], given[at_site], value)
             x[at_site] = value
-        yield Step(site, pictures, distribution)
+        yield Step(site, pictures, distribution, cache)
 
 
 def _of_sites(x: Tensor) -> Sequence[Tensor]:
@@ -288,7 +292,7 @@ def sample(
     """
     drawing = Drawing(**how)
     _check_count(min(n, batch_size))
-    context, kept = model.context(c, n), _kept(model, drawing.known, drawing.mask, n)
+    context, kept = model.context(c, n), kept_pixels(model, drawing.known, drawing.mask, n)
     if drawing.sampler == "auto":
         cache = model.start(1, None if context is None else context[:1])
         drawing = drawing if cache.layers else replace(drawing, sampler="fixed-point")
@@ -424,7 +428,7 @@ def complete(model: Generator, x: Tensor, mask: Tensor, c: object = None, **how:
     """Keeps x where the mask is true and draws the rest.
 
     A pixel is drawn given the pixels before it in raster order. Known pixels that come later are
-    kept, but they do not influence what is drawn before them.
+    kept, but they do not influence what is drawn before them: `nextpixel.particles` is for that.
 
     Args:
         model: The model to draw from.
@@ -497,10 +501,17 @@ def _batches(n: int, size: int = 64) -> Iterator[slice]:
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))
 
 
-def _kept(
+def kept_pixels(
     model: Generator, known: Tensor | None, mask: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Checks the known pixels and their mask and spreads them over the batch."""
+    """Checks the known pixels and their mask and spreads them over the batch.
+
+    Returns:
+        Both `(batch, C, H, W)`, on the model's device; None if neither was given.
+
+    Raises:
+        UserError: They do not fit the model, or one of them is missing.
+    """
     if known is None and mask is None:
         return None
     if known is None or mask is None:

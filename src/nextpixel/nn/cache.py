@@ -60,7 +60,7 @@ class Cache:
     biases: list[Tensor | None] = field(default_factory=list)
     site: Site = field(default_factory=lambda: Site(0, 0))
     parameters: Tensor | None = None
-    layers: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+    layers: dict[CausalLayer, list[Tensor]] = field(default_factory=dict)
     views: dict[nn.Module, Any] = field(default_factory=dict)
     period: int = 1
     even: bool = False
@@ -70,6 +70,25 @@ class Cache:
         """Counts the bytes that the layers keep, but not the model's weights."""
         kept = (t for tensors in self.layers.values() for t in tensors)
         return sum(t.nbytes for t in kept if not t._is_view())
+
+    def select(self, images: Tensor) -> None:
+        """Puts images of the batch in the places of others, between two steps.
+
+        What is kept changes in place, because layers hold on to parts of it and a tape to its
+        addresses. The biases are left out: they are read only when a row begins, and made anew
+        before.
+
+        Args:
+            images: For each place the number of the image that comes there, `(B,)`, of the batch
+                as it was; the pictures handed to the next step must be the same selection.
+        """
+        kept = [t for layer, tensors in self.layers.items() for t in layer.of_images(tensors)]
+        for tensor in [*kept, *(t for t in self.prepared or () if t is not None)]:
+            tensor.copy_(tensor[images])
+        if self.context is not None:
+            self.context = self.context[images]
+        if self.parameters is not None:
+            self.parameters = self.parameters[images]
 
 
 class CausalLayer(nn.Module, ABC):
@@ -87,3 +106,10 @@ class CausalLayer(nn.Module, ABC):
 
         They are made anew for every generation, so weights folded into them are never stale.
         """
+
+    def of_images(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Picks those of the layer's tensors whose first dimension are the images: all of them.
+
+        A layer that keeps folded weights, too, leaves those out.
+        """
+        return tensors

@@ -141,6 +141,10 @@ class Pointwise(CausalLayer):
             tensors += [weight.contiguous(), bias.contiguous()]
         return [*tensors, self.weight.new_zeros(batch, self.weight.shape[1])]
 
+    def of_images(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Picks the room for the inputs."""
+        return [] if self.groups == 1 else tensors[-1:]
+
     def _step(self, x: Tensor, cache: Cache) -> Tensor:
         tensors = cache.layers[self]
         channel = cache.site.channel
@@ -305,6 +309,10 @@ class CausalConv2d(CausalLayer):
             folded = of_group(seen, group, self.groups, self.parts).contiguous()
             tensors += [new(batch, -(-width // self.stride), folded.shape[1]), folded]
         return tensors
+
+    def of_images(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Picks the line buffer and the sums."""
+        return [tensors[0], *tensors[1::2]]
 
     def new_output(self, site: Site) -> bool:
         """Tells whether there is an output at a site, which a strided layer does not always have.
