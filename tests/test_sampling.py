@@ -85,7 +85,7 @@ def test_complete_keeps_what_is_known(model: Rows) -> None:
     completed = npx.complete(model, x, mask, seed=1)
     assert torch.equal(completed[:, :, :2], x[:, :, :2])
     assert not torch.equal(completed, x)
-    other = npx.complete(model, x, mask, seed=1, first=3)
+    other = npx.complete(model, x, mask, seed=1, numbers=[3, 4, 5])
     assert not torch.equal(other, completed)
 
 

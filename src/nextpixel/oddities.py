@@ -31,6 +31,7 @@ from torch import Tensor
 from nextpixel.data import Images
 from nextpixel.data.own import Unsplit
 from nextpixel.errors import UserError
+from nextpixel.evaluate import check_images, class_log_probs
 from nextpixel.files import atomic_write
 from nextpixel.model import AutoregressiveModel
 from nextpixel.sampling import evaluation_mode
@@ -97,15 +98,13 @@ def score_images(
     Raises:
         UserError: The images do not fit a model, or there are none.
     """
-    if min(len(images), batch_size) < 1:
-        raise UserError(f"There is nothing to score: {len(images)} images, {batch_size} at a time.")
     models = {"bits_per_dim": model}
     if background is not None:
         models["background_bits_per_dim"] = background
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     parts |= {"complexity_bits_per_dim": []} if complexity else {}
     for each in models.values():
-        check_images(each, images)
+        check_images(each, images, batch_size)
     dims = math.prod(model.shape)
     for begin in range(0, len(images), batch_size):
         x, _ = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
@@ -134,16 +133,6 @@ def with_corrected(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray
     return ordered
 
 
-def check_images(model: AutoregressiveModel, images: Images) -> None:
-    """Checks that images have a model's shape and levels; their classes need not be its own."""
-    shape = images.x.shape[1:]
-    if (shape, images.levels) != (model.shape, model.levels):
-        raise UserError(
-            f"A model is for images {model.shape} with {model.levels} levels, but these are "
-            f"{tuple(shape)} with {images.levels}: give images, and models, that fit each other."
-        )
-
-
 def mixture_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:
     """Computes -log2 p(x); with classes, p(x) is the mean of p(x | c) over all of them.
 
@@ -160,8 +149,7 @@ def mixture_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:
     if model.classes is None:
         nats = -model.log_prob(x).double()
     else:
-        given = torch.stack([model.log_prob(x, c).double() for c in range(model.classes)])
-        nats = math.log(model.classes) - given.logsumexp(0)
+        nats = math.log(model.classes) - class_log_probs(model, x).logsumexp(1)
     return nats / math.log(2)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "TINT",
     "beside",
     "comparison",
+    "confusion",
     "grid",
     "growing",
     "heat_map",
@@ -401,6 +402,40 @@ def histograms(
         ncols=len(groups),
         frameon=False,
     )
+    with atomic_write(path) as file:
+        figure.savefig(file, format=suffix[1:])
+
+
+def confusion(counts: ArrayLike, names: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Draws a table of what was taken for what; the colours are the shares of a row.
+
+    Args:
+        counts: How many images of the class of the row were taken for the column's, `(K, K)`.
+        names: The names of the K classes.
+        path: Where to write; .png or .svg.
+
+    Raises:
+        UserError: If the suffix is another.
+        OSError: If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    suffix = _suffix(path, (".png", ".svg"))
+    table = np.asarray(counts)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    side = 1.6 + 0.42 * len(names)
+    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    # The right ones are a hundred times the mistakes: the root lets these be seen.
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+    for (true, chosen), count in np.ndenumerate(table):
+        colour = "white" if shares[true, chosen] > 0.3 else _INK
+        if count:
+            axes.text(chosen, true, str(count), ha="center", va="center", color=colour, size=8)
+    turned = max(map(len, names)) > 3
+    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="taken for", ylabel="true class")
     with atomic_write(path) as file:
         figure.savefig(file, format=suffix[1:])
 
