@@ -156,7 +156,7 @@ def classify(
         deviation (N - 1) of 1 for a right class and 0 for a wrong one.
 
     Raises:
-        UserError: The images do not fit the model, there are none, or one of the two has no classes.
+        UserError: The images do not fit the model, there are none, or classes are missing.
     """
     if model.classes is None:
         raise UserError(

@@ -93,8 +93,8 @@ class Drawing:
             the distribution and takes twice the time.
         known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
         mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
-        numbers: The numbers of the images, one each, 0 to n - 1 if None. Images of one number have the
-            same noise, so that they differ only by their contexts.
+        numbers: The numbers of the images, one each; 0 to n - 1 if None. Images of one number have
+            the same noise: they differ by their contexts only.
         sampler: One of `Sampler`.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 from nextpixel.options import Parser, load_data, load_model, output, positive, progress
 
