@@ -250,6 +250,8 @@ def test_sample_draws_a_class_a_row(here: Path, capsys: pytest.CaptureFixture[st
         arrays("rows.npz")["x"], 4, columns=3, places=[0, 3, 1, 4, 2], row_labels=["3", "7"]
     )
     assert pixels("rows.png") == expected.tobytes()
+    run("sample run -n 2 --class 3,7,9 --out few.png --npz few.npz", capsys)
+    assert pixels("few.png") == plots.grid(arrays("few.npz")["x"], 4).tobytes()
     run("sample run -n 5 --class 3,7 --columns 5 --out row.png", capsys)
     assert pixels("row.png") == plots.grid(arrays("rows.npz")["x"], 4, columns=5).tobytes()
 

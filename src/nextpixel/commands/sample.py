@@ -32,6 +32,7 @@ __all__ = ["sample"]
 
 
 EACH = 8  # images of each class, where -n does not say how many there are in all
+MOST = 160  # but not more than that
 STEPS = 11  # from one class to another
 
 
@@ -57,7 +58,9 @@ def sample(argv: list[str]) -> None:
     parser = Parser("sample", sample)
     parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
     parser.add_argument(
-        "-n", type=positive, help=f"how many (default: {EACH} of each class, or 64 in all)"
+        "-n",
+        type=positive,
+        help=f"how many (default: {EACH} of each class, up to {MOST}; 64 of one, or without any)",
     )
     parser.add_argument(
         "--class",
@@ -157,7 +160,7 @@ def sample(argv: list[str]) -> None:
             arrays = {"x": pixels, "levels": np.array(model.levels)}
             if sheet.c is not None and not sheet.c.is_floating_point():
                 arrays["y"] = sheet.c.numpy()
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)
         written.append(args.npz)
     print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
 
@@ -168,21 +171,20 @@ def class_a_row(args: argparse.Namespace, model: AutoregressiveModel) -> Sheet:
     Image k is of the same class whatever the layout: places are what makes rows of classes.
     """
     c = parse_classes(args.classes, model.classes)
-    one = c is None or c.is_floating_point() or len(c) == 1
-    if c is None or one:
+    if c is None or c.is_floating_point() or len(c) == 1:
         n = args.n or 64
         return Sheet(n, in_turn(c, n), layout={"columns": args.columns})
     model.context(c, len(c))  # refuses a class that there is not, before it is named
-    n = args.n or EACH * len(c)
+    n = args.n or min(EACH * len(c), MOST)
     ids = in_turn(c, n)
-    if args.columns is not None:
+    if args.columns is not None or n < len(c):
         return Sheet(n, ids, layout={"columns": args.columns})
-    rows, columns = min(n, len(c)), math.ceil(n / len(c))
+    columns = math.ceil(n / len(c))
     names = class_names(args, model.classes or 0)
     layout = {
         "columns": columns,
         "places": [k % len(c) * columns + k // len(c) for k in range(n)],
-        "row_labels": [names[i] for i in c[:rows].tolist()],
+        "row_labels": [names[i] for i in c.tolist()],
     }
     return Sheet(n, ids, layout=layout)
 
