@@ -157,10 +157,10 @@ def sample(argv: list[str]) -> None:
     if args.npz is not None:
         pixels = x.numpy().astype(np.uint8 if model.levels <= 256 else np.int64)
         with atomic_write(args.npz) as file:
-            arrays = {"x": pixels, "levels": np.array(model.levels)}
-            if sheet.c is not None and not sheet.c.is_floating_point():
-                arrays["y"] = sheet.c.numpy()
-            np.savez_compressed(file, **arrays)
+            if sheet.c is None or sheet.c.is_floating_point():
+                np.savez_compressed(file, x=pixels, levels=model.levels)
+            else:
+                np.savez_compressed(file, x=pixels, y=sheet.c.numpy(), levels=model.levels)
         written.append(args.npz)
     print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
 
