@@ -102,7 +102,8 @@ def complete_halves(model: npx.AutoregressiveModel, digits: Dataset) -> float:
     with progress("completing hidden halves") as show:
         for k in range(4):
             show(k / 4)
-            completed = npx.complete(model, x, known, c, seed=2, first=8 * k)
+            numbers = range(8 * k, 8 * (k + 1))
+            completed = npx.complete(model, x, known, c, seed=2, numbers=numbers)
             columns[f"drawn {k + 1}"] = plots.to_uint8(completed, LEVELS)
     bits = sampling.hidden_bits(model, x, known, c)
     columns["bits a pixel"] = plots.heat_map(bits.sum(1).masked_fill(known, torch.nan))

@@ -4,7 +4,9 @@
     python recipes/ship.py runs/mnist-gated mnist-gated
 
 The card says what the model is, how it was made, on which machine, and what it scores on the whole
-validation and test sets: `nextpixel eval NAME --json` prints the same numbers.
+validation and test sets: `nextpixel eval NAME --json` prints the same numbers. Of a
+class-conditional model it also says how well it classifies the whole test set; with --classify the
+command prints that, too.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import yaml
 
 import nextpixel as npx
 from nextpixel.describe import machine
-from nextpixel.evaluate import evaluate
+from nextpixel.evaluate import classify, evaluate
 from nextpixel.files import replace_file
 from nextpixel.options import progress
 
@@ -49,6 +51,18 @@ def main() -> None:
         with progress(f"scoring {split}") as show:
             scores[split] = asdict(evaluate(model, getattr(dataset, split), progress=show))
         print(split, scores[split])
+    command = f"nextpixel eval {args.name} --data {config['data']} --json"
+    classified = {}
+    if model.classes is not None:
+        with progress("classifying test") as show:
+            found = classify(model, dataset.test, progress=show)
+        print(found)
+        classified["accuracy"] = {
+            "test": found.accuracy,
+            "test_error": found.accuracy_error,
+            "images": found.images,
+            "command": f"{command} --classify",
+        }
     metrics = [json.loads(line) for line in (args.run / "metrics.jsonl").read_text().splitlines()]
     best = min((line for line in metrics if "valid" in line), key=lambda line: line["valid"])
     card = {
@@ -70,7 +84,8 @@ def main() -> None:
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "scores": scores,
-        "command": f"nextpixel eval {args.name} --data {config['data']} --json",
+        "command": command,
+        **classified,
     }
     replace_file(folder / "card.json", (json.dumps(card, indent=2) + "\n").encode())
     print(f"Written: {folder / 'card.json'}")

@@ -20,9 +20,9 @@ import torch
 import yaml
 from PIL import Image
 
-from nextpixel import load, load_data
+from nextpixel import GatedPixelCNN, load, load_data, plots
 from nextpixel.cli import main
-from nextpixel.evaluate import evaluate
+from nextpixel.evaluate import classify, evaluate
 from nextpixel.masks import box_mask
 from nextpixel.model import Model
 from nextpixel.particles import complete_with_particles
@@ -100,6 +100,11 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def size(path: str | Path) -> tuple[int, int]:
     with Image.open(path) as picture:
         return picture.size
+
+
+def pixels(path: str | Path) -> bytes:
+    with Image.open(path) as picture:
+        return picture.tobytes()
 
 
 def arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -244,6 +249,61 @@ def test_eval_of_one_image_is_json(here: Path, capsys: pytest.CaptureFixture[str
     assert (score["images"], score["nats_error"]) == (1, None)
 
 
+def test_eval_classifies(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = classify(load("run"), load_data("mnist", levels=4).test, limit=12)
+    out = run("eval run --limit 12 --classify --confusion confusion.png", capsys)
+    assert out.splitlines()[1:] == [f"It {found}"]
+    assert size("confusion.png") > (300, 300)
+    score = json.loads(run("eval run --limit 12 --classify --json", capsys))
+    assert score["accuracy"] == found.accuracy
+    assert score["confusion"] == found.confusion.tolist()
+    assert "bits_per_dim" in score
+    one = run("eval run --limit 1 --classify --json", capsys)
+    assert json.loads(one, parse_constant=pytest.fail)["accuracy_error"] is None
+
+
+def test_sample_draws_a_class_a_row(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Drew 80 images" in run("sample run --out rows.png --npz rows.npz", capsys)
+    drawn = arrays("rows.npz")
+    assert drawn["y"].tolist() == 8 * list(range(10))
+    x = drawn["x"].reshape(8, 10, 1, 28, 28).swapaxes(0, 1).reshape(-1, 1, 28, 28)
+    expected = plots.grid(x, 4, columns=8, row_labels=list("0123456789"))
+    assert pixels("rows.png") == expected.tobytes()
+    run("sample run -n 5 --class 3,7 --out rows.png --npz rows.npz", capsys)
+    expected = plots.grid(
+        arrays("rows.npz")["x"], 4, columns=3, places=[0, 3, 1, 4, 2], row_labels=["3", "7"]
+    )
+    assert pixels("rows.png") == expected.tobytes()
+    run("sample run -n 2 --class 3,7,9 --out few.png --npz few.npz", capsys)
+    assert pixels("few.png") == plots.grid(arrays("few.npz")["x"], 4).tobytes()
+    run("sample run -n 5 --class 3,7 --columns 5 --out row.png", capsys)
+    assert pixels("row.png") == plots.grid(arrays("rows.npz")["x"], 4, columns=5).tobytes()
+
+
+def test_sample_names_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    GatedPixelCNN(shape=(1, 4, 4), levels=2, classes=10, width=2, blocks=1).save(tmp_path / "best")
+    run(f"sample {tmp_path} --class 0,9 -n 2 --out {tmp_path / 'ids.png'}", capsys)
+    (tmp_path / "config.yaml").write_text("data: fashion-mnist")
+    run(f"sample {tmp_path} --class 0,9 -n 2 --out {tmp_path / 'names.png'}", capsys)
+    assert size(tmp_path / "names.png")[0] > size(tmp_path / "ids.png")[0] + 40
+    (tmp_path / "config.yaml").write_text("data: binarized-mnist")
+    run(f"sample {tmp_path} --class 0,9 -n 2 --out {tmp_path / 'again.png'}", capsys)
+    assert pixels(tmp_path / "again.png") == pixels(tmp_path / "ids.png")
+
+
+def test_interpolation_keeps_the_noise_in_a_row(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("sample run --interpolate 3,8 -n 2 --columns 3 --seed 5 --out i.png --npz i.npz", capsys)
+    mixes = torch.zeros(3, 10)
+    mixes[:, 3], mixes[:, 8] = torch.tensor([1, 0.5, 0]), torch.tensor([0, 0.5, 1])
+    expected = [load("run").sample(1, c, seed=5, numbers=[row]) for row in (0, 1) for c in mixes]
+    drawn = arrays("i.npz")["x"]
+    np.testing.assert_array_equal(drawn, torch.cat(expected).numpy())
+    grid = plots.grid(drawn, 4, columns=3, column_labels=["3", "50 %", "8"])
+    assert pixels("i.png") == grid.tobytes()
+
+
 def test_sample_takes_classes_in_turn_and_mixed(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -375,6 +435,14 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("sample run --class 3=nan", "ids from 0 to 9"),
         ("sample run --class=-1=1", "ids from 0 to 9"),
         ("sample run --class 3,4=1", "ids from 0 to 9"),
+        ("sample run --class 3,10", "no class 10"),
+        ("sample run --interpolate 3", "2 whole numbers"),
+        ("sample run --interpolate 3,10", "no class 10"),
+        ("sample run --interpolate 3,8 --columns 1", "at least 2 columns"),
+        ("sample run --interpolate 3,8 --class 3", "without --class"),
+        ("sample run --interpolate 3,8 --all-at-once", "--all-at-once"),
+        ("eval run --confusion c.png", "give both"),
+        ("eval run --classify --confusion c.jpg", ".png"),
         ("sample run -n 0", "whole number above 0"),
         ("sample run --seed -1", "whole number from 0"),
         ("sample run --seed 9223372036854775808", "whole number from 0"),
@@ -531,6 +599,7 @@ def test_a_class_for_an_unconditional_model(
 
     PixelCNN(shape=(1, 6, 5), levels=4, width=4, blocks=1).save(tmp_path)
     assert "unconditional" in refused(f"sample {tmp_path} --class 3", capsys)
+    assert "unconditional" in refused(f"sample {tmp_path} --interpolate 3,8", capsys)
     assert "not known which data" in refused(f"eval {tmp_path}", capsys)
     assert "(1, 6, 5)" in refused(f"eval {tmp_path} --data mnist", capsys)
     assert "28 x 28" in refused(f"complete {tmp_path} seven.png", capsys)

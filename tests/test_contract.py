@@ -458,7 +458,7 @@ def test_picture_depends_on_seed_and_number_only(cls: type[CausalNetwork]) -> No
     c = torch.tensor([0, 1, 2, 0, 1, 2])
     together = model.sample(6, c, seed=7)
     assert torch.equal(model.sample(6, c, seed=7, batch_size=4), together)
-    assert torch.equal(model.sample(1, 1, seed=7, first=4), together[4:5])
+    assert torch.equal(model.sample(1, 1, seed=7, numbers=[4]), together[4:5])
     assert not torch.equal(model.sample(6, c, seed=8), together)
     state = torch.get_rng_state()
     model.sample(2, 0)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import nextpixel as npx
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.distributions import Categorical
 from nextpixel.errors import UserError
-from nextpixel.model import AutoregressiveModel
 from nextpixel.particles import complete_with_particles, resampling_noise
 from nextpixel.sampling import site_noise
 
@@ -135,8 +135,10 @@ def test_one_particle_is_plain_completion(model: npx.GatedPixelCNN, mask: Tensor
     for net, known in ((model, mask), (colour, torch.rand(3, 4, 5) < 0.5)):
         x = net.sample(5, 1, seed=3)
         c = torch.tensor([0, 1, 2, 1, 0])
-        done = complete_with_particles(net, x, known, c, particles=1, seed=4, first=2)
-        assert torch.equal(done.x, npx.complete(net, x, known, c, seed=4, first=2))
+        done = complete_with_particles(
+            net, x, known, c, particles=1, seed=4, numbers=[2, 3, 4, 5, 9]
+        )
+        assert torch.equal(done.x, npx.complete(net, x, known, c, seed=4, numbers=[2, 3, 4, 5, 9]))
         assert (done.effective == 1).all()
         assert not done.resamplings.any()
 
@@ -160,7 +162,7 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     for other in others:
         for one, same in zip(done, other, strict=True):
             torch.testing.assert_close(one, same, rtol=0, atol=1e-9)
-    alone = complete_with_particles(model, x[3:4], mask[3:4], 1, **how, first=3)
+    alone = complete_with_particles(model, x[3:4], mask[3:4], 1, **how, numbers=[3])
     for one, same in zip(done, alone, strict=True):
         torch.testing.assert_close(one[3:4], same, rtol=0, atol=1e-9)
     again = complete_with_particles(model, x, mask, c, particles=12, seed=8)

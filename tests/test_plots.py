@@ -125,6 +125,28 @@ def test_grid_is_nearly_square(n, columns):
     assert picture.width == columns * 4
 
 
+def test_grid_leaves_places_empty():
+    x = images(n=3)
+    picture = np.asarray(plots.grid(x, 4, columns=2, places=[3, 0, 2], scale=1, gap=0))
+    height, width = x.shape[2:]
+    tiles = picture.reshape(2, height, 2, width).swapaxes(1, 2).reshape(4, height, width)
+    np.testing.assert_array_equal(tiles[[3, 0, 2]], plots.to_uint8(x, 4)[:, 0])
+    assert len(np.unique(tiles[1])) == 1  # the background
+
+
+def test_confusion_names_and_counts(tmp_path):
+    plots.confusion([[70, 3], [0, 81]], ["cat", "dog"], tmp_path / "c.svg")
+    plots.confusion([[70, 3], [0, 81]], ["cat", "dog"], tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.size > (100, 100)
+    text = (tmp_path / "c.svg").read_text()
+    for word in ("cat", "dog", "70", "3", "81"):
+        assert f"<!-- {word} -->" in text
+    assert "<!-- 0 -->" not in text
+    with pytest.raises(UserError, match=r"use \.png, \.svg"):
+        plots.confusion([[1]], ["cat"], tmp_path / "c.jpg")
+
+
 def test_grid_enlarges_small_images_only():
     widths = {
         side: plots.grid(np.zeros((1, 1, side, side), dtype=int), 2, gap=0).width

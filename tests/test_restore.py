@@ -132,7 +132,7 @@ def test_restorations_are_drawn_from_what_the_image_is_given(name: Any) -> None:
     known = degraded.known
     kept = {} if known is None else {"known": x, "mask": known}
     first = model.sample(3, context, seed=3, **kept)  # type: ignore[arg-type]
-    second = model.sample(3, context, seed=3, first=3, **kept)  # type: ignore[arg-type]
+    second = model.sample(3, context, seed=3, numbers=[3, 4, 5], **kept)  # type: ignore[arg-type]
     assert torch.equal(draws, torch.stack([first, second]))
     assert not torch.equal(first, second)
     if known is not None:

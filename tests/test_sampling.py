@@ -5,7 +5,7 @@ from torch import Tensor
 import nextpixel as npx
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.errors import UserError
-from nextpixel.sampling import all_at_once, film, hidden_bits, site_noise
+from nextpixel.sampling import Sampler, all_at_once, film, hidden_bits, site_noise
 
 
 class Rows(AutoregressiveModel):
@@ -85,8 +85,17 @@ def test_complete_keeps_what_is_known(model: Rows) -> None:
     completed = npx.complete(model, x, mask, seed=1)
     assert torch.equal(completed[:, :, :2], x[:, :, :2])
     assert not torch.equal(completed, x)
-    other = npx.complete(model, x, mask, seed=1, first=3)
+    other = npx.complete(model, x, mask, seed=1, numbers=[3, 4, 5])
     assert not torch.equal(other, completed)
+
+
+@pytest.mark.parametrize("sampler", ["fixed-point", "cached"])
+def test_images_of_one_number_have_the_same_noise(model: Rows, sampler: Sampler) -> None:
+    three = model.sample(3, seed=1)
+    x = model.sample(5, seed=1, numbers=[2, 0, 2, 1, 1], batch_size=2, sampler=sampler)
+    assert torch.equal(x, three[[2, 0, 2, 1, 1]])
+    with pytest.raises(UserError, match="5 images need 5 numbers, not 3"):
+        model.sample(5, numbers=range(3))
 
 
 def test_hidden_bits_are_those_of_the_hidden_pixels(model: Rows) -> None:

@@ -35,9 +35,10 @@ def summary(folder: Path) -> str:
         return "(no card)"
     card = json.loads(file.read_text())
     score = card["scores"]["test"]
+    accuracy = f", classifies {100 * card['accuracy']['test']:.2f} %" if "accuracy" in card else ""
     return (
         f"{card['model']}, {card['parameters']:,} parameters, {card['data']}: "
-        f"{score['bits_per_dim']:.4f} bits/dim, {score['nats']:.2f} nats"
+        f"{score['bits_per_dim']:.4f} bits/dim, {score['nats']:.2f} nats{accuracy}"
     )
 
 

@@ -1,23 +1,36 @@
-"""Scores: the negative log-likelihood of a data set, with its uncertainty."""
+"""Scores of a data set with their uncertainty: its negative log-likelihood, and the accuracy.
+
+A class-conditional model is a classifier for free, by Bayes' rule: where all classes are equally
+likely before the image is seen, the likeliest class after that is `argmax_c log p(x | c)`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data.images import Images, spread
 from nextpixel.errors import UserError
 from nextpixel.model import Given, ImageModel
 from nextpixel.sampling import evaluation_mode
 
-__all__ = ["Score", "evaluate", "told"]
+__all__ = [
+    "Classification",
+    "Score",
+    "check_images",
+    "class_log_probs",
+    "classify",
+    "evaluate",
+    "told",
+]
 
 
 @dataclass(frozen=True)
@@ -105,3 +118,114 @@ def evaluate(
             if progress is not None:
                 progress((begin + len(x)) / count)
     return Score.of(torch.cat(parts), model.shape)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """How often the likeliest class of an image is the true one.
+
+    Attributes:
+        accuracy: The share of the images whose likeliest class is the true one.
+        accuracy_error: Standard error of `accuracy` over the images.
+        images: Number of images classified.
+        confusion: How many images of the class of the row were taken for that of the column,
+            integers `(classes, classes)`.
+    """
+
+    accuracy: float
+    accuracy_error: float
+    images: int
+    confusion: NDArray[np.int64]
+
+    def __str__(self) -> str:
+        """Writes the accuracy in one line."""
+        return (
+            f"classifies {100 * self.accuracy:.2f} ± {100 * self.accuracy_error:.2f} % of "
+            f"{self.images:,} images correctly, by the likeliest class"
+        )
+
+
+@torch.inference_mode()
+def classify(
+    model: AutoregressiveModel,
+    images: Images,
+    *,
+    limit: int | None = None,
+    batch_size: int = 100,
+    progress: Callable[[float], None] | None = None,
+) -> Classification:
+    """Classifies images by the likeliest class, `argmax_c log p(x | c)`: all are equal before.
+
+    It takes a pass for each class, in the precision of the model's weights, without autocast.
+
+    Args:
+        model: A class-conditional model.
+        images: The images, with their true classes.
+        limit: Classify only so many, spread evenly over all.
+        batch_size: Images classified together.
+        progress: Called with the fraction done, between 0 and 1.
+
+    Returns:
+        The accuracy and the confusions. The accuracy's standard error is `s / sqrt(N)`, s the
+        deviation (N - 1) of 1 for a right class and 0 for a wrong one.
+
+    Raises:
+        UserError: The images do not fit the model, there are none, or classes are missing.
+    """
+    if model.classes is None:
+        raise UserError(
+            "This model is unconditional and cannot classify: take one that was trained on images "
+            "with classes."
+        )
+    images = images.spread(limit)
+    check_images("The model", model, images)
+    if images.y is None or images.y.max() >= model.classes:
+        raise UserError(
+            f"To tell whether a class is right, every image needs one from 0 to "
+            f"{model.classes - 1}, but "
+            + ("these have none." if images.y is None else f"one has {images.y.max()}.")
+        )
+    likeliest = []
+    with evaluation_mode(model):
+        for begin in range(0, len(images), batch_size):
+            x, _ = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
+            given = class_log_probs(model, torch.from_numpy(x).to(model.device))
+            likeliest.append(given.argmax(1).cpu().numpy())
+            if progress is not None:
+                progress((begin + len(x)) / len(images))
+    return judge(images.y, np.concatenate(likeliest), model.classes)
+
+
+def judge(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: int) -> Classification:
+    """Compares the classes chosen for N images with the true ones, ids `(N,)` both."""
+    count = len(true)
+    confusion = np.bincount(classes * true + chosen, minlength=classes**2)
+    right = true == chosen
+    error = right.std(ddof=1) / math.sqrt(count) if count > 1 else math.nan
+    table = confusion.reshape(classes, classes)
+    return Classification(float(right.mean()), float(error), count, table)
+
+
+def class_log_probs(model: AutoregressiveModel, x: Tensor) -> Tensor:
+    """Computes log p(x | c) for every class c of a class-conditional model.
+
+    Args:
+        model: The model.
+        x: Integers `(B, C, H, W)`.
+
+    Returns:
+        Nats, `(B, classes)`, float64.
+    """
+    return torch.stack([model.log_prob(x, c).double() for c in range(cast(int, model.classes))], 1)
+
+
+def check_images(what: str, model: ImageModel, images: Images) -> None:
+    """Checks that there are images, of a model's shape and levels; the classes may be others."""
+    if not len(images):
+        raise UserError("There is nothing to score: 0 images.")
+    shape = images.x.shape[1:]
+    if (shape, images.levels) != (model.shape, model.levels):
+        raise UserError(
+            f"{what} is for images {model.shape} with {model.levels} levels, but these are "
+            f"{tuple(shape)} with {images.levels}: give images, and models, that fit each other."
+        )

@@ -32,6 +32,7 @@ from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images
 from nextpixel.data.own import Unsplit
 from nextpixel.errors import UserError
+from nextpixel.evaluate import check_images, class_log_probs
 from nextpixel.files import atomic_write
 from nextpixel.sampling import evaluation_mode
 
@@ -97,16 +98,14 @@ def score_images(
     Raises:
         UserError: The images do not fit a model, or there are none.
     """
-    if min(len(images), batch_size) < 1:
-        raise UserError(f"There is nothing to score: {len(images)} images, {batch_size} at a time.")
     models = {"bits_per_dim": model}
     if background is not None:
         models["background_bits_per_dim"] = background
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     parts |= {"complexity_bits_per_dim": []} if complexity else {}
-    check_images("The model", model, images)
+    check_told("The model", model, images)
     if background is not None:
-        check_images("The background model", background, images)
+        check_told("The background model", background, images)
     dims = math.prod(model.shape)
     for begin in range(0, len(images), batch_size):
         x, _ = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
@@ -135,19 +134,14 @@ def with_corrected(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray
     return ordered
 
 
-def check_images(what: str, model: AutoregressiveModel, images: Images) -> None:
-    """Checks that a model can score images; their classes need not be its own."""
+def check_told(what: str, model: AutoregressiveModel, images: Images) -> None:
+    """Checks that a model can score images that bring no context; the classes may be others."""
     if others := [name for name in model.takes.parts if name != "classes"]:
         raise UserError(
             f"{what} is told more of each image ({', '.join(others)}) than images to score bring: "
             "give a model without a context, or of classes alone."
         )
-    shape = images.x.shape[1:]
-    if (shape, images.levels) != (model.shape, model.levels):
-        raise UserError(
-            f"{what} is for images {model.shape} with {model.levels} levels, but these are "
-            f"{tuple(shape)} with {images.levels}: give images, and models, that fit each other."
-        )
+    check_images(what, model, images)
 
 
 def mixture_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:
@@ -166,8 +160,7 @@ def mixture_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:
     if model.classes is None:
         nats = -model.log_prob(x).double()
     else:
-        given = torch.stack([model.log_prob(x, c).double() for c in range(model.classes)])
-        nats = math.log(model.classes) - given.logsumexp(0)
+        nats = math.log(model.classes) - class_log_probs(model, x).logsumexp(1)
     return nats / math.log(2)
 
 

@@ -31,8 +31,10 @@ __all__ = [
     "Parser",
     "add_hidden",
     "check_guidance",
+    "class_names",
     "images_to_complete",
     "images_to_score",
+    "in_turn",
     "known_pixels",
     "load_any_model",
     "load_data",
@@ -115,16 +117,14 @@ def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def parse_classes(
-    text: str | None, classes: int | None, n: int
-) -> tuple[Tensor | None, np.ndarray | None]:
-    """Reads --class: the context for n images, and their class ids where each has just one."""
+def parse_classes(text: str | None, classes: int | None) -> Tensor | None:
+    """Reads --class: class ids that images take in turn, `(K,)`, or a mix of all, `(classes,)`."""
     import torch
 
     if classes is None:
         if text is not None:
             raise UserError("This model is unconditional: leave --class out.")
-        return None, None
+        return None
     try:
         if text is not None and "=" in text:
             weights = torch.zeros(classes)
@@ -133,15 +133,30 @@ def parse_classes(
                 if int(name) < 0 or not math.isfinite(float(weight)):
                     raise ValueError(part)
                 weights[int(name)] = float(weight)
-            return weights, None
-        ids = list(range(classes)) if text is None else [int(part) for part in text.split(",")]
+            return weights
+        return torch.tensor(range(classes) if text is None else list(map(int, text.split(","))))
     except (ValueError, IndexError):
         raise UserError(
             f"--class takes ids from 0 to {classes - 1}, as 3 or 3,5,8 or a mix 3=0.7,8=0.3, "
             f"not {text}."
         ) from None
-    c = torch.tensor([ids[i % len(ids)] for i in range(n)])
-    return c, c.numpy()
+
+
+def in_turn(c: Tensor | None, n: int) -> Tensor | None:
+    """Gives n images the classes in turn, `(n,)`; a mix, or no class, is one for all."""
+    import torch
+
+    return c if c is None or c.is_floating_point() else c[torch.arange(n) % len(c)]
+
+
+def class_names(args: argparse.Namespace, count: int) -> Sequence[str]:
+    """Names a model's classes as its data do, where these have a name; else by their ids."""
+    from nextpixel.data import known
+    from nextpixel.model import training_record
+
+    data = training_record(args.model).get("data")
+    names = next((entry.class_names for entry in known() if entry.name == data), None)
+    return names if names is not None and len(names) == count else [str(i) for i in range(count)]
 
 
 def load_any_model(args: argparse.Namespace) -> ImageModel:
@@ -301,7 +316,8 @@ def images_to_complete(
         if model.classes and args.classes is None:
             raise UserError("This model needs the class of the picture: give --class.")
         x = torch.from_numpy(requantise(pictures, 256, model.levels))
-        return x, model.context(parse_classes(args.classes, model.classes, len(x))[0], len(x))
+        classes = in_turn(parse_classes(args.classes, model.classes), len(x))
+        return x, model.context(classes, len(x))
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
     test = load_data(args, model).test

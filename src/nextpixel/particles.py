@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ def complete_with_particles(
     *,
     particles: int,
     seed: int = 0,
-    first: int = 0,
+    numbers: Sequence[int] | None = None,
     sampler: Sampler = "auto",
     batch_size: int = 256,
     progress: Callable[[float], None] | None = None,
@@ -89,7 +89,8 @@ def complete_with_particles(
         c: The context: one for all images, or one for each.
         particles: How many an image; time and memory grow with them.
         seed: Together with an image's number decides its noise.
-        first: Number of the first image; another one gives other, independent completions.
+        numbers: The images' numbers, 0 to N - 1 by default; others give other, independent
+            completions.
         sampler: One of `Sampler` that goes pixel by pixel.
         batch_size: Particles drawn together, those of an image always; it does not change the
             result.
@@ -114,7 +115,7 @@ def complete_with_particles(
             if progress is not None:
                 progress((begin + count * done) / n)
 
-        images = range(first + begin, first + part.stop)
+        images = (range(n) if numbers is None else numbers)[part]
         here = None if context is None else context[part]
         how = _How(particles, seed, sampler, show)
         batches.append(_complete(model, kept[0][part], kept[1][part], here, images, how))
@@ -122,7 +123,7 @@ def complete_with_particles(
 
 
 def _complete(
-    model: Generator, x: Tensor, known: Tensor, c: Context | None, images: range, how: _How
+    model: Generator, x: Tensor, known: Tensor, c: Context | None, images: Sequence[int], how: _How
 ) -> Completed:
     """Completes the images of a batch, of these numbers; see `complete_with_particles`."""
     channels, height, width = model.shape
@@ -135,7 +136,7 @@ def _complete(
         known=x[of_image],
         mask=known[of_image],
         seed=how.seed,
-        first=images.start * how.particles,
+        numbers=[image * how.particles + i for image in images for i in range(how.particles)],
         sampler=how.sampler,
     )
     for done, step in enumerate(steps, 1):
@@ -226,7 +227,7 @@ class _Weights:
         return picked.clamp_(max=particles - 1) + begins
 
 
-def resampling_noise(seed: int, images: range, row: int) -> Tensor:
+def resampling_noise(seed: int, images: Sequence[int], row: int) -> Tensor:
     """Draws a uniform number for each image at the end of a row, `(n,)`, float64.
 
     It comes from a part of the counters that the noise of the sites never reaches.

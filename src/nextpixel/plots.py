@@ -28,6 +28,7 @@ __all__ = [
     "TINT",
     "beside",
     "comparison",
+    "confusion",
     "grid",
     "growing",
     "heat_map",
@@ -143,6 +144,7 @@ def grid(
     levels: int,
     *,
     columns: int | None = None,
+    places: Sequence[int] | None = None,
     row_labels: Sequence[str] | None = None,
     column_labels: Sequence[str] | None = None,
     scale: int | None = None,
@@ -154,6 +156,7 @@ def grid(
         x: Images `(N, C, H, W)`, C = 1 or 3.
         levels: Number of levels of `x`.
         columns: Images in a row; near the square root of N if None.
+        places: The place of each image, counted like that from 0; one after the other if None.
         row_labels: A label for each row, on the left.
         column_labels: A label for each column, on top; long ones are broken between words.
         scale: Side in pixels of a pixel of `x`; chosen so that small images look good if None.
@@ -168,7 +171,8 @@ def grid(
     pixels = _to_pixels(x, levels)
     n, _, height, width = pixels.shape
     columns = columns or ceil(sqrt(n))
-    rows = ceil(n / columns)
+    places = range(n) if places is None else places
+    rows = max(places) // columns + 1
     row_labels = _checked("row", row_labels, rows)
     column_labels = _checked("column", column_labels, columns)
     scale = scale or _good_scale(height, width, columns)
@@ -184,7 +188,7 @@ def grid(
     top = line * max(map(len, captions)) + line // 4 if captions else 0
     left = _widest(row_labels, font) + line // 2 if row_labels else 0
 
-    canvas = _arrange(pixels, columns, scale, (height, width), gap)
+    canvas = _arrange(pixels, (rows, columns), places, scale, (height, width), gap)
     canvas = np.pad(canvas, ((top, 0), (left, 0), (0, 0)), constant_values=_BACKGROUND)
     picture = Image.fromarray(canvas[..., 0] if canvas.shape[-1] == 1 else canvas)
     draw = ImageDraw.Draw(picture)
@@ -405,6 +409,40 @@ def histograms(
         figure.savefig(file, format=suffix[1:])
 
 
+def confusion(counts: ArrayLike, names: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Draws a table of what was taken for what; the colours are the shares of a row.
+
+    Args:
+        counts: How many images of the class of the row were taken for the column's, `(K, K)`.
+        names: The names of the K classes.
+        path: Where to write; .png or .svg.
+
+    Raises:
+        UserError: If the suffix is another.
+        OSError: If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    suffix = _suffix(path, (".png", ".svg"))
+    table = np.asarray(counts)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    side = 1.6 + 0.42 * len(names)
+    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    # The right ones are a hundred times the mistakes: the root lets these be seen.
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+    for (true, chosen), count in np.ndenumerate(table):
+        colour = "white" if shares[true, chosen] > 0.3 else _INK
+        if count:
+            axes.text(chosen, true, str(count), ha="center", va="center", color=colour, size=8)
+    turned = max(map(len, names)) > 3
+    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="taken for", ylabel="true class")
+    with atomic_write(path) as file:
+        figure.savefig(file, format=suffix[1:])
+
+
 def _shared_limits(runs: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[float, float]:
     """Leaves out what comes before each run's second validation: the end is what is compared."""
     shown: list[float] = []
@@ -561,14 +599,20 @@ def _wrap(label: str, width: int, font: _Font) -> list[str]:
     return lines
 
 
-def _arrange(pixels: Pixels, columns: int, scale: int, cell: tuple[int, int], gap: int) -> Pixels:
-    """Enlarges `(N, C, H, W)` and sets each into the middle of a cell: `(height, width, C)`."""
+def _arrange(
+    pixels: Pixels,
+    layout: tuple[int, int],
+    places: Sequence[int],
+    scale: int,
+    cell: tuple[int, int],
+    gap: int,
+) -> Pixels:
+    """Enlarges `(N, C, H, W)` and sets each into the middle of its cell: `(height, width, C)`."""
     tiles = pixels.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
-    n, height, width, channels = tiles.shape
-    rows = ceil(n / columns)
+    (rows, columns), (_, height, width, channels) = layout, tiles.shape
     cells = np.full((rows * columns, cell[0] + gap, cell[1] + gap, channels), _BACKGROUND, np.uint8)
     y, x = gap + (cell[0] - height) // 2, gap + (cell[1] - width) // 2
-    cells[:n, y : y + height, x : x + width] = tiles
+    cells[list(places), y : y + height, x : x + width] = tiles
     sheet = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
     sheet = sheet.reshape(rows * cells.shape[1], columns * cells.shape[2], channels)
     # Each cell brings its gap on the left and on top; the sheet ends with one as well.

@@ -99,7 +99,8 @@ class Drawing:
             the distribution and takes twice the time.
         known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
         mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
-        first: Number of the first image.
+        numbers: The numbers of the images, one each; 0 to n - 1 if None. Images of one number have
+            the same noise: they differ by their contexts only.
         sampler: One of `Sampler`.
 
     Raises:
@@ -115,7 +116,7 @@ class Drawing:
     guidance: float = 1.0
     known: Tensor | None = None
     mask: Tensor | None = None
-    first: int = 0
+    numbers: Sequence[int] | None = None
     sampler: Sampler = "auto"
 
     def __post_init__(self) -> None:
@@ -144,8 +145,15 @@ class Drawing:
             if context is None:
                 raise UserError("guidance needs a context, and this model is unconditional.")
             context = context.cat(context.null())
-        noise = site_noise(model.shape, self.seed, range(self.first, self.first + n))
+        noise = site_noise(model.shape, self.seed, self.numbers_of(n))
         return context, noise.to(model.device), kept_pixels(model, self.known, self.mask, n)
+
+    def numbers_of(self, n: int) -> Sequence[int]:
+        """Returns the numbers of n images."""
+        numbers = range(n) if self.numbers is None else self.numbers
+        if len(numbers) != n:
+            raise UserError(f"{n} images need {n} numbers, not {len(numbers)}.")
+        return numbers
 
 
 class Step(NamedTuple):
@@ -296,7 +304,7 @@ def sample(
     if drawing.sampler == "auto":
         cache = model.start(1, None if context is None else context[:1])
         drawing = drawing if cache.layers else replace(drawing, sampler="fixed-point")
-    pictures = []
+    pictures, numbers = [], drawing.numbers_of(n)
     for begin in range(0, n, batch_size):
         part = slice(begin, min(begin + batch_size, n))
 
@@ -304,7 +312,7 @@ def sample(
             if progress is not None:
                 progress((begin + size * done) / n)
 
-        here = replace(drawing, first=drawing.first + begin)
+        here = replace(drawing, numbers=numbers[part])
         if kept is not None:
             here = replace(here, known=kept[0][part], mask=kept[1][part])
         arguments = (model, part.stop - begin, None if context is None else context[part])
@@ -435,7 +443,7 @@ def complete(model: Generator, x: Tensor, mask: Tensor, c: object = None, **how:
         x: The images, integers `(N, C, H, W)`; the values at hidden pixels do not matter.
         mask: True at known pixels, broadcastable to `(N, C, H, W)`.
         c: The context: one for all images, or one for each.
-        how: The other arguments of `sample` and `Drawing`; another `first` gives other completions.
+        how: The other arguments of `sample` and `Drawing`; other `numbers` give other completions.
 
     Returns:
         Integers in `[0, levels)`, `(N, C, H, W)`, int64, on the CPU.

@@ -338,6 +338,17 @@ def test_known_lists_all_names_with_their_files():
     assert all(k.description for k in records.values())
 
 
+@pytest.mark.parametrize("name", ["mnist", "binarized-mnist", "mnist-dynamic", "mnist-threshold"])
+def test_known_names_the_classes_that_loading_gives(name):
+    assert {k.name: k.class_names for k in known()}[name] == load(name).class_names
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "cifar10"])
+def test_known_names_the_classes_of_the_larger_sets(name, shared_data):
+    names = {k.name: k.class_names for k in known()}[name]
+    assert names == load(name, data_dir=shared_data).class_names
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

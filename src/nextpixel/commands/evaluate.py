@@ -1,11 +1,11 @@
-"""`nextpixel eval`: the score of a data set."""
+"""`nextpixel eval`: the score of a data set, and how well its classes are told apart."""
 
 from __future__ import annotations
 
 import json
 import math
 
-from nextpixel.options import Parser, load_any_model, load_data, positive, progress
+from nextpixel.options import Parser, load_any_model, load_data, output, positive, progress
 
 __all__ = ["evaluate"]
 
@@ -18,24 +18,43 @@ def evaluate(argv: list[str]) -> None:
     parser.add_argument("--split", choices=["train", "valid", "test"], default="test")
     parser.add_argument("--limit", type=positive, help="score only so many images, spread evenly")
     parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
+    parser.add_argument(
+        "--classify",
+        action="store_true",
+        help="also how often the likeliest class of an image is the true one (a pass for each)",
+    )
+    parser.add_argument(
+        "--confusion",
+        type=output(".png", ".svg"),
+        metavar="PICTURE",
+        help="with --classify, also draw which class was taken for which",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
     parser.add_common(data=True)
     args = parser.parse_args(argv)
+    if args.confusion is not None and not args.classify:
+        parser.error("--confusion draws what --classify finds: give both")
 
     from dataclasses import asdict
 
+    from nextpixel import plots
+    from nextpixel.autoregressive import autoregressive
+    from nextpixel.evaluate import classify
     from nextpixel.evaluate import evaluate as score_images
 
     model = load_any_model(args)
     dataset = load_data(args, model)
+    images = getattr(dataset, args.split)
+    how = {"limit": args.limit, "batch_size": args.batch_size}
+    classified = None
+    if args.classify:  # first, because it may be refused
+        with progress("classifying") as show:
+            classified = classify(autoregressive(model, args.model), images, **how, progress=show)
     with progress("scoring") as show:
-        score = score_images(
-            model,
-            getattr(dataset, args.split),
-            limit=args.limit,
-            batch_size=args.batch_size,
-            progress=show,
-        )
+        score = score_images(model, images, **how, progress=show)
+    if args.confusion is not None and classified is not None:
+        names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
+        plots.confusion(classified.confusion, names, args.confusion)
     told = ["the class"] if model.classes else []
     if model.task is not None:
         told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
@@ -43,7 +62,12 @@ def evaluate(argv: list[str]) -> None:
     if args.json:
         what = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
         # The error of a single image's score is not a number, and JSON has no word for that.
-        numbers = {k: v if math.isfinite(v) else None for k, v in asdict(score).items()}
+        numbers = asdict(score) | ({} if classified is None else asdict(classified))
+        confusion = numbers.pop("confusion", None)
+        numbers = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+        numbers |= {} if confusion is None else {"confusion": confusion.tolist()}
         print(json.dumps(what | numbers))
     else:
         print(f"{args.model} on {dataset.name} ({args.split}, {given}): {score}")
+        if classified is not None:
+            print(f"It {classified}")

@@ -10,6 +10,7 @@ from nextpixel.options import (
     PICTURES,
     Parser,
     add_hidden,
+    in_turn,
     known_pixels,
     load_data,
     load_model,
@@ -135,7 +136,7 @@ def images_to_restore(
             raise UserError("Restore picture files or images of a data set: leave --data out.")
         if model.classes and args.classes is None:
             raise UserError("This model needs the class of the picture: give --class.")
-        classes = parse_classes(args.classes, model.classes, len(args.images))[0]
+        classes = in_turn(parse_classes(args.classes, model.classes), len(args.images))
         numbers = list(range(len(args.images)))
         if not args.degrade:
             channels, height, width = task.context_shape(model.shape)

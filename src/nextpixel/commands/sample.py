@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nextpixel.errors import UserError
 from nextpixel.options import (
     PICTURES,
     Parser,
     check_guidance,
+    class_names,
+    in_turn,
     load_model,
     output,
     parse_classes,
+    parse_numbers,
     positive,
     progress,
     seed,
@@ -21,19 +27,52 @@ from nextpixel.options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nextpixel.autoregressive import AutoregressiveModel
+
 __all__ = ["sample"]
+
+
+EACH = 8  # images of each class, where -n does not say how many there are in all
+MOST = 160  # but not more than that
+STEPS = 11  # from one class to another
+
+
+@dataclass
+class Sheet:
+    """What is drawn, and where it goes.
+
+    Attributes:
+        n: Number of images.
+        c: Their context.
+        numbers: Their numbers, which decide their noise; None for 0 to n - 1.
+        layout: Options of `plots.grid`.
+    """
+
+    n: int
+    c: Tensor | None
+    numbers: list[int] | None = None
+    layout: dict[str, Any] = field(default_factory=dict)
 
 
 def sample(argv: list[str]) -> None:
     """Draw new images."""
     parser = Parser("sample", sample)
     parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
-    parser.add_argument("-n", type=positive, default=64, help="how many (default: 64)")
+    parser.add_argument(
+        "-n",
+        type=positive,
+        help=f"how many (default: {EACH} of each class, up to {MOST}; 64 of one, or without any)",
+    )
     parser.add_argument(
         "--class",
         dest="classes",
         metavar="C",
         help="a class (3), several in turn (3,5,8) or a mix (3=0.7,8=0.3); all in turn by default",
+    )
+    parser.add_argument(
+        "--interpolate",
+        metavar="A,B",
+        help="go from class A to class B: a row has the same noise, and -n says how many rows",
     )
     parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
@@ -55,7 +94,9 @@ def sample(argv: list[str]) -> None:
     parser.add_argument(
         "--gif", type=output(".gif"), help="also write an animation of the picture growing"
     )
-    parser.add_argument("--columns", type=positive, help="columns of the grid")
+    parser.add_argument(
+        "--columns", type=positive, help="columns of the grid; by default there is a class a row"
+    )
     parser.add_argument(
         "--all-at-once",
         action="store_true",
@@ -70,6 +111,8 @@ def sample(argv: list[str]) -> None:
     )
     parser.add_common()
     args = parser.parse_args(argv)
+    if args.interpolate is not None and (args.classes is not None or args.all_at_once):
+        parser.error("--interpolate goes without --class and --all-at-once: leave them out")
 
     import numpy as np
 
@@ -78,23 +121,21 @@ def sample(argv: list[str]) -> None:
 
     model = load_model(args)
     check_guidance(args)
-    c, labels = parse_classes(args.classes, model.classes, args.n)
+    sheet = class_a_row(args, model) if args.interpolate is None else mixes(args, model)
     frames: list[Tensor] = []
     done: list[int] = []
-    options = {"seed": args.seed, "temperature": args.temperature}
+    options: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
+    how = {**options, "guidance": args.guidance, "numbers": sheet.numbers}
     passes: list[int] = []
     with progress("drawing") as show:
         if args.gif is not None:
-            frames, done = sampling.film(
-                model, args.n, c, **options, guidance=args.guidance, progress=show
-            )
+            frames, done = sampling.film(model, sheet.n, sheet.c, **how, progress=show)
             x = frames[-1]
         else:
             x = model.sample(
-                args.n,
-                c,
-                **options,
-                guidance=args.guidance,
+                sheet.n,
+                sheet.c,
+                **how,
                 batch_size=args.batch_size,
                 sampler=args.sampler,
                 passes=passes.append,
@@ -103,25 +144,72 @@ def sample(argv: list[str]) -> None:
     if passes:
         sites = math.prod(model.shape)
         print(f"{max(passes)} passes were enough, where one for each site are {sites}")
-    columns = args.columns or (model.classes if labels is not None and not args.classes else None)
-    picture = plots.grid(x, model.levels, columns=columns)
+    picture = plots.grid(x, model.levels, **sheet.layout)
     if args.all_at_once:
         wrong = plots.grid(
-            sampling.all_at_once(model, args.n, c, **options), model.levels, columns=columns
+            sampling.all_at_once(model, sheet.n, sheet.c, **options), model.levels, **sheet.layout
         )
         picture = plots.beside({"all at once: wrong": wrong, "pixel by pixel: right": picture})
     plots.save_image(picture, args.out)
     written = [args.out]
     if args.gif is not None:
-        film = plots.growing(frames, done, model.levels, columns=columns)
+        film = plots.growing(frames, done, model.levels, **sheet.layout)
         plots.save_gif(film, args.gif)
         written.append(args.gif)
     if args.npz is not None:
         pixels = x.numpy().astype(np.uint8 if model.levels <= 256 else np.int64)
         with atomic_write(args.npz) as file:
-            if labels is None:
+            if sheet.c is None or sheet.c.is_floating_point():
                 np.savez_compressed(file, x=pixels, levels=model.levels)
             else:
-                np.savez_compressed(file, x=pixels, y=labels, levels=model.levels)
+                np.savez_compressed(file, x=pixels, y=sheet.c.numpy(), levels=model.levels)
         written.append(args.npz)
-    print(f"Drew {args.n} images: {', '.join(map(str, written))}")
+    print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
+
+
+def class_a_row(args: argparse.Namespace, model: AutoregressiveModel) -> Sheet:
+    """Plans images of no class, of a mix, of one class, or of several in turn with a row for each.
+
+    Image k is of the same class whatever the layout: places are what makes rows of classes.
+    """
+    c = parse_classes(args.classes, model.classes)
+    if c is None or c.is_floating_point() or len(c) == 1:
+        n = args.n or 64
+        return Sheet(n, in_turn(c, n), layout={"columns": args.columns})
+    model.context(c, len(c))  # refuses a class that there is not, before it is named
+    n = args.n or min(EACH * len(c), MOST)
+    ids = in_turn(c, n)
+    if args.columns is not None or n < len(c):
+        return Sheet(n, ids, layout={"columns": args.columns})
+    columns = math.ceil(n / len(c))
+    names = class_names(args, model.classes or 0)
+    layout = {
+        "columns": columns,
+        "places": [k % len(c) * columns + k // len(c) for k in range(n)],
+        "row_labels": [names[i] for i in c.tolist()],
+    }
+    return Sheet(n, ids, layout=layout)
+
+
+def mixes(args: argparse.Namespace, model: AutoregressiveModel) -> Sheet:
+    """Plans rows that go from one class to another, mix by mix, with the same noise in a row."""
+    import torch
+
+    if model.classes is None:
+        raise UserError("This model is unconditional: leave --interpolate out.")
+    ends = parse_numbers(args.interpolate, 2, "--interpolate")
+    context = model.context(torch.tensor(ends), 2)
+    assert context is not None
+    assert context.classes is not None
+    first, last = context.classes.cpu()
+    rows, steps = args.n or EACH, args.columns or STEPS
+    if steps < 2:
+        raise UserError("--interpolate takes at least 2 columns, one for each class.")
+    shares = torch.linspace(0, 1, steps)
+    weights = torch.stack([torch.lerp(first, last, share) for share in shares])
+    names = class_names(args, model.classes)
+    between = [f"{100 * share:.0f} %" for share in shares[1:-1].tolist()]
+    labels = [names[ends[0]], *between, names[ends[1]]]
+    numbers = [row for row in range(rows) for _ in range(steps)]
+    layout = {"columns": steps, "column_labels": labels}
+    return Sheet(rows * steps, weights.repeat(rows, 1), numbers, layout)

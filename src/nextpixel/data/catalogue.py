@@ -62,12 +62,14 @@ class KnownDataset:
         description: One line.
         present: The folder that its files were found in, or None.
         files: The files that it wants, by their official names, with the folder's name in front.
+        class_names: A name for each class id, or None if there are no classes.
     """
 
     name: str
     description: str
     present: Path | None
     files: tuple[str, ...]
+    class_names: tuple[str, ...] | None
 
 
 # --- what there is --------------------------------------------------------------------------------
@@ -281,27 +283,36 @@ def _official_splits(
 
 @dataclass(frozen=True)
 class Named:
-    """A data set with a name: its files, and the function that reads them."""
+    """A data set with a name: its files, the function that reads them, its classes' names."""
 
     description: str
     store: Store
     read: Callable[[Store, Path], Dataset]
+    class_names: tuple[str, ...] | None = None
 
 
 NAMED = {
-    "mnist": Named("handwritten digits, 28x28, 256 levels, 10 classes", MNIST, _mnist),
-    "fashion-mnist": Named("garments, 28x28, 256 levels, 10 classes", FASHION, _fashion),
-    "cifar10": Named("small photographs, 32x32 RGB, 256 levels, 10 classes", CIFAR, _cifar10),
+    "mnist": Named("handwritten digits, 28x28, 256 levels, 10 classes", MNIST, _mnist, DIGITS),
+    "fashion-mnist": Named("garments, 28x28, 256 levels, 10 classes", FASHION, _fashion, GARMENTS),
+    "cifar10": Named(
+        "small photographs, 32x32 RGB, 256 levels, 10 classes", CIFAR, _cifar10, THINGS
+    ),
     "binarized-mnist": Named(
         "digits, 28x28 fixed bits (Larochelle's), no classes: what published nats are for",
         BINARIZED,
         _binarized_mnist,
     ),
     "mnist-dynamic": Named(
-        "digits, 28x28 bits drawn anew for every training batch, 10 classes", MNIST, _mnist_dynamic
+        "digits, 28x28 bits drawn anew for every training batch, 10 classes",
+        MNIST,
+        _mnist_dynamic,
+        DIGITS,
     ),
     "mnist-threshold": Named(
-        "digits, 28x28 bits (1 where the pixel is 128 or more), 10 classes", MNIST, _mnist_threshold
+        "digits, 28x28 bits (1 where the pixel is 128 or more), 10 classes",
+        MNIST,
+        _mnist_threshold,
+        DIGITS,
     ),
 }
 
@@ -368,6 +379,7 @@ def known(data_dir: str | Path | None = None) -> list[KnownDataset]:
             entry.description,
             _find(entry.store, data_dir),
             tuple(f"{entry.store.folder}/{file}" for file in entry.store.files),
+            entry.class_names,
         )
         for name, entry in NAMED.items()
     ]
