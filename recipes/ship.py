@@ -74,6 +74,7 @@ def main() -> None:
         "shape": model.shape,
         "levels": model.levels,
         "classes": model.classes,
+        **({} if model.task is None else {"task": model.task.settings()}),
         "data": config["data"],
         "source": dataset.source,
         "images": {"train": len(dataset.train)},

@@ -37,6 +37,9 @@ def test_overview_sums_up_the_shipped_models(
     card["accuracy"] = {"test": 0.97125}
     (tmp_path / "card.json").write_text(json.dumps(card))
     assert "494.50 nats, classifies 97.12 %" in describe.overview()
+    card["task"] = {"name": "inpaint", "holes": "mixed"}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    assert "1,234 parameters, mnist (inpaint, mixed): 0.9100" in describe.overview()
     monkeypatch.setattr(describe, "shipped", dict)
     assert "come with nextpixel:\n  none\n" in describe.overview()
 

@@ -35,9 +35,12 @@ def summary(folder: Path) -> str:
         return "(no card)"
     card = json.loads(file.read_text())
     score = card["scores"]["test"]
+    data = card["data"]
+    if "task" in card:
+        data += f" ({', '.join(map(str, card['task'].values()))})"
     accuracy = f", classifies {100 * card['accuracy']['test']:.2f} %" if "accuracy" in card else ""
     return (
-        f"{card['model']}, {card['parameters']:,} parameters, {card['data']}: "
+        f"{card['model']}, {card['parameters']:,} parameters, {data}: "
         f"{score['bits_per_dim']:.4f} bits/dim, {score['nats']:.2f} nats{accuracy}"
     )
 
