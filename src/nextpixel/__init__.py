@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     )
     from nextpixel.model import load
     from nextpixel.models import (
+        VAE,
+        Autoencoder,
         DiagonalBiLSTM,
         GatedPixelCNN,
         PixelCNN,
+        PixelCNNAutoencoder,
         PixelCNNPP,
         PixelSNAIL,
         RowLSTM,
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from nextpixel.training import fit
 
 __all__ = [
+    "VAE",
+    "Autoencoder",
     "AutoregressiveModel",
     "Bernoulli",
     "Categorical",
@@ -44,6 +49,7 @@ __all__ = [
     "Distribution",
     "GatedPixelCNN",
     "PixelCNN",
+    "PixelCNNAutoencoder",
     "PixelCNNPP",
     "PixelSNAIL",
     "RowLSTM",
@@ -67,9 +73,12 @@ _HOMES = {
     "nextpixel.autoregressive": ["AutoregressiveModel"],
     "nextpixel.model": ["load"],
     "nextpixel.models": [
+        "VAE",
+        "Autoencoder",
         "DiagonalBiLSTM",
         "GatedPixelCNN",
         "PixelCNN",
+        "PixelCNNAutoencoder",
         "PixelCNNPP",
         "PixelSNAIL",
         "RowLSTM",

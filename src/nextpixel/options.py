@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nextpixel.context import Context
     from nextpixel.data import Dataset
     from nextpixel.data.own import Unsplit
+    from nextpixel.latent import LatentModel
     from nextpixel.model import ImageModel
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "load_any_model",
     "load_data",
     "load_model",
+    "load_model_or_latent",
     "output",
     "parse_classes",
     "parse_numbers",
@@ -169,15 +171,34 @@ def load_model(args: argparse.Namespace, *, restores: bool = False) -> Autoregre
     Raises:
         UserError: The model is another one than the command takes.
     """
+    return autoregressive_model(load_any_model(args), args, restores=restores)
+
+
+def load_model_or_latent(args: argparse.Namespace) -> AutoregressiveModel | LatentModel:
+    """Loads the model named on the command line: an autoregressive one, or one with a code.
+
+    Raises:
+        UserError: The model is another one, or it restores images.
+    """
+    from nextpixel.latent import LatentModel
+
+    model = load_any_model(args)
+    return model if isinstance(model, LatentModel) else autoregressive_model(model, args)
+
+
+def autoregressive_model(
+    model: ImageModel, args: argparse.Namespace, *, restores: bool = False
+) -> AutoregressiveModel:
+    """Makes sure that the loaded model is one that the command takes, see `load_model`."""
     from nextpixel.autoregressive import autoregressive
 
-    model = autoregressive(load_any_model(args), args.model)
-    if model.task is not None and not restores:
+    found = autoregressive(model, args.model)
+    if found.task is not None and not restores:
         raise UserError(
-            f"{args.model} is told a degraded image and restores it ({model.task.name}): use "
+            f"{args.model} is told a degraded image and restores it ({found.task.name}): use "
             "nextpixel restore."
         )
-    return model
+    return found
 
 
 def load_data(args: argparse.Namespace, model: ImageModel) -> Dataset:
@@ -244,9 +265,9 @@ def images_to_score(
 
 
 def images_to_complete(
-    args: argparse.Namespace, model: AutoregressiveModel
+    args: argparse.Namespace, model: ImageModel
 ) -> tuple[Tensor, Context | None]:
-    """Reads the images to complete and their context: picture files, or test images."""
+    """Reads the images to complete (or else) and their context: picture files, or test images."""
     import numpy as np
     import torch
 
@@ -256,7 +277,7 @@ def images_to_complete(
 
     if args.images:
         if args.data is not None:
-            raise UserError("Complete picture files or images of a data set: leave --data out.")
+            raise UserError("Give picture files or images of a data set: leave --data out.")
         for path in args.images:
             if not path.is_file():
                 raise UserError(f"There is no picture {path}: give the path of a file.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nextpixel.errors import UserError
 from nextpixel.options import (
     PICTURES,
     Parser,
-    load_model,
+    load_model_or_latent,
     output,
     parse_classes,
     positive,
@@ -18,7 +19,11 @@ from nextpixel.options import (
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from torch import Tensor
+
+    from nextpixel.latent import LatentModel
 
 __all__ = ["sample"]
 
@@ -74,15 +79,21 @@ def sample(argv: list[str]) -> None:
 
     from nextpixel import plots, sampling
     from nextpixel.files import atomic_write
+    from nextpixel.latent import LatentModel
 
-    model = load_model(args)
+    passes: list[int] = []
+    model = load_model_or_latent(args)
+    ways: dict[str, Any] = {}
+    if isinstance(model, LatentModel):
+        refuse_ways(args, model)
+    else:
+        ways = {"guidance": args.guidance, "sampler": args.sampler, "passes": passes.append}
     c, labels = parse_classes(args.classes, model.classes, args.n)
     frames: list[Tensor] = []
     done: list[int] = []
     options = {"seed": args.seed, "temperature": args.temperature}
-    passes: list[int] = []
     with progress("drawing") as show:
-        if args.gif is not None:
+        if args.gif is not None and not isinstance(model, LatentModel):
             frames, done = sampling.film(
                 model, args.n, c, **options, guidance=args.guidance, progress=show
             )
@@ -92,18 +103,16 @@ def sample(argv: list[str]) -> None:
                 args.n,
                 c,
                 **options,
-                guidance=args.guidance,
                 batch_size=args.batch_size,
-                sampler=args.sampler,
-                passes=passes.append,
                 progress=show,
+                **ways,
             )
     if passes:
         sites = math.prod(model.shape)
         print(f"{max(passes)} passes were enough, where one for each site are {sites}")
     columns = args.columns or (model.classes if labels is not None and not args.classes else None)
     picture = plots.grid(x, model.levels, columns=columns)
-    if args.all_at_once:
+    if args.all_at_once and not isinstance(model, LatentModel):
         wrong = plots.grid(
             sampling.all_at_once(model, args.n, c, **options), model.levels, columns=columns
         )
@@ -123,3 +132,19 @@ def sample(argv: list[str]) -> None:
                 np.savez_compressed(file, x=pixels, y=labels, levels=model.levels)
         written.append(args.npz)
     print(f"Drew {args.n} images: {', '.join(map(str, written))}")
+
+
+def refuse_ways(args: argparse.Namespace, model: LatentModel) -> None:
+    """Refuses the options that are about drawing pixel by pixel, or about a context."""
+    asked = {
+        "--guidance": args.guidance != 1,
+        "--gif": args.gif is not None,
+        "--all-at-once": args.all_at_once,
+        "--sampler": args.sampler != "auto",
+    }
+    for option, given in asked.items():
+        if given:
+            raise UserError(
+                f"{option} is for models without a code, and {args.model} is a "
+                f"{type(model).__name__}: leave it out."
+            )

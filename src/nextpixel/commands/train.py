@@ -20,6 +20,7 @@ def train(argv: list[str]) -> None:
     import torch
 
     from nextpixel.data import load
+    from nextpixel.latent import LatentModel
     from nextpixel.training import TrainArgs, fit
 
     options = vars(settings.train)
@@ -51,4 +52,7 @@ def train(argv: list[str]) -> None:
             print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
-        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel sample {out}")
+        draw = "sample"
+        if isinstance(model, LatentModel) and not model.has_prior:
+            draw = "reconstruct"
+        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {draw} {out}")
