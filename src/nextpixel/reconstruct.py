@@ -25,8 +25,8 @@ def latent(model: object, name: object) -> LatentModel:
     """
     if not isinstance(model, LatentModel):
         raise UserError(
-            f"{name} is a {type(model).__name__}, which has no codes to reconstruct images from: "
-            "give an Autoencoder, a VAE or a PixelCNNAutoencoder."
+            f"{name} ({type(model).__name__}) has no codes to reconstruct images from: give an "
+            "Autoencoder, a VAE or a PixelCNNAutoencoder."
         )
     return model
 

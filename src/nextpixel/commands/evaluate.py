@@ -42,8 +42,8 @@ def evaluate(argv: list[str]) -> None:
     if args.importance is not None:
         if not isinstance(model, VAE):
             raise UserError(
-                f"--importance bounds log p(x) under a VAE, and {args.model} is a "
-                f"{type(model).__name__}: leave it out."
+                f"--importance bounds log p(x) under a VAE, which {args.model} "
+                f"({type(model).__name__}) is not: leave it out."
             )
         what = f"importance-weighted bound on log p(x), {args.importance} codes an image"
 

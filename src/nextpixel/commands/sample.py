@@ -145,6 +145,6 @@ def refuse_ways(args: argparse.Namespace, model: LatentModel) -> None:
     for option, given in asked.items():
         if given:
             raise UserError(
-                f"{option} is for models without a code, and {args.model} is a "
-                f"{type(model).__name__}: leave it out."
+                f"{option} is for models without a code, and {args.model} "
+                f"({type(model).__name__}) has one: leave it out."
             )
