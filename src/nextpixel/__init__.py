@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     )
     from nextpixel.model import load
     from nextpixel.models import (
+        VAE,
+        Autoencoder,
         DiagonalBiLSTM,
         GatedPixelCNN,
         PixelCNN,
+        PixelCNNAutoencoder,
         PixelCNNPP,
         PixelSNAIL,
         RowLSTM,
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from nextpixel.training import fit
 
 __all__ = [
+    "VAE",
+    "Autoencoder",
     "AutoregressiveModel",
     "Bernoulli",
     "Categorical",
@@ -45,6 +50,7 @@ __all__ = [
     "Distribution",
     "GatedPixelCNN",
     "PixelCNN",
+    "PixelCNNAutoencoder",
     "PixelCNNPP",
     "PixelSNAIL",
     "RowLSTM",
@@ -69,9 +75,12 @@ _HOMES = {
     "nextpixel.autoregressive": ["AutoregressiveModel"],
     "nextpixel.model": ["load"],
     "nextpixel.models": [
+        "VAE",
+        "Autoencoder",
         "DiagonalBiLSTM",
         "GatedPixelCNN",
         "PixelCNN",
+        "PixelCNNAutoencoder",
         "PixelCNNPP",
         "PixelSNAIL",
         "RowLSTM",

@@ -268,7 +268,7 @@ def autoregressive(model: ImageModel, name: str | Path) -> AutoregressiveModel:
     """
     if not isinstance(model, AutoregressiveModel):
         raise UserError(
-            f"{name} is a {type(model).__name__}, and this takes an autoregressive model, which "
-            "draws pixel by pixel: give another one (see nextpixel models)."
+            f"{name} is of the kind {type(model).__name__}, and this takes an autoregressive "
+            "model, which draws pixel by pixel: give another one (see nextpixel models)."
         )
     return model

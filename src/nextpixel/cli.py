@@ -13,6 +13,7 @@ from nextpixel.commands.complete import complete
 from nextpixel.commands.data import data
 from nextpixel.commands.evaluate import evaluate
 from nextpixel.commands.models import models
+from nextpixel.commands.reconstruct import reconstruct
 from nextpixel.commands.restore import restore
 from nextpixel.commands.sample import sample
 from nextpixel.commands.score import score
@@ -61,6 +62,7 @@ def run(argv: list[str]) -> None:
         "sample": sample,
         "complete": complete,
         "restore": restore,
+        "reconstruct": reconstruct,
         "compare": compare,
         "see": see,
         "models": models,
@@ -84,7 +86,7 @@ def run(argv: list[str]) -> None:
 def overview(commands: dict[str, Callable[[list[str]], None]]) -> str:
     """Writes the help of the whole program from the commands' first lines."""
     lines = [
-        f"  {name:10}{(command.__doc__ or '').splitlines()[0]}"
+        f"  {name:12}{(command.__doc__ or '').splitlines()[0]}"
         for name, command in commands.items()
     ]
     return "\n".join(

@@ -84,6 +84,7 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = 100,
     progress: Callable[[float], None] | None = None,
+    score: Callable[[Tensor], Tensor] | None = None,
 ) -> Score:
     """Scores images under a model, in the precision of its weights, without autocast.
 
@@ -93,6 +94,7 @@ def evaluate(
         limit: Score only so many, spread evenly over all.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
+        score: What to compute of images in place of `model.score`, `(B, C, H, W)` -> `(B,)` nats.
 
     Returns:
         The score. Its standard error is `s / sqrt(N)`, s the deviation (N - 1) over the images.
@@ -113,8 +115,9 @@ def evaluate(
     with evaluation_mode(model):
         for begin in range(0, count, batch_size):
             x, given = told(model, images, numbers[begin : begin + batch_size])
-            score = model.score(x.to(model.device), given.context, given.known)
-            parts.append(-score.double().cpu())
+            x = x.to(model.device)
+            nats = score(x) if score else model.score(x, given.context, given.known)
+            parts.append(-nats.double().cpu())
             if progress is not None:
                 progress((begin + len(x)) / count)
     return Score.of(torch.cat(parts), model.shape)

@@ -127,11 +127,13 @@ class ImageModel(Model):
     Attributes:
         paper: Title, authors and year of the paper a model comes from.
         takes: The contexts that it is conditioned on.
+        scores: What its score is, in words.
         task: What was done to the image that it is given as context, and is to be undone. Set it
             before training; it is saved with the model.
     """
 
     paper = ""
+    scores = "log p(x | c)"
     task: Task | None = None
 
     def __init__(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nextpixel.context import Context
     from nextpixel.data import Dataset
     from nextpixel.data.own import Unsplit
+    from nextpixel.latent import LatentModel
     from nextpixel.model import ImageModel
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "load_any_model",
     "load_data",
     "load_model",
+    "load_model_or_latent",
     "output",
     "parse_classes",
     "parse_numbers",
@@ -187,15 +189,34 @@ def load_model(args: argparse.Namespace, *, restores: bool = False) -> Autoregre
     Raises:
         UserError: The model is another one than the command takes.
     """
+    return autoregressive_model(load_any_model(args), args, restores=restores)
+
+
+def load_model_or_latent(args: argparse.Namespace) -> AutoregressiveModel | LatentModel:
+    """Loads the model named on the command line: an autoregressive one, or one with a code.
+
+    Raises:
+        UserError: The model is another one, or it restores images.
+    """
+    from nextpixel.latent import LatentModel
+
+    model = load_any_model(args)
+    return model if isinstance(model, LatentModel) else autoregressive_model(model, args)
+
+
+def autoregressive_model(
+    model: ImageModel, args: argparse.Namespace, *, restores: bool = False
+) -> AutoregressiveModel:
+    """Makes sure that the loaded model is one that the command takes, see `load_model`."""
     from nextpixel.autoregressive import autoregressive
 
-    model = autoregressive(load_any_model(args), args.model)
-    if model.task is not None and not restores:
+    found = autoregressive(model, args.model)
+    if found.task is not None and not restores:
         raise UserError(
-            f"{args.model} is told a degraded image and restores it ({model.task.name}): use "
+            f"{args.model} is told a degraded image and restores it ({found.task.name}): use "
             "nextpixel restore."
         )
-    return model
+    return found
 
 
 def check_guidance(args: argparse.Namespace) -> None:
@@ -301,9 +322,9 @@ def read_pictures(paths: Sequence[Path], shape: tuple[int, int, int]) -> np.ndar
 
 
 def images_to_complete(
-    args: argparse.Namespace, model: AutoregressiveModel
+    args: argparse.Namespace, model: ImageModel
 ) -> tuple[Tensor, Context | None]:
-    """Reads the images to complete and their context: picture files, or test images."""
+    """Reads the images to complete (or else) and their context: picture files, or test images."""
     import torch
 
     from nextpixel.data.images import requantise, spread
@@ -311,7 +332,7 @@ def images_to_complete(
 
     if args.images:
         if args.data is not None:
-            raise UserError("Complete picture files or images of a data set: leave --data out.")
+            raise UserError("Give picture files or images of a data set: leave --data out.")
         pictures = read_pictures(args.images, model.shape)
         if model.classes and args.classes is None:
             raise UserError("This model needs the class of the picture: give --class.")

@@ -37,6 +37,7 @@ __all__ = [
     "loss_curve",
     "save_gif",
     "save_image",
+    "scatter",
     "side_by_side",
     "to_uint8",
 ]
@@ -439,6 +440,45 @@ def confusion(counts: ArrayLike, names: Sequence[str], path: str | os.PathLike[s
     axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="taken for", ylabel="true class")
+    with atomic_write(path) as file:
+        figure.savefig(file, format=suffix[1:])
+
+
+def scatter(
+    points: ArrayLike,
+    ids: ArrayLike | None,
+    names: Sequence[str] | None,
+    path: str | os.PathLike[str],
+) -> None:
+    """Draws points in the plane, a colour a class.
+
+    Args:
+        points: `(N, 2)`.
+        ids: The class of each, `(N,)`, or None.
+        names: A name for each class, or None.
+        path: Where to write; .png or .svg.
+
+    Raises:
+        UserError: If the suffix is another.
+        OSError: If the file cannot be written.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    suffix = _suffix(path, (".png", ".svg"))
+    where = np.asarray(points, np.float64)
+    classes = np.zeros(len(where), np.int64) if ids is None else np.asarray(ids)
+    figure = Figure(figsize=(6.4, 5.6), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for k in np.unique(classes):
+        colour = colormaps["tab10" if classes.max() < 10 else "tab20"](int(k) % 20)
+        label = str(k) if names is None else names[k]
+        axes.plot(*where[classes == k].T, ".", color=colour, alpha=0.5, markersize=3, label=label)
+    axes.set(xlabel="first number of the code", ylabel="second number of the code")
+    axes.set_aspect("equal")
+    axes.spines[["top", "right"]].set_visible(False)
+    if ids is not None:
+        figure.legend(loc="outside right center", frameon=False, markerscale=4)
     with atomic_write(path) as file:
         figure.savefig(file, format=suffix[1:])
 

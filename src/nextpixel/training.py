@@ -48,8 +48,10 @@ from nextpixel.data.images import spread
 from nextpixel.errors import UserError
 from nextpixel.evaluate import evaluate
 from nextpixel.files import remove_parts, replace_file
+from nextpixel.latent import LatentModel
 from nextpixel.model import Given, ImageModel, model_name
 from nextpixel.nn import recomputing
+from nextpixel.reconstruct import draw_reconstructions
 from nextpixel.restoration import Task
 from nextpixel.restore import restore, show
 
@@ -507,7 +509,8 @@ class Run:
             self.best = score.bits_per_dim
             self.average.save(self.out / "best")
         self.draw_samples()
-        show(self.step, None, None, f"step {self.step}: validation {score}")
+        what = f", {self.raw.scores}" if isinstance(self.raw, LatentModel) else ""
+        show(self.step, None, None, f"step {self.step}: validation {score}{what}")
         return {"valid": score.bits_per_dim, "valid_error": score.bits_per_dim_error}
 
     def draw_samples(self) -> None:
@@ -515,6 +518,9 @@ class Run:
         task, classes = self.raw.task, self.raw.classes
         if task is not None:
             picture = self.draw_restorations(task)
+        elif isinstance(self.average, LatentModel) and not self.average.has_prior:
+            x, _ = self.data.valid.batch(spread(len(self.data.valid), 8))
+            picture = draw_reconstructions(self.average, torch.from_numpy(x), draws=3)
         else:
             columns = 8 if classes is None else min(10, classes)
             n = 4 * columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+from nextpixel.errors import UserError
 from nextpixel.options import Parser, load_any_model, load_data, output, positive, progress
 
 __all__ = ["evaluate"]
@@ -17,6 +18,12 @@ def evaluate(argv: list[str]) -> None:
     parser.add_argument("--data", help="a name or a path; the model's own data by default")
     parser.add_argument("--split", choices=["train", "valid", "test"], default="test")
     parser.add_argument("--limit", type=positive, help="score only so many images, spread evenly")
+    parser.add_argument(
+        "--importance",
+        type=positive,
+        metavar="K",
+        help="of a VAE: the importance-weighted bound of K codes an image, not the ELBO",
+    )
     parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
     parser.add_argument(
         "--classify",
@@ -37,12 +44,27 @@ def evaluate(argv: list[str]) -> None:
 
     from dataclasses import asdict
 
+    from torch import Tensor
+
     from nextpixel import plots
-    from nextpixel.autoregressive import autoregressive
+    from nextpixel.autoregressive import AutoregressiveModel, autoregressive
     from nextpixel.evaluate import classify
     from nextpixel.evaluate import evaluate as score_images
+    from nextpixel.models import VAE
 
     model = load_any_model(args)
+    what, bound = model.scores, None
+    if args.importance is not None:
+        if not isinstance(model, VAE):
+            raise UserError(
+                f"--importance bounds log p(x) under a VAE, which {args.model} "
+                f"({type(model).__name__}) is not: leave it out."
+            )
+        what = f"importance-weighted bound on log p(x), {args.importance} codes an image"
+
+        def bound(x: Tensor) -> Tensor:
+            return model.importance_bound(x, args.importance)
+
     dataset = load_data(args, model)
     images = getattr(dataset, args.split)
     how = {"limit": args.limit, "batch_size": args.batch_size}
@@ -51,7 +73,7 @@ def evaluate(argv: list[str]) -> None:
         with progress("classifying") as show:
             classified = classify(autoregressive(model, args.model), images, **how, progress=show)
     with progress("scoring") as show:
-        score = score_images(model, images, **how, progress=show)
+        score = score_images(model, images, **how, progress=show, score=bound)
     if args.confusion is not None and classified is not None:
         names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
         plots.confusion(classified.confusion, names, args.confusion)
@@ -60,14 +82,16 @@ def evaluate(argv: list[str]) -> None:
         told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
     given = f"given {' and '.join(told)}" if told else "unconditional"
     if args.json:
-        what = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
+        which = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
+        which["score"] = what
         # The error of a single image's score is not a number, and JSON has no word for that.
         numbers = asdict(score) | ({} if classified is None else asdict(classified))
         confusion = numbers.pop("confusion", None)
         numbers = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         numbers |= {} if confusion is None else {"confusion": confusion.tolist()}
-        print(json.dumps(what | numbers))
+        print(json.dumps(which | numbers))
     else:
-        print(f"{args.model} on {dataset.name} ({args.split}, {given}): {score}")
+        said = given if isinstance(model, AutoregressiveModel) else what
+        print(f"{args.model} on {dataset.name} ({args.split}, {said}): {score}")
         if classified is not None:
             print(f"It {classified}")

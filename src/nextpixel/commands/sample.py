@@ -15,7 +15,7 @@ from nextpixel.options import (
     check_guidance,
     class_names,
     in_turn,
-    load_model,
+    load_model_or_latent,
     output,
     parse_classes,
     parse_numbers,
@@ -25,9 +25,12 @@ from nextpixel.options import (
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from torch import Tensor
 
-    from nextpixel.autoregressive import AutoregressiveModel
+    from nextpixel.latent import LatentModel
+    from nextpixel.model import ImageModel
 
 __all__ = ["sample"]
 
@@ -118,17 +121,24 @@ def sample(argv: list[str]) -> None:
 
     from nextpixel import plots, sampling
     from nextpixel.files import atomic_write
+    from nextpixel.latent import LatentModel
 
-    model = load_model(args)
+    model = load_model_or_latent(args)
+    if isinstance(model, LatentModel):
+        refuse_ways(args, model)
     check_guidance(args)
     sheet = class_a_row(args, model) if args.interpolate is None else mixes(args, model)
     frames: list[Tensor] = []
     done: list[int] = []
     options: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
-    how = {**options, "guidance": args.guidance, "numbers": sheet.numbers}
+    how = {**options, "numbers": sheet.numbers}
     passes: list[int] = []
+    ways: dict[str, Any] = {}
+    if not isinstance(model, LatentModel):
+        ways = {"sampler": args.sampler, "passes": passes.append}
+        how["guidance"] = args.guidance
     with progress("drawing") as show:
-        if args.gif is not None:
+        if args.gif is not None and not isinstance(model, LatentModel):
             frames, done = sampling.film(model, sheet.n, sheet.c, **how, progress=show)
             x = frames[-1]
         else:
@@ -137,15 +147,14 @@ def sample(argv: list[str]) -> None:
                 sheet.c,
                 **how,
                 batch_size=args.batch_size,
-                sampler=args.sampler,
-                passes=passes.append,
                 progress=show,
+                **ways,
             )
     if passes:
         sites = math.prod(model.shape)
         print(f"{max(passes)} passes were enough, where one for each site are {sites}")
     picture = plots.grid(x, model.levels, **sheet.layout)
-    if args.all_at_once:
+    if args.all_at_once and not isinstance(model, LatentModel):
         wrong = plots.grid(
             sampling.all_at_once(model, sheet.n, sheet.c, **options), model.levels, **sheet.layout
         )
@@ -167,7 +176,7 @@ def sample(argv: list[str]) -> None:
     print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
 
 
-def class_a_row(args: argparse.Namespace, model: AutoregressiveModel) -> Sheet:
+def class_a_row(args: argparse.Namespace, model: ImageModel) -> Sheet:
     """Plans images of no class, of a mix, of one class, or of several in turn with a row for each.
 
     Image k is of the same class whatever the layout: places are what makes rows of classes.
@@ -191,7 +200,7 @@ def class_a_row(args: argparse.Namespace, model: AutoregressiveModel) -> Sheet:
     return Sheet(n, ids, layout=layout)
 
 
-def mixes(args: argparse.Namespace, model: AutoregressiveModel) -> Sheet:
+def mixes(args: argparse.Namespace, model: ImageModel) -> Sheet:
     """Plans rows that go from one class to another, mix by mix, with the same noise in a row."""
     import torch
 
@@ -213,3 +222,19 @@ def mixes(args: argparse.Namespace, model: AutoregressiveModel) -> Sheet:
     numbers = [row for row in range(rows) for _ in range(steps)]
     layout = {"columns": steps, "column_labels": labels}
     return Sheet(rows * steps, weights.repeat(rows, 1), numbers, layout)
+
+
+def refuse_ways(args: argparse.Namespace, model: LatentModel) -> None:
+    """Refuses the options that are about drawing pixel by pixel, or about a context."""
+    asked = {
+        "--guidance": args.guidance != 1,
+        "--gif": args.gif is not None,
+        "--all-at-once": args.all_at_once,
+        "--sampler": args.sampler != "auto",
+    }
+    for option, given in asked.items():
+        if given:
+            raise UserError(
+                f"{option} is for models without a code, and {args.model} "
+                f"({type(model).__name__}) has one: leave it out."
+            )

@@ -20,6 +20,7 @@ def train(argv: list[str]) -> None:
     import torch
 
     from nextpixel.data import load
+    from nextpixel.latent import LatentModel
     from nextpixel.training import TrainArgs, fit
 
     options = vars(settings.train)
@@ -52,4 +53,6 @@ def train(argv: list[str]) -> None:
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
         use = "sample" if model.task is None else "restore"
+        if isinstance(model, LatentModel) and not model.has_prior:
+            use = "reconstruct"
         print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use} {out}")

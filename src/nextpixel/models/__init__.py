@@ -1,9 +1,22 @@
 """One paper, one file."""
 
+from nextpixel.models.autoencoder import Autoencoder
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
 from nextpixel.models.pixel_cnn import PixelCNN
+from nextpixel.models.pixel_cnn_autoencoder import PixelCNNAutoencoder
 from nextpixel.models.pixel_cnn_pp import PixelCNNPP
 from nextpixel.models.pixel_rnn import DiagonalBiLSTM, RowLSTM
 from nextpixel.models.pixel_snail import PixelSNAIL
+from nextpixel.models.vae import VAE
 
-__all__ = ["DiagonalBiLSTM", "GatedPixelCNN", "PixelCNN", "PixelCNNPP", "PixelSNAIL", "RowLSTM"]
+__all__ = [
+    "VAE",
+    "Autoencoder",
+    "DiagonalBiLSTM",
+    "GatedPixelCNN",
+    "PixelCNN",
+    "PixelCNNAutoencoder",
+    "PixelCNNPP",
+    "PixelSNAIL",
+    "RowLSTM",
+]

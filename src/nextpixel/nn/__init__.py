@@ -12,6 +12,7 @@ sums) is written once.
 """
 
 from nextpixel.nn.attention import CausalAttention, Delayed
+from nextpixel.nn.autoencoding import ImageDecoder, ImageEncoder
 from nextpixel.nn.cache import Cache, CausalLayer, Site
 from nextpixel.nn.conv import CausalConv2d, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
 from nextpixel.nn.halved import Halved, HalvedRows
@@ -30,6 +31,8 @@ __all__ = [
     "Halved",
     "HalvedRows",
     "Head",
+    "ImageDecoder",
+    "ImageEncoder",
     "MaskedConv2d",
     "OncePerRow",
     "Pointwise",

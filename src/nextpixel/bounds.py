@@ -1,0 +1,143 @@
+"""Bounds on log p(x) = log E_{z ~ p(z)} p(x | z), for Gaussian codes z.
+
+Nothing here knows a network: a decoder is a function from codes to log p(x | z). So the bounds can
+be held against a decoder whose log p(x) is known.
+
+References:
+    Kingma, Welling: Auto-Encoding Variational Bayes, 2013 (https://arxiv.org/abs/1312.6114).
+    Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders, 2015
+    (https://arxiv.org/abs/1509.00519).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Gaussian",
+    "LogLikelihood",
+    "code_noise",
+    "elbo_terms",
+    "image_noise",
+    "importance_bound",
+    "log_weights",
+]
+
+LogLikelihood = Callable[[Tensor], Tensor]  # codes (S, B, D) -> log p(x | z) in nats, (S, B)
+
+_PART = 10  # codes of an image that are decoded together: memory for a hundred images at a time
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian q(z | x), one an image.
+
+    Attributes:
+        mean: `(B, D)`.
+        log_std: Logarithm of the standard deviation, `(B, D)`.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+
+    def at(self, noise: Tensor) -> Tensor:
+        """Turns standard normal noise into draws of it, `(S, B, D)` -> `(S, B, D)`."""
+        return self.mean + self.log_std.exp() * noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Computes log q(z) in nats, `(S, B, D)` -> `(S, B)`."""
+        return standard_log_prob((z - self.mean) * (-self.log_std).exp()) - self.log_std.sum(-1)
+
+    def kl(self) -> Tensor:
+        """Computes KL(q || N(0, 1)) of each number of the code in nats, `(B, D)`."""
+        variance = torch.exp(2 * self.log_std)
+        return (self.mean.square() + variance - 1) / 2 - self.log_std
+
+
+def standard_log_prob(z: Tensor) -> Tensor:
+    """Computes log p(z) under the standard normal, `(..., D)` -> `(...)`."""
+    return -(z.square() + math.log(2 * math.pi)).sum(-1) / 2
+
+
+def elbo_terms(
+    log_likelihood: LogLikelihood, posterior: Gaussian, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Computes the two terms of the evidence lower bound, E_q log p(x | z) - KL(q || p).
+
+    Args:
+        log_likelihood: The decoder's.
+        posterior: q(z | x).
+        noise: Standard normal, `(S, B, D)`: the expectation is the mean over S.
+
+    Returns:
+        E_q log p(x | z), `(B,)`, and the KL divergence of each number of the code, `(B, D)`, which
+        is exact; in nats.
+    """
+    return log_likelihood(posterior.at(noise)).mean(0), posterior.kl()
+
+
+def log_weights(log_likelihood: LogLikelihood, posterior: Gaussian, noise: Tensor) -> Tensor:
+    """Computes log p(x | z) + log p(z) - log q(z | x) at draws z of q, `(S, B, D)` -> `(S, B)`."""
+    z = posterior.at(noise)
+    return log_likelihood(z) + standard_log_prob(z) - posterior.log_prob(z)
+
+
+def importance_bound(log_likelihood: LogLikelihood, posterior: Gaussian, noise: Tensor) -> Tensor:
+    """Computes the importance-weighted bound, log mean_k p(x, z_k) / q(z_k | x), `(B,)`, in nats.
+
+    Its expectation grows with the number of draws S from that of the ELBO (S = 1) to log p(x).
+
+    Args:
+        log_likelihood: The decoder's; it is asked for parts of the draws at a time.
+        posterior: q(z | x).
+        noise: Standard normal, `(S, B, D)`.
+    """
+    parts = [log_weights(log_likelihood, posterior, part) for part in torch.split(noise, _PART)]
+    return torch.logsumexp(torch.cat(parts), 0) - math.log(len(noise))
+
+
+def code_noise(seed: int, numbers: Iterable[int], count: int) -> Tensor:
+    """Draws standard normal noise for the codes of images to draw.
+
+    Args:
+        seed: Not negative.
+        numbers: The numbers of the images, not negative.
+        count: Numbers an image.
+
+    Returns:
+        Noise `(B, count)`, float64, on the CPU. That of image k depends on `(seed, k)` only.
+    """
+    # The second half of the stream whose first half is the noise of the image's pixels.
+    streams = (np.random.Philox(counter=[0, 0, 0, 1], key=[seed, k]) for k in numbers)
+    return torch.from_numpy(np.stack([_normal(stream, count) for stream in streams]))
+
+
+def image_noise(seed: int, x: Tensor, samples: int, count: int) -> Tensor:
+    """Draws standard normal noise for the codes of images to score.
+
+    Args:
+        seed: Not negative.
+        x: The images, integers `(B, C, H, W)`.
+        samples: Draws S an image.
+        count: Numbers a draw.
+
+    Returns:
+        Noise `(S, B, count)`, float64, on the CPU. That of an image depends on the seed and its
+        pixels only: a score is the same in any order and any batch.
+    """
+    draws = []
+    for image in x.cpu().long().numpy():
+        digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
+        stream = np.random.Philox(key=[seed, int.from_bytes(digest, "little")])
+        draws.append(_normal(stream, samples * count).reshape(samples, count))
+    return torch.from_numpy(np.stack(draws, 1))
+
+
+def _normal(stream: np.random.Philox, count: int) -> np.ndarray:
+    return np.random.Generator(stream).standard_normal(count)

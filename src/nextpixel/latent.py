@@ -1,0 +1,217 @@
+"""Models with a code: a few numbers z that an image is squeezed into and drawn again from."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nextpixel.bounds import LogLikelihood
+from nextpixel.context import Takes
+from nextpixel.distributions import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogisticMixture,
+    Distribution,
+)
+from nextpixel.errors import UserError
+from nextpixel.model import ImageModel
+from nextpixel.nn import ImageDecoder
+from nextpixel.sampling import evaluation_mode, site_noise
+
+__all__ = ["IndependentPixels", "LatentModel", "Likelihood"]
+
+Likelihood = Literal["categorical", "logistics"]
+
+
+class LatentModel(ImageModel):
+    """A model with an encoder, from images to codes, and a decoder p(x | z).
+
+    Args:
+        latent: Numbers of a code.
+        arguments: Those of `ImageModel`.
+    """
+
+    has_prior = False  # whether there is a p(z) to draw codes from
+
+    def __init__(self, *, latent: int, **arguments: Any) -> None:
+        super().__init__(latent=latent, **arguments)
+        if latent < 1:
+            raise UserError(f"A code has at least 1 number, not {latent}.")
+        self.latent = latent
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Turns integers into the encoder's input: the only place where pixels become floats."""
+        return x.to(self.dtype) * (2 / (self.levels - 1)) - 1
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """Computes the codes of images, `(B, C, H, W)` -> `(B, latent)`."""
+
+    @abstractmethod
+    def picture(self, z: Tensor, seed: int = 0) -> Tensor:
+        """Makes the one picture that shows a code best, real numbers in `[0, levels - 1]`.
+
+        Args:
+            z: Codes, `(B, latent)`.
+            seed: Of the noise, if it takes any.
+        """
+
+    def reconstruct(self, x: Tensor, draws: int = 1, **how: Any) -> Tensor:
+        """Draws images from p(x | z) at the codes of images.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            draws: How many of each.
+            how: Other arguments of `sample`.
+
+        Returns:
+            Integers in `[0, levels)`, `(draws, B, C, H, W)`, int64, on the CPU.
+        """
+        with torch.no_grad(), evaluation_mode(self):
+            z = self.embed(x.to(self.device))
+        drawn = self.sample(draws * len(x), z.repeat(draws, 1), **how)
+        return torch.unflatten(drawn, 0, (draws, len(x)))
+
+    def codes(self, c: object, n: int) -> Tensor:
+        """Reads codes that a user gave, one for all images or one for each, `(n, latent)`.
+
+        Raises:
+            UserError: There are none, or they do not fit the model.
+        """
+        if c is None:
+            raise UserError(
+                f"{type(self).__name__} has no prior to draw codes from: use nextpixel "
+                "reconstruct, or give codes as c, such as embed returns."
+            )
+        context = Takes(vector=self.latent).read(c, n)
+        if context is None or context.vector is None:
+            raise TypeError("a model that takes a vector was given one")  # see Takes.read
+        return context.vector.to(self.device, self.dtype)
+
+
+class IndependentPixels(LatentModel):
+    """A latent model whose pixels (and channels) are independent given the code.
+
+    Args:
+        width: Channels at half the resolution, see `ImageEncoder`.
+        likelihood: Of more than 2 levels: "logistics" knows their order, "categorical" does not.
+            2 levels are a Bernoulli distribution in any case.
+        components: Logistics mixed at each pixel.
+        arguments: Those of `LatentModel`.
+    """
+
+    def __init__(
+        self,
+        *,
+        latent: int,
+        width: int,
+        likelihood: Likelihood,
+        components: int,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(
+            latent=latent, width=width, likelihood=likelihood, components=components, **arguments
+        )
+        if likelihood not in ("categorical", "logistics"):
+            raise UserError(f"likelihood is 'categorical' or 'logistics', not {likelihood!r}.")
+        if components < 1:
+            raise UserError(f"A mixture has at least 1 component, not {components}.")
+        self.likelihood = likelihood
+        channels, *size = self.shape
+        each = self.levels if likelihood == "categorical" else 3 * components
+        self.decoder = ImageDecoder(
+            latent, (size[0], size[1]), width, channels * (1 if self.levels == 2 else each)
+        )
+
+    def decode(self, z: Tensor) -> Distribution:
+        """Computes p(x | z), `(B, latent)` -> a distribution of `batch_shape` `(B, C, H, W)`."""
+        parameters = self.decoder(z)
+        if self.levels == 2:
+            return Bernoulli(parameters)
+        parameters = torch.unflatten(parameters, 1, (self.shape[0], -1)).movedim(2, -1)
+        if self.likelihood == "categorical":
+            return Categorical(parameters)
+        logits, means, log_scales = parameters.chunk(3, -1)
+        # Maps near 0 begin with scales of about a seventh of the range.
+        return DiscretizedLogisticMixture(logits, means, log_scales - 2, levels=self.levels)
+
+    def log_likelihood(self, x: Tensor, known: Tensor | None = None) -> LogLikelihood:
+        """Makes of images the function from codes `(S, B, latent)` to log p(x | z), `(S, B)`."""
+
+        def at(z: Tensor) -> Tensor:
+            of_sites = self.decode(z.flatten(0, 1)).log_prob(x.repeat(len(z), 1, 1, 1))
+            of_sites = torch.unflatten(of_sites, 0, z.shape[:2])
+            if known is not None:
+                of_sites = of_sites.masked_fill(known, 0)
+            return torch.sum(of_sites.flatten(2), 2)
+
+        return at
+
+    @torch.no_grad()
+    def picture(self, z: Tensor, seed: int = 0) -> Tensor:
+        """Computes the mean of each pixel, see `LatentModel.picture`; it takes no noise."""
+        with evaluation_mode(self):
+            distribution = self.decode(z.to(self.device, self.dtype))
+        rows = []
+        for row in range(self.shape[1]):  # the probabilities of all levels take much memory
+            pmf = distribution[:, :, row].pmf()
+            rows.append((pmf * torch.arange(self.levels).to(pmf)).sum(-1))
+        return torch.stack(rows, 2).cpu()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int = 1,
+        c: object = None,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        numbers: Sequence[int] | None = None,
+        batch_size: int = 256,
+        progress: Callable[[float], None] | None = None,
+        **how: Any,
+    ) -> Tensor:
+        """Draws images from p(x | z).
+
+        Args:
+            n: Number of images.
+            c: Their codes, `(n, latent)` or one for all.
+            seed: Together with an image's number decides its noise.
+            temperature: Of the pixels, see `Distribution.pmf`.
+            numbers: The numbers of the images, 0 to n - 1 by default.
+            batch_size: Images drawn together; it does not change the pictures.
+            progress: Called with the fraction done, between 0 and 1.
+            how: Nothing else.
+
+        Returns:
+            Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
+
+        Raises:
+            UserError: A number is out of range, or there are no codes.
+        """
+        if how:
+            raise TypeError(f"{type(self).__name__}.sample takes no {', '.join(how)}")
+        if min(n, batch_size) < 1:
+            raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
+        if not 0 < temperature < math.inf:
+            raise UserError(f"The temperature must be above 0, not {temperature}.")
+        z, pictures = self.codes(c, n), []
+        for begin in range(0, n, batch_size):
+            part = z[begin : begin + batch_size]
+            here = (range(n) if numbers is None else numbers)[begin : begin + len(part)]
+            noise = site_noise(self.shape, seed, here).to(self.device)
+            with evaluation_mode(self):
+                distribution = self.decode(part)
+            rows = [
+                distribution[:, :, row].sample(noise[:, :, row], temperature)
+                for row in range(self.shape[1])
+            ]
+            pictures.append(torch.stack(rows, 2).cpu())
+            if progress is not None:
+                progress((begin + len(part)) / n)
+        return torch.cat(pictures)

@@ -1,0 +1,74 @@
+"""Autoencoder: an image through a bottleneck of a few numbers, each pixel drawn by itself.
+
+References:
+    Hinton, Salakhutdinov: Reducing the Dimensionality of Data with Neural Networks, 2006
+    (https://doi.org/10.1126/science.1127647).
+
+Departure from the paper: convolutions, trained end to end, and an exact likelihood of the pixels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nextpixel.latent import IndependentPixels, Likelihood
+from nextpixel.nn import ImageEncoder
+
+__all__ = ["Autoencoder"]
+
+
+class Autoencoder(IndependentPixels):
+    """Creates an autoencoder.
+
+    Args:
+        shape: `(C, H, W)` of an image, H and W divisible by 4.
+        levels: A pixel is an integer in `[0, levels)`.
+        latent: Numbers of a code.
+        width: Channels at half the resolution.
+        likelihood: See `IndependentPixels`.
+        components: Logistics mixed at each pixel.
+
+    Raises:
+        UserError: An argument is out of range.
+
+    Example:
+        >>> model = Autoencoder(shape=(1, 28, 28), levels=2, latent=10)
+        >>> z = model.embed(x)  # (B, 10)
+        >>> pictures = model.sample(len(z), z)  # (B, 1, 28, 28)
+    """
+
+    paper = (
+        "Reducing the Dimensionality of Data with Neural Networks (Hinton and Salakhutdinov, 2006)"
+    )
+    scores = "log p(x | z) given the code of the image itself: no likelihood"
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int = 256,
+        latent: int = 10,
+        width: int = 32,
+        likelihood: Likelihood = "logistics",
+        components: int = 5,
+    ) -> None:
+        super().__init__(
+            shape=shape,
+            levels=levels,
+            latent=latent,
+            width=width,
+            likelihood=likelihood,
+            components=components,
+        )
+        self.encoder = ImageEncoder(self.shape[0], self.shape[1:], width, latent)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Computes the codes of images, `(B, C, H, W)` -> `(B, latent)`."""
+        self.check(x)
+        z: Tensor = self.encoder(self.encode(x))
+        return z
+
+    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+        """Computes log p(x | z = e(x)) in nats, `(B,)`: it does not count what the code tells."""
+        self.context(c, len(x))
+        return self.log_likelihood(x, known)(self.embed(x)[None])[0]

@@ -1,0 +1,158 @@
+"""Variational autoencoder: codes with a prior, and bounds on log p(x).
+
+References:
+    Kingma, Welling: Auto-Encoding Variational Bayes, 2013 (https://arxiv.org/abs/1312.6114).
+    Higgins et al.: beta-VAE, 2017 (https://openreview.net/forum?id=Sy2fzU9gl), for `beta`.
+    Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling: Improved Variational Inference with
+    Inverse Autoregressive Flow, 2016 (https://arxiv.org/abs/1606.04934), appendix C.8, for
+    `free_bits`.
+    Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders, 2015
+    (https://arxiv.org/abs/1509.00519), for `importance_bound`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nextpixel.bounds import Gaussian, code_noise, elbo_terms, image_noise, importance_bound
+from nextpixel.errors import UserError
+from nextpixel.latent import IndependentPixels, Likelihood
+from nextpixel.nn import ImageEncoder
+
+__all__ = ["VAE"]
+
+
+class VAE(IndependentPixels):
+    """Creates a variational autoencoder: q(z | x) is a diagonal Gaussian, p(z) the standard one.
+
+    Args:
+        shape: `(C, H, W)` of an image, H and W divisible by 4.
+        levels: A pixel is an integer in `[0, levels)`.
+        latent: Numbers of a code.
+        width: Channels at half the resolution.
+        likelihood: See `IndependentPixels`.
+        components: Logistics mixed at each pixel.
+        beta: Training weighs the KL divergence by it; 1 trains the ELBO.
+        free_bits: Nats of each number of the code that training does not count: its KL divergence,
+            averaged over the batch, is taken as no less than this.
+
+    Raises:
+        UserError: An argument is out of range.
+
+    Example:
+        >>> model = VAE(shape=(1, 28, 28), levels=2, latent=10)
+        >>> bound = model.importance_bound(x, samples=500)  # (B,) nats, at most log p(x)
+        >>> pictures = model.sample(16, seed=0)  # (16, 1, 28, 28)
+    """
+
+    paper = "Auto-Encoding Variational Bayes (Kingma and Welling, 2013)"
+    scores = "ELBO, a bound on log p(x)"
+    has_prior = True
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int = 256,
+        latent: int = 10,
+        width: int = 32,
+        likelihood: Likelihood = "logistics",
+        components: int = 5,
+        beta: float = 1.0,
+        free_bits: float = 0.0,
+    ) -> None:
+        super().__init__(
+            shape=shape,
+            levels=levels,
+            latent=latent,
+            width=width,
+            likelihood=likelihood,
+            components=components,
+            beta=beta,
+            free_bits=free_bits,
+        )
+        for name, value in (("beta", beta), ("free_bits", free_bits)):
+            if not 0 <= value < math.inf:
+                raise UserError(f"{name} must be at least 0, not {value}.")
+        self.beta, self.free_bits = beta, free_bits
+        self.encoder = ImageEncoder(self.shape[0], self.shape[1:], width, 2 * latent)
+
+    def posterior(self, x: Tensor) -> Gaussian:
+        """Computes q(z | x)."""
+        self.check(x)
+        return Gaussian(*self.encoder(self.encode(x)).chunk(2, 1))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Computes the codes of images, the means of q(z | x), `(B, latent)`."""
+        return self.posterior(x).mean
+
+    def elbo(
+        self, x: Tensor, samples: int = 1, seed: int = 0, known: Tensor | None = None
+    ) -> Tensor:
+        """Computes the evidence lower bound E_q log p(x | z) - KL(q || p) in nats, `(B,)`.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            samples: Draws of q over which the first term is averaged.
+            seed: Together with an image's pixels decides its noise.
+            known: True at pixels that carry no bits, broadcastable to x.
+
+        Raises:
+            UserError: x does not fit the model, or there are no draws.
+        """
+        log_likelihood = self.log_likelihood(x, known)
+        reconstruction, kl = elbo_terms(log_likelihood, *self.draws(x, samples, seed))
+        return reconstruction - kl.sum(1)
+
+    def importance_bound(self, x: Tensor, samples: int = 500, seed: int = 0) -> Tensor:
+        """Computes the importance-weighted bound on log p(x) in nats, `(B,)`.
+
+        It lies between the ELBO and log p(x), and nears the latter as the draws become many.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            samples: Draws of q.
+            seed: Together with an image's pixels decides its noise.
+
+        Raises:
+            UserError: x does not fit the model, or there are no draws.
+        """
+        return importance_bound(self.log_likelihood(x), *self.draws(x, samples, seed))
+
+    def draws(self, x: Tensor, samples: int, seed: int) -> tuple[Gaussian, Tensor]:
+        """Computes q(z | x) and the noise that turns into draws of it."""
+        posterior = self.posterior(x)
+        if samples < 1:
+            raise UserError(f"A bound takes at least 1 draw of the code, not {samples}.")
+        return posterior, image_noise(seed, x, samples, self.latent).to(posterior.mean)
+
+    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+        """Computes the ELBO with one draw an image; neither beta nor free bits are in it."""
+        self.context(c, len(x))
+        return self.elbo(x, known=known)
+
+    def objective(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+        """Computes the ELBO with `beta` and `free_bits`, for fresh noise each time, `(B,)`."""
+        self.context(c, len(x))
+        posterior = self.posterior(x)
+        noise = torch.randn_like(posterior.mean)[None]
+        reconstruction, kl = elbo_terms(self.log_likelihood(x, known), posterior, noise)
+        if self.free_bits:
+            # All images share what is below: their average counts, as in the paper.
+            kl = kl.mean(0, keepdim=True).clamp_min(self.free_bits)
+        return reconstruction - self.beta * kl.sum(1)
+
+    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
+        """Draws images: codes from the prior unless c gives them, see `IndependentPixels.sample`.
+
+        The code of image k depends on the seed and k only, as its pixels do.
+        """
+        if c is None:
+            numbers = how.get("numbers")
+            numbers = range(n) if numbers is None else numbers
+            c = code_noise(how.get("seed", 0), numbers, self.latent)
+        return super().sample(n, c, **how)

@@ -1,0 +1,97 @@
+"""Pictures of what models with a code make of images: reconstructions, interpolation, codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nextpixel import plots
+from nextpixel.data.images import Images
+from nextpixel.errors import UserError
+from nextpixel.latent import IndependentPixels, LatentModel
+from nextpixel.sampling import evaluation_mode
+
+__all__ = ["draw_interpolations", "draw_reconstructions", "embed_all", "latent"]
+
+
+def latent(model: object, name: object) -> LatentModel:
+    """Makes sure that a model has codes, for what only such models can do.
+
+    Raises:
+        UserError: It has none.
+    """
+    if not isinstance(model, LatentModel):
+        raise UserError(
+            f"{name} ({type(model).__name__}) has no codes to reconstruct images from: give an "
+            "Autoencoder, a VAE or a PixelCNNAutoencoder."
+        )
+    return model
+
+
+def draw_reconstructions(model: LatentModel, x: Tensor, draws: int = 4, **how: Any) -> Image.Image:
+    """Lays out a row an image: the original and draws from p(x | z) at its code.
+
+    Where the pixels are independent given the code, their means stand before the draws.
+
+    Args:
+        model: The model.
+        x: The images, integers `(B, C, H, W)`.
+        draws: Of each image.
+        how: Other arguments of the model's `sample`.
+    """
+    columns = {"original": plots.to_uint8(x, model.levels)}
+    if isinstance(model, IndependentPixels):
+        columns["mean"] = bytes_of(model.picture(embed(model, x)), model.levels)
+    for number, drawn in enumerate(model.reconstruct(x, draws, **how), 1):
+        columns[f"draw {number}"] = plots.to_uint8(drawn, model.levels)
+    return plots.side_by_side(columns, 256)
+
+
+def draw_interpolations(model: LatentModel, x: Tensor, steps: int, seed: int = 0) -> Image.Image:
+    """Lays out a row for each pair of images: the ones that lie between on a line of codes.
+
+    Args:
+        model: The model.
+        x: The images, integers `(2 P, C, H, W)`: the first and the second, the third and the
+            fourth, and so on.
+        steps: Pictures of a row, those of both codes included; two at least.
+        seed: Of the noise, which is the same all along a row.
+
+    Raises:
+        UserError: The images are not in pairs, or there are too few steps.
+    """
+    if len(x) % 2:
+        raise UserError(f"Interpolation is between pairs of images, and there are {len(x)}.")
+    if steps < 2:
+        raise UserError(f"An interpolation has at least 2 pictures, not {steps}.")
+    first, last = torch.unflatten(embed(model, x), 0, (-1, 2)).unbind(1)
+    columns = {"from": plots.to_uint8(x[::2], model.levels)}
+    for step in range(steps):
+        way = step / (steps - 1)
+        between = model.picture(torch.lerp(first, last, way), seed)
+        columns[f"{way:.0%}"] = bytes_of(between, model.levels)
+    columns["to"] = plots.to_uint8(x[1::2], model.levels)
+    return plots.side_by_side(columns, 256)
+
+
+def embed_all(model: LatentModel, images: Images, batch_size: int = 500) -> Tensor:
+    """Computes the codes of all images of a split, `(N, latent)`, on the CPU."""
+    numbers = torch.arange(len(images)).numpy()
+    batches = range(0, len(images), batch_size)
+    parts = [images.batch(numbers[begin : begin + batch_size])[0] for begin in batches]
+    return torch.cat([embed(model, torch.from_numpy(part)) for part in parts])
+
+
+@torch.no_grad()
+def embed(model: LatentModel, x: Tensor) -> Tensor:
+    """Computes the codes of images without dropout, on the CPU."""
+    with evaluation_mode(model):
+        return model.embed(x.to(model.device)).cpu()
+
+
+def bytes_of(x: Tensor, levels: int) -> plots.Pixels:
+    """Turns real numbers in `[0, levels - 1]` into bytes."""
+    return plots.to_uint8((x.double() * 255 / (levels - 1)).round().long(), 256)
