@@ -18,19 +18,22 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from nextpixel.autoregressive import AutoregressiveModel
     from nextpixel.context import Context
     from nextpixel.data import Dataset
     from nextpixel.data.own import Unsplit
-    from nextpixel.model import ImageModel
+    from nextpixel.model import Given, ImageModel
 
 __all__ = [
     "PICTURES",
     "Parser",
+    "find_device",
     "images_to_complete",
     "images_to_score",
+    "images_to_vary",
     "known_pixels",
     "load_any_model",
     "load_data",
@@ -143,9 +146,14 @@ def parse_classes(
 
 def load_any_model(args: argparse.Namespace) -> ImageModel:
     """Loads the model named on the command line, of whatever kind, onto its device."""
-    import torch
-
     from nextpixel.model import load
+
+    return load(args.model, device=find_device(args))
+
+
+def find_device(args: argparse.Namespace) -> torch.device:
+    """Finds the device to compute on, and sets the number of threads."""
+    import torch
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
         raise UserError(f"Unknown device {args.device}: give auto, cpu, cuda or cuda:N.")
@@ -156,15 +164,18 @@ def load_any_model(args: argparse.Namespace) -> ImageModel:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"There is no device {name} here: use --device cpu.")
-    return load(args.model, device=device)
+    return device
 
 
-def load_model(args: argparse.Namespace, *, restores: bool = False) -> AutoregressiveModel:
+def load_model(
+    args: argparse.Namespace, *, restores: bool = False, varies: bool = False
+) -> AutoregressiveModel:
     """Loads the autoregressive model named on the command line.
 
     Args:
         args: The command line.
         restores: Whether one may, and with `restore` must, be a model that restores images.
+        varies: Whether one may be a model that is told the features of an image.
 
     Raises:
         UserError: The model is another one than the command takes.
@@ -176,6 +187,11 @@ def load_model(args: argparse.Namespace, *, restores: bool = False) -> Autoregre
         raise UserError(
             f"{args.model} is told a degraded image and restores it ({model.task.name}): use "
             "nextpixel restore."
+        )
+    if model.features is not None and not varies:
+        raise UserError(
+            f"{args.model} is told what a classifier says of an image ({model.features.layer}): "
+            "use nextpixel vary, or nextpixel eval."
         )
     return model
 
@@ -247,41 +263,64 @@ def images_to_complete(
     args: argparse.Namespace, model: AutoregressiveModel
 ) -> tuple[Tensor, Context | None]:
     """Reads the images to complete and their context: picture files, or test images."""
-    import numpy as np
-    import torch
-
-    from nextpixel.data.images import requantise, spread
-    from nextpixel.data.own import read_picture
+    from nextpixel.data.images import spread
     from nextpixel.evaluate import told
 
     if args.images:
         if args.data is not None:
             raise UserError("Complete picture files or images of a data set: leave --data out.")
-        for path in args.images:
-            if not path.is_file():
-                raise UserError(f"There is no picture {path}: give the path of a file.")
-        channels, height, width = model.shape
-        pictures = [read_picture(path, None, channels) for path in args.images]
-        if height == width:  # others are cut to a square and resized
-            pictures = [
-                picture if picture.shape == model.shape else read_picture(path, height, channels)
-                for path, picture in zip(args.images, pictures, strict=True)
-            ]
-        for path, picture in zip(args.images, pictures, strict=True):
-            if picture.shape != model.shape:
-                raise UserError(
-                    f"{path} is {picture.shape[2]} x {picture.shape[1]} pixels, but the model's "
-                    f"images are {width} x {height}: resize it first."
-                )
+        x = read_pictures(args.images, model)
         if model.classes and args.classes is None:
             raise UserError("This model needs the class of the picture: give --class.")
-        x = torch.from_numpy(requantise(np.stack(pictures), 256, model.levels))
         return x, model.context(parse_classes(args.classes, model.classes, len(x))[0], len(x))
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
     test = load_data(args, model).test
     x, given = told(model, test, spread(len(test), args.n))
     return x, given.context
+
+
+def images_to_vary(args: argparse.Namespace, model: ImageModel) -> tuple[Tensor, Given]:
+    """Reads images and what a model is told of them: picture files, or test images."""
+    from nextpixel.data.images import spread
+    from nextpixel.evaluate import told
+
+    if not args.images:
+        test = load_data(args, model).test
+        return told(model, test, spread(len(test), args.n))
+    if args.data is not None:
+        raise UserError("Give picture files or images of a data set: leave --data out.")
+    if model.classes:
+        raise UserError("This model needs the classes of the images: give --data that have them.")
+    x = read_pictures(args.images, model)
+    return x, model.given(x, None, range(len(x)))
+
+
+def read_pictures(paths: list[Path], model: ImageModel) -> Tensor:
+    """Reads picture files as images of a model, cut to a square and resized if need be."""
+    import numpy as np
+    import torch
+
+    from nextpixel.data.images import requantise
+    from nextpixel.data.own import read_picture
+
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"There is no picture {path}: give the path of a file.")
+    channels, height, width = model.shape
+    pictures = [read_picture(path, None, channels) for path in paths]
+    if height == width:  # others are cut to a square and resized
+        pictures = [
+            picture if picture.shape == model.shape else read_picture(path, height, channels)
+            for path, picture in zip(paths, pictures, strict=True)
+        ]
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.shape != model.shape:
+            raise UserError(
+                f"{path} is {picture.shape[2]} x {picture.shape[1]} pixels, but the model's "
+                f"images are {width} x {height}: resize it first."
+            )
+    return torch.from_numpy(requantise(np.stack(pictures), 256, model.levels))
 
 
 def known_pixels(args: argparse.Namespace, shape: tuple[int, int, int]) -> Tensor:

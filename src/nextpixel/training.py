@@ -42,16 +42,17 @@ from nextpixel import data as npx_data
 from nextpixel import plots
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.checkpoint import load_state, save_state
-from nextpixel.context import Takes
+from nextpixel.context import Context, Takes
 from nextpixel.data import Dataset
 from nextpixel.data.images import spread
 from nextpixel.errors import UserError
-from nextpixel.evaluate import evaluate
+from nextpixel.evaluate import evaluate, told
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.model import Given, ImageModel, model_name
 from nextpixel.nn import recomputing
 from nextpixel.restoration import Task
 from nextpixel.restore import restore, show
+from nextpixel.variations import side_by_side, vary
 
 __all__ = ["TrainArgs", "fit"]
 
@@ -297,8 +298,9 @@ class Run:
         model = model.train()
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
         self.average = copy.deepcopy(model).to(fabric.device).eval().requires_grad_(False)
+        learned = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True
+            learned, lr=args.lr, weight_decay=args.weight_decay, fused=True
         )
         self.raw = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
@@ -515,6 +517,8 @@ class Run:
         task, classes = self.raw.task, self.raw.classes
         if task is not None:
             picture = self.draw_restorations(task)
+        elif self.raw.features is not None:
+            picture = self.draw_variations()
         else:
             columns = 8 if classes is None else min(10, classes)
             n = 4 * columns
@@ -531,6 +535,13 @@ class Run:
         classes = None if model.classes is None else y
         draws = restore(model, degraded, draws=3, classes=classes)
         return show(task, degraded, draws, model.levels, torch.from_numpy(x))
+
+    def draw_variations(self) -> Image:
+        """Draws variations of a few validation images."""
+        x, given = told(self.average, self.data.valid, spread(len(self.data.valid), 8))
+        model = cast(AutoregressiveModel, self.average)
+        draws = vary(model, cast(Context, given.context), draws=3)
+        return side_by_side({"original": x, "variation": draws}, model.levels)
 
 
 def complete_line_until(line: bytes, step: int) -> bool:

@@ -26,7 +26,7 @@ def evaluate(argv: list[str]) -> None:
 
     from nextpixel.evaluate import evaluate as score_images
 
-    model = load_model(args)
+    model = load_model(args, varies=True)
     dataset = load_data(args, model)
     with progress("scoring") as show:
         score = score_images(
@@ -36,7 +36,9 @@ def evaluate(argv: list[str]) -> None:
             batch_size=args.batch_size,
             progress=show,
         )
-    given = "given the class" if model.classes else "unconditional"
+    parts = ["the class"] if model.classes else []
+    parts += [f"its {model.features.layer}"] if model.features else []
+    given = f"given {' and '.join(parts)}" if parts else "unconditional"
     if args.json:
         what = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
         # The error of a single image's score is not a number, and JSON has no word for that.

@@ -34,7 +34,7 @@ def train(argv: list[str]) -> None:
     )
     torch.manual_seed(options["seed"])
     model = make_model(settings, dataset)
-    kept = {"data", "data_dir", "size", "channels", "device", "threads"}  # to go on with later
+    kept = {"data", "data_dir", "size", "channels", "features", "layer", "device", "threads"}
     out = Path(settings.resume or settings.out)
     try:
         fit(
@@ -43,6 +43,7 @@ def train(argv: list[str]) -> None:
             out=out,
             resume=settings.resume is not None,
             device=settings.device,
+            # To go on with later.
             settings={k: v for k, v in vars(settings).items() if k in kept and v is not None},
             **options,
         )
@@ -51,4 +52,5 @@ def train(argv: list[str]) -> None:
             print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
-        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel sample {out}")
+        draw = "vary" if model.features else "sample"
+        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {draw} {out}")
