@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from nextpixel import load, load_data
+from nextpixel import AutoregressiveModel, Bernoulli, load, load_data
 from nextpixel.classifier import Classifier, load_classifier
 from nextpixel.cli import main
 from nextpixel.context import Context
@@ -180,6 +180,30 @@ def test_what_is_not_trained_is_said() -> None:
     assert sum(p.numel() for p in model.parameters() if not p.requires_grad) == frozen
 
 
+class Own(AutoregressiveModel):
+    """Takes no context, and keeps a network of its own under a name that is taken."""
+
+    def __init__(self, *, shape: tuple[int, int, int], levels: int = 2) -> None:
+        super().__init__(shape=shape, levels=levels)
+        self.features = torch.nn.Sequential()  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, c: object = None) -> Bernoulli:
+        return Bernoulli(torch.zeros(x.shape))
+
+
+def test_models_that_do_not_fit_their_features(run: Path, tmp_path: Path) -> None:
+    data = load_data(run / "own.npz")
+    with pytest.raises(UserError, match="give your Sequential another name"):
+        fit(Own(shape=SHAPE), data, out=tmp_path)
+    model = GatedPixelCNN(shape=SHAPE, levels=2, vector=5, width=4, blocks=1)
+    model.features = Features(small_classifier(), "embedding")
+    with pytest.raises(UserError, match="a layer embedding: make the model with vector=6"):
+        fit(model, data, out=tmp_path)
+    model.features = Features(Classifier(shape=(1, 9, 9), levels=2, classes=2), "embedding")
+    with pytest.raises(UserError, match=r"images \(1, 9, 9\) with 2"):
+        fit(model, data, out=tmp_path)
+
+
 # The way between two images
 
 
@@ -289,7 +313,7 @@ def test_a_run_goes_on(run: Path, tmp_path: Path) -> None:
         ("--features {run}/classifier --layer conv1 --task denoise", "give one of them"),
         ("--features {run}/classifier --layer conv1 --data mnist", "images (1, 8, 8) with 2"),
         (
-            "--features {run}/classifier --layer conv1 --model test_features.Unconditional",
+            "--features {run}/classifier --layer conv1 --model test_features.Own",
             "cannot be given an image",
         ),
     ],
@@ -300,13 +324,6 @@ def test_what_training_refuses(
     base = f"train --data {run}/own.npz --conditional false --out {tmp_path}/x"
     base += " --model GatedPixelCNN"
     assert message in refused(f"{base} {words.format(run=run)}", capsys)
-
-
-class Unconditional(GatedPixelCNN):
-    """Takes no context."""
-
-    def __init__(self, *, shape: tuple[int, int, int], levels: int = 2) -> None:
-        super().__init__(shape=shape, levels=levels)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ from nextpixel.data import Dataset
 from nextpixel.data.images import spread
 from nextpixel.errors import UserError
 from nextpixel.evaluate import evaluate, told
+from nextpixel.features import Features
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.model import Given, ImageModel, model_name
 from nextpixel.nn import recomputing
@@ -202,6 +203,7 @@ def fit(
         settings = {"data": data, **where, **(settings or {})}
         data = npx_data.load(data, levels=model.levels, data_dir=data_dir)
     check_data(model, data)
+    check_features(model)
     if args.drop_context and not model.takes.parts:
         raise UserError("train.drop_context drops contexts, but this model is unconditional.")
     out = Path(out)
@@ -228,6 +230,29 @@ def check_data(model: ImageModel, data: Dataset) -> None:
         raise UserError(
             f"The model has {model.classes} classes, but {data.name} has {data.classes or 'none'}: "
             f"make the model with classes={data.classes}."
+        )
+
+
+def check_features(model: ImageModel) -> None:
+    """Checks that a model's features are a classifier's, of such images, and its context.
+
+    Raises:
+        UserError: They are not, or a user's own network keeps something else under this name.
+    """
+    features = model.features
+    if features is None:
+        return
+    if not isinstance(features, Features):
+        raise UserError(
+            f"{type(model).__name__}.features is what a classifier tells a model: give your "
+            f"{type(features).__name__} another name."
+        )
+    features.check(model.shape, model.levels)
+    wanted = features.shape if features.part == "image" else features.shape[0]
+    if getattr(model.takes, features.part) != wanted:
+        raise UserError(
+            f"The features are a layer {features.layer}: make the model with "
+            f"{features.part}={wanted}."
         )
 
 
