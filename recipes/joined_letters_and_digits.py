@@ -1,6 +1,6 @@
 """Joins letters (notMNIST) and the digits 0 to 7 (MNIST), and keeps the 8s and 9s for later.
 
-    python recipes/joined_letters_and_digits.py $N runs/variations
+    python recipes/joined_letters_and_digits.py $N runs/joined
 
 where $N is the IDX file of notMNIST's images, writes `joined.npz`, 18 classes, of which
 docs/variations.md trains a classifier and a model that is told what the classifier says; and

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -121,8 +122,8 @@ class Kept(NamedTuple):
     """How much a layer says of images, by how many bits they take once it is known.
 
     Attributes:
-        layer: The layer's name, or "nothing" for a model that is told nothing.
-        numbers: How many numbers the layer has.
+        layer: What the model is told, see `layer_of`.
+        numbers: How many numbers the layer has; 0 without one.
         score: The bits of images that a model takes which is told these numbers.
     """
 
@@ -135,36 +136,37 @@ class Kept(NamedTuple):
         """Scores images by a model, see `evaluate` (also for how)."""
         numbers = 0
         if model.features is not None:
-            numbers = int(torch.tensor(model.features.shape).prod())
+            numbers = math.prod(model.features.shape)
         return cls(layer_of(model), numbers, evaluate(model, images, **how))
 
 
 def layer_of(model: AutoregressiveModel) -> str:
-    """Names the layer that a model is told, or "nothing"."""
-    return "nothing" if model.features is None else model.features.layer
+    """Names the layer that a model is told; without one "class" or "nothing"."""
+    if model.features is not None:
+        return model.features.layer
+    return "class" if model.classes else "nothing"
 
 
 def same_classifier(models: Sequence[AutoregressiveModel]) -> list[AutoregressiveModel]:
-    """Puts models in the order of the layers that they are told, one that is told nothing first.
+    """Puts models in the order of what they are told: nothing, the class, the first layer, ...
 
     Raises:
-        UserError: They are told layers of different classifiers, or the same layer, or something
-            else than a classifier's layer.
+        UserError: They are told layers of different classifiers, or two the same layer, or none is
+            told a layer.
     """
     told = [model.features for model in models if model.features is not None]
     if not told:
         raise UserError("None of these models is told a classifier's layer: train --features.")
     first = told[0].classifier
+    weights = first.state_dict()
     for features in told[1:]:
         its = features.classifier.state_dict()
-        if {k: v.shape for k, v in its.items()} != {
-            k: v.shape for k, v in first.state_dict().items()
-        } or not all(torch.equal(v, its[k]) for k, v in first.state_dict().items()):
+        if not all(torch.equal(its[name], weights[name]) for name in weights):
             raise UserError(
                 f"The models are told layers of different classifiers ({told[0].layer} and "
                 f"{features.layer}): train them with --features of the same folder."
             )
-    order = ["nothing", *first.layers]
+    order = ["nothing", "class", *first.layers]
     names = [layer_of(model) for model in models]
     if len(set(names)) < len(names):
         raise UserError(f"Each model is told another layer, but these are {', '.join(names)}.")

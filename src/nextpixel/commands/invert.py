@@ -24,7 +24,7 @@ def invert(argv: list[str]) -> None:
     """Draw images from each layer of a classifier: what it keeps, in pictures and in bits.
 
     Give several models, each trained with --features of the same classifier and another --layer;
-    one that is told nothing (trained without --features) may be among them, to compare with.
+    one that is told nothing, or just the class (trained without --features), may be among them.
     """
     parser = Parser("invert", invert)
     parser.add_argument("model", help="a run folder of a model trained with --features")
