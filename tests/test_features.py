@@ -316,6 +316,7 @@ def test_a_run_goes_on(run: Path, tmp_path: Path) -> None:
             "--features {run}/classifier --layer conv1 --model test_features.Own",
             "cannot be given an image",
         ),
+        ("--model test_features.Own", "give your Sequential another name"),
     ],
 )
 def test_what_training_refuses(

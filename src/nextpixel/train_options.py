@@ -155,7 +155,9 @@ def make_model(settings: Any, dataset: Dataset) -> ImageModel:
         arguments[features.part] = features.shape[0] if dense else features.shape
     try:
         model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
-        model.task, model.features = task, features
+        model.task = task
+        if features is not None:  # a user's own network under this name is refused later
+            model.features = features
         return model
     except UserError:
         raise

@@ -50,6 +50,8 @@ def vary(argv: list[str]) -> None:
 
     from typing import cast
 
+    import torch
+
     from nextpixel import plots, variations
     from nextpixel.context import Context
 
@@ -68,7 +70,8 @@ def vary(argv: list[str]) -> None:
         with progress("drawing") as show:
             drawn = variations.vary(model, told, draws=args.draws, progress=show, **how)
         picture = variations.side_by_side({"original": x, "variation": drawn}, model.levels)
-    bits = model.bits_per_dim(x.to(model.device), told)
+    with torch.inference_mode():
+        bits = model.bits_per_dim(x.to(model.device), told)
     plots.save_image(picture, args.out)
     print(f"The images take, given their {features.layer}:")
     for number, value in enumerate(bits.tolist()):
