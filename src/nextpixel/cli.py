@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from nextpixel.commands.classifier import classifier
 from nextpixel.commands.compare import compare
 from nextpixel.commands.complete import complete
 from nextpixel.commands.data import data
 from nextpixel.commands.evaluate import evaluate
+from nextpixel.commands.invert import invert
 from nextpixel.commands.models import models
 from nextpixel.commands.reconstruct import reconstruct
 from nextpixel.commands.restore import restore
@@ -19,6 +21,7 @@ from nextpixel.commands.sample import sample
 from nextpixel.commands.score import score
 from nextpixel.commands.see import see
 from nextpixel.commands.train import train
+from nextpixel.commands.vary import vary
 from nextpixel.errors import UserError
 
 __all__ = ["main"]
@@ -63,6 +66,9 @@ def run(argv: list[str]) -> None:
         "complete": complete,
         "restore": restore,
         "reconstruct": reconstruct,
+        "classifier": classifier,
+        "vary": vary,
+        "invert": invert,
         "compare": compare,
         "see": see,
         "models": models,

@@ -99,6 +99,10 @@ def layers(model: ImageModel) -> str:
             f"  {name:30} {f'{count} x' if count > 1 else '':>5} {layer:58} {parameters:>12,}"
         )
     total = sum(p.numel() for p in model.parameters())
+    if model.features is not None:
+        frozen = sum(p.numel() for p in model.features.parameters())
+        what = f"the classifier, told by its layer {model.features.layer}"
+        lines.append(f"  {'of these not trained':30} {'':5} {what:58} {frozen:>12,}")
     lines.append(
         f"  {'parameters':30} {'':5} {f'{4 * total / 2**20:.1f} MiB as float32':58} {total:>12,}"
     )

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import yaml
@@ -24,6 +24,9 @@ from nextpixel.context import Context, Takes
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
 from nextpixel.restoration import Task
+
+if TYPE_CHECKING:
+    from nextpixel.features import Features
 
 __all__ = ["Given", "ImageModel", "Model", "load", "shipped"]
 
@@ -61,6 +64,9 @@ class Model(nn.Module, ABC):
         """Says what else belongs into `config.json`, as JSON holds it."""
         return {}
 
+    def take_described(self, config: dict[str, Any]) -> None:
+        """Takes from `config.json` what `described` wrote there."""
+
     def save(self, folder: str | Path) -> None:
         """Saves the weights and `config.json` into a folder.
 
@@ -86,6 +92,9 @@ class Model(nn.Module, ABC):
         for old in folder.glob("model-*.safetensors"):
             if old.name != weights:
                 old.unlink()
+
+
+M = TypeVar("M", bound=Model)
 
 
 def arguments_of(cls: type[Model]) -> set[str]:
@@ -130,6 +139,8 @@ class ImageModel(Model):
         scores: What its score is, in words.
         task: What was done to the image that it is given as context, and is to be undone. Set it
             before training; it is saved with the model.
+        features: What tells it of an image what a layer of a frozen classifier says, as its vector
+            or image. Set them before training; they are saved with the model, weights and all.
     """
 
     paper = ""
@@ -163,6 +174,7 @@ class ImageModel(Model):
         if image is not None and (len(image) != 3 or min(image) < 1):
             raise UserError(f"A context image has (channels, height, width), not {image}.")
         self.takes = takes
+        self.features: Features | None = None
         channels, height, width = shape
         self.shape, self.levels, self.classes = (channels, height, width), levels, classes
 
@@ -192,11 +204,21 @@ class ImageModel(Model):
             degraded = self.task.degrade(x, self.levels, numbers, seed)
             parts["image"] = degraded.image
             known = None if degraded.known is None else degraded.known.to(self.device)
+        if self.features is not None:
+            parts[self.features.part] = self.features(x)
         return Given(self.context(parts or None, len(x)), known)
 
     def described(self) -> dict[str, Any]:
-        """Says what else belongs into `config.json`: the task."""
-        return {} if self.task is None else {"task": self.task.settings()}
+        """Says what else belongs into `config.json`: the task and the features."""
+        parts = {"task": self.task, "features": self.features}
+        return {name: part.settings() for name, part in parts.items() if part is not None}
+
+    def take_described(self, config: dict[str, Any]) -> None:
+        """Takes from `config.json` what `described` wrote there."""
+        from nextpixel.features import Features  # they hold a Model themselves
+
+        self.task = Task(**config["task"]) if "task" in config else None
+        self.features = Features.like(config["features"]) if "features" in config else None
 
     @abstractmethod
     def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
@@ -225,21 +247,30 @@ class ImageModel(Model):
         Raises:
             UserError: Its type, shape or range is wrong.
         """
-        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-            raise UserError(f"Images are integers in [0, {self.levels}), not {x.dtype}.")
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+        check_images(x, self.shape, self.levels)
+
+
+def check_images(x: Tensor, shape: tuple[int, int, int], levels: int) -> None:
+    """Checks that x are images of this shape and so many levels.
+
+    Raises:
+        UserError: Its type, shape or range is wrong.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise UserError(f"Images are integers in [0, {levels}), not {x.dtype}.")
+    if x.ndim != 4 or tuple(x.shape[1:]) != shape:
+        raise UserError(
+            f"This model's images have the shape (B, {', '.join(map(str, shape))}), "
+            f"not {tuple(x.shape)}."
+        )
+    # Elsewhere, looking at the values would make the accelerator wait.
+    if x.device.type == "cpu" and x.numel():
+        least, most = int(x.min()), int(x.max())
+        if least < 0 or most >= levels:
             raise UserError(
-                f"This model's images have the shape (B, {', '.join(map(str, self.shape))}), "
-                f"not {tuple(x.shape)}."
+                f"Pixels must lie in [0, {levels}), but these go from {least} to {most}: "
+                "were the images requantised to the model's levels?"
             )
-        # Elsewhere, looking at the values would make the accelerator wait.
-        if x.device.type == "cpu" and x.numel():
-            least, most = int(x.min()), int(x.max())
-            if least < 0 or most >= self.levels:
-                raise UserError(
-                    f"Pixels must lie in [0, {self.levels}), but these go from {least} to {most}: "
-                    "were the images requantised to the model's levels?"
-                )
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> ImageModel:
@@ -298,7 +329,12 @@ def training_record(name: str | Path) -> dict[str, Any]:
 
 
 def read_model(folder: Path) -> ImageModel:
-    """Reads a saved model from its folder, after checking its weights against their hash."""
+    """Reads a saved model of images from its folder, see `read_kind`."""
+    return read_kind(folder, ImageModel)  # type: ignore[type-abstract]  # a subclass is made
+
+
+def read_kind(folder: Path, kind: type[M]) -> M:
+    """Reads a saved model of a kind from its folder, after checking its weights by their hash."""
     try:
         config = json.loads((folder / "config.json").read_text())
         name, hyperparameters = str(config["model"]), dict(config["hyperparameters"])
@@ -320,10 +356,10 @@ def read_model(folder: Path) -> ImageModel:
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{weights} is damaged (wrong sha256): take another copy of the model.")
     try:
-        model = find_class(name)(**hyperparameters)
-        model.task = Task(**config["task"]) if "task" in config else None
+        model = find_kind(name, kind)(**hyperparameters)
+        model.take_described(config)
         model.load_state_dict(load_tensors(data))
-    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"The weights in {folder} do not fit {name}: {reason}") from None
     return model
@@ -331,12 +367,17 @@ def read_model(folder: Path) -> ImageModel:
 
 def model_name(cls: type[Model]) -> str:
     """Names a model's class: a bare name for one of ours, else a dotted path."""
-    ours = cls.__module__.startswith("nextpixel.")
+    ours = cls.__module__.startswith("nextpixel.models.")
     return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def find_class(name: str) -> type[ImageModel]:
-    """Finds a model's class by its name or dotted path, see `model_name`."""
+    """Finds the class of a model of images by its name or dotted path, see `model_name`."""
+    return find_kind(name, ImageModel)  # type: ignore[type-abstract]  # a subclass is found
+
+
+def find_kind(name: str, kind: type[M]) -> type[M]:
+    """Finds a class of a kind of models by its name or dotted path, see `model_name`."""
     module, _, cls_name = name.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module or "nextpixel.models"), cls_name)
@@ -346,6 +387,6 @@ def find_class(name: str) -> type[ImageModel]:
             f"There is no model {name} ({reason}): give the name of one of nextpixel's models, or "
             "the dotted path of a class that can be imported from here."
         ) from None
-    if not (isinstance(cls, type) and issubclass(cls, ImageModel)):
-        raise UserError(f"{name} is not a subclass of nextpixel.ImageModel.")
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        raise UserError(f"{name} is not a subclass of {kind.__module__}.{kind.__name__}.")
     return cls

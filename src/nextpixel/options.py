@@ -18,6 +18,7 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from nextpixel.autoregressive import AutoregressiveModel
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from nextpixel.data import Dataset
     from nextpixel.data.own import Unsplit
     from nextpixel.latent import LatentModel
-    from nextpixel.model import ImageModel
+    from nextpixel.model import Given, ImageModel
 
 __all__ = [
     "PICTURES",
@@ -33,8 +34,10 @@ __all__ = [
     "add_hidden",
     "check_guidance",
     "class_names",
+    "find_device",
     "images_to_complete",
     "images_to_score",
+    "images_to_vary",
     "in_turn",
     "known_pixels",
     "load_any_model",
@@ -163,9 +166,14 @@ def class_names(args: argparse.Namespace, count: int) -> Sequence[str]:
 
 def load_any_model(args: argparse.Namespace) -> ImageModel:
     """Loads the model named on the command line, of whatever kind, onto its device."""
-    import torch
-
     from nextpixel.model import load
+
+    return load(args.model, device=find_device(args))
+
+
+def find_device(args: argparse.Namespace) -> torch.device:
+    """Finds the device to compute on, and sets the number of threads."""
+    import torch
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
         raise UserError(f"Unknown device {args.device}: give auto, cpu, cuda or cuda:N.")
@@ -176,27 +184,28 @@ def load_any_model(args: argparse.Namespace) -> ImageModel:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"There is no device {name} here: use --device cpu.")
-    return load(args.model, device=device)
+    return device
 
 
-def load_model(args: argparse.Namespace, *, restores: bool = False) -> AutoregressiveModel:
+def load_model(args: argparse.Namespace, *, told: bool = False) -> AutoregressiveModel:
     """Loads the autoregressive model named on the command line.
 
     Args:
         args: The command line.
-        restores: Whether one may, and with `restore` must, be a model that restores images.
+        told: Whether it may be one that is told more of an image than its class: the image
+            degraded, or its features.
 
     Raises:
         UserError: The model is another one than the command takes.
     """
-    return autoregressive_model(load_any_model(args), args, restores=restores)
+    return autoregressive_model(load_any_model(args), args, told=told)
 
 
 def load_model_or_latent(args: argparse.Namespace) -> AutoregressiveModel | LatentModel:
     """Loads the model named on the command line: an autoregressive one, or one with a code.
 
     Raises:
-        UserError: The model is another one, or it restores images.
+        UserError: The model is another one, or it is told more of an image than its class.
     """
     from nextpixel.latent import LatentModel
 
@@ -205,16 +214,21 @@ def load_model_or_latent(args: argparse.Namespace) -> AutoregressiveModel | Late
 
 
 def autoregressive_model(
-    model: ImageModel, args: argparse.Namespace, *, restores: bool = False
+    model: ImageModel, args: argparse.Namespace, *, told: bool = False
 ) -> AutoregressiveModel:
     """Makes sure that the loaded model is one that the command takes, see `load_model`."""
     from nextpixel.autoregressive import autoregressive
 
     found = autoregressive(model, args.model)
-    if found.task is not None and not restores:
+    if found.task is not None and not told:
         raise UserError(
             f"{args.model} is told a degraded image and restores it ({found.task.name}): use "
             "nextpixel restore."
+        )
+    if found.features is not None and not told:
+        raise UserError(
+            f"{args.model} is told what a classifier says of an image ({found.features.layer}): "
+            "use nextpixel vary, or nextpixel eval."
         )
     return found
 
@@ -354,6 +368,25 @@ def add_hidden(parser: Parser, keep: str) -> None:
     hidden.add_argument("--hide", choices=halves, help="hide this half")
     hidden.add_argument("--box", metavar="ROW,COL,HEIGHT,WIDTH", help="hide a box")
     hidden.add_argument("--mask", type=Path, help="hide where this picture is white")
+
+
+def images_to_vary(args: argparse.Namespace, model: ImageModel) -> tuple[Tensor, Given]:
+    """Reads images and what a model is told of them: picture files, or test images."""
+    import torch
+
+    from nextpixel.data.images import requantise, spread
+    from nextpixel.evaluate import told
+
+    if not args.images:
+        test = load_data(args, model).test
+        return told(model, test, spread(len(test), args.n))
+    if args.data is not None:
+        raise UserError("Give picture files or images of a data set: leave --data out.")
+    if model.classes:
+        raise UserError("This model needs the classes of the images: give --data that have them.")
+    pictures = read_pictures(args.images, model.shape)
+    x = torch.from_numpy(requantise(pictures, 256, model.levels))
+    return x, model.given(x, None, range(len(x)))
 
 
 def known_pixels(args: argparse.Namespace, shape: tuple[int, int, int]) -> Tensor:

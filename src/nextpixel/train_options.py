@@ -12,6 +12,7 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     from nextpixel.data import Dataset
+    from nextpixel.features import Features
     from nextpixel.model import ImageModel
     from nextpixel.restoration import Task
 
@@ -102,6 +103,27 @@ def make_task(settings: Any) -> Task | None:
     return task
 
 
+def make_features(settings: Any) -> Features | None:
+    """Makes the features that the options name, of a classifier's layer.
+
+    Raises:
+        UserError: The options do not go together, or there is no such classifier or layer.
+    """
+    if settings.features is None:
+        if settings.layer is not None:
+            raise UserError("--layer is one of a classifier's: name its folder with --features.")
+        return None
+    if settings.task is not None:
+        raise UserError("--task and --features tell a model different things: give one of them.")
+    from nextpixel.classifier import load_classifier
+    from nextpixel.features import Features
+
+    classifier = load_classifier(settings.features)
+    if settings.layer is None:
+        raise UserError(f"Say which --layer of the classifier: {', '.join(classifier.layers)}.")
+    return Features(classifier, settings.layer)
+
+
 def make_model(settings: Any, dataset: Dataset) -> ImageModel:
     """Makes the model to train, for the shape, the levels and the classes of the data."""
     from nextpixel.model import arguments_of, find_class
@@ -121,9 +143,21 @@ def make_model(settings: Any, dataset: Dataset) -> ImageModel:
         if "image" not in arguments_of(cls):
             raise UserError(f"{cls.__name__} cannot be given an image, so it has no --task.")
         arguments["image"] = task.context_shape(dataset.shape)
+    features = make_features(settings)
+    if features is not None:
+        features.check(dataset.shape, dataset.levels)
+        if features.part not in arguments_of(cls):
+            raise UserError(
+                f"{cls.__name__} cannot be given {'an' if features.part == 'image' else 'a'} "
+                f"{features.part}, so it has no --features of the layer {features.layer}."
+            )
+        dense = features.part == "vector"
+        arguments[features.part] = features.shape[0] if dense else features.shape
     try:
         model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
         model.task = task
+        if features is not None:  # a user's own network under this name is refused later
+            model.features = features
         return model
     except UserError:
         raise
@@ -165,6 +199,12 @@ def train_parser() -> Any:
     parser.add_argument("--noise-kind", type=NoiseKind | None, help="of denoise (gaussian)")
     parser.add_argument("--sigma", type=float | None, help="of deblur, in pixels (2)")
     parser.add_argument("--holes", type=Holes | None, help="of inpaint (mixed)")
+    parser.add_argument(
+        "--features", type=str | None, help="tell it what this classifier says of an image"
+    )
+    parser.add_argument(
+        "--layer", type=str | None, help="the classifier's layer: embedding, conv2, ..."
+    )
     parser.add_argument("--data-dir", type=str | None, help="where to look for data first")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int | None, help="processor threads to use")

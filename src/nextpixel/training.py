@@ -42,11 +42,12 @@ from nextpixel import data as npx_data
 from nextpixel import plots
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.checkpoint import load_state, save_state
-from nextpixel.context import Takes
+from nextpixel.context import Context, Takes
 from nextpixel.data import Dataset
 from nextpixel.data.images import spread
 from nextpixel.errors import UserError
-from nextpixel.evaluate import evaluate
+from nextpixel.evaluate import evaluate, told
+from nextpixel.features import Features
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.latent import LatentModel
 from nextpixel.model import Given, ImageModel, model_name
@@ -54,6 +55,7 @@ from nextpixel.nn import recomputing
 from nextpixel.reconstruct import draw_reconstructions
 from nextpixel.restoration import Task
 from nextpixel.restore import restore, show
+from nextpixel.variations import side_by_side, vary
 
 __all__ = ["TrainArgs", "fit"]
 
@@ -203,6 +205,7 @@ def fit(
         settings = {"data": data, **where, **(settings or {})}
         data = npx_data.load(data, levels=model.levels, data_dir=data_dir)
     check_data(model, data)
+    check_features(model)
     if args.drop_context and not model.takes.parts:
         raise UserError("train.drop_context drops contexts, but this model is unconditional.")
     out = Path(out)
@@ -229,6 +232,29 @@ def check_data(model: ImageModel, data: Dataset) -> None:
         raise UserError(
             f"The model has {model.classes} classes, but {data.name} has {data.classes or 'none'}: "
             f"make the model with classes={data.classes}."
+        )
+
+
+def check_features(model: ImageModel) -> None:
+    """Checks that a model's features are a classifier's, of such images, and its context.
+
+    Raises:
+        UserError: They are not, or a user's own network keeps something else under this name.
+    """
+    features = model.features
+    if features is None:
+        return
+    if not isinstance(features, Features):
+        raise UserError(
+            f"{type(model).__name__}.features is what a classifier tells a model: give your "
+            f"{type(features).__name__} another name."
+        )
+    features.check(model.shape, model.levels)
+    wanted = features.shape if features.part == "image" else features.shape[0]
+    if getattr(model.takes, features.part) != wanted:
+        raise UserError(
+            f"The features are a layer {features.layer}: make the model with "
+            f"{features.part}={wanted}."
         )
 
 
@@ -299,8 +325,9 @@ class Run:
         model = model.train()
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
         self.average = copy.deepcopy(model).to(fabric.device).eval().requires_grad_(False)
+        learned = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True
+            learned, lr=args.lr, weight_decay=args.weight_decay, fused=True
         )
         self.raw = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
@@ -521,6 +548,8 @@ class Run:
         elif isinstance(self.average, LatentModel) and not self.average.has_prior:
             x, _ = self.data.valid.batch(spread(len(self.data.valid), 8))
             picture = draw_reconstructions(self.average, torch.from_numpy(x), draws=3)
+        elif self.raw.features is not None:
+            picture = self.draw_variations()
         else:
             columns = 8 if classes is None else min(10, classes)
             n = 4 * columns
@@ -537,6 +566,13 @@ class Run:
         classes = None if model.classes is None else y
         draws = restore(model, degraded, draws=3, classes=classes)
         return show(task, degraded, draws, model.levels, torch.from_numpy(x))
+
+    def draw_variations(self) -> Image:
+        """Draws variations of a few validation images."""
+        x, given = told(self.average, self.data.valid, spread(len(self.data.valid), 8))
+        model = cast(AutoregressiveModel, self.average)
+        draws = vary(model, cast(Context, given.context), draws=3)
+        return side_by_side({"original": x, "variation": draws}, model.levels)
 
 
 def complete_line_until(line: bytes, step: int) -> bool:

@@ -80,6 +80,8 @@ def evaluate(argv: list[str]) -> None:
     told = ["the class"] if model.classes else []
     if model.task is not None:
         told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
+    if model.features is not None:
+        told.append(f"its {model.features.layer}")
     given = f"given {' and '.join(told)}" if told else "unconditional"
     if args.json:
         which = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}

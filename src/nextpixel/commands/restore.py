@@ -76,7 +76,7 @@ def restore(argv: list[str]) -> None:
     from nextpixel import restore as restoring
     from nextpixel.files import atomic_write
 
-    model = load_model(args, restores=True)
+    model = load_model(args, told=True)
     task = model.task
     if task is None:
         raise UserError(f"{args.model} was not trained with --task: it cannot restore images.")

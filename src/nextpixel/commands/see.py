@@ -75,7 +75,7 @@ def see_trained(args: argparse.Namespace) -> None:
         find(args.model)
     except UserError as error:
         raise UserError(f"{error} Kinds of models are {', '.join(seeing.KINDS)}.") from None
-    model = load_model(args, restores=True).double()
+    model = load_model(args, told=True).double()
     averaged = None
     if args.image is not None:
         args.images = [args.image]

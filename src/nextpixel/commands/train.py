@@ -35,7 +35,7 @@ def train(argv: list[str]) -> None:
     )
     torch.manual_seed(options["seed"])
     model = make_model(settings, dataset)
-    kept = {"data", "data_dir", "size", "channels", "device", "threads"}  # to go on with later
+    kept = {"data", "data_dir", "size", "channels", "features", "layer", "device", "threads"}
     out = Path(settings.resume or settings.out)
     try:
         fit(
@@ -44,6 +44,7 @@ def train(argv: list[str]) -> None:
             out=out,
             resume=settings.resume is not None,
             device=settings.device,
+            # To go on with later.
             settings={k: v for k, v in vars(settings).items() if k in kept and v is not None},
             **options,
         )
@@ -52,7 +53,11 @@ def train(argv: list[str]) -> None:
             print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
-        use = "sample" if model.task is None else "restore"
-        if isinstance(model, LatentModel) and not model.has_prior:
+        use = "sample"
+        if model.task is not None:
+            use = "restore"
+        elif model.features is not None:
+            use = "vary"
+        elif isinstance(model, LatentModel) and not model.has_prior:
             use = "reconstruct"
         print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use} {out}")

@@ -1,0 +1,210 @@
+"""Variations: new images from what a classifier's layer says of an image.
+
+Drawn again and again from the same features, images show what a layer keeps, by what stays, and
+what it forgets, by what changes.
+
+Example:
+    >>> model = npx.load("runs/mine")  # trained with --features
+    >>> told = model.given(x, None, range(len(x))).context
+    >>> draws = vary(model, told, draws=8)  # (8, B, C, H, W)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nextpixel import plots
+from nextpixel.autoregressive import AutoregressiveModel
+from nextpixel.context import Context
+from nextpixel.data import Images
+from nextpixel.errors import UserError
+from nextpixel.evaluate import Score, evaluate
+from nextpixel.features import Features
+
+__all__ = [
+    "Kept",
+    "features_of",
+    "interpolate",
+    "same_classifier",
+    "side_by_side",
+    "vary",
+    "ways",
+]
+
+
+def features_of(model: AutoregressiveModel) -> Features:
+    """Returns the features that a model is told.
+
+    Raises:
+        UserError: It is told none.
+    """
+    if model.features is None:
+        raise UserError(
+            "This model is not told what a classifier says of an image: train one with --features "
+            "to draw variations."
+        )
+    return model.features
+
+
+def vary(model: AutoregressiveModel, told: Context, *, draws: int = 4, **how: Any) -> Tensor:
+    """Draws images that are told the same as given ones.
+
+    Args:
+        model: The model.
+        told: What it is told of B images, see `ImageModel.given`.
+        draws: How many to draw of each.
+        how: Other arguments of `sampling.sample`.
+
+    Returns:
+        Integers in `[0, levels)`, `(draws, B, C, H, W)`, int64, on the CPU.
+    """
+    again = torch.arange(len(told)).repeat(draws)
+    x = model.sample(len(again), told[again], **how)
+    return torch.unflatten(x, 0, (draws, len(told)))
+
+
+def interpolate(
+    model: AutoregressiveModel,
+    told: Context,
+    *,
+    draws: int = 1,
+    steps: int = 8,
+    progress: Callable[[float], None] | None = None,
+    **how: Any,
+) -> Tensor:
+    """Draws images on the way from each image's features to the next one's.
+
+    Args:
+        model: A model that is told features.
+        told: What it is told of B images, two at least.
+        draws: How many rows to draw of each way. The noise is the same all along a row, so that
+            what changes in it is due to the features.
+        steps: How many images to draw on the way, both ends included.
+        progress: Called with the fraction done, between 0 and 1.
+        how: Other arguments of `sampling.sample`.
+
+    Returns:
+        Integers in `[0, levels)`, `(B - 1, draws, steps, C, H, W)`, int64, on the CPU.
+
+    Raises:
+        UserError: There is no next image, or the model is told no features.
+    """
+    features, ways = features_of(model), len(told) - 1
+    if ways < 1:
+        raise UserError("To interpolate takes two images at least: give another one.")
+    rows = torch.arange(ways).repeat_interleave(draws)
+    a, b = told[rows], told[rows + 1]
+    columns = []
+    for done, t in enumerate(torch.linspace(0, 1, steps).tolist(), 1):
+        here = replace(a, **{features.part: between(features, a, b, t)})
+        if a.classes is not None and b.classes is not None:
+            here = replace(here, classes=torch.lerp(a.classes, b.classes, t))
+        columns.append(model.sample(len(rows), here, **how))
+        if progress is not None:
+            progress(done / steps)
+    return torch.unflatten(torch.stack(columns, 1), 0, (ways, draws))
+
+
+def between(features: Features, a: Context, b: Context, t: float) -> Tensor:
+    """Goes from one image's features to another's, see `Features.between`."""
+    begin, end = getattr(a, features.part), getattr(b, features.part)
+    return features.between(begin, end, t)
+
+
+class Kept(NamedTuple):
+    """How much a layer says of images, by how many bits they take once it is known.
+
+    Attributes:
+        layer: What the model is told, see `layer_of`.
+        numbers: How many numbers the layer has; 0 without one.
+        score: The bits of images that a model takes which is told these numbers.
+    """
+
+    layer: str
+    numbers: int
+    score: Score
+
+    @classmethod
+    def by(cls, model: AutoregressiveModel, images: Images, **how: Any) -> Kept:
+        """Scores images by a model, see `evaluate` (also for how)."""
+        numbers = 0
+        if model.features is not None:
+            numbers = math.prod(model.features.shape)
+        return cls(layer_of(model), numbers, evaluate(model, images, **how))
+
+
+def layer_of(model: AutoregressiveModel) -> str:
+    """Names the layer that a model is told; without one "class" or "nothing"."""
+    if model.features is not None:
+        return model.features.layer
+    return "class" if model.classes else "nothing"
+
+
+def same_classifier(models: Sequence[AutoregressiveModel]) -> list[AutoregressiveModel]:
+    """Puts models in the order of what they are told: nothing, the class, the first layer, ...
+
+    Raises:
+        UserError: They are told layers of different classifiers, or two the same layer, or none is
+            told a layer.
+    """
+    told = [model.features for model in models if model.features is not None]
+    if not told:
+        raise UserError("None of these models is told a classifier's layer: train --features.")
+    first = told[0].classifier
+    weights = first.state_dict()
+    for features in told[1:]:
+        its = features.classifier.state_dict()
+        if not all(torch.equal(its[name], weights[name]) for name in weights):
+            raise UserError(
+                f"The models are told layers of different classifiers ({told[0].layer} and "
+                f"{features.layer}): train them with --features of the same folder."
+            )
+    order = ["nothing", "class", *first.layers]
+    names = [layer_of(model) for model in models]
+    if len(set(names)) < len(names):
+        raise UserError(f"Each model is told another layer, but these are {', '.join(names)}.")
+    return sorted(models, key=lambda model: order.index(layer_of(model)))
+
+
+def side_by_side(columns: Mapping[str, Tensor], levels: int, **options: Any) -> Image.Image:
+    """Lays out a row an image: its original beside what was drawn of it.
+
+    Args:
+        columns: Caption -> images `(B, C, H, W)`, or several draws of each `(draws, B, C, H, W)`,
+            whose captions are numbered.
+        levels: Number of levels.
+        options: Other arguments of `plots.side_by_side`.
+    """
+    stacks: dict[str, Tensor] = {}
+    for caption, x in columns.items():
+        if x.ndim == 4:
+            stacks[caption] = x
+        else:
+            stacks |= {f"{caption} {number}": one for number, one in enumerate(x, 1)}
+    return plots.side_by_side(stacks, levels, **options)
+
+
+def ways(x: Tensor, drawn: Tensor, levels: int) -> Image.Image:
+    """Lays out a row a way: an image, what was drawn on the way from it to the next, the next.
+
+    Args:
+        x: The images, `(B, C, H, W)`.
+        drawn: From `interpolate`, `(B - 1, draws, steps, C, H, W)`.
+        levels: Number of levels.
+    """
+    count, draws, steps = drawn.shape[:3]
+    begin, end = (
+        part[:, None, None].expand(count, draws, 1, *x.shape[1:]) for part in (x[:-1], x[1:])
+    )
+    rows = torch.cat([begin, drawn, end], 2)
+    labels = [f"{t:.2f}" for t in torch.linspace(0, 1, steps).tolist()]
+    return plots.grid(
+        rows.flatten(0, 2), levels, columns=steps + 2, column_labels=["from", *labels, "to"]
+    )
