@@ -218,11 +218,13 @@ def test_help_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("train", "eval", "sample", "complete", "models", "data"):
+    for name in ("train", "eval", "sample", "complete", "reconstruct", "models", "data"):
         assert f"\n  {name} " in done.stdout
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "sample", "complete", "models", "data"])
+@pytest.mark.parametrize(
+    "name", ["train", "eval", "sample", "complete", "reconstruct", "models", "data"]
+)
 def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])

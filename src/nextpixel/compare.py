@@ -288,9 +288,10 @@ def check(contenders: Sequence[Contender], dataset: Dataset, budget: Budget, dat
         raise UserError(f"Two models are called {twice[0]}: give one of them as OTHER=MODEL.")
     for contender in contenders:
         if contender.settings is None:
-            model = autoregressive(read_model(contender.folder), contender.source)
             with named(contender.source):
+                model = read_model(contender.folder)
                 check_data(model, dataset)
+            autoregressive(model, contender.source)
             if (run := contender.run()) is not None:  # both are read again when it is measured
                 read_config(run)
                 read_metrics(run)
