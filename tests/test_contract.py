@@ -61,7 +61,7 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.fixture(autouse=True)
 def few_features(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network that looks at a context's image is small, too."""
-    monkeypatch.setattr(ContextBias, "features", 5)
+    monkeypatch.setattr(ContextBias, "features", 8)
 
 
 def can_be(cls: type[CausalNetwork], variant: dict[str, Any]) -> bool:
@@ -71,6 +71,7 @@ def can_be(cls: type[CausalNetwork], variant: dict[str, Any]) -> bool:
 
 
 every_model = pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+LOCATED = {"channels": 1, "levels": 4, "classes": 3, "vector": 4, "located": True}
 every_variant = pytest.mark.parametrize(
     ("cls", "variant"),
     [
@@ -78,7 +79,8 @@ every_variant = pytest.mark.parametrize(
         for cls in MODELS
         for variant in VARIANTS
         if can_be(cls, variant)
-    ],
+    ]
+    + [pytest.param(GatedPixelCNN, LOCATED, id="GatedPixelCNN-located")],
 )
 
 

@@ -276,10 +276,12 @@ class ContextBias(nn.Module):
         channels: Channels of each layer's bias.
         size: `(H, W)` of the picture.
         scales: How many times smaller each layer's maps are than the picture; once by default.
+        located: Classes and vectors, too, add something else at every site, as an image that has
+            the same pixel everywhere: what a class says of a pixel depends on where it is.
 
     References:
         van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, equation 4
-        (https://arxiv.org/abs/1606.05328): the terms V h, and for images V * s.
+        (https://arxiv.org/abs/1606.05328): the terms V h, and V * s for what is located, s = m(h).
     """
 
     features = 64  # of a context's image, at every site
@@ -290,8 +292,10 @@ class ContextBias(nn.Module):
         channels: Sequence[int],
         size: tuple[int, int],
         scales: Sequence[int] | None = None,
+        located: bool = False,
     ) -> None:
         super().__init__()
+        self.located = located
         self.takes, self.channels = takes, list(channels)
         self.scales = list(scales or [1] * len(self.channels))
         total = sum(self.channels)
@@ -303,8 +307,11 @@ class ContextBias(nn.Module):
         # Vectors and features have a 1 at their end, so that there are biases of their own.
         self.vector_weight = zeros(takes.vector + 1, total) if takes.vector else None
         self.map_weight = self.image_features = None
-        if takes.image:
-            self.image_features = ImageFeatures(takes.image[0], self.features, size)
+        planes = takes.image[0] if takes.image else 0
+        if located:
+            planes += (takes.classes or 0) + (takes.vector or 0)
+        if planes:
+            self.image_features = ImageFeatures(planes, self.features, size)
             self.map_weight = zeros(total, self.features + 1, 1, 1)
 
     def forward(self, context: Context | None) -> list[Tensor | None]:
@@ -324,10 +331,19 @@ class ContextBias(nn.Module):
             vector = F.pad(context.vector.to(dtype), (0, 1), value=1) * present[:, None]
             of_vector = vector @ self.vector_weight
             everywhere = of_vector if everywhere is None else everywhere + of_vector
-        if self.image_features is not None and context.image is not None:
-            maps = self.image_features(context.image.to(dtype))
+        if self.image_features is not None:
+            maps = self.image_features(self.planes(context).to(dtype))
             maps = F.pad(maps, (0, 0, 0, 0, 0, 1), value=1) * present[:, None, None, None]
         return Prepared(everywhere, maps)
+
+    def planes(self, context: Context) -> Tensor:
+        """Makes one image of all that is located, `(B, planes, Hc, Wc)`."""
+        planes = [] if context.image is None else [context.image]
+        if self.located:
+            height, width = planes[0].shape[2:] if planes else (1, 1)
+            parts = (part for part in (context.classes, context.vector) if part is not None)
+            planes += [part[:, :, None, None].expand(-1, -1, height, width) for part in parts]
+        return torch.cat(planes, 1)
 
     def biases(self, prepared: Prepared, row: int | None = None) -> list[Tensor | None]:
         """Computes one bias a layer.

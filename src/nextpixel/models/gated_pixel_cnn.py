@@ -127,6 +127,8 @@ class GatedPixelCNN(CausalNetwork):
         blocks: Number of layers, the first one (with its 7x7 kernel) included.
         kernel_size: k of the later layers, odd.
         inputs: "scaled" or "embedded", see `CausalNetwork`.
+        located: What a class or a vector adds depends on the place in the picture, see
+            `ContextBias`: the paper's location-dependent variant.
 
     Raises:
         UserError: An argument is out of range.
@@ -151,6 +153,7 @@ class GatedPixelCNN(CausalNetwork):
         blocks: int = 20,
         kernel_size: int = 5,
         inputs: Inputs = "scaled",
+        located: bool = False,
     ) -> None:
         super().__init__(
             shape=shape,
@@ -162,11 +165,15 @@ class GatedPixelCNN(CausalNetwork):
             blocks=blocks,
             kernel_size=kernel_size,
             inputs=inputs,
+            located=located,
         )
+        if located and classes is None and vector is None:
+            raise UserError("located is about a class or a vector, and this model is told neither.")
         if kernel_size % 2 == 0 or kernel_size < 3:
             raise UserError(f"kernel_size is odd and at least 3, not {kernel_size}.")
         sizes = [7] + [kernel_size] * (blocks - 1)
-        self.condition = ContextBias(self.takes, [2 * width] * (2 * blocks - 1), self.shape[1:])
+        biases = [2 * width] * (2 * blocks - 1)
+        self.condition = ContextBias(self.takes, biases, self.shape[1:], located=located)
         self.vertical = OncePerRow(
             VerticalStack(self.in_channels, width, sizes),
             self.in_channels,
