@@ -441,7 +441,7 @@ def _method(task: Task) -> tuple[str, _Restore]:
     return {
         "super-resolution": ("bicubic enlargement", _enlarged),
         "colourise": ("the grey picture", _grey),
-        "denoise": ("total variation, clipping undone", _smoothed),
+        "denoise": ("total variation", _smoothed),
         "deblur": ("Wiener deconvolution", _deconvolved),
         "inpaint": ("biharmonic inpainting", _filled_in),
     }[task.name]
