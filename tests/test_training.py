@@ -292,9 +292,9 @@ def test_a_batch_in_parts_is_worked_through_part_by_part(
     sizes = []
     real = GatedPixelCNN.log_prob
 
-    def log_prob(model: GatedPixelCNN, x: torch.Tensor, c: object = None) -> torch.Tensor:
+    def log_prob(model: GatedPixelCNN, x: torch.Tensor, *given: object) -> torch.Tensor:
         sizes.append(len(x))
-        return real(model, x, c)
+        return real(model, x, *given)
 
     monkeypatch.setattr(GatedPixelCNN, "log_prob", log_prob)
     gradient(data, tmp_path, make(), accumulate=3)
@@ -333,11 +333,11 @@ def test_contexts_are_dropped_as_the_step_says(
     seen: list[Tensor] = []
     log_prob = GatedPixelCNN.log_prob
 
-    def spy(self: GatedPixelCNN, x: Tensor, c: Any = None) -> Tensor:
+    def spy(self: GatedPixelCNN, x: Tensor, c: Any = None, known: Tensor | None = None) -> Tensor:
         if self.training:
             assert torch.equal(c.classes.sum(1), c.present)
             seen.append(c.present)
-        return log_prob(self, x, c)
+        return log_prob(self, x, c, known)
 
     monkeypatch.setattr(GatedPixelCNN, "log_prob", spy)
     options = {**OPTIONS, "drop_context": 0.5, "batch_size": 40, "steps": 4}
