@@ -16,6 +16,7 @@ from torch import Tensor
 from nextpixel import figures, see
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.cli import main
+from nextpixel.context import Context
 from nextpixel.distributions import Categorical, Distribution
 from nextpixel.masks import channel_mask, kernel_mask
 from nextpixel.model import find
@@ -265,7 +266,7 @@ def test_index_is_the_number_of_the_test_image(
     np.savez(file, x_train=images, x_test=images, y_train=numbers % 2, y_test=numbers % 2, levels=4)
     looked: list[Any] = []
 
-    def look(model: object, x: Tensor, c: Tensor, out: Path, **options: Any) -> see.Seen:
+    def look(model: object, x: Tensor, c: Context, out: Path, **options: Any) -> see.Seen:
         looked.append((x, c, options["averaged"], options["what"]))
         return draw_model(model, x, c, out, **options)
 
@@ -279,11 +280,11 @@ def test_index_is_the_number_of_the_test_image(
     def read(x: Tensor) -> list[int]:
         return (x[:, 0, 3].long() @ 4 ** torch.arange(8)).tolist()
 
-    assert (read(x), c.tolist()) == ([index], [index % 2])
+    assert (read(x), c.classes.argmax(1).tolist()) == ([index], [index % 2])
     assert what == f"test image {index}, class {index % 2}"
     few = np.linspace(0, 39, see.AVERAGED).round().astype(int)
     assert read(some) == few.tolist()
-    assert their.tolist() == (few % 2).tolist()
+    assert their.classes.argmax(1).tolist() == (few % 2).tolist()
 
 
 def test_sums_of_the_maps() -> None:
