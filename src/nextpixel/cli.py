@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from nextpixel.commands.bundle import bundle
 from nextpixel.commands.compare import compare
 from nextpixel.commands.complete import complete
 from nextpixel.commands.data import data
@@ -63,6 +64,7 @@ def run(argv: list[str]) -> None:
         "complete": complete,
         "restore": restore,
         "reconstruct": reconstruct,
+        "bundle": bundle,
         "compare": compare,
         "see": see,
         "models": models,

@@ -8,7 +8,7 @@ import importlib.resources
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -61,6 +61,15 @@ class Model(nn.Module, ABC):
         """Says what else belongs into `config.json`, as JSON holds it."""
         return {}
 
+    def weights(self) -> bytes:
+        """Turns the weights into the content of a safetensors file."""
+        state = self.state_dict().items()
+        return save_tensors({name: t.detach().cpu().contiguous() for name, t in state})
+
+    def digest(self) -> str:
+        """Computes the sha256 of the weights, as in `config.json`."""
+        return hashlib.sha256(self.weights()).hexdigest()
+
     def save(self, folder: str | Path) -> None:
         """Saves the weights and `config.json` into a folder.
 
@@ -69,8 +78,7 @@ class Model(nn.Module, ABC):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        data = save_tensors(tensors)
+        data = self.weights()
         digest = hashlib.sha256(data).hexdigest()
         weights = f"model-{digest[:12]}.safetensors"
         config = {
@@ -130,11 +138,14 @@ class ImageModel(Model):
         scores: What its score is, in words.
         task: What was done to the image that it is given as context, and is to be undone. Set it
             before training; it is saved with the model.
+        codes_of: Where its images are grids of codes: the sha256 of the model that they are codes
+            of, see `digest`. It is set by training, and saved with the model.
     """
 
     paper = ""
     scores = "log p(x | c)"
     task: Task | None = None
+    codes_of: str | None = None
 
     def __init__(
         self,
@@ -195,8 +206,10 @@ class ImageModel(Model):
         return Given(self.context(parts or None, len(x)), known)
 
     def described(self) -> dict[str, Any]:
-        """Says what else belongs into `config.json`: the task."""
-        return {} if self.task is None else {"task": self.task.settings()}
+        """Says what else belongs into `config.json`: the task, and what its images are codes of."""
+        task = None if self.task is None else self.task.settings()
+        described = {"task": task, "codes_of": self.codes_of}
+        return {name: what for name, what in described.items() if what is not None}
 
     @abstractmethod
     def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
@@ -218,6 +231,28 @@ class ImageModel(Model):
     @abstractmethod
     def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
         """Draws n images, integers `(n, C, H, W)`."""
+
+    def after_step(
+        self, parts: Sequence[Tensor], gather: Callable[[Tensor], Tensor], seed: int
+    ) -> None:
+        """Changes what does not follow the gradient: called after each step of the optimizer.
+
+        By default that is nothing. It is computed without gradients, and must come to the same on
+        all ranks.
+
+        Args:
+            parts: The images of this rank's batch, integers `(B, C, H, W)` in one part or more.
+            gather: Stacks a tensor over the ranks, in their order.
+            seed: Of what is random; the same on all ranks.
+        """
+
+    def diagnose(self, x: Tensor) -> dict[str, float]:
+        """Computes what else is worth logging at a validation, by name: by default nothing.
+
+        Args:
+            x: Some validation images, integers `(B, C, H, W)`.
+        """
+        return {}
 
     def check(self, x: Tensor) -> None:
         """Checks that x are images of this model.
@@ -273,6 +308,11 @@ def find(name: str | Path) -> Path:
     for candidate in (folder, folder / "best", folder / "last"):
         if (candidate / "config.json").is_file():
             return candidate
+    if (path / "bundle.json").is_file():
+        raise UserError(
+            f"{name} holds a VQ-VAE and its prior: use nextpixel sample, or name the folder "
+            "decoder or prior in it."
+        )
     what = "has no saved model" if path.exists() else "does not exist"
     raise UserError(
         f"{name} {what}: give a run folder, a folder with a config.json, or a model that comes "
@@ -322,6 +362,7 @@ def read_model(folder: Path) -> ImageModel:
     try:
         model = find_class(name)(**hyperparameters)
         model.task = Task(**config["task"]) if "task" in config else None
+        model.codes_of = config.get("codes_of")
         model.load_state_dict(load_tensors(data))
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -18,6 +18,7 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from nextpixel.autoregressive import AutoregressiveModel
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nextpixel.data import Dataset
     from nextpixel.data.own import Unsplit
     from nextpixel.latent import LatentModel
+    from nextpixel.latent_generator import LatentGenerator
     from nextpixel.model import ImageModel
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "in_turn",
     "known_pixels",
     "load_any_model",
+    "load_bundle",
     "load_data",
     "load_model",
     "load_model_or_latent",
@@ -163,9 +166,23 @@ def class_names(args: argparse.Namespace, count: int) -> Sequence[str]:
 
 def load_any_model(args: argparse.Namespace) -> ImageModel:
     """Loads the model named on the command line, of whatever kind, onto its device."""
-    import torch
-
     from nextpixel.model import load
+
+    return load(args.model, device=device_of(args))
+
+
+def load_bundle(args: argparse.Namespace) -> LatentGenerator | None:
+    """Loads the VQ-VAE and the prior of the folder named on the command line, if it holds them."""
+    from nextpixel.latent_generator import LatentGenerator, holds_bundle
+
+    if not holds_bundle(args.model):
+        return None
+    return LatentGenerator.load(args.model, device=device_of(args))
+
+
+def device_of(args: argparse.Namespace) -> torch.device:
+    """Finds the device that the command line names, and sets the number of threads."""
+    import torch
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
         raise UserError(f"Unknown device {args.device}: give auto, cpu, cuda or cuda:N.")
@@ -176,7 +193,7 @@ def load_any_model(args: argparse.Namespace) -> ImageModel:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"There is no device {name} here: use --device cpu.")
-    return load(args.model, device=device)
+    return device
 
 
 def load_model(args: argparse.Namespace, *, restores: bool = False) -> AutoregressiveModel:
@@ -249,10 +266,10 @@ def load_data(args: argparse.Namespace, model: ImageModel) -> Dataset:
 
 def load_for(model: ImageModel, name: str, data_dir: str | Path | None) -> Dataset:
     """Loads data in the levels of a model's images, and a folder's pictures in their size."""
-    from nextpixel.data import load
+    from nextpixel.codes import load_data
 
     size, channels = (None, None) if is_known(name) else own_options(model, Path(name))
-    return load(name, levels=model.levels, data_dir=data_dir, size=size, channels=channels)
+    return load_data(name, levels=model.levels, data_dir=data_dir, size=size, channels=channels)
 
 
 def is_known(name: str) -> bool:
