@@ -210,9 +210,10 @@ def test_two_ranks_are_one_with_both_batches(codes: int) -> None:
 @pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     train = [
-        *("-m", "nextpixel", "train", "--data", "mnist", "--conditional", "false", "--threads"),
-        *("1", "--model", "VQVAE", "--model.width", "4", "--model.codes", "8", "--model.code_size"),
-        *("4", "--train.steps", "4", "--train.precision", "float32", "--train.valid_images", "8"),
+        *("-m", "nextpixel", "train", "--data", "mnist", "--levels", "4", "--threads", "1"),
+        *("--conditional", "false", "--model", "VQVAE", "--model.width", "4", "--model.codes", "8"),
+        *("--model.code_size", "4", "--train.steps", "4", "--train.precision", "float32"),
+        *("--train.valid_images", "8", "--model.components", "1"),
     ]
     ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     runs = {
