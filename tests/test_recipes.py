@@ -33,6 +33,7 @@ class Facts:
     shape: tuple[int, int, int]
     levels: int
     classes: int | None
+    codes_of: str | None = None
 
 
 DATA = {
@@ -44,14 +45,16 @@ DATA = {
         Facts("cifar10", (3, 32, 32), 256, 10),
     )
 }
+CODES = Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of="")
 
 
 def recipe_model(path: Path) -> ImageModel:
     """Makes a recipe's model as `nextpixel train` does, but without memory for its weights."""
     settings = train_settings(["--config", str(ROOT / path), "--out", "x"])
     TrainArgs(**vars(settings.train))
+    data = CODES if settings.data == CODES.name else DATA[settings.data]
     with torch.device("meta"):
-        return make_model(settings, DATA[settings.data])  # type: ignore[arg-type]
+        return make_model(settings, data)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)

@@ -16,16 +16,18 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     from nextpixel.autoregressive import AutoregressiveModel
-    from nextpixel.data import load as load_data
+    from nextpixel.codes import load_data
     from nextpixel.distributions import (
         Bernoulli,
         Categorical,
         DiscretizedLogisticMixture,
         Distribution,
     )
+    from nextpixel.latent_generator import LatentGenerator
     from nextpixel.model import load
     from nextpixel.models import (
         VAE,
+        VQVAE,
         Autoencoder,
         DiagonalBiLSTM,
         GatedPixelCNN,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VAE",
+    "VQVAE",
     "Autoencoder",
     "AutoregressiveModel",
     "Bernoulli",
@@ -49,6 +52,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Distribution",
     "GatedPixelCNN",
+    "LatentGenerator",
     "PixelCNN",
     "PixelCNNAutoencoder",
     "PixelCNNPP",
@@ -73,9 +77,11 @@ _HOMES = {
         "Distribution",
     ],
     "nextpixel.autoregressive": ["AutoregressiveModel"],
+    "nextpixel.latent_generator": ["LatentGenerator"],
     "nextpixel.model": ["load"],
     "nextpixel.models": [
         "VAE",
+        "VQVAE",
         "Autoencoder",
         "DiagonalBiLSTM",
         "GatedPixelCNN",
@@ -93,7 +99,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "load_data":
-        return import_module("nextpixel.data").load
+        return import_module("nextpixel.codes").load_data
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from nextpixel.commands.bundle import bundle
 from nextpixel.commands.classifier import classifier
 from nextpixel.commands.compare import compare
 from nextpixel.commands.complete import complete
@@ -69,6 +70,7 @@ def run(argv: list[str]) -> None:
         "classifier": classifier,
         "vary": vary,
         "invert": invert,
+        "bundle": bundle,
         "compare": compare,
         "see": see,
         "models": models,

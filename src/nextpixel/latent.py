@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nextpixel.bounds import LogLikelihood
 from nextpixel.context import Takes
@@ -19,11 +19,10 @@ from nextpixel.distributions import (
     Distribution,
 )
 from nextpixel.errors import UserError
-from nextpixel.model import ImageModel
-from nextpixel.nn import ImageDecoder
+from nextpixel.model import ImageModel, arguments_of
 from nextpixel.sampling import evaluation_mode, site_noise
 
-__all__ = ["IndependentPixels", "LatentModel", "Likelihood"]
+__all__ = ["IndependentPixels", "LatentModel", "Likelihood", "sum_unknown"]
 
 Likelihood = Literal["categorical", "logistics"]
 
@@ -36,10 +35,13 @@ class LatentModel(ImageModel):
         arguments: Those of `ImageModel`.
     """
 
+    code = "numbers"  # what a code is made of, in a word
     has_prior = False  # whether there is a p(z) to draw codes from
 
     def __init__(self, *, latent: int, **arguments: Any) -> None:
-        super().__init__(latent=latent, **arguments)
+        if "latent" in arguments_of(type(self)):
+            arguments["latent"] = latent
+        super().__init__(**arguments)
         if latent < 1:
             raise UserError(f"A code has at least 1 number, not {latent}.")
         self.latent = latent
@@ -57,7 +59,7 @@ class LatentModel(ImageModel):
         """Makes the one picture that shows a code best, real numbers in `[0, levels - 1]`.
 
         Args:
-            z: Codes, `(B, latent)`.
+            z: Codes, as `embed` returns them.
             seed: Of the noise, if it takes any.
         """
 
@@ -74,10 +76,10 @@ class LatentModel(ImageModel):
         """
         with torch.no_grad(), evaluation_mode(self):
             z = self.embed(x.to(self.device))
-        drawn = self.sample(draws * len(x), z.repeat(draws, 1), **how)
+        drawn = self.sample(draws * len(x), torch.cat([z] * draws), **how)
         return torch.unflatten(drawn, 0, (draws, len(x)))
 
-    def codes(self, c: object, n: int) -> Tensor:
+    def read_codes(self, c: object, n: int) -> Tensor:
         """Reads codes that a user gave, one for all images or one for each, `(n, latent)`.
 
         Raises:
@@ -97,6 +99,8 @@ class LatentModel(ImageModel):
 class IndependentPixels(LatentModel):
     """A latent model whose pixels (and channels) are independent given the code.
 
+    A subclass sets `decoder`, from codes to maps of `out_channels`.
+
     Args:
         width: Channels at half the resolution, see `ImageEncoder`.
         likelihood: Of more than 2 levels: "logistics" knows their order, "categorical" does not.
@@ -104,6 +108,8 @@ class IndependentPixels(LatentModel):
         components: Logistics mixed at each pixel.
         arguments: Those of `LatentModel`.
     """
+
+    decoder: nn.Module
 
     def __init__(
         self,
@@ -122,15 +128,15 @@ class IndependentPixels(LatentModel):
         if components < 1:
             raise UserError(f"A mixture has at least 1 component, not {components}.")
         self.likelihood = likelihood
-        channels, *size = self.shape
         each = self.levels if likelihood == "categorical" else 3 * components
-        self.decoder = ImageDecoder(
-            latent, (size[0], size[1]), width, channels * (1 if self.levels == 2 else each)
-        )
+        self.out_channels = self.shape[0] * (1 if self.levels == 2 else each)
 
     def decode(self, z: Tensor) -> Distribution:
         """Computes p(x | z), `(B, latent)` -> a distribution of `batch_shape` `(B, C, H, W)`."""
-        parameters = self.decoder(z)
+        return self.distribution(self.decoder(z))
+
+    def distribution(self, parameters: Tensor) -> Distribution:
+        """Makes the distribution from maps `(B, out_channels, H, W)`."""
         if self.levels == 2:
             return Bernoulli(parameters)
         parameters = torch.unflatten(parameters, 1, (self.shape[0], -1)).movedim(2, -1)
@@ -145,10 +151,7 @@ class IndependentPixels(LatentModel):
 
         def at(z: Tensor) -> Tensor:
             of_sites = self.decode(z.flatten(0, 1)).log_prob(x.repeat(len(z), 1, 1, 1))
-            of_sites = torch.unflatten(of_sites, 0, z.shape[:2])
-            if known is not None:
-                of_sites = of_sites.masked_fill(known, 0)
-            return torch.sum(of_sites.flatten(2), 2)
+            return sum_unknown(torch.unflatten(of_sites, 0, z.shape[:2]), known)
 
         return at
 
@@ -156,7 +159,7 @@ class IndependentPixels(LatentModel):
     def picture(self, z: Tensor, seed: int = 0) -> Tensor:
         """Computes the mean of each pixel, see `LatentModel.picture`; it takes no noise."""
         with evaluation_mode(self):
-            distribution = self.decode(z.to(self.device, self.dtype))
+            distribution = self.decode(self.read_codes(z, len(z)))
         rows = []
         for row in range(self.shape[1]):  # the probabilities of all levels take much memory
             pmf = distribution[:, :, row].pmf()
@@ -180,7 +183,7 @@ class IndependentPixels(LatentModel):
 
         Args:
             n: Number of images.
-            c: Their codes, `(n, latent)` or one for all.
+            c: Their codes, as `embed` returns them, or one for all.
             seed: Together with an image's number decides its noise.
             temperature: Of the pixels, see `Distribution.pmf`.
             numbers: The numbers of the images, 0 to n - 1 by default.
@@ -200,7 +203,7 @@ class IndependentPixels(LatentModel):
             raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
         if not 0 < temperature < math.inf:
             raise UserError(f"The temperature must be above 0, not {temperature}.")
-        z, pictures = self.codes(c, n), []
+        z, pictures = self.read_codes(c, n), []
         for begin in range(0, n, batch_size):
             part = z[begin : begin + batch_size]
             here = (range(n) if numbers is None else numbers)[begin : begin + len(part)]
@@ -215,3 +218,10 @@ class IndependentPixels(LatentModel):
             if progress is not None:
                 progress((begin + len(part)) / n)
         return torch.cat(pictures)
+
+
+def sum_unknown(of_sites: Tensor, known: Tensor | None) -> Tensor:
+    """Sums numbers `(*, C, H, W)` over the pixels that are not known, `(*)`."""
+    if known is not None:
+        of_sites = of_sites.masked_fill(known, 0)
+    return of_sites.flatten(-3).sum(-1)

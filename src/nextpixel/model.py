@@ -8,7 +8,7 @@ import importlib.resources
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -67,6 +67,15 @@ class Model(nn.Module, ABC):
     def take_described(self, config: dict[str, Any]) -> None:
         """Takes from `config.json` what `described` wrote there."""
 
+    def weights(self) -> bytes:
+        """Turns the weights into the content of a safetensors file."""
+        state = self.state_dict().items()
+        return save_tensors({name: t.detach().cpu().contiguous() for name, t in state})
+
+    def digest(self) -> str:
+        """Computes the sha256 of the weights, as in `config.json`."""
+        return hashlib.sha256(self.weights()).hexdigest()
+
     def save(self, folder: str | Path) -> None:
         """Saves the weights and `config.json` into a folder.
 
@@ -75,8 +84,7 @@ class Model(nn.Module, ABC):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        data = save_tensors(tensors)
+        data = self.weights()
         digest = hashlib.sha256(data).hexdigest()
         weights = f"model-{digest[:12]}.safetensors"
         config = {
@@ -141,11 +149,14 @@ class ImageModel(Model):
             before training; it is saved with the model.
         features: What tells it of an image what a layer of a frozen classifier says, as its vector
             or image. Set them before training; they are saved with the model, weights and all.
+        codes_of: Where its images are grids of codes: the sha256 of the model that they are codes
+            of, see `digest`. It is set by training, and saved with the model.
     """
 
     paper = ""
     scores = "log p(x | c)"
     task: Task | None = None
+    codes_of: str | None = None
 
     def __init__(
         self,
@@ -209,9 +220,10 @@ class ImageModel(Model):
         return Given(self.context(parts or None, len(x)), known)
 
     def described(self) -> dict[str, Any]:
-        """Says what else belongs into `config.json`: the task and the features."""
+        """Says what else belongs into `config.json`: task, features, and `codes_of`."""
         parts = {"task": self.task, "features": self.features}
-        return {name: part.settings() for name, part in parts.items() if part is not None}
+        described = {name: part.settings() for name, part in parts.items() if part is not None}
+        return described if self.codes_of is None else {**described, "codes_of": self.codes_of}
 
     def take_described(self, config: dict[str, Any]) -> None:
         """Takes from `config.json` what `described` wrote there."""
@@ -219,6 +231,7 @@ class ImageModel(Model):
 
         self.task = Task(**config["task"]) if "task" in config else None
         self.features = Features.like(config["features"]) if "features" in config else None
+        self.codes_of = config.get("codes_of")
 
     @abstractmethod
     def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
@@ -240,6 +253,28 @@ class ImageModel(Model):
     @abstractmethod
     def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
         """Draws n images, integers `(n, C, H, W)`."""
+
+    def after_step(
+        self, parts: Sequence[Tensor], gather: Callable[[Tensor], Tensor], seed: int
+    ) -> None:
+        """Changes what does not follow the gradient: called after each step of the optimizer.
+
+        By default that is nothing. It is computed without gradients, and must come to the same on
+        all ranks.
+
+        Args:
+            parts: The images of this rank's batch, integers `(B, C, H, W)` in one part or more.
+            gather: Stacks a tensor over the ranks, in their order.
+            seed: Of what is random; the same on all ranks.
+        """
+
+    def diagnose(self, x: Tensor) -> dict[str, float]:
+        """Computes what else is worth logging at a validation, by name: by default nothing.
+
+        Args:
+            x: Some validation images, integers `(B, C, H, W)`.
+        """
+        return {}
 
     def check(self, x: Tensor) -> None:
         """Checks that x are images of this model.
@@ -304,6 +339,11 @@ def find(name: str | Path) -> Path:
     for candidate in (folder, folder / "best", folder / "last"):
         if (candidate / "config.json").is_file():
             return candidate
+    if (path / "bundle.json").is_file():
+        raise UserError(
+            f"{name} holds a VQ-VAE and its prior: use nextpixel sample, or name the folder "
+            "decoder or prior in it."
+        )
     what = "has no saved model" if path.exists() else "does not exist"
     raise UserError(
         f"{name} {what}: give a run folder, a folder with a config.json, or a model that comes "

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nextpixel.data import Dataset
     from nextpixel.data.own import Unsplit
     from nextpixel.latent import LatentModel
+    from nextpixel.latent_generator import LatentGenerator
     from nextpixel.model import Given, ImageModel
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "in_turn",
     "known_pixels",
     "load_any_model",
+    "load_bundle",
     "load_data",
     "load_model",
     "load_model_or_latent",
@@ -171,6 +173,15 @@ def load_any_model(args: argparse.Namespace) -> ImageModel:
     return load(args.model, device=find_device(args))
 
 
+def load_bundle(args: argparse.Namespace) -> LatentGenerator | None:
+    """Loads the VQ-VAE and the prior of the folder named on the command line, if it holds them."""
+    from nextpixel.latent_generator import LatentGenerator, holds_bundle
+
+    if not holds_bundle(args.model):
+        return None
+    return LatentGenerator.load(args.model, device=find_device(args))
+
+
 def find_device(args: argparse.Namespace) -> torch.device:
     """Finds the device to compute on, and sets the number of threads."""
     import torch
@@ -263,10 +274,10 @@ def load_data(args: argparse.Namespace, model: ImageModel) -> Dataset:
 
 def load_for(model: ImageModel, name: str, data_dir: str | Path | None) -> Dataset:
     """Loads data in the levels of a model's images, and a folder's pictures in their size."""
-    from nextpixel.data import load
+    from nextpixel.codes import load_data
 
     size, channels = (None, None) if is_known(name) else own_options(model, Path(name))
-    return load(name, levels=model.levels, data_dir=data_dir, size=size, channels=channels)
+    return load_data(name, levels=model.levels, data_dir=data_dir, size=size, channels=channels)
 
 
 def is_known(name: str) -> bool:

@@ -14,7 +14,7 @@ from nextpixel.errors import UserError
 from nextpixel.latent import IndependentPixels, LatentModel
 from nextpixel.sampling import evaluation_mode
 
-__all__ = ["draw_interpolations", "draw_reconstructions", "embed_all", "latent"]
+__all__ = ["draw_interpolations", "draw_reconstructions", "embed_all", "latent", "refuse_codebook"]
 
 
 def latent(model: object, name: object) -> LatentModel:
@@ -26,7 +26,7 @@ def latent(model: object, name: object) -> LatentModel:
     if not isinstance(model, LatentModel):
         raise UserError(
             f"{name} ({type(model).__name__}) has no codes to reconstruct images from: give an "
-            "Autoencoder, a VAE or a PixelCNNAutoencoder."
+            "Autoencoder, a VAE, a VQVAE or a PixelCNNAutoencoder."
         )
     return model
 
@@ -61,8 +61,10 @@ def draw_interpolations(model: LatentModel, x: Tensor, steps: int, seed: int = 0
         seed: Of the noise, which is the same all along a row.
 
     Raises:
-        UserError: The images are not in pairs, or there are too few steps.
+        UserError: The images are not in pairs, there are too few steps, or nothing lies between
+            codes.
     """
+    refuse_codebook(model)
     if len(x) % 2:
         raise UserError(f"Interpolation is between pairs of images, and there are {len(x)}.")
     if steps < 2:
@@ -78,11 +80,24 @@ def draw_interpolations(model: LatentModel, x: Tensor, steps: int, seed: int = 0
 
 
 def embed_all(model: LatentModel, images: Images, batch_size: int = 500) -> Tensor:
-    """Computes the codes of all images of a split, `(N, latent)`, on the CPU."""
+    """Computes the codes of all images of a split, on the CPU, see `LatentModel.embed`."""
     numbers = torch.arange(len(images)).numpy()
     batches = range(0, len(images), batch_size)
     parts = [images.batch(numbers[begin : begin + batch_size])[0] for begin in batches]
     return torch.cat([embed(model, torch.from_numpy(part)) for part in parts])
+
+
+def refuse_codebook(model: LatentModel) -> None:
+    """Refuses a model whose codes are no numbers on a line.
+
+    Raises:
+        UserError: It is such a model.
+    """
+    if model.code != "numbers":
+        raise UserError(
+            f"Nothing lies between the codes of a {type(model).__name__}, which are entries of a "
+            "codebook: give an Autoencoder, a VAE or a PixelCNNAutoencoder."
+        )
 
 
 @torch.no_grad()

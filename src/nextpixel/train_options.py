@@ -126,6 +126,7 @@ def make_features(settings: Any) -> Features | None:
 
 def make_model(settings: Any, dataset: Dataset) -> ImageModel:
     """Makes the model to train, for the shape, the levels and the classes of the data."""
+    from nextpixel.autoregressive import AutoregressiveModel
     from nextpixel.model import arguments_of, find_class
 
     cls = find_class(settings.model.class_path)
@@ -138,6 +139,14 @@ def make_model(settings: Any, dataset: Dataset) -> ImageModel:
                 "--conditional false."
             )
         arguments["classes"] = dataset.classes
+    if dataset.codes_of is not None:
+        if not issubclass(cls, AutoregressiveModel):
+            raise UserError(
+                f"A prior over codes is an autoregressive model, and {cls.__name__} is none: give "
+                "another one (see nextpixel models)."
+            )
+        if "inputs" in arguments_of(cls):
+            arguments["inputs"] = "embedded"  # codes are categories, without an order
     task = make_task(settings)
     if task is not None:
         if "image" not in arguments_of(cls):
@@ -186,7 +195,9 @@ def train_parser() -> Any:
     parser.add_argument("--config", action="config", help="a YAML file with these options")
     parser.add_argument("--out", type=str | None, help="the run folder")
     parser.add_argument("--resume", type=str | None, help="a run folder to go on with, exactly")
-    parser.add_argument("--data", type=str, default="mnist", help="a name, or a path to your own")
+    parser.add_argument(
+        "--data", type=str, default="mnist", help="a name, a path to your own, or codes:RUN"
+    )
     parser.add_argument("--levels", type=int | None, help="requantise pixels to so many levels")
     parser.add_argument("--size", type=int | None, help="side that a folder's images are cut to")
     parser.add_argument("--channels", type=int | None, help="1 for grey, 3 for colour")

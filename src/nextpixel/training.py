@@ -42,6 +42,7 @@ from nextpixel import data as npx_data
 from nextpixel import plots
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.checkpoint import load_state, save_state
+from nextpixel.codes import load_data
 from nextpixel.context import Context, Takes
 from nextpixel.data import Dataset
 from nextpixel.data.images import spread
@@ -58,6 +59,8 @@ from nextpixel.restore import restore, show
 from nextpixel.variations import side_by_side, vary
 
 __all__ = ["TrainArgs", "fit"]
+
+DIAGNOSED = 500  # validation images that a model tells more about than their score
 
 
 @dataclass(frozen=True)
@@ -203,9 +206,10 @@ def fit(
     if isinstance(data, str):
         where = {} if data_dir is None else {"data_dir": str(data_dir)}
         settings = {"data": data, **where, **(settings or {})}
-        data = npx_data.load(data, levels=model.levels, data_dir=data_dir)
+        data = load_data(data, levels=model.levels, data_dir=data_dir)
     check_data(model, data)
     check_features(model)
+    model.codes_of = data.codes_of
     if args.drop_context and not model.takes.parts:
         raise UserError("train.drop_context drops contexts, but this model is unconditional.")
     out = Path(out)
@@ -221,7 +225,7 @@ def fit(
 
 
 def check_data(model: ImageModel, data: Dataset) -> None:
-    """Checks that a data set has the model's shape, levels and classes."""
+    """Checks that a data set has the model's shape, levels and classes, and its codebook."""
     if data.shape != model.shape or data.levels != model.levels:
         raise UserError(
             f"The model is for images {model.shape} with {model.levels} levels, but {data.name} "
@@ -232,6 +236,11 @@ def check_data(model: ImageModel, data: Dataset) -> None:
         raise UserError(
             f"The model has {model.classes} classes, but {data.name} has {data.classes or 'none'}: "
             f"make the model with classes={data.classes}."
+        )
+    if model.codes_of not in (None, data.codes_of):
+        raise UserError(
+            f"The model is a prior over codes, and {data.name} is not of the same codebook: was "
+            "the VQ-VAE trained further? Train the prior anew, on --data codes:RUN."
         )
 
 
@@ -379,12 +388,18 @@ class Run:
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.best = state["step"], state["best"]
             self.began -= state.get("seconds", 0.0)
+            codes_of = state.get("codes_of")
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{path} is not the state of such a run: resume it with the model it was begun "
                 f"with ({reason})."
             ) from None
+        if codes_of != self.raw.codes_of:
+            raise UserError(
+                f"The codes that {self.out} was begun with were of another model: was the VQ-VAE "
+                "trained further? Begin a new run."
+            )
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.args.weight_decay  # of now, not of when it was saved
         self.saved_step = self.step
@@ -408,6 +423,7 @@ class Run:
                 "step": self.step,
                 "best": self.best,
                 "seconds": self.seconds,
+                "codes_of": self.raw.codes_of,
             }
             save_state(self.out / "state.pt", state)
         self.saved_step = self.step
@@ -461,6 +477,10 @@ class Run:
             raise self.broken(step, f"the loss is {bits} and the gradient's norm {float(norm)}")
         self.optimizer.step()
         self.optimizer.zero_grad()
+        with torch.no_grad(), self.fabric.autocast():
+            self.raw.after_step(
+                x.tensor_split(args.accumulate), self.gather, self.noise_seed(3, rank=0)
+            )
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
 
@@ -484,6 +504,11 @@ class Run:
         """Computes the mean of a number over the ranks."""
         return float(cast(Tensor, self.fabric.all_reduce(value)))
 
+    def gather(self, value: Tensor) -> Tensor:
+        """Stacks a tensor over the ranks, in their order."""
+        gathered = cast(Tensor, self.fabric.all_gather(value))
+        return gathered if self.fabric.world_size > 1 else gathered[None]
+
     @torch.no_grad()
     def check_weights(self) -> None:
         """Checks that the weights are finite, before they take the place of those saved before."""
@@ -498,9 +523,10 @@ class Run:
             f"{self.out} is intact: resume it with a lower train.lr."
         )
 
-    def noise_seed(self, *what: int) -> int:
+    def noise_seed(self, *what: int, rank: int | None = None) -> int:
         """Makes the seed of what is random in a step, so that no generator has to be saved."""
-        key = (self.args.seed, self.step, self.fabric.global_rank, *what)
+        rank = self.fabric.global_rank if rank is None else rank
+        key = (self.args.seed, self.step, rank, *what)
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
     def batch(self) -> tuple[Tensor, Given]:
@@ -538,7 +564,16 @@ class Run:
         self.draw_samples()
         what = f", {self.raw.scores}" if isinstance(self.raw, LatentModel) else ""
         show(self.step, None, None, f"step {self.step}: validation {score}{what}")
-        return {"valid": score.bits_per_dim, "valid_error": score.bits_per_dim_error}
+        return {
+            "valid": score.bits_per_dim,
+            "valid_error": score.bits_per_dim_error,
+            **self.average.diagnose(self.some_valid(DIAGNOSED)),
+        }
+
+    def some_valid(self, count: int) -> Tensor:
+        """Gets some validation images, spread evenly."""
+        valid = self.data.valid
+        return torch.from_numpy(valid.batch(spread(len(valid), count))[0])
 
     def draw_samples(self) -> None:
         """Draws a small grid, the same noise every time, so that one sees the model learn."""
@@ -546,8 +581,7 @@ class Run:
         if task is not None:
             picture = self.draw_restorations(task)
         elif isinstance(self.average, LatentModel) and not self.average.has_prior:
-            x, _ = self.data.valid.batch(spread(len(self.data.valid), 8))
-            picture = draw_reconstructions(self.average, torch.from_numpy(x), draws=3)
+            picture = draw_reconstructions(self.average, self.some_valid(8), draws=3)
         elif self.raw.features is not None:
             picture = self.draw_variations()
         else:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from typing import TYPE_CHECKING, Any
 
 from nextpixel.errors import UserError
 from nextpixel.options import Parser, load_any_model, load_data, output, positive, progress
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    import torch
+
+    from nextpixel.data import Dataset
+    from nextpixel.evaluate import Score
 
 __all__ = ["evaluate"]
 
@@ -77,6 +87,10 @@ def evaluate(argv: list[str]) -> None:
     if args.confusion is not None and classified is not None:
         names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
         plots.confusion(classified.confusion, names, args.confusion)
+    of_codes: dict[str, Any] = {}
+    if model.codes_of is not None:
+        with progress("scoring") as show:
+            of_codes = about_codes(score, dataset, model.device, args, show)
     told = ["the class"] if model.classes else []
     if model.task is not None:
         told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
@@ -91,9 +105,57 @@ def evaluate(argv: list[str]) -> None:
         confusion = numbers.pop("confusion", None)
         numbers = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         numbers |= {} if confusion is None else {"confusion": confusion.tolist()}
+        numbers |= of_codes
         print(json.dumps(which | numbers))
     else:
         said = given if isinstance(model, AutoregressiveModel) else what
         print(f"{args.model} on {dataset.name} ({args.split}, {said}): {score}")
         if classified is not None:
             print(f"It {classified}")
+        if of_codes:
+            print(in_words(of_codes))
+
+
+def about_codes(
+    score: Score,
+    dataset: Dataset,
+    device: torch.device,
+    args: argparse.Namespace,
+    show: Callable[[float], None],
+) -> dict[str, Any]:
+    """Computes what a prior's score means: beside simpler priors, and for the images themselves.
+
+    Returns:
+        In bits: what a code takes, and under simpler priors; what an image's codes take, what its
+        pixels take given them; and both together divided by the image's sites and channels.
+    """
+    from nextpixel.codes import baselines, source
+    from nextpixel.evaluate import evaluate as score_images
+
+    decoder, pictures = source(dataset.name.removeprefix("codes:"), args.data_dir)
+    decoder.to(device)
+    images = getattr(pictures, args.split)
+    residual = score_images(
+        decoder, images, limit=args.limit, batch_size=args.batch_size, progress=show
+    )
+    bits = score.nats / math.log(2), residual.nats / math.log(2)
+    return {
+        "bits_per_code": score.bits_per_dim,
+        "baselines": baselines(dataset.train, getattr(dataset, args.split).spread(args.limit)),
+        "codes_bits_per_image": bits[0],
+        "residual_bits_per_image": bits[1],
+        "description_length_bits_per_dim": sum(bits) / math.prod(pictures.shape),
+    }
+
+
+def in_words(of_codes: dict[str, Any]) -> str:
+    """Says what `about_codes` found."""
+    others = ", ".join(f"{name} {bits:.4f}" for name, bits in of_codes["baselines"].items())
+    return (
+        f"That is {of_codes['bits_per_code']:.4f} bits a code (fitted to the training codes "
+        f"without a network: {others}), {of_codes['codes_bits_per_image']:.2f} bits an image.\n"
+        f"Description length of the image: {of_codes['codes_bits_per_image']:.2f} bits for its "
+        f"codes and {of_codes['residual_bits_per_image']:.2f} for its pixels given them, together "
+        f"{of_codes['description_length_bits_per_dim']:.4f} bits/dim. It counts one grid of codes "
+        "where p(x) adds up all that can make the image: an upper bound on -log p(x), not p(x)."
+    )

@@ -82,7 +82,7 @@ def reconstruct(argv: list[str]) -> None:
             )
     out = args.out or Path("reconstructions.png")
     plots.save_image(picture, out)
-    print(f"Codes of {model.latent} numbers an image: {out}")
+    print(f"{model.latent} {model.code} an image: {out}")
 
 
 def refuse_draws(args: argparse.Namespace) -> None:
@@ -100,8 +100,9 @@ def refuse_draws(args: argparse.Namespace) -> None:
 def scatter(args: argparse.Namespace, model: LatentModel) -> None:
     """Draws where the codes of the test images lie."""
     from nextpixel import plots
-    from nextpixel.reconstruct import embed_all
+    from nextpixel.reconstruct import embed_all, refuse_codebook
 
+    refuse_codebook(model)
     if model.latent != 2:
         raise UserError(
             f"--scatter draws codes of 2 numbers, and those of {args.model} have {model.latent}: "

@@ -15,6 +15,7 @@ from nextpixel.options import (
     check_guidance,
     class_names,
     in_turn,
+    load_bundle,
     load_model_or_latent,
     output,
     parse_classes,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nextpixel.latent import LatentModel
+    from nextpixel.latent_generator import LatentGenerator
     from nextpixel.model import ImageModel
 
 __all__ = ["sample"]
@@ -60,7 +62,9 @@ class Sheet:
 def sample(argv: list[str]) -> None:
     """Draw new images."""
     parser = Parser("sample", sample)
-    parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
+    parser.add_argument(
+        "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
+    )
     parser.add_argument(
         "-n",
         type=positive,
@@ -105,6 +109,11 @@ def sample(argv: list[str]) -> None:
         action="store_true",
         help="show the wrong way, all pixels drawn in one pass, beside the right one",
     )
+    parser.add_argument(
+        "--pixels",
+        choices=["mean", "draw"],
+        help="of a VQ-VAE with its prior: what to make of codes (default: mean)",
+    )
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
     parser.add_argument(
         "--sampler",
@@ -117,12 +126,15 @@ def sample(argv: list[str]) -> None:
     if args.interpolate is not None and (args.classes is not None or args.all_at_once):
         parser.error("--interpolate goes without --class and --all-at-once: leave them out")
 
-    import numpy as np
-
     from nextpixel import plots, sampling
-    from nextpixel.files import atomic_write
     from nextpixel.latent import LatentModel
 
+    generator = load_bundle(args)
+    if generator is not None:
+        sample_bundle(args, generator)
+        return
+    if args.pixels is not None:
+        raise UserError(f"--pixels is for a VQ-VAE with its prior, not {args.model}: leave it out.")
     model = load_model_or_latent(args)
     if isinstance(model, LatentModel):
         refuse_ways(args, model)
@@ -166,12 +178,57 @@ def sample(argv: list[str]) -> None:
         plots.save_gif(film, args.gif)
         written.append(args.gif)
     if args.npz is not None:
-        pixels = x.numpy().astype(np.uint8 if model.levels <= 256 else np.int64)
-        with atomic_write(args.npz) as file:
-            if sheet.c is None or sheet.c.is_floating_point():
-                np.savez_compressed(file, x=pixels, levels=model.levels)
-            else:
-                np.savez_compressed(file, x=pixels, y=sheet.c.numpy(), levels=model.levels)
+        write_npz(args.npz, x, sheet, model.levels)
+        written.append(args.npz)
+    print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
+
+
+def write_npz(path: Path, x: Tensor, sheet: Sheet, levels: int) -> None:
+    """Writes images as integers, with their classes if each has one."""
+    import numpy as np
+
+    from nextpixel.files import atomic_write
+
+    pixels = x.numpy().astype(np.uint8 if levels <= 256 else np.int64)
+    with atomic_write(path) as file:
+        if sheet.c is None or sheet.c.is_floating_point():
+            np.savez_compressed(file, x=pixels, levels=levels)
+        else:
+            np.savez_compressed(file, x=pixels, y=sheet.c.numpy(), levels=levels)
+
+
+def sample_bundle(args: argparse.Namespace, generator: LatentGenerator) -> None:
+    """Draws codes from a prior, and shows the images that they stand for."""
+    from nextpixel import plots
+
+    asked = {
+        "--guidance": args.guidance != 1,
+        "--gif": args.gif is not None,
+        "--all-at-once": args.all_at_once,
+        "--interpolate": args.interpolate is not None,
+    }
+    for option, given in asked.items():
+        if given:
+            raise UserError(
+                f"{option} is for models of pixels, and {args.model} draws codes: leave it out."
+            )
+    args.model = str(Path(args.model) / "prior")  # which has the classes
+    sheet = class_a_row(args, generator.prior)
+    with progress("drawing") as show:
+        x = generator.sample(
+            sheet.n,
+            sheet.c,
+            pixels=args.pixels or "mean",
+            seed=args.seed,
+            temperature=args.temperature,
+            sampler=args.sampler,
+            batch_size=args.batch_size,
+            progress=show,
+        )
+    plots.save_image(plots.grid(x, generator.levels, **sheet.layout), args.out)
+    written = [args.out]
+    if args.npz is not None:
+        write_npz(args.npz, x, sheet, generator.levels)
         written.append(args.npz)
     print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
 

@@ -19,14 +19,14 @@ def train(argv: list[str]) -> None:
 
     import torch
 
-    from nextpixel.data import load
+    from nextpixel.codes import load_data
     from nextpixel.latent import LatentModel
     from nextpixel.training import TrainArgs, fit
 
     options = vars(settings.train)
     TrainArgs(**options)  # refuses what is out of range before anything is read
     set_threads(settings.threads)
-    dataset = load(
+    dataset = load_data(
         settings.data,
         levels=settings.levels,
         data_dir=settings.data_dir,
@@ -60,4 +60,6 @@ def train(argv: list[str]) -> None:
             use = "vary"
         elif isinstance(model, LatentModel) and not model.has_prior:
             use = "reconstruct"
+        if model.codes_of is not None:
+            use = f"bundle {settings.data.removeprefix('codes:')}"
         print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use} {out}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 
-__all__ = ["Dataset", "Images", "draw_bits", "mutate", "requantise", "spread"]
+__all__ = ["Dataset", "Images", "draw_bits", "level_type", "mutate", "requantise", "spread"]
 
 BLOCK = 1 << 18  # values that are worked on together where all would take much memory
 
@@ -21,10 +22,11 @@ class Images:
     """One split of a data set.
 
     Attributes:
-        x: Images, shape (N, C, H, W), uint8, integers in [0, levels). For a redrawn split these are
-            the intensities in [0, 256) that the bits are drawn from. It may be a memory map.
+        x: Images, shape (N, C, H, W), integers in [0, levels): uint8, or uint16 for more than 256
+            levels. For a redrawn split these are the intensities in [0, 256) that the bits are
+            drawn from. It may be a memory map.
         y: Class ids, shape (N,), int64, or None.
-        levels: The number of levels of what `batch` returns, 2 to 256.
+        levels: The number of levels of what `batch` returns, 2 to 256 (of codes, up to 65,536).
         redraw: Whether every batch draws new bits, with P(1) = x / 255.
 
     Raises:
@@ -32,16 +34,17 @@ class Images:
             of a memory map are checked as batches are read.
     """
 
-    x: NDArray[np.uint8]
+    x: NDArray[np.uint8] | NDArray[np.uint16]
     y: NDArray[np.int64] | None
     levels: int
     redraw: bool = False
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 4 or self.x.dtype != np.uint8:
+        dtype = level_type(self.levels)
+        if self.x.ndim != 4 or self.x.dtype != dtype:
             raise UserError(
-                f"Images need x as uint8 of shape (N, C, H, W), not {self.x.dtype} of shape "
-                f"{self.x.shape}: convert the array first."
+                f"Images of {self.levels} levels need x as {dtype} of shape (N, C, H, W), not "
+                f"{self.x.dtype} of shape {self.x.shape}: convert the array first."
             )
         if self.y is not None and (self.y.shape != self.x.shape[:1] or self.y.dtype != np.int64):
             raise UserError(
@@ -51,9 +54,9 @@ class Images:
         if not isinstance(self.x, np.memmap):
             self._check_values(self.x)
 
-    def _check_values(self, x: NDArray[np.uint8]) -> None:
+    def _check_values(self, x: NDArray[np.unsignedinteger[Any]]) -> None:
         top = 256 if self.redraw else self.levels
-        if top < 256 and x.size and x.max() >= top:
+        if top <= np.iinfo(x.dtype).max and x.size and x.max() >= top:
             raise UserError(
                 f"Images of {top} levels hold integers from 0 to {top - 1}, but one value is "
                 f"{x.max()}: give the right number of levels."
@@ -64,7 +67,7 @@ class Images:
 
     def batch(
         self, indices: NDArray[np.integer], draw: tuple[int, int] = (0, 0)
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    ) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64] | None]:
         """Returns the images with these indices, and their class ids.
 
         Args:
@@ -73,14 +76,16 @@ class Images:
                 say (seed, step), different for every rank. Other splits do not use it.
 
         Returns:
-            x, shape (B, C, H, W), uint8 in [0, levels); y, shape (B,), int64, or None. Both are
-            copies, free to be changed.
+            x, shape (B, C, H, W), in [0, levels), uint8, or int32 for more than 256 levels; y,
+            shape (B,), int64, or None. Both are copies, free to be changed.
         """
         x = self.x[indices]
         if isinstance(self.x, np.memmap):
             self._check_values(x)
         y = None if self.y is None else self.y[indices]
-        return (draw_bits(x, draw) if self.redraw else x), y
+        if self.redraw:
+            return draw_bits(x, draw), y
+        return (x if x.dtype == np.uint8 else x.astype(np.int32)), y  # torch hardly knows uint16
 
     def spread(self, limit: int | None) -> Images:
         """Keeps at most so many images, spread evenly over all: files may be sorted by class."""
@@ -102,6 +107,7 @@ class Dataset:
         levels: The number of levels of every split.
         class_names: A name for each class id, or None if there are no classes.
         source: Citation and licence, in one line.
+        codes_of: Where the integers are codes: the sha256 of the model that they are codes of.
     """
 
     name: str
@@ -111,6 +117,7 @@ class Dataset:
     levels: int
     class_names: tuple[str, ...] | None
     source: str
+    codes_of: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -156,6 +163,11 @@ def spread(count: int, limit: int | None) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, limit).round().astype(np.int64)
 
 
+def level_type(levels: int) -> np.dtype[Any]:
+    """Returns the type that levels are kept in: uint8, or uint16 where these are too many."""
+    return np.dtype(np.uint8 if levels <= 256 else "<u2")
+
+
 def requantise(x: NDArray[np.integer], from_levels: int, levels: int) -> NDArray[np.uint8]:
     """Reduces the levels of images: q = x * levels // from_levels.
 
@@ -183,7 +195,7 @@ def requantise(x: NDArray[np.integer], from_levels: int, levels: int) -> NDArray
     return out
 
 
-def draw_bits(x: NDArray[np.uint8], key: Sequence[int]) -> NDArray[np.uint8]:
+def draw_bits(x: NDArray[np.integer[Any]], key: Sequence[int]) -> NDArray[np.uint8]:
     """Draws a bit for every intensity, 1 with probability x / 255, from the noise of this key.
 
     Args:
@@ -199,8 +211,8 @@ def draw_bits(x: NDArray[np.uint8], key: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def mutate(
-    x: NDArray[np.uint8], share: float, levels: int, key: Sequence[int]
-) -> NDArray[np.uint8]:
+    x: NDArray[np.integer[Any]], share: float, levels: int, key: Sequence[int]
+) -> NDArray[np.integer[Any]]:
     """Replaces values, each with a probability, by levels drawn uniformly from the key's noise.
 
     What is drawn may be the level that was there, so that a share of `1 / levels` of the replaced
@@ -209,11 +221,11 @@ def mutate(
     Args:
         x: Images, any shape, integers in [0, levels).
         share: The probability that a value (a channel of a pixel) is replaced, 0 to 1.
-        levels: The number of levels, at most 256.
+        levels: The number of levels.
         key: Two integers >= 0; the same key gives the same result.
 
     Returns:
-        uint8 of the same shape.
+        Integers of the same type and shape.
 
     References:
         Ren et al.: Likelihood Ratios for Out-of-Distribution Detection, 2019
@@ -223,4 +235,4 @@ def mutate(
     philox = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=[0, 0, 0, 2])
     noise = np.random.Generator(philox)
     replaced = noise.random(x.shape) < share
-    return np.where(replaced, noise.integers(levels, size=x.shape).astype(np.uint8), x)
+    return np.where(replaced, noise.integers(levels, size=x.shape).astype(x.dtype), x)

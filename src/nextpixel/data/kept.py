@@ -27,6 +27,9 @@ from nextpixel.files import atomic_write, remove_parts
 __all__ = ["cache_folder", "find", "keep", "locked", "place"]
 
 
+BYTES = np.dtype(np.uint8)
+
+
 def cache_folder() -> Path:
     """Returns the user's cache folder, which need not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
@@ -59,8 +62,9 @@ def keep(
     path: Path,
     state: str,
     shape: tuple[int, ...],
-    blocks: Iterable[NDArray[np.uint8]],
+    blocks: Iterable[NDArray[np.unsignedinteger[Any]]],
     others: Mapping[str, NDArray[Any]],
+    dtype: np.dtype[Any] = BYTES,
 ) -> None:
     """Writes images block by block; the file appears when it is whole.
 
@@ -70,14 +74,17 @@ def keep(
         shape: That of all images together, (N, C, H, W).
         blocks: The images, in order.
         others: Small arrays to keep with them.
+        dtype: The type of the images.
 
     Raises:
         OSError: The file cannot be written, for example because the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(path.parent).free < math.prod(shape):  # known now, and not in an hour
+    if (
+        shutil.disk_usage(path.parent).free < math.prod(shape) * dtype.itemsize
+    ):  # known now, and not in an hour
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         with archive.open("x.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)

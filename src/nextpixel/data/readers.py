@@ -140,8 +140,8 @@ def read_cifar_delta(path: Path) -> bytes:
 def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
     """Reads all arrays of a .npz, or the one of a .npy under the name "x", without unpickling.
 
-    Arrays of bytes that lie in the file as they are, uncompressed, are mapped into memory (read
-    only) instead of being read.
+    Arrays of uint8 or uint16 that lie in the file as they are, uncompressed, are mapped into memory
+    (read only) instead of being read.
 
     Raises:
         UserError: If the file is corrupt, or holds Python objects.
@@ -187,8 +187,8 @@ def _map_members(file: BinaryIO, archive: zipfile.ZipFile) -> dict[str, NDArray[
     return arrays
 
 
-def _map_array(file: BinaryIO) -> NDArray[np.uint8] | None:
-    """Maps the array in .npy format that begins here, if it holds bytes, and any at all."""
+def _map_array(file: BinaryIO) -> NDArray[Any] | None:
+    """Maps the array in .npy format that begins here, if it is uint8 or uint16, and not empty."""
     try:
         version = np.lib.format.read_magic(file)
     except ValueError:
@@ -197,7 +197,7 @@ def _map_array(file: BinaryIO) -> NDArray[np.uint8] | None:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     else:
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    if dtype != np.uint8 or not shape or 0 in shape:
+    if dtype not in (np.uint8, np.uint16) or not shape or 0 in shape:
         return None
     order: Literal["F", "C"] = "F" if fortran else "C"
-    return np.memmap(file, np.uint8, "r", file.tell(), shape, order)
+    return np.memmap(file, dtype, "r", file.tell(), shape, order)

@@ -8,9 +8,11 @@ from nextpixel.models.pixel_cnn_pp import PixelCNNPP
 from nextpixel.models.pixel_rnn import DiagonalBiLSTM, RowLSTM
 from nextpixel.models.pixel_snail import PixelSNAIL
 from nextpixel.models.vae import VAE
+from nextpixel.models.vq_vae import VQVAE
 
 __all__ = [
     "VAE",
+    "VQVAE",
     "Autoencoder",
     "DiagonalBiLSTM",
     "GatedPixelCNN",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nextpixel.latent import IndependentPixels, Likelihood
-from nextpixel.nn import ImageEncoder
+from nextpixel.nn import ImageDecoder, ImageEncoder
 
 __all__ = ["Autoencoder"]
 
@@ -60,6 +60,7 @@ class Autoencoder(IndependentPixels):
             likelihood=likelihood,
             components=components,
         )
+        self.decoder = ImageDecoder(latent, self.shape[1:], width, self.out_channels)
         self.encoder = ImageEncoder(self.shape[0], self.shape[1:], width, latent)
 
     def embed(self, x: Tensor) -> Tensor:

@@ -112,4 +112,4 @@ class PixelCNNAutoencoder(LatentModel):
         Raises:
             UserError: There are no codes, or an argument is out of range.
         """
-        return self.decoder.sample(n, self.codes(c, n), **how)
+        return self.decoder.sample(n, self.read_codes(c, n), **how)

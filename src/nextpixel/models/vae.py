@@ -21,7 +21,7 @@ from torch import Tensor
 from nextpixel.bounds import Gaussian, code_noise, elbo_terms, image_noise, importance_bound
 from nextpixel.errors import UserError
 from nextpixel.latent import IndependentPixels, Likelihood
-from nextpixel.nn import ImageEncoder
+from nextpixel.nn import ImageDecoder, ImageEncoder
 
 __all__ = ["VAE"]
 
@@ -79,6 +79,7 @@ class VAE(IndependentPixels):
             if not 0 <= value < math.inf:
                 raise UserError(f"{name} must be at least 0, not {value}.")
         self.beta, self.free_bits = beta, free_bits
+        self.decoder = ImageDecoder(latent, self.shape[1:], width, self.out_channels)
         self.encoder = ImageEncoder(self.shape[0], self.shape[1:], width, 2 * latent)
 
     def posterior(self, x: Tensor) -> Gaussian:

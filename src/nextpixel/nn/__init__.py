@@ -12,11 +12,12 @@ sums) is written once.
 """
 
 from nextpixel.nn.attention import CausalAttention, Delayed
-from nextpixel.nn.autoencoding import ImageDecoder, ImageEncoder
+from nextpixel.nn.autoencoding import ImageDecoder, ImageEncoder, MapDecoder, MapEncoder
 from nextpixel.nn.cache import Cache, CausalLayer, Site
 from nextpixel.nn.conv import CausalConv2d, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
 from nextpixel.nn.halved import Halved, HalvedRows
 from nextpixel.nn.lstm import DiagonalLayer, RowLayer
+from nextpixel.nn.quantize import Codebook, Quantized, Quantizer, perplexity
 from nextpixel.nn.recomputing import recompute, recomputing
 from nextpixel.nn.resnet import GatedResNet, concat_elu, start_weights
 
@@ -25,6 +26,7 @@ __all__ = [
     "CausalAttention",
     "CausalConv2d",
     "CausalLayer",
+    "Codebook",
     "Delayed",
     "DiagonalLayer",
     "GatedResNet",
@@ -33,13 +35,18 @@ __all__ = [
     "Head",
     "ImageDecoder",
     "ImageEncoder",
+    "MapDecoder",
+    "MapEncoder",
     "MaskedConv2d",
     "OncePerRow",
     "Pointwise",
+    "Quantized",
+    "Quantizer",
     "RowConv2d",
     "RowLayer",
     "Site",
     "concat_elu",
+    "perplexity",
     "recompute",
     "recomputing",
     "start_weights",

@@ -1,9 +1,11 @@
 """The layers around a bottleneck: an image to a few numbers, and such numbers to maps of its size.
 
-Neither is causal: every number of the code sees the whole image, and every pixel the whole code.
+None is causal: a number of the code sees pixels all around it, and a pixel such numbers.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from nextpixel.errors import UserError
 from nextpixel.nn.conv import Pointwise
 
-__all__ = ["ImageDecoder", "ImageEncoder"]
+__all__ = ["ImageDecoder", "ImageEncoder", "MapDecoder", "MapEncoder"]
 
 DEPTH = 2  # residual layers at a quarter of the resolution, on either side of the bottleneck
 
@@ -86,6 +88,85 @@ class ImageDecoder(nn.Module):
         return maps
 
 
+class MapEncoder(nn.Module):
+    """Creates a network from images to smaller maps, half the resolution again and again.
+
+    Shape:
+        `(B, channels, H, W)` -> `(B, outputs, H / downsampling, W / downsampling)`.
+
+    Args:
+        channels: Channels of the input.
+        size: `(H, W)`, both divisible by `downsampling`.
+        downsampling: 2, 4 or 8.
+        width: Channels at half the resolution; below there are twice as many.
+        outputs: Channels of the output.
+
+    Raises:
+        UserError: The size is not divisible, or a number is out of range.
+
+    Attributes:
+        size: `(H, W)` of the output.
+    """
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], downsampling: int, width: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.size = downsampled(size, downsampling, width)
+        widths = stage_widths(downsampling, width)
+        self.halvings = nn.ModuleList(
+            nn.Conv2d(before, after, 4, stride=2, padding=1)
+            for before, after in pairwise([channels, *widths])
+        )
+        self.layers = nn.ModuleList(ResidualLayer(widths[-1]) for _ in range(DEPTH))
+        self.last = Pointwise(widths[-1], outputs, autocast=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes the maps, in float32 or better."""
+        h = x
+        for i, halve in enumerate(self.halvings):
+            h = halve(F.relu(h) if i else h)
+        for layer in self.layers:
+            h = layer(h)
+        maps: Tensor = self.last(F.relu(h))
+        return maps
+
+
+class MapDecoder(nn.Module):
+    """Creates a network from smaller maps to maps of full size: the way of `MapEncoder` back.
+
+    Shape:
+        `(B, inputs, H / downsampling, W / downsampling)` -> `(B, outputs, H, W)`.
+
+    Args:
+        inputs: Channels of the input.
+        downsampling: 2, 4 or 8.
+        width: Channels at half the resolution; below there are twice as many.
+        outputs: Channels of the output.
+    """
+
+    def __init__(self, inputs: int, downsampling: int, width: int, outputs: int) -> None:
+        super().__init__()
+        widths = stage_widths(downsampling, width)[::-1]
+        self.first = nn.Conv2d(inputs, widths[0], 3, padding=1)
+        self.layers = nn.ModuleList(ResidualLayer(widths[0]) for _ in range(DEPTH))
+        self.doublings = nn.ModuleList(
+            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
+            for before, after in pairwise([*widths, width])
+        )
+        self.last = Pointwise(width, outputs, autocast=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Computes the maps, in float32 or better."""
+        h = self.first(z)
+        for layer in self.layers:
+            h = layer(h)
+        for double in self.doublings:
+            h = double(F.relu(h))
+        maps: Tensor = self.last(F.relu(h))
+        return maps
+
+
 class ResidualLayer(nn.Module):
     """Creates a residual layer, 3x3 and 1x1: `(B, width, H, W)` -> `(B, width, H, W)`."""
 
@@ -111,3 +192,24 @@ def quarter(size: tuple[int, int], width: int) -> tuple[int, int]:
     if width < 1:
         raise UserError(f"width must be at least 1, not {width}.")
     return height // 4, columns // 4
+
+
+def stage_widths(downsampling: int, width: int) -> list[int]:
+    """Lists the channels after each halving."""
+    return [width] + [2 * width] * (downsampling.bit_length() - 2)
+
+
+def downsampled(size: tuple[int, int], downsampling: int, width: int) -> tuple[int, int]:
+    """Divides a size, after checking that it can be."""
+    if downsampling not in (2, 4, 8):
+        raise UserError(f"downsampling is 2, 4 or 8, not {downsampling}.")
+    height, columns = size
+    if height % downsampling or columns % downsampling:
+        raise UserError(
+            f"With downsampling {downsampling}, height and width must be divisible by it, which "
+            f"{height} x {columns} are not: take another downsampling, or resize the images, for "
+            "example by --size."
+        )
+    if width < 1:
+        raise UserError(f"width must be at least 1, not {width}.")
+    return height // downsampling, columns // downsampling

@@ -1,0 +1,211 @@
+"""A VQ-VAE and the prior over its codes, in one folder: what draws new images together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from nextpixel import sampling
+from nextpixel.autoregressive import AutoregressiveModel, autoregressive
+from nextpixel.context import Context
+from nextpixel.errors import UserError
+from nextpixel.files import replace_file
+from nextpixel.model import load
+from nextpixel.models import VQVAE
+
+__all__ = ["LatentGenerator", "Pixels"]
+
+# What becomes of codes: the mean of each pixel under p(x | codes), rounded, or a draw.
+Pixels = Literal["mean", "draw"]
+
+RECORD = "bundle.json"
+FORMAT = 1  # of that file
+PARTS = ("decoder", "prior")  # their folders
+BATCH = 256  # images decoded together
+
+
+class LatentGenerator:
+    """Puts a VQ-VAE and an autoregressive prior over its codes together.
+
+    Args:
+        decoder: The VQ-VAE.
+        prior: A model that was trained on its codes, see `nextpixel.codes`.
+
+    Raises:
+        UserError: The prior is of the codes of another model, or of none.
+
+    Attributes:
+        shape: `(C, H, W)` of an image.
+        levels: A pixel is an integer in `[0, levels)`.
+        classes: Number of classes that the prior is conditioned on, or None.
+
+    Example:
+        >>> generator = LatentGenerator.load("digits")
+        >>> pictures = generator.sample(16, c=3, seed=0)  # (16, 1, 28, 28)
+    """
+
+    def __init__(self, decoder: VQVAE, prior: AutoregressiveModel) -> None:
+        if prior.codes_of is None:
+            raise UserError(
+                f"This {type(prior).__name__} was not trained on codes: train one by nextpixel "
+                "train --data codes:RUN, RUN being the VQ-VAE's run folder."
+            )
+        if prior.codes_of != decoder.digest():
+            raise UserError(
+                f"The prior was trained on the codes of another model (sha256 "
+                f"{prior.codes_of[:12]}..., this one's is {decoder.digest()[:12]}...): its numbers "
+                "stand for other vectors. Train a prior on the codes of this one."
+            )
+        self.decoder, self.prior = decoder.eval(), prior.eval()
+        self.shape, self.levels, self.classes = decoder.shape, decoder.levels, prior.classes
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> LatentGenerator:
+        """Loads what `save` saved.
+
+        Args:
+            folder: Its folder.
+            device: Where to put the weights.
+
+        Raises:
+            UserError: There is none, or it is damaged.
+        """
+        if not holds_bundle(folder):
+            raise UserError(
+                f"{folder} holds no VQ-VAE with its prior: make one by nextpixel bundle VQVAE "
+                f"PRIOR --out {folder}."
+            )
+        file = Path(folder) / RECORD
+        try:
+            record = json.loads(file.read_text())
+            saved_format, digests = record["format"], [record[part] for part in PARTS]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} is damaged ({error}): take another copy.") from None
+        if saved_format != FORMAT:
+            raise UserError(
+                f"{folder} was saved in format {saved_format}, and this version of nextpixel reads "
+                f"format {FORMAT}: install the version that wrote it."
+            )
+        decoder, prior = (load(Path(folder) / part, device=device) for part in PARTS)
+        if [decoder.digest(), prior.digest()] != digests:
+            raise UserError(
+                f"What is in {folder} does not belong together (the sha256 of its parts are not "
+                f"those in {RECORD}): take another copy, or bundle the models again."
+            )
+        if not isinstance(decoder, VQVAE):
+            raise UserError(f"{folder}/{PARTS[0]} is no VQVAE: bundle the models again.")
+        return cls(decoder, autoregressive(prior, Path(folder) / PARTS[1]))
+
+    def save(self, folder: str | Path) -> None:
+        """Saves both models, each in a folder of its own, and their hashes.
+
+        These are written last: a folder whose parts are not all new is refused, never mixed up.
+        """
+        models = dict(zip(PARTS, (self.decoder, self.prior), strict=True))
+        for part, model in models.items():
+            model.save(Path(folder) / part)
+        digests = {part: model.digest() for part, model in models.items()}
+        record = json.dumps({"format": FORMAT, **digests}, indent=2)
+        replace_file(Path(folder) / RECORD, f"{record}\n".encode())
+
+    def context(self, c: object, batch: int) -> Context | None:
+        """Turns what a user gave as context into one row an image, see `ImageModel.context`."""
+        return self.prior.context(c, batch)
+
+    def sample(
+        self,
+        n: int = 1,
+        c: object = None,
+        *,
+        pixels: Pixels = "mean",
+        seed: int = 0,
+        batch_size: int = 256,
+        progress: Callable[[float], None] | None = None,
+        **how: Any,
+    ) -> Tensor:
+        """Draws images: codes from the prior, exactly, and pixels from the decoder.
+
+        Args:
+            n: Number of images.
+            c: The prior's context, see `ImageModel.context`.
+            pixels: See `Pixels`.
+            seed: Together with an image's number decides its noise.
+            batch_size: Images drawn together; it does not change the pictures.
+            progress: Called with the fraction of the codes that are drawn.
+            how: Other arguments of `sampling.sample`; a temperature is the codes'.
+
+        Returns:
+            Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
+
+        Raises:
+            UserError: A number is out of range, or the context does not fit.
+        """
+        check_pixels(pixels)
+        options = {"seed": seed, "batch_size": batch_size, "progress": progress, **how}
+        codes = self.prior.sample(n, c, **options)
+        return self.show(codes, pixels, seed=seed, numbers=how.get("numbers"))
+
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        c: object = None,
+        *,
+        pixels: Pixels = "mean",
+        seed: int = 0,
+        **how: Any,
+    ) -> Tensor:
+        """Keeps some of the codes of images and draws the others.
+
+        Pixels near the kept codes' may change: a code tells of its place only on the whole. As all
+        completions in raster order, codes are drawn to fit those that come before them.
+
+        Args:
+            x: Images, integers `(B, C, H, W)`.
+            mask: True where a code is kept, broadcastable to `(B, h, w)`.
+            c: The prior's context.
+            pixels: See `Pixels`.
+            seed: Together with an image's number decides its noise.
+            how: Other arguments of `sampling.complete`.
+
+        Returns:
+            Integers in `[0, levels)`, `(B, C, H, W)`.
+
+        Raises:
+            UserError: Images, mask or context do not fit the models.
+        """
+        check_pixels(pixels)
+        with torch.inference_mode():
+            codes = self.decoder.codes(x.to(self.decoder.device))[:, None].cpu()
+        try:
+            kept = mask.expand(len(codes), *codes.shape[2:])[:, None]
+        except RuntimeError:
+            raise UserError(
+                f"A mask of the codes has the shape {tuple(codes.shape[2:])}, or one for each "
+                f"image, not {tuple(mask.shape)}."
+            ) from None
+        drawn = sampling.complete(self.prior, codes, kept, c, seed=seed, **how)
+        return self.show(drawn, pixels, seed=seed)
+
+    def show(self, codes: Tensor, pixels: Pixels, **how: Any) -> Tensor:
+        """Makes images of codes `(B, 1, h, w)`, see `Pixels`."""
+        if pixels == "draw":
+            return self.decoder.sample(len(codes), codes[:, 0], **how)
+        parts = [self.decoder.picture(part) for part in torch.split(codes[:, 0], BATCH)]
+        return torch.cat(parts).round().long()
+
+
+def holds_bundle(folder: str | Path) -> bool:
+    """Tells whether a folder is one that `LatentGenerator.save` wrote."""
+    return (Path(folder) / RECORD).is_file()
+
+
+def check_pixels(pixels: Pixels) -> None:
+    """Refuses what pixels cannot be, before codes are drawn."""
+    if pixels not in get_args(Pixels):
+        raise UserError(f"pixels are a 'mean' or a 'draw', not {pixels!r}.")
