@@ -146,8 +146,9 @@ class Spectrogram:
     A row is a frame of the short-time Fourier transform, a column the mean magnitude in a band of
     frequencies, spaced evenly on the mel scale. Row k is centred on the middle of the samples from
     `k * hop` to `(k + 1) * hop`, so that rows share a sound out between them. Magnitudes are in
-    decibels, where 0 is a sine of amplitude 1, and the range from the floor to 0 is cut into equal
-    levels: level 0 is the floor and all below it, the highest one takes in all above it.
+    decibels, where 0 is that of a sine of amplitude 1 (the mean in its band is some 10 dB lower),
+    and the range from the floor to 0 is cut into equal levels: level 0 is the floor and all below
+    it, the highest one takes in all above it.
 
     Attributes:
         rate: Samples a second.
@@ -297,16 +298,29 @@ class Spectrogram:
             Lee and Seung: Algorithms for non-negative matrix factorization, 2001: the updates by
             which the bands are undone.
         """
-        levels = self._checked(image, rows, iterations)
-        coarse = self._unfiltered(self.magnitudes(levels))
+        return self.invert(self.magnitudes(self._real_rows(image, rows)), iterations)
+
+    def invert(self, magnitudes: _Floats, iterations: int = 32) -> _Floats:
+        """Finds a sound from magnitudes in the bands, see `synthesise`.
+
+        Args:
+            magnitudes: Not negative and not in dB, `(rows, bands)`.
+            iterations: Of Griffin-Lim; 0 keeps the random phases.
+
+        Returns:
+            Samples, `(rows * hop,)`.
+        """
+        if iterations < 0:
+            raise UserError(f"Griffin-Lim takes 0 iterations or more, not {iterations}.")
+        coarse = self._unfiltered(magnitudes)
         wanted = np.empty((_FINER * (len(coarse) - 1) + 1, coarse.shape[1]))
         wanted[::_FINER] = coarse
         wanted[1::_FINER] = (coarse[:-1] + coarse[1:]) / 2
-        inside = slice(self._margin, self._margin + len(levels) * self.hop)
+        inside = slice(self._margin, self._margin + len(coarse) * self.hop)
         return _griffin_lim(wanted, self._window, self.hop // _FINER, inside, iterations)
 
-    def _checked(
-        self, image: NDArray[np.integer[Any]], rows: int | None, iterations: int
+    def _real_rows(
+        self, image: NDArray[np.integer[Any]], rows: int | None
     ) -> NDArray[np.integer[Any]]:
         """Returns the real rows of an image, `(rows, bands)`."""
         pixels = np.asarray(image)
@@ -325,8 +339,6 @@ class Spectrogram:
             rows = int(heard[-1]) + 1 if len(heard) else 1
         if not 1 <= rows <= self.frames:
             raise UserError(f"An image has 1 to {self.frames} real rows, not {rows}.")
-        if iterations < 0:
-            raise UserError(f"Griffin-Lim takes 0 iterations or more, not {iterations}.")
         return pixels[0, :rows]
 
     @property
@@ -363,7 +375,6 @@ class Spectrogram:
 @lru_cache
 def _mel_filters(rate: int, window: int, bands: int, lowest: float, highest: float) -> _Floats:
     """Makes triangles on the mel scale, each a weighted mean, `(bands, window // 2 + 1)`."""
-
     frequencies = np.concatenate([[lowest, highest], np.arange(window // 2 + 1) * rate / window])
     mel = 2595 * np.log10(1 + frequencies / 700)
     edges, places = np.linspace(mel[0], mel[1], bands + 2), mel[2:]

@@ -152,7 +152,9 @@ def train_parser() -> Any:
     parser.add_argument("--config", action="config", help="a YAML file with these options")
     parser.add_argument("--out", type=str | None, help="the run folder")
     parser.add_argument("--resume", type=str | None, help="a run folder to go on with, exactly")
-    parser.add_argument("--data", type=str, default="mnist", help="a name, or a path to your own")
+    parser.add_argument(
+        "--data", type=str, default="mnist", help="a name, a path to your own, or wavs:FOLDER"
+    )
     parser.add_argument("--levels", type=int | None, help="requantise pixels to so many levels")
     parser.add_argument("--size", type=int | None, help="side that a folder's images are cut to")
     parser.add_argument("--channels", type=int | None, help="1 for grey, 3 for colour")
