@@ -237,7 +237,7 @@ def test_recordings_go_there_and_back(shared_data: Path) -> None:
         np.testing.assert_array_equal(again, spectrogram.synthesise(image, rows))
         found.append(distance(spectrogram, wave, again))
         random.append(distance(spectrogram, wave, spectrogram.synthesise(image, rows, 0)))
-    assert max(found) < 1.6  # measured: @@
+    assert np.mean(found) < 1.4  # measured: 1.23; with 2 iterations 1.92
     assert min(random) > 3.5  # so that a Griffin-Lim that does nothing would be seen
 
 

@@ -55,6 +55,7 @@ def show_data(dataset: Dataset, out: Path) -> None:
     import numpy as np
 
     from nextpixel import plots
+    from nextpixel.data.images import spread
 
     channels, height, width = dataset.shape
     print(f"{dataset.name}: {dataset.source}")
@@ -75,8 +76,11 @@ def show_data(dataset: Dataset, out: Path) -> None:
         counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
         pairs = zip(dataset.class_names, counts, strict=True)
         print("  classes in train:", ", ".join(f"{name} {count}" for name, count in pairs))
-    x, _ = dataset.train.batch(np.arange(min(100, len(dataset.train))))
+    some = spread(len(dataset.train), 100)  # files may be sorted by class
+    x, _ = dataset.train.batch(some)
+    if dataset.train.rows is not None:
+        x = x[:, :, : dataset.train.rows[some].max()]
     if dataset.spectrogram is not None:
         x = plots.upright(x)
     plots.save_image(plots.grid(x, dataset.levels), out)
-    print(f"  the first of them: {out}")
+    print(f"  some of them: {out}")
