@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,8 +102,15 @@ def load_codes(run: str | Path, data_dir: str | Path | None = None) -> Dataset:
     model, images = source(run, data_dir)
     digest = model.digest()
     splits = [getattr(images, split) for split in SPLITS]
-    place, state = kept.place(find(run)), f"{digest} {content(splits)}"
-    x = load_or_encode(model, splits, place, state)
+    folder, dtype = find(run), level_type(model.code_count)
+    shape = (sum(map(len, splits)), 1, *model.code_shape)
+    x = kept.made(
+        folder,
+        kept.place(folder),
+        f"{digest} {content(splits)}",
+        lambda: (shape, encode(model, splits), {}),
+        dtype,
+    )["x"]
     begins = np.cumsum([0, len(splits[0]), len(splits[1])])
     train, valid, test = (
         Images(x[begin : begin + len(split)], split.y, model.code_count)
@@ -130,38 +136,6 @@ def content(splits: list[Images]) -> str:
         for begin in range(0, len(split), BLOCK):
             total.update(split.x[begin : begin + BLOCK].tobytes())
     return total.hexdigest()
-
-
-def load_or_encode(
-    model: VQVAE, splits: list[Images], place: Path, state: str
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Maps the codes of all splits from the cache, `(N, 1, h, w)`, after encoding if need be."""
-    shape = (sum(map(len, splits)), 1, *model.code_shape)
-    dtype = level_type(model.code_count)
-
-    def fitting(found: Mapping[str, NDArray[Any]] | None) -> Any:
-        fits = found is not None and "x" in found and found["x"].shape == shape
-        return found["x"] if fits and found is not None and found["x"].dtype == dtype else None
-
-    if (codes := fitting(kept.find(place, state))) is not None:
-        return codes  # type: ignore[no-any-return]  # of the type just compared
-    try:
-        with kept.locked(place):
-            codes = fitting(kept.find(place, state))  # another process may have made it
-            if codes is None:
-                kept.keep(place, state, shape, encode(model, splits), {}, dtype)
-                codes = fitting(kept.find(place, state))
-        if codes is not None:
-            return codes  # type: ignore[no-any-return]
-        reason = "what was written could not be read back"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    warnings.warn(
-        f"The codes cannot be kept in {place.parent} ({reason}), and will be computed again next "
-        "time: make room there, or set XDG_CACHE_HOME to a folder that can be written into.",
-        stacklevel=4,
-    )
-    return np.concatenate(list(encode(model, splits)))
 
 
 def encode(model: VQVAE, splits: list[Images]) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:

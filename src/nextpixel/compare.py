@@ -37,7 +37,7 @@ from nextpixel.data import Dataset, Images
 from nextpixel.data.images import spread
 from nextpixel.describe import machine
 from nextpixel.errors import UserError
-from nextpixel.evaluate import Score, evaluate, told
+from nextpixel.evaluate import Score, evaluate, refuse_padding, told
 from nextpixel.files import replace_file
 from nextpixel.masks import half_mask
 from nextpixel.model import find, load, model_name, read_model
@@ -283,6 +283,7 @@ def say(text: str) -> None:
 
 def check(contenders: Sequence[Contender], dataset: Dataset, budget: Budget, data: str) -> None:
     """Checks everything that can be wrong, so that it is not told after an hour of training."""
+    refuse_padding("A comparison", dataset.test)
     labels = [contender.label for contender in contenders]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise UserError(f"Two models are called {twice[0]}: give one of them as OTHER=MODEL.")

@@ -29,6 +29,8 @@ __all__ = [
     "class_log_probs",
     "classify",
     "evaluate",
+    "padding",
+    "refuse_padding",
     "told",
 ]
 
@@ -37,8 +39,13 @@ __all__ = [
 class Score:
     """The mean of `-log p(x | c)` over images, and the standard error of that mean.
 
+    Bits/dim are those of all images together, divided by their sites and channels together: an
+    image with padding has fewer real ones, and weighs less. This is a ratio r of two means, so that
+    its standard error is that of the mean of `nats - r sites`, divided by the mean of the sites (to
+    first order in 1 / N; exactly where all images have as many).
+
     Attributes:
-        bits_per_dim: In bits, divided by the number of sites and channels.
+        bits_per_dim: In bits, divided by the number of real sites and channels.
         bits_per_dim_error: Standard error of `bits_per_dim` over the images.
         nats: In nats an image.
         nats_error: Standard error of `nats` over the images.
@@ -52,12 +59,21 @@ class Score:
     images: int
 
     @classmethod
-    def of(cls, nats: Tensor, shape: tuple[int, int, int]) -> Score:
-        """Sums up the nats of single images, `(N,)`, of this shape `(C, H, W)`."""
-        count, mean = len(nats), nats.mean().item()
-        error = nats.std().item() / math.sqrt(count) if count > 1 else math.nan
-        bits = 1 / (math.prod(shape) * math.log(2))
-        return cls(mean * bits, error * bits, mean, error, count)
+    def of(cls, nats: Tensor, sites: NDArray[np.int64]) -> Score:
+        """Sums up the nats of single images, `(N,)`, with so many real sites and channels each."""
+        values, dims = nats.double().numpy(), sites.mean()
+        ratio = values.mean() / dims
+
+        def error(of: NDArray[np.float64]) -> float:
+            return float(of.std(ddof=1)) / math.sqrt(len(of)) if len(of) > 1 else math.nan
+
+        return cls(
+            bits_per_dim=float(ratio / math.log(2)),
+            bits_per_dim_error=error(values - ratio * sites) / (float(dims) * math.log(2)),
+            nats=float(values.mean()),
+            nats_error=error(values),
+            images=len(values),
+        )
 
     def __str__(self) -> str:
         """Writes the score in one line."""
@@ -70,10 +86,29 @@ class Score:
 def told(
     model: ImageModel, images: Images, numbers: NDArray[np.integer[Any]], seed: int = 0
 ) -> tuple[Tensor, Given]:
-    """Gets images by their numbers, and what the model is told about them, see `given`."""
+    """Gets images by their numbers, and what the model is told about them, see `given`.
+
+    Their padding counts as known.
+    """
     pixels, ids = images.batch(numbers)
     x, y = torch.from_numpy(pixels), None if ids is None else torch.from_numpy(ids)
-    return x, model.given(x, y, numbers.tolist(), seed)
+    given = model.given(x, y, numbers.tolist(), seed)
+    return x, given.without(padding(model, images, numbers))
+
+
+def padding(model: ImageModel, images: Images, numbers: NDArray[np.integer[Any]]) -> Tensor | None:
+    """Returns where images are padding, `(B, 1, H, W)` on the model's device, or None."""
+    where = images.padding(numbers)
+    return None if where is None else torch.tensor(where, device=model.device)
+
+
+def refuse_padding(what: str, images: Images) -> None:
+    """Refuses images with padding where all their pixels would be counted."""
+    if images.rows is not None:
+        raise UserError(
+            f"{what} counts all pixels of an image, but these have rows of padding, as sounds of "
+            "different lengths do: give images without any."
+        )
 
 
 @torch.inference_mode()
@@ -120,7 +155,7 @@ def evaluate(
             parts.append(-nats.double().cpu())
             if progress is not None:
                 progress((begin + len(x)) / count)
-    return Score.of(torch.cat(parts), model.shape)
+    return Score.of(torch.cat(parts), images.sites()[numbers])
 
 
 @dataclass(frozen=True)
@@ -191,8 +226,10 @@ def classify(
     likeliest = []
     with evaluation_mode(model):
         for begin in range(0, len(images), batch_size):
-            x, _ = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
-            given = class_log_probs(model, torch.from_numpy(x).to(model.device))
+            numbers = np.arange(begin, min(begin + batch_size, len(images)))
+            x, _ = images.batch(numbers)
+            known = padding(model, images, numbers)
+            given = class_log_probs(model, torch.from_numpy(x).to(model.device), known)
             likeliest.append(given.argmax(1).cpu().numpy())
             if progress is not None:
                 progress((begin + len(x)) / len(images))
@@ -209,17 +246,19 @@ def judge(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: int) -> C
     return Classification(float(right.mean()), float(error), count, table)
 
 
-def class_log_probs(model: AutoregressiveModel, x: Tensor) -> Tensor:
+def class_log_probs(model: AutoregressiveModel, x: Tensor, known: Tensor | None = None) -> Tensor:
     """Computes log p(x | c) for every class c of a class-conditional model.
 
     Args:
         model: The model.
         x: Integers `(B, C, H, W)`.
+        known: True at pixels that carry no bits, broadcastable to x.
 
     Returns:
         Nats, `(B, classes)`, float64.
     """
-    return torch.stack([model.log_prob(x, c).double() for c in range(cast(int, model.classes))], 1)
+    classes = range(cast(int, model.classes))
+    return torch.stack([model.log_prob(x, c, known).double() for c in classes], 1)
 
 
 def check_images(what: str, model: ImageModel, images: Images) -> None:

@@ -9,7 +9,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -128,6 +128,13 @@ class Given:
         """Picks out images: a slice or indices."""
         context = None if self.context is None else self.context[images]
         return Given(context, None if self.known is None else self.known[images])
+
+    def without(self, padding: Tensor | None) -> Given:
+        """Takes padding out of what carries bits: True there, `(B, 1, H, W)`, or None."""
+        if padding is None:
+            return self
+        known = padding if self.known is None else self.known | padding.to(self.known.device)
+        return replace(self, known=known)
 
 
 class ImageModel(Model):

@@ -32,7 +32,7 @@ from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images
 from nextpixel.data.own import Unsplit
 from nextpixel.errors import UserError
-from nextpixel.evaluate import check_images, class_log_probs
+from nextpixel.evaluate import check_images, class_log_probs, refuse_padding
 from nextpixel.files import atomic_write
 from nextpixel.sampling import evaluation_mode
 
@@ -142,6 +142,7 @@ def check_told(what: str, model: AutoregressiveModel, images: Images) -> None:
             "give a model without a context, or of classes alone."
         )
     check_images(what, model, images)
+    refuse_padding("A score of single images", images)
 
 
 def mixture_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ __all__ = [
     "scatter",
     "side_by_side",
     "to_uint8",
+    "upright",
 ]
 
 Pixels = NDArray[np.uint8]
@@ -88,6 +89,18 @@ def to_uint8(x: ArrayLike, levels: int) -> Pixels:
             "that are colours already go with levels=256, and the others through to_uint8 first"
         )
     return np.rint(255.0 * values / (levels - 1)).astype(np.uint8)
+
+
+def upright(x: ArrayLike) -> NDArray[Any]:
+    """Turns spectrograms as people expect them: time to the right and frequency upward.
+
+    Args:
+        x: Images `(N, C, H, W)`, time down the rows and frequency along the columns.
+
+    Returns:
+        `(N, C, W, H)`.
+    """
+    return np.flip(np.asarray(x).swapaxes(2, 3), 2)
 
 
 def hide(x: ArrayLike, mask: ArrayLike, levels: int) -> Pixels:

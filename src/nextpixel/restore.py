@@ -12,8 +12,10 @@ Example:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -87,7 +89,7 @@ def score(
             known = None if degraded.known is None else degraded.known[some].to(model.device)
             of_some = None if context is None else context[some]
             nats.append(-model.log_prob(x[some].to(model.device), of_some, known).double().cpu())
-    return Score.of(torch.cat(nats), model.shape)
+    return Score.of(torch.cat(nats), np.full(len(x), math.prod(model.shape)))
 
 
 def told(model: AutoregressiveModel, degraded: Degraded, classes: object) -> Context | None:

@@ -196,7 +196,10 @@ def train_parser() -> Any:
     parser.add_argument("--out", type=str | None, help="the run folder")
     parser.add_argument("--resume", type=str | None, help="a run folder to go on with, exactly")
     parser.add_argument(
-        "--data", type=str, default="mnist", help="a name, a path to your own, or codes:RUN"
+        "--data",
+        type=str,
+        default="mnist",
+        help="a name, a path to your own, wavs:FOLDER, or codes:RUN",
     )
     parser.add_argument("--levels", type=int | None, help="requantise pixels to so many levels")
     parser.add_argument("--size", type=int | None, help="side that a folder's images are cut to")

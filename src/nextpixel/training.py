@@ -47,7 +47,7 @@ from nextpixel.context import Context, Takes
 from nextpixel.data import Dataset
 from nextpixel.data.images import spread
 from nextpixel.errors import UserError
-from nextpixel.evaluate import evaluate, told
+from nextpixel.evaluate import evaluate, padding, refuse_padding, told
 from nextpixel.features import Features
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.latent import LatentModel
@@ -212,6 +212,8 @@ def fit(
     model.codes_of = data.codes_of
     if args.drop_context and not model.takes.parts:
         raise UserError("train.drop_context drops contexts, but this model is unconditional.")
+    if args.mutate:
+        refuse_padding("Training with train.mutate", data.train)
     out = Path(out)
     if (out / "state.pt").exists() and not resume:
         raise UserError(
@@ -330,6 +332,9 @@ class Run:
         settings: Mapping[str, Any],
     ) -> None:
         self.fabric, self.data, self.args = fabric, data, args
+        # The mean, and not that of a batch: all nats count alike, so that the loss is, on average,
+        # the bits/dim of all training images together.
+        self.sites = float(data.train.sites().mean())
         self.out, self.settings = out, settings
         model = model.train()
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
@@ -495,7 +500,7 @@ class Run:
                 with self.fabric.autocast(), recomputing(self.args.checkpoint_activations):
                     nats = -self.model.objective(part, told.context, told.known).mean()
                 nats = nats * (len(part) / len(x))
-                loss = nats / (math.prod(self.raw.shape) * math.log(2))
+                loss = nats / (self.sites * math.log(2))
                 self.fabric.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).sum()
@@ -542,6 +547,7 @@ class Run:
             x = npx_data.mutate(x, args.mutate, images.levels, key)
         pixels, ids = torch.from_numpy(x), None if y is None else torch.from_numpy(y)
         given = self.raw.given(pixels, ids, indices.tolist(), self.noise_seed(2) >> 1)
+        given = given.without(padding(self.raw, images, indices))
         if given.context is not None and args.drop_context:
             random = np.random.default_rng(self.noise_seed(1)).random(len(x))
             null = given.context.null(torch.from_numpy(random < args.drop_context))
@@ -588,7 +594,10 @@ class Run:
             columns = 8 if classes is None else min(10, classes)
             n = 4 * columns
             c = None if classes is None else np.arange(n) % columns
-            picture = plots.grid(self.average.sample(n, c), self.raw.levels, columns=columns)
+            x = self.average.sample(n, c).numpy(force=True)
+            if self.data.spectrogram is not None:
+                x = plots.upright(x)
+            picture = plots.grid(x, self.raw.levels, columns=columns)
         plots.save_image(picture, self.out / "samples" / f"step-{self.step:07d}.png")
 
     def draw_restorations(self, task: Task) -> Image:

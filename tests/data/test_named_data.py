@@ -331,6 +331,7 @@ def test_known_lists_all_names_with_their_files():
         "binarized-mnist",
         "mnist-dynamic",
         "mnist-threshold",
+        "spoken-digits",
     ]
     assert records["mnist-dynamic"].present == MNIST
     assert "mnist/t10k-labels-idx1-ubyte.gz" in records["mnist"].files

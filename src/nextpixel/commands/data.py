@@ -16,7 +16,7 @@ __all__ = ["data"]
 def data(argv: list[str]) -> None:
     """List the data sets, or show one."""
     parser = Parser("data", data)
-    parser.add_argument("name", nargs="?", help="a name, or a path to your own images")
+    parser.add_argument("name", nargs="?", help="a name, a path to your images, or wavs:FOLDER")
     parser.add_argument("--levels", type=positive, help="requantise pixels to so many levels")
     parser.add_argument("--size", type=positive, help="side that a folder's images are cut to")
     parser.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
@@ -38,6 +38,7 @@ def data(argv: list[str]) -> None:
             )
             print(f"{'':16} {where}")
         print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
+        print("Your own sounds: wavs:FOLDER, a folder of WAV, FLAC or Ogg files.")
         return
     dataset = load(
         args.name,
@@ -54,20 +55,32 @@ def show_data(dataset: Dataset, out: Path) -> None:
     import numpy as np
 
     from nextpixel import plots
+    from nextpixel.data.images import spread
 
     channels, height, width = dataset.shape
     print(f"{dataset.name}: {dataset.source}")
     print(f"  images of {channels} x {height} x {width}, {dataset.levels} levels")
+    if (how := dataset.spectrogram) is not None:
+        print(
+            f"  spectrograms: up to {how.longest / how.rate:.2f} s of sound at {how.rate} Hz, "
+            f"{how.bands} bands of {how.lowest:g} to {how.highest:g} Hz, {how.floor:g} to 0 dB"
+        )
     for name in ("train", "valid", "test"):
         images = getattr(dataset, name)
         # A redrawn split holds intensities, whose mean is that of the bits.
         top = 255 if images.redraw else dataset.levels - 1
         mean = images.x.mean() / top
-        print(f"  {name:6} {len(images):7,} images, mean {mean:.6f} of the highest level")
+        real = "" if images.rows is None else f", {images.rows.mean():.1f} rows real on average"
+        print(f"  {name:6} {len(images):7,} images, mean {mean:.6f} of the highest level{real}")
     if dataset.class_names and dataset.train.y is not None:
         counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
         pairs = zip(dataset.class_names, counts, strict=True)
         print("  classes in train:", ", ".join(f"{name} {count}" for name, count in pairs))
-    x, _ = dataset.train.batch(np.arange(min(100, len(dataset.train))))
+    some = spread(len(dataset.train), 100)  # files may be sorted by class
+    x, _ = dataset.train.batch(some)
+    if dataset.train.rows is not None:
+        x = x[:, :, : dataset.train.rows[some].max()]
+    if dataset.spectrogram is not None:
+        x = plots.upright(x)
     plots.save_image(plots.grid(x, dataset.levels), out)
-    print(f"  the first of them: {out}")
+    print(f"  some of them: {out}")

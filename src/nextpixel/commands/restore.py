@@ -124,6 +124,7 @@ def images_to_restore(
 
     from nextpixel import plots
     from nextpixel.data.images import requantise, spread
+    from nextpixel.evaluate import refuse_padding
 
     holes = any((args.keep, args.hide, args.box, args.mask))
     if holes and task.name != "inpaint":
@@ -154,6 +155,7 @@ def images_to_restore(
                 "--degrade out, or give picture files."
             )
         test = load_data(args, model).test
+        refuse_padding("A score of restorations", test)
         chosen = spread(len(test), args.n)
         pixels, ids = test.batch(chosen)
         x, numbers = torch.from_numpy(pixels), chosen.tolist()

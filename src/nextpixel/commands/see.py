@@ -68,7 +68,7 @@ def see_trained(args: argparse.Namespace) -> None:
 
     from nextpixel import see as seeing
     from nextpixel.data.images import spread
-    from nextpixel.evaluate import told
+    from nextpixel.evaluate import refuse_padding, told
     from nextpixel.model import find
 
     try:
@@ -85,6 +85,7 @@ def see_trained(args: argparse.Namespace) -> None:
         raise UserError("Test images have their classes already: leave --class out.")
     else:
         test, index = load_data(args, model).test, args.index or 0
+        refuse_padding("Seeing where an image's bits are", test)
         if index >= len(test):
             raise UserError(
                 f"There are {len(test)} test images: --index goes from 0 to {len(test) - 1}."

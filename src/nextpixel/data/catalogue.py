@@ -26,6 +26,7 @@ from nextpixel.data.readers import (
     read_cifar_delta,
     read_idx,
 )
+from nextpixel.data.sounds import SPEAKERS, load_sounds, read_zip, spoken_digits
 from nextpixel.errors import UserError
 
 __all__ = ["KnownDataset", "known", "load"]
@@ -33,6 +34,7 @@ __all__ = ["KnownDataset", "known", "load"]
 HELD_OUT = 5_000  # the last images of an official training file are the validation split
 REDRAW_SEED = 1_812_2008  # mnist-dynamic's validation and test bits; changing it changes the scores
 CHUNK = 1 << 18
+SOUNDS = "wavs:"  # in front of a folder of the user's own sounds
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Store:
         folder: The folder's name, below any of the places looked in.
         url: The official address; a file's name is appended to it.
         files: The official file names, each with the sha256 of the file, unpacked if it is a .gz of
-            one file. Such a file may also lie there unpacked, and an unpacked one as a .gz.
+            one file. Such a file may also lie there unpacked, and an unpacked one as a .gz. Of a
+            .zip it is that of its recordings one after the other, in the order of their names,
+            however they were packed.
         others: Sets of files that can stand in for the official ones.
     """
 
@@ -141,6 +145,14 @@ CIFAR = Store(
     "https://www.cs.toronto.edu/~kriz/",
     {CIFAR_ARCHIVE: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
     others=(tuple(f"{CIFAR_FOLDER}/{name}" for name in CIFAR_BATCHES), CIFAR_DELTA),
+)
+FSDD_COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
+FSDD_ARCHIVE = "free-spoken-digit-dataset-recordings.zip"
+FSDD = Store(
+    "fsdd",
+    # GitHub packs a commit when it is asked for, under any name that one likes.
+    f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{FSDD_COMMIT}/",
+    {FSDD_ARCHIVE: "ddb17656a0bca4c5ddace082be188ca630516dc2ef1110afe3c4e9cc71173de4"},
 )
 
 DIGITS = tuple("0123456789")
@@ -262,6 +274,13 @@ def _unpack_cifar(path: Path) -> dict[str, bytes]:
         ) from error
 
 
+def _spoken_digits(store: Store, folder: Path) -> Dataset:
+    _checked(store, folder, FSDD_ARCHIVE)
+    path = folder / FSDD_ARCHIVE
+    source = "Free Spoken Digit Dataset: Jakobovski and others (2016 to 2020); CC BY-SA 4.0"
+    return spoken_digits(read_zip(path), path, source)
+
+
 def _official_splits(
     name: str,
     train: tuple[NDArray[np.uint8], NDArray[np.int64]],
@@ -314,6 +333,12 @@ NAMED = {
         _mnist_threshold,
         DIGITS,
     ),
+    "spoken-digits": Named(
+        "spoken digits as spectrograms, 96x40, 256 levels, 60 classes: digit and speaker",
+        FSDD,
+        _spoken_digits,
+        tuple(f"{digit} {speaker}" for digit in DIGITS for speaker in SPEAKERS),
+    ),
 }
 
 
@@ -336,7 +361,8 @@ def load(
     and their sums are checked. A name comes before a path: write ./mnist for a folder called mnist.
 
     Args:
-        name: A name that `known` lists, or a path (see `nextpixel.data.own.load_own`).
+        name: A name that `known` lists, or a path (see `nextpixel.data.own.load_own`), or wavs: and
+            the path of a folder of sounds (see `nextpixel.data.sounds.load_sounds`).
         levels: Requantises to so many levels; None keeps those of the source.
         data_dir: The folder to look in first.
         size: For a folder of pictures: crops and resizes them to size x size.
@@ -355,6 +381,10 @@ def load(
             )
         entry = NAMED[name]
         data = entry.read(entry.store, _folder(name, entry.store, data_dir, download))
+    elif isinstance(name, str) and name.startswith(SOUNDS):
+        if size is not None or channels is not None:
+            raise UserError(f"size and channels are for pictures, and {name} are sounds.")
+        data = load_sounds(Path(name.removeprefix(SOUNDS)).expanduser())
     elif (path := Path(name).expanduser()).exists():
         data = load_own(path, size=size, channels=channels, levels=levels)
     else:
@@ -362,7 +392,8 @@ def load(
         guess = f"did you mean {near[0]}? Known" if near else "known"
         raise UserError(
             f"There is no data set, file or folder {str(name)!r}: {guess} are {', '.join(NAMED)}, "
-            "and your own images by a path (.npz, .npy, IDX, or a folder of pictures)."
+            "and your own images by a path (.npz, .npy, IDX, or a folder of pictures), or your own "
+            f"sounds by {SOUNDS}FOLDER."
         )
     return data if levels is None else data.requantised(levels)
 
@@ -491,7 +522,9 @@ def _is_right(path: Path, sha256: str) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    """Reads what a file's sum is of: the file as it is, but unpacked if it is a .gz of one file."""
+    """Reads what a file's sum is of, see `Store`: the file, what is in its .gz, or in its .zip."""
+    if path.suffix == ".zip":
+        return b"".join(read_zip(path).values())
     return path.read_bytes() if path.name.endswith(".tar.gz") else read_bytes(path)
 
 

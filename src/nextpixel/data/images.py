@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
+
+if TYPE_CHECKING:
+    from nextpixel.sound import Spectrogram
 
 __all__ = ["Dataset", "Images", "draw_bits", "level_type", "mutate", "requantise", "spread"]
 
@@ -28,6 +31,8 @@ class Images:
         y: Class ids, shape (N,), int64, or None.
         levels: The number of levels of what `batch` returns, 2 to 256 (of codes, up to 65,536).
         redraw: Whether every batch draws new bits, with P(1) = x / 255.
+        rows: How many rows of each image are real, 1 to H, shape (N,), int64; those below are
+            padding, which no loss and no score counts. None: all are real.
 
     Raises:
         UserError: If an array has another type or shape, or a value outside [0, levels); the values
@@ -38,6 +43,7 @@ class Images:
     y: NDArray[np.int64] | None
     levels: int
     redraw: bool = False
+    rows: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         dtype = level_type(self.levels)
@@ -51,8 +57,22 @@ class Images:
                 f"{len(self.x)} images need y as int64 of shape ({len(self.x)},), not "
                 f"{self.y.dtype} of shape {self.y.shape}: give one class id an image."
             )
+        if self.rows is not None:
+            self._check_rows(self.rows)
         if not isinstance(self.x, np.memmap):
             self._check_values(self.x)
+
+    def _check_rows(self, rows: NDArray[np.int64]) -> None:
+        if rows.shape != self.x.shape[:1] or rows.dtype != np.int64:
+            raise UserError(
+                f"{len(self.x)} images need rows as int64 of shape ({len(self.x)},), not "
+                f"{rows.dtype} of shape {rows.shape}: give one number an image."
+            )
+        if rows.size and not 1 <= rows.min() <= rows.max() <= self.x.shape[2]:
+            raise UserError(
+                f"Images of {self.x.shape[2]} rows have 1 to {self.x.shape[2]} real ones, not "
+                f"{rows.min()} to {rows.max()}."
+            )
 
     def _check_values(self, x: NDArray[np.unsignedinteger[Any]]) -> None:
         top = 256 if self.redraw else self.levels
@@ -92,7 +112,24 @@ class Images:
         if limit is None or limit >= len(self):
             return self
         kept = spread(len(self), limit)
-        return replace(self, x=self.x[kept], y=None if self.y is None else self.y[kept])
+        y = None if self.y is None else self.y[kept]
+        rows = None if self.rows is None else self.rows[kept]
+        return replace(self, x=self.x[kept], y=y, rows=rows)
+
+    def padding(self, indices: NDArray[np.integer]) -> NDArray[np.bool_] | None:
+        """Returns where images are padding, shape (B, 1, H, W), or None where all is real."""
+        if self.rows is None:
+            return None
+        _, _, height, width = self.x.shape
+        below = np.arange(height) >= self.rows[indices][:, None]
+        return np.broadcast_to(below[:, None, :, None], (len(below), 1, height, width))
+
+    def sites(self) -> NDArray[np.int64]:
+        """Counts the real sites of each image, C times its real rows times W, shape (N,)."""
+        n, channels, height, width = self.x.shape
+        rows = np.full(n, height) if self.rows is None else self.rows
+        sites: NDArray[np.int64] = rows * (channels * width)
+        return sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +145,7 @@ class Dataset:
         class_names: A name for each class id, or None if there are no classes.
         source: Citation and licence, in one line.
         codes_of: Where the integers are codes: the sha256 of the model that they are codes of.
+        spectrogram: How sounds became these images, or None.
     """
 
     name: str
@@ -118,6 +156,7 @@ class Dataset:
     class_names: tuple[str, ...] | None
     source: str
     codes_of: str | None = None
+    spectrogram: Spectrogram | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -147,12 +186,14 @@ class Dataset:
         def split(images: Images) -> Images:
             return replace(images, x=requantise(images.x, self.levels, levels), levels=levels)
 
+        spectrogram = self.spectrogram
         return replace(
             self,
             train=split(self.train),
             valid=split(self.valid),
             test=split(self.test),
             levels=levels,
+            spectrogram=None if spectrogram is None else replace(spectrogram, levels=levels),
         )
 
 

@@ -11,8 +11,9 @@ import hashlib
 import math
 import os
 import shutil
+import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ from nextpixel.data.readers import read_numpy
 from nextpixel.errors import UserError
 from nextpixel.files import atomic_write, remove_parts
 
-__all__ = ["cache_folder", "find", "keep", "locked", "place"]
+# The shape of all images together, (N, C, H, W); them block by block; small arrays beside them.
+Decoded = tuple[
+    tuple[int, ...], Iterable[NDArray[np.unsignedinteger[Any]]], dict[str, NDArray[Any]]
+]
+
+__all__ = ["Decoded", "cache_folder", "find", "keep", "locked", "made", "place"]
 
 
 BYTES = np.dtype(np.uint8)
@@ -35,13 +41,60 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
 
 
-def place(source: Path, *options: int | None) -> Path:
+def place(source: Path, *options: object) -> Path:
     """Returns where to keep what was made of a source with some options.
 
     What is made of a changed source takes the old one's place, so that the cache does not fill up.
     """
     key = repr((os.fsencode(source.resolve()), options))
     return cache_folder() / "decoded" / hashlib.sha256(key.encode()).hexdigest()[:32] / "images.npz"
+
+
+def made(
+    source: Path,
+    place: Path,
+    state: str,
+    decode: Callable[[], Decoded],
+    dtype: np.dtype[Any] = BYTES,
+) -> Mapping[str, NDArray[Any]]:
+    """Returns what was made of a source, which is decoded and kept if it has not been.
+
+    Where it cannot be kept there is a warning, and it takes memory.
+
+    Args:
+        source: The user's folder.
+        place: Where to keep it, see `place`.
+        state: What the source looks like now.
+        decode: Begins to decode the source.
+        dtype: The type of the images.
+
+    Returns:
+        The images as `x`, and the arrays beside them.
+    """
+    try:
+        with locked(place):
+            found = find(place, state)  # another process may have made it while we waited
+            if found is None:
+                keep(place, state, *decode(), dtype)
+                found = find(place, state)
+        if found is not None:
+            return found
+        reason = "what was written could not be read back"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    warnings.warn(
+        f"What was made of {source} cannot be kept in {place.parent} ({reason}), so that it takes "
+        "memory now and will be made again next time: make room there, or set XDG_CACHE_HOME to a "
+        "folder that can be written into.",
+        stacklevel=5,
+    )
+    shape, blocks, others = decode()
+    x = np.empty(shape, dtype)
+    begin = 0
+    for block in blocks:
+        x[begin : begin + len(block)] = block
+        begin += len(block)
+    return {"x": x, **others}
 
 
 def find(path: Path, state: str) -> Mapping[str, NDArray[Any]] | None:

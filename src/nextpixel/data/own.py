@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,7 +30,19 @@ from nextpixel.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Unsplit", "load_own", "load_unsplit", "picture_names", "read_picture"]
+__all__ = [
+    "File",
+    "Kind",
+    "Unsplit",
+    "find_files",
+    "folder_state",
+    "from_kept",
+    "load_own",
+    "load_unsplit",
+    "picture_names",
+    "read_picture",
+    "split_up",
+]
 
 T = TypeVar("T")
 SPLITS = ("train", "valid", "test")
@@ -41,6 +52,27 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 STATE_VERSION = 1  # to be raised when pictures are turned into other integers than before
 BLOCK = 32  # pictures decoded together
 SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+
+
+class Kind(NamedTuple):
+    """A kind of files that a folder may hold.
+
+    Attributes:
+        name: What they are.
+        expected: Which ones, and where, in words.
+        endings: Of their names, in small letters.
+    """
+
+    name: str
+    expected: str
+    endings: tuple[str, ...]
+
+
+PICTURE_FILES = Kind(
+    "images",
+    "PNG, JPEG or WebP files in it or in a subfolder for each class, or IDX files named as MNIST's",
+    PICTURES,
+)
 
 
 def load_own(
@@ -138,7 +170,7 @@ def load_unsplit(
 
 
 def _unsplit_folder(folder: Path, size: int | None, channels: int | None, levels: int) -> Unsplit:
-    pictures = _find_pictures(folder)
+    pictures = find_files(folder, PICTURE_FILES)
     names = [p.name for p in pictures]
     if channels is None:
         channels = 1 if all(_is_grey(folder / name) for name in names) else 3
@@ -154,7 +186,7 @@ def picture_names(path: Path, split: str) -> list[str] | None:
     """Lists the files of a folder's pictures in the order of a split; None of anything else."""
     if not path.is_dir() or _idx_files(path):
         return None
-    return [p.name for p in _find_pictures(path) if p.split == split]
+    return [p.name for p in find_files(path, PICTURE_FILES) if p.split == split]
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -328,7 +360,9 @@ def _take_missing(
 # --- folders --------------------------------------------------------------------------------------
 
 
-class _Picture(NamedTuple):
+class File(NamedTuple):
+    """A file of a folder, and where it belongs."""
+
     name: str  # below the folder, with slashes
     split: str
     label: str | None  # the class's name
@@ -343,59 +377,37 @@ def _load_folder(
         raise UserError(f"size is {size}: give the side of the square pictures, 1 or more.")
     levels = 256 if levels is None else levels
     table = requantise(np.arange(256), 256, levels)
-    state = _state(folder)
+    state = folder_state(folder, PICTURES)
     # Pictures that need no crop are the same with their size and without, and so on.
     for options in product(dict.fromkeys((size, None)), dict.fromkeys((channels, None))):
         found = kept.find(kept.place(folder, *options, levels), state)
         if found is not None and _fits(found["x"].shape, size, channels):
-            return _from_kept(folder, found, levels)
+            return from_kept(folder, found, levels)
 
     place = kept.place(folder, size, channels, levels)
-    try:
-        with kept.locked(place):
-            found = kept.find(place, state)  # another process may have made it while we waited
-            if found is None:
-                shape, blocks, others = _decode(folder, size, channels, table)
-                kept.keep(place, state, shape, blocks, others)
-                found = kept.find(place, state)
-        if found is not None:
-            return _from_kept(folder, found, levels)
-        reason = "what was written could not be read back"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    warnings.warn(
-        f"The decoded images of {folder} cannot be kept in {place.parent} ({reason}), so that they "
-        "take memory now and will be decoded again next time: make room there, or set "
-        "XDG_CACHE_HOME to a folder that can be written into.",
-        stacklevel=4,
-    )
-    shape, blocks, others = _decode(folder, size, channels, table)
-    x = np.empty(shape, np.uint8)
-    begin = 0
-    for block in blocks:
-        x[begin : begin + len(block)] = block
-        begin += len(block)
-    return _from_kept(folder, {"x": x, **others}, levels)
+    made = kept.made(folder, place, state, lambda: _decode(folder, size, channels, table))
+    return from_kept(folder, made, levels)
 
 
 def _fits(shape: tuple[int, ...], size: int | None, channels: int | None) -> bool:
     return channels in (None, shape[1]) and (size is None or shape[2:] == (size, size))
 
 
-def _from_kept(folder: Path, arrays: Mapping[str, NDArray[Any]], levels: int) -> Dataset:
-    """Makes the data set of what `_decode` made."""
+def from_kept(folder: Path, arrays: Mapping[str, NDArray[Any]], levels: int) -> Dataset:
+    """Makes the data set of what was decoded of a folder, see `split_up`."""
     splits, begin = {}, 0
     for split, count in zip(SPLITS, arrays["counts"].tolist(), strict=True):
         part = slice(begin, begin + count)
         y = arrays["y"][part] if "y" in arrays else None
-        splits[split] = Images(arrays["x"][part], y, levels)
+        rows = arrays["rows"][part] if "rows" in arrays else None
+        splits[split] = Images(arrays["x"][part], y, levels, rows=rows)
         begin += count
     return _dataset(folder, splits, levels, tuple(arrays["names"].tolist()) or None)
 
 
 def _decode(
     folder: Path, size: int | None, channels: int | None, table: NDArray[np.uint8]
-) -> tuple[tuple[int, ...], Iterator[NDArray[np.uint8]], dict[str, NDArray[Any]]]:
+) -> kept.Decoded:
     """Begins to decode a folder.
 
     Args:
@@ -406,27 +418,38 @@ def _decode(
 
     Returns:
         The shape of all images, (N, C, H, W); the images block by block, split after split; and
-        `counts`, the images in each split, `names` of the classes, and `y` if there are any.
+        the arrays of `split_up`.
     """
-    pictures = sorted(_find_pictures(folder), key=lambda p: SPLITS.index(p.split))
-    counts = Counter(p.split for p in pictures)
-    for split in SPLITS:
-        _refuse_empty(folder, split, counts[split])
+    pictures, others = split_up(folder, find_files(folder, PICTURE_FILES))
     if channels is None:
         with closing(shown(pictures, "looking for colour", len(pictures))) as looked_at:
             channels = 1 if all(_is_grey(folder / p.name) for p in looked_at) else 3
-    labels = sorted({p.label for p in pictures if p.label is not None})
+    names = [p.name for p in pictures]
+    first = read_picture(folder / names[0], size, channels)
+    blocks = _blocks(folder, names, first, size, channels, table)
+    return (len(names), *first.shape), blocks, others
+
+
+def split_up(folder: Path, files: Sequence[File]) -> tuple[list[File], dict[str, NDArray[Any]]]:
+    """Sorts a folder's files by their splits, of which none may be empty.
+
+    Returns:
+        The files, and `counts`, the files in each split, `names` of the classes, and `y` if there
+        are any.
+    """
+    files = sorted(files, key=lambda f: SPLITS.index(f.split))
+    counts = Counter(f.split for f in files)
+    for split in SPLITS:
+        _refuse_empty(folder, split, counts[split])
+    labels = sorted({f.label for f in files if f.label is not None})
     numbers = {label: i for i, label in enumerate(labels)}
     others: dict[str, NDArray[Any]] = {
         "counts": np.array([counts[split] for split in SPLITS]),
         "names": np.array(labels, np.str_),
     }
     if labels:
-        others["y"] = np.array([numbers[p.label] for p in pictures if p.label], np.int64)
-    names = [p.name for p in pictures]
-    first = read_picture(folder / names[0], size, channels)
-    blocks = _blocks(folder, names, first, size, channels, table)
-    return (len(names), *first.shape), blocks, others
+        others["y"] = np.array([numbers[f.label] for f in files if f.label], np.int64)
+    return files, others
 
 
 def _blocks(
@@ -465,21 +488,22 @@ def _blocks(
     _refuse_blank(folder, highest, 256, levels)
 
 
-def _state(folder: Path) -> str:
-    """Sums up the names, sizes and times of a folder's pictures, and the names of its folders.
+def folder_state(folder: Path, endings: tuple[str, ...]) -> str:
+    """Sums up the names, sizes and times of a folder's files, and the names of its folders.
 
-    A sum of hashes does not depend on the order, so that no list of 100,000 names is needed.
+    Only files with such endings count. A sum of hashes does not depend on the order, so that no
+    list of 100,000 names is needed.
     """
     total = 0
-    for name, stat in shown(_walk(folder), f"looking through {folder}"):
+    for name, stat in shown(_walk(folder, endings), f"looking through {folder}"):
         written = (stat.st_size, stat.st_mtime_ns) if stat else None
         line = os.fsencode(f"{name}\0{written}")
         total += int.from_bytes(hashlib.sha256(line).digest())
     return f"{STATE_VERSION} {total:x}"
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Lists the pictures below a folder (name, state) and its folders (name, None), unsorted.
+def _walk(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Lists the files below a folder (name, state) and its folders (name, None), unsorted.
 
     Hidden ones are left out, and symbolic links to folders are followed at the top only.
     """
@@ -495,7 +519,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
                     if entry.is_dir(follow_symlinks=not parent):
                         waiting.append(name)
                         yield name, None
-                    elif entry.name.lower().endswith(PICTURES) and entry.is_file():
+                    elif entry.name.lower().endswith(endings) and entry.is_file():
                         yield name, entry.stat()
         except OSError as error:
             raise UserError(
@@ -504,11 +528,12 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
             ) from error
 
 
-def _find_pictures(folder: Path) -> list[_Picture]:
-    """Lists the pictures of a folder with their splits and classes, in the order of their names."""
+def find_files(folder: Path, kind: Kind) -> list[File]:
+    """Lists the files of a folder with their splits and classes, in the order of their names."""
     # Without the state of each, which takes more memory than its name.
     entries = sorted(
-        ((name, stat is not None) for name, stat in _walk(folder)), key=lambda e: e[0].split("/")
+        ((name, stat is not None) for name, stat in _walk(folder, kind.endings)),
+        key=lambda e: e[0].split("/"),
     )
     tops = {name for name, is_file in entries if not is_file and "/" not in name}
     given = (
@@ -516,7 +541,7 @@ def _find_pictures(folder: Path) -> list[_Picture]:
         and tops <= set(SPLIT_FOLDERS)
         and not any(is_file and "/" not in name for name, is_file in entries)
     )
-    pictures = []
+    files = []
     missing = set(SPLITS) - {SPLIT_FOLDERS[top] for top in tops} if given else set(SPLITS)
     for name, is_file in entries:
         if not is_file:
@@ -528,18 +553,15 @@ def _find_pictures(folder: Path) -> list[_Picture]:
         if split == "train":
             split = _split_of(relative, missing)
         label = relative.split("/")[0] if "/" in relative else None
-        pictures.append(_Picture(name, split, label))
-    if not pictures:
+        files.append(File(name, split, label))
+    if not files:
+        raise UserError(f"{folder} holds no {kind.name}: expected {kind.expected}.")
+    if len({f.label is None for f in files}) > 1:
         raise UserError(
-            f"{folder} holds no images: expected PNG, JPEG or WebP files in it or in a subfolder "
-            "for each class, or IDX files named as MNIST's."
+            f"{folder} holds {kind.name} both directly and in subfolders, so that their classes "
+            "are not clear: move all into a subfolder for each class, or all out of them."
         )
-    if len({p.label is None for p in pictures}) > 1:
-        raise UserError(
-            f"{folder} holds images both directly and in subfolders, so that their classes are not "
-            "clear: move all into a subfolder for each class, or all out of them."
-        )
-    return pictures
+    return files
 
 
 def _split_of(name: str, missing: set[str]) -> str:

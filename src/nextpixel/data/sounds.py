@@ -1,0 +1,136 @@
+"""Sounds as images: the spoken digits, and a folder of the user's own recordings."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextpixel.data import kept
+from nextpixel.data.images import Dataset, Images
+from nextpixel.data.own import SPLITS, Kind, find_files, folder_state, from_kept, split_up
+from nextpixel.data.progress import shown
+from nextpixel.errors import UserError
+from nextpixel.sound import Spectrogram, read_wav, resample
+
+__all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits"]
+
+STATE_VERSION = 1  # to be raised when sounds are turned into other integers than before
+SOUND_FILES = Kind(
+    "sounds",
+    "WAV, FLAC or Ogg files in it or in a subfolder for each class",
+    (".wav", ".flac", ".ogg"),
+)
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+OF_TEST, OF_VALID = range(5), range(5, 10)  # the numbers of a digit's and speaker's recordings
+
+
+def load_sounds(folder: Path, spectrogram: Spectrogram | None = None) -> Dataset:
+    """Loads a folder of the user's own sounds as spectrograms.
+
+    Subfolders are classes, or splits, and missing splits are made, as for pictures (see
+    `own.load_own`); what was decoded is kept like them. Sounds are resampled to the spectrogram's
+    rate. Of one that is too long the beginning is taken, and a warning says how many there were.
+
+    Args:
+        folder: A folder of WAV, FLAC and Ogg files.
+        spectrogram: How they become images; by default a `Spectrogram()`.
+
+    Raises:
+        UserError: There is no such folder, or it holds no sounds, or one that cannot be read.
+    """
+    spectrogram = spectrogram or Spectrogram()
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder} of sounds: give the path of one.")
+
+    def decode() -> kept.Decoded:
+        files, others = split_up(folder, find_files(folder, SOUND_FILES))
+        names = [file.name for file in files]
+        waves, cut = [], 0
+        for name in shown(names, f"reading {len(names):,} sounds of {folder}, once", len(names)):
+            wave = resample(*read_wav(folder / name), spectrogram.rate)
+            waves.append(wave[: spectrogram.longest])
+            cut += len(wave) > spectrogram.longest
+        x, rows = _images(waves, spectrogram)
+        return x.shape, [x], {**others, "rows": rows, "cut": np.array(cut)}
+
+    place = kept.place(folder, json.dumps(spectrogram.settings()))
+    state = f"{STATE_VERSION} {folder_state(folder, SOUND_FILES.endings)}"
+    arrays = kept.made(folder, place, state, decode)
+    if arrays["cut"]:
+        warnings.warn(
+            f"{arrays['cut']} of the {len(arrays['x']):,} sounds of {folder} are longer than "
+            f"{spectrogram.longest / spectrogram.rate:.2f} s, and only their beginnings are taken: "
+            "cut them into pieces if the rest matters.",
+            stacklevel=3,
+        )
+    data = from_kept(folder, arrays, spectrogram.levels)
+    return replace(data, spectrogram=spectrogram)
+
+
+def _images(
+    waves: Sequence[NDArray[np.float64]], spectrogram: Spectrogram
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Turns sounds into images, `(N, 1, frames, bands)`, and their real rows, `(N,)`."""
+    pairs = [spectrogram.analyse(wave) for wave in waves]
+    return np.stack([x for x, _ in pairs]), np.array([rows for _, rows in pairs], np.int64)
+
+
+def read_zip(path: Path) -> dict[str, bytes]:
+    """Reads the recordings in an archive, of whatever folder, in the order of their names.
+
+    Raises:
+        UserError: It cannot be read, or is truncated or corrupt.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {Path(name).name: name for name in archive.namelist() if name.endswith(".wav")}
+            return {name: archive.read(names[name]) for name in sorted(names)}
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is truncated or corrupt ({error}): get the file anew.") from error
+
+
+def spoken_digits(recordings: dict[str, bytes], path: Path, source: str) -> Dataset:
+    """Makes the data set of the spoken digits, a class a digit and speaker.
+
+    Args:
+        recordings: The content of the files DIGIT_SPEAKER_NUMBER.wav.
+        path: Where they are from, for messages.
+        source: Citation and licence.
+    """
+    spectrogram = Spectrogram()
+    splits: dict[str, list[tuple[NDArray[np.float64], int]]] = {split: [] for split in SPLITS}
+    for name, content in recordings.items():
+        found = re.fullmatch(rf"(\d)_({'|'.join(SPEAKERS)})_(\d+)\.wav", name)
+        if found is None:
+            raise UserError(f"{path} holds {name}, which is no spoken digit: get the file anew.")
+        number, wave_rate = int(found[3]), read_wav(path / name, io.BytesIO(content))
+        split = "test" if number in OF_TEST else "valid" if number in OF_VALID else "train"
+        class_id = int(found[1]) * len(SPEAKERS) + SPEAKERS.index(found[2])
+        splits[split].append((resample(*wave_rate, spectrogram.rate), class_id))
+
+    def images(split: str) -> Images:
+        x, rows = _images([wave for wave, _ in splits[split]], spectrogram)
+        y = np.array([class_id for _, class_id in splits[split]], np.int64)
+        return Images(x, y, spectrogram.levels, rows=rows)
+
+    train, valid, test = map(images, SPLITS)
+    return Dataset(
+        "spoken-digits",
+        train,
+        valid,
+        test,
+        levels=spectrogram.levels,
+        class_names=tuple(f"{digit} {speaker}" for digit in range(10) for speaker in SPEAKERS),
+        source=source,
+        spectrogram=spectrogram,
+    )
