@@ -65,8 +65,8 @@ def test_gradients_pass_straight_through(codebook: Any) -> None:
     assert torch.equal(gradient, weights)
     off = z - quantized.vectors
     (pull,) = torch.autograd.grad(quantized.loss.sum(), z, retain_graph=True)
-    torch.testing.assert_close(pull, 0.5 * 2 * off.detach() / 18)  # 18 numbers an image
-    squares = off.detach().square().flatten(1).mean(1)
+    torch.testing.assert_close(pull, 0.5 * 2 * off.detach() / 3)  # 3 numbers a vector
+    squares = off.detach().square().mean(1)
     torch.testing.assert_close(quantized.loss, (0.5 + (codebook == "loss")) * squares)
     parameters = list(quantizer.parameters())
     assert len(parameters) == (codebook == "loss")
@@ -74,7 +74,7 @@ def test_gradients_pass_straight_through(codebook: Any) -> None:
         (gradient,) = torch.autograd.grad(quantized.loss.sum(), parameters)
         expected = torch.zeros_like(gradient)
         flat = off.detach().movedim(1, -1).reshape(-1, 3)
-        expected.index_add_(0, quantized.codes.flatten(), -2 * flat / 18)
+        expected.index_add_(0, quantized.codes.flatten(), -2 * flat / 3)
         torch.testing.assert_close(gradient, expected)
 
 

@@ -124,7 +124,7 @@ def test_after_step_takes_the_parts_as_a_whole() -> None:
     models = [make() for _ in range(2)]
     x = images(models[0], 8)
     for model, parts in zip(models, ([x], x.tensor_split(3)), strict=True):
-        model.after_step(parts, lambda t: t[None], seed=1)
+        model.after_step([(part, None) for part in parts], lambda t: t[None], seed=1)
     states = [model.quantizer.state_dict() for model in models]
     for name, tensor in states[0].items():
         torch.testing.assert_close(states[1][name], tensor)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,14 +85,16 @@ def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[VQVAE, 
 def load_codes(run: str | Path, data_dir: str | Path | None = None) -> Dataset:
     """Loads the codes of the images that a VQ-VAE was trained on, with their classes.
 
-    Of a data set whose bits are redrawn, one draw is encoded.
+    Of a data set whose bits are redrawn, one draw is encoded. Where images have rows of padding, so
+    have their codes: the first of these rows is real, and all of one more code, K, which says that
+    here the image has ended. So a prior learns how long sounds are, and draws some that end.
 
     Args:
         run: The run folder of the VQ-VAE.
         data_dir: Where to look for its data first.
 
     Returns:
-        Images `(1, h, w)` with as many levels as there are codes.
+        Images `(1, h, w)` with as many levels as there are codes, and one more if images end.
 
     Raises:
         UserError: See `source`.
@@ -102,18 +104,24 @@ def load_codes(run: str | Path, data_dir: str | Path | None = None) -> Dataset:
     model, images = source(run, data_dir)
     digest = model.digest()
     splits = [getattr(images, split) for split in SPLITS]
-    folder, dtype = find(run), level_type(model.code_count)
+    levels = model.code_count + any(split.rows is not None for split in splits)
+    folder, dtype = find(run), level_type(levels)
     shape = (sum(map(len, splits)), 1, *model.code_shape)
     x = kept.made(
         folder,
         kept.place(folder),
         f"{digest} {content(splits)}",
-        lambda: (shape, encode(model, splits), {}),
+        lambda: (shape, encode(model, splits, dtype), {}),
         dtype,
     )["x"]
     begins = np.cumsum([0, len(splits[0]), len(splits[1])])
     train, valid, test = (
-        Images(x[begin : begin + len(split)], split.y, model.code_count)
+        Images(
+            x[begin : begin + len(split)],
+            split.y,
+            levels,
+            rows=None if split.rows is None else code_rows(split.rows, model)[1],
+        )
         for split, begin in zip(splits, begins, strict=True)
     )
     return Dataset(
@@ -121,7 +129,7 @@ def load_codes(run: str | Path, data_dir: str | Path | None = None) -> Dataset:
         train,
         valid,
         test,
-        levels=model.code_count,
+        levels=levels,
         class_names=images.class_names,
         source=f"codes of {images.source}",
         codes_of=digest,
@@ -133,13 +141,23 @@ def content(splits: list[Images]) -> str:
     total = hashlib.sha256()
     for split in splits:
         total.update(repr((split.x.shape, split.levels, split.redraw)).encode())
+        total.update(b"" if split.rows is None else split.rows.tobytes())
         for begin in range(0, len(split), BLOCK):
             total.update(split.x[begin : begin + BLOCK].tobytes())
     return total.hexdigest()
 
 
-def encode(model: VQVAE, splits: list[Images]) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:
-    """Computes the codes of all splits, block by block, `(B, 1, h, w)`."""
+def code_rows(rows: NDArray[np.int64], model: VQVAE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts the rows of codes that stand for real rows of images, and these with the end's."""
+    height = model.code_shape[0]
+    real = -(-rows * height // model.shape[1])
+    return real, np.minimum(real + 1, height)
+
+
+def encode(
+    model: VQVAE, splits: list[Images], dtype: np.dtype[Any]
+) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
+    """Computes the codes of all splits, block by block, `(B, 1, h, w)`; K after an image's end."""
     import torch
 
     blocks = [
@@ -151,8 +169,11 @@ def encode(model: VQVAE, splits: list[Images]) -> Iterator[NDArray[np.uint8] | N
         for split, numbers in counted:
             x, _ = split.batch(numbers, (0, int(numbers[0])))
             with torch.inference_mode():
-                codes = model.codes(torch.from_numpy(x).to(model.device))
-            yield codes.cpu().numpy()[:, None].astype(level_type(model.code_count))
+                codes = model.codes(torch.from_numpy(x).to(model.device)).cpu().numpy()
+            if split.rows is not None:
+                real, _ = code_rows(split.rows[numbers], model)
+                codes[np.arange(codes.shape[1]) >= real[:, None]] = model.code_count
+            yield codes[:, None].astype(dtype)
 
 
 def baselines(train: Images, images: Images) -> dict[str, float]:
@@ -166,23 +187,28 @@ def baselines(train: Images, images: Images) -> dict[str, float]:
         "uniform" (all levels alike), "unigram" (one distribution for all sites), and "unigram of
         each position" (one for each site).
     """
-    sites = math.prod(train.x.shape[1:])
-    counts = np.ones((sites, train.levels))
-    positions = np.arange(sites)
-    for begin in range(0, len(train), BLOCK):
-        block = train.x[begin : begin + BLOCK].reshape(-1, sites)
-        np.add.at(counts, (positions, block), 1)
+    shape = train.x.shape[1:]
+    counts = np.ones((math.prod(shape), train.levels))
+    for positions, levels in real_sites(train):
+        np.add.at(counts, (positions, levels), 1)
     # One added to each level of all sites together, as to those of a single one.
     fitted = {
-        "unigram": np.broadcast_to(counts.sum(0) - (sites - 1), counts.shape),
+        "unigram": np.broadcast_to(counts.sum(0) - (len(counts) - 1), counts.shape),
         "unigram of each position": counts,
     }
     scores = {"uniform": math.log2(train.levels)}
     for name, numbers in fitted.items():
         bits = np.log2(numbers.sum(1, keepdims=True)) - np.log2(numbers)
-        total = sum(
-            bits[positions, images.x[begin : begin + BLOCK].reshape(-1, sites)].sum()
-            for begin in range(0, len(images), BLOCK)
-        )
-        scores[name] = float(total / (len(images) * sites))
+        total = sum(bits[positions, levels].sum() for positions, levels in real_sites(images))
+        scores[name] = float(total / images.sites().sum())
     return scores
+
+
+def real_sites(images: Images) -> Iterator[tuple[NDArray[np.intp], NDArray[np.integer[Any]]]]:
+    """Lists the real sites of images, block by block: their positions, and their levels."""
+    for begin in range(0, len(images), BLOCK):
+        numbers = np.arange(begin, min(begin + BLOCK, len(images)))
+        x, padding = images.x[numbers], images.padding(numbers)
+        real = np.ones(x.shape, bool) if padding is None else ~np.broadcast_to(padding, x.shape)
+        flat = real.reshape(len(x), -1)
+        yield np.nonzero(flat)[1], x.reshape(len(x), -1)[flat]

@@ -24,6 +24,7 @@ from nextpixel.context import Context, Takes
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
 from nextpixel.restoration import Task
+from nextpixel.sound import Spectrogram
 
 if TYPE_CHECKING:
     from nextpixel.features import Features
@@ -156,13 +157,18 @@ class ImageModel(Model):
             before training; it is saved with the model.
         features: What tells it of an image what a layer of a frozen classifier says, as its vector
             or image. Set them before training; they are saved with the model, weights and all.
+        class_names: A name for each class, or None. This and what follows is set by training, and
+            saved with the model.
+        spectrogram: How sounds became its images, or None.
         codes_of: Where its images are grids of codes: the sha256 of the model that they are codes
-            of, see `digest`. It is set by training, and saved with the model.
+            of, see `digest`.
     """
 
     paper = ""
     scores = "log p(x | c)"
     task: Task | None = None
+    class_names: tuple[str, ...] | None = None
+    spectrogram: Spectrogram | None = None
     codes_of: str | None = None
 
     def __init__(
@@ -227,10 +233,11 @@ class ImageModel(Model):
         return Given(self.context(parts or None, len(x)), known)
 
     def described(self) -> dict[str, Any]:
-        """Says what else belongs into `config.json`: task, features, and `codes_of`."""
-        parts = {"task": self.task, "features": self.features}
-        described = {name: part.settings() for name, part in parts.items() if part is not None}
-        return described if self.codes_of is None else {**described, "codes_of": self.codes_of}
+        """Says what else belongs into `config.json`: the attributes that are not None."""
+        parts = {"task": self.task, "features": self.features, "spectrogram": self.spectrogram}
+        settings = {name: part.settings() for name, part in parts.items() if part is not None}
+        plain = {"class_names": self.class_names, "codes_of": self.codes_of}
+        return settings | {name: what for name, what in plain.items() if what is not None}
 
     def take_described(self, config: dict[str, Any]) -> None:
         """Takes from `config.json` what `described` wrote there."""
@@ -238,6 +245,8 @@ class ImageModel(Model):
 
         self.task = Task(**config["task"]) if "task" in config else None
         self.features = Features.like(config["features"]) if "features" in config else None
+        self.spectrogram = Spectrogram(**config["spectrogram"]) if "spectrogram" in config else None
+        self.class_names = tuple(config["class_names"]) if "class_names" in config else None
         self.codes_of = config.get("codes_of")
 
     @abstractmethod
@@ -262,7 +271,10 @@ class ImageModel(Model):
         """Draws n images, integers `(n, C, H, W)`."""
 
     def after_step(
-        self, parts: Sequence[Tensor], gather: Callable[[Tensor], Tensor], seed: int
+        self,
+        parts: Sequence[tuple[Tensor, Tensor | None]],
+        gather: Callable[[Tensor], Tensor],
+        seed: int,
     ) -> None:
         """Changes what does not follow the gradient: called after each step of the optimizer.
 
@@ -270,16 +282,18 @@ class ImageModel(Model):
         all ranks.
 
         Args:
-            parts: The images of this rank's batch, integers `(B, C, H, W)` in one part or more.
+            parts: The images of this rank's batch, integers `(B, C, H, W)` in one part or more,
+                and which of their pixels are known, see `score`.
             gather: Stacks a tensor over the ranks, in their order.
             seed: Of what is random; the same on all ranks.
         """
 
-    def diagnose(self, x: Tensor) -> dict[str, float]:
+    def diagnose(self, x: Tensor, known: Tensor | None = None) -> dict[str, float]:
         """Computes what else is worth logging at a validation, by name: by default nothing.
 
         Args:
             x: Some validation images, integers `(B, C, H, W)`.
+            known: Which of their pixels are known, see `score`.
         """
         return {}
 

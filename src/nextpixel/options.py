@@ -156,14 +156,9 @@ def in_turn(c: Tensor | None, n: int) -> Tensor | None:
     return c if c is None or c.is_floating_point() else c[torch.arange(n) % len(c)]
 
 
-def class_names(args: argparse.Namespace, count: int) -> Sequence[str]:
-    """Names a model's classes as its data do, where these have a name; else by their ids."""
-    from nextpixel.data import known
-    from nextpixel.model import training_record
-
-    data = training_record(args.model).get("data")
-    names = next((entry.class_names for entry in known() if entry.name == data), None)
-    return names if names is not None and len(names) == count else [str(i) for i in range(count)]
+def class_names(model: ImageModel) -> Sequence[str]:
+    """Names a model's classes as its data did; by their ids where these are not known."""
+    return model.class_names or [str(i) for i in range(model.classes or 0)]
 
 
 def load_any_model(args: argparse.Namespace) -> ImageModel:

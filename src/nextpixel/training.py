@@ -209,7 +209,8 @@ def fit(
         data = load_data(data, levels=model.levels, data_dir=data_dir)
     check_data(model, data)
     check_features(model)
-    model.codes_of = data.codes_of
+    model.codes_of, model.spectrogram = data.codes_of, data.spectrogram
+    model.class_names = data.class_names if model.classes else None
     if args.drop_context and not model.takes.parts:
         raise UserError("train.drop_context drops contexts, but this model is unconditional.")
     if args.mutate:
@@ -483,9 +484,9 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         with torch.no_grad(), self.fabric.autocast():
-            self.raw.after_step(
-                x.tensor_split(args.accumulate), self.gather, self.noise_seed(3, rank=0)
-            )
+            splits = torch.arange(len(x)).tensor_split(args.accumulate)
+            parts = [(x[images], given[images].known) for images in splits]
+            self.raw.after_step(parts, self.gather, self.noise_seed(3, rank=0))
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
 
@@ -570,10 +571,12 @@ class Run:
         self.draw_samples()
         what = f", {self.raw.scores}" if isinstance(self.raw, LatentModel) else ""
         show(self.step, None, None, f"step {self.step}: validation {score}{what}")
+        valid = self.data.valid
+        x, given = told(self.average, valid, spread(len(valid), DIAGNOSED))
         return {
             "valid": score.bits_per_dim,
             "valid_error": score.bits_per_dim_error,
-            **self.average.diagnose(self.some_valid(DIAGNOSED)),
+            **self.average.diagnose(x, given.known),
         }
 
     def some_valid(self, count: int) -> Tensor:

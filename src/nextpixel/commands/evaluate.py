@@ -134,17 +134,15 @@ def about_codes(
 
     decoder, pictures = source(dataset.name.removeprefix("codes:"), args.data_dir)
     decoder.to(device)
-    images = getattr(pictures, args.split)
-    residual = score_images(
-        decoder, images, limit=args.limit, batch_size=args.batch_size, progress=show
-    )
+    images = getattr(pictures, args.split).spread(args.limit)
+    residual = score_images(decoder, images, batch_size=args.batch_size, progress=show)
     bits = score.nats / math.log(2), residual.nats / math.log(2)
     return {
         "bits_per_code": score.bits_per_dim,
         "baselines": baselines(dataset.train, getattr(dataset, args.split).spread(args.limit)),
         "codes_bits_per_image": bits[0],
         "residual_bits_per_image": bits[1],
-        "description_length_bits_per_dim": sum(bits) / math.prod(pictures.shape),
+        "description_length_bits_per_dim": sum(bits) / float(images.sites().mean()),
     }
 
 

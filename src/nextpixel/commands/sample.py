@@ -212,7 +212,6 @@ def sample_bundle(args: argparse.Namespace, generator: LatentGenerator) -> None:
             raise UserError(
                 f"{option} is for models of pixels, and {args.model} draws codes: leave it out."
             )
-    args.model = str(Path(args.model) / "prior")  # which has the classes
     sheet = class_a_row(args, generator.prior)
     with progress("drawing") as show:
         x = generator.sample(
@@ -248,7 +247,7 @@ def class_a_row(args: argparse.Namespace, model: ImageModel) -> Sheet:
     if args.columns is not None or n < len(c):
         return Sheet(n, ids, layout={"columns": args.columns})
     columns = math.ceil(n / len(c))
-    names = class_names(args, model.classes or 0)
+    names = class_names(model)
     layout = {
         "columns": columns,
         "places": [k % len(c) * columns + k // len(c) for k in range(n)],
@@ -273,7 +272,7 @@ def mixes(args: argparse.Namespace, model: ImageModel) -> Sheet:
         raise UserError("--interpolate takes at least 2 columns, one for each class.")
     shares = torch.linspace(0, 1, steps)
     weights = torch.stack([torch.lerp(first, last, share) for share in shares])
-    names = class_names(args, model.classes)
+    names = class_names(model)
     between = [f"{100 * share:.0f} %" for share in shares[1:-1].tolist()]
     labels = [names[ends[0]], *between, names[ends[1]]]
     numbers = [row for row in range(rows) for _ in range(steps)]

@@ -24,7 +24,7 @@ from nextpixel.sound import Spectrogram, read_wav, resample
 
 __all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits"]
 
-STATE_VERSION = 1  # to be raised when sounds are turned into other integers than before
+STATE_VERSION = 2  # to be raised when sounds are turned into other integers than before
 SOUND_FILES = Kind(
     "sounds",
     "WAV, FLAC or Ogg files in it or in a subfolder for each class",

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nextpixel.distributions import Distribution
@@ -146,35 +147,53 @@ class VQVAE(IndependentPixels):
         """Computes log p(x | codes(x)) less the quantizer's loss, `(B,)`.
 
         As in the paper the loss is averaged over the codes' numbers, and the likelihood over the
-        pixels; so here, where the latter is a sum, the former counts once for each of them.
+        pixels; so here, where the latter is a sum, a code's loss counts once for each of its pixels
+        and channels. That of a code whose pixels are all known does not count.
         """
         self.context(c, len(x))
         self.check(x)
         quantized: Quantized = self.quantizer(self.encoder(self.encode(x)))
         nats = sum_unknown(self.distribution(self.decoder(quantized.vectors)).log_prob(x), known)
-        return nats - math.prod(self.shape) * quantized.loss
+        loss = (quantized.loss * self.real_codes(x, known)).flatten(1).sum(1)
+        return nats - math.prod(self.shape) / self.latent * loss
+
+    def real_codes(self, x: Tensor, known: Tensor | None) -> Tensor:
+        """Tells which codes of images have a pixel that is not known, `(B, h, w)`."""
+        if known is None:
+            return torch.ones((len(x), *self.code_shape), dtype=torch.bool, device=x.device)
+        unknown = (~known.expand(x.shape)).any(1, keepdim=True)
+        side = self.shape[1] // self.code_shape[0]
+        return F.max_pool2d(unknown.to(self.dtype), side)[:, 0] > 0
 
     def after_step(
-        self, parts: Sequence[Tensor], gather: Callable[[Tensor], Tensor], seed: int
+        self,
+        parts: Sequence[tuple[Tensor, Tensor | None]],
+        gather: Callable[[Tensor], Tensor],
+        seed: int,
     ) -> None:
         """Updates the codebook, by what the encoder now makes of the step's images."""
-        z = torch.cat([self.encoder(self.encode(x)) for x in parts])
-        self.quantizer.update(z, gather, seed)
+        z = torch.cat([self.encoder(self.encode(x)) for x, _ in parts])
+        real = torch.cat([self.real_codes(x, known) for x, known in parts])
+        self.quantizer.update(z, gather, seed, real)
 
     @torch.no_grad()
-    def diagnose(self, x: Tensor) -> dict[str, float]:
+    def diagnose(self, x: Tensor, known: Tensor | None = None) -> dict[str, float]:
         """Computes how the codebook is used by some images, and how well they come back.
 
         Returns:
             `perplexity` of the codes; `usage`, the share of the codes that appear;
             `reconstruction_error`, the squared difference between pixels and their means under
             p(x | codes), in units of the range of the levels, averaged over some of the images.
+            Codes and pixels that are known, as padding is, do not count.
         """
+        real = self.real_codes(x, known).cpu()
         with evaluation_mode(self):
             codes = self.codes(x.to(self.device)).cpu()
-        counts = torch.bincount(codes.flatten(), minlength=self.code_count)
+        counts = torch.bincount(codes[real], minlength=self.code_count)
         some = slice(None, None, -(-len(x) // PICTURED))
         off = (self.picture(codes[some]) - x[some]) / (self.levels - 1)
+        if known is not None:
+            off = off[~known.cpu().expand(x.shape)[some]]
         return {
             "perplexity": perplexity(counts),
             "usage": float((counts > 0).double().mean()),

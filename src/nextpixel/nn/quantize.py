@@ -39,9 +39,9 @@ class Quantized(NamedTuple):
     Attributes:
         vectors: The nearest codes' vectors, `(B, D, h, w)`; gradients pass through to the input.
         codes: Their numbers in the codebook, `(B, h, w)`, int64.
-        loss: What training adds for each image, `(B,)`: squared distances of the vectors from their
-            codes, averaged over their numbers, times `commitment`; of a codebook that learns by
-            "loss" also those of the codes from their vectors.
+        loss: What training adds for each vector, `(B, h, w)`: its squared distance from its code,
+            averaged over its numbers, times `commitment`; of a codebook that learns by "loss" also
+            that of the code from the vector.
     """
 
     vectors: Tensor
@@ -133,13 +133,19 @@ class Quantizer(nn.Module):
         flat = z.movedim(1, -1)
         codes = self.nearest(flat.flatten(0, -2)).view(flat.shape[:-1])
         vectors = self.vectors(codes)
-        loss = self.commitment * (z - vectors.detach()).square().flatten(1).mean(1)
+        loss = self.commitment * (z - vectors.detach()).square().mean(1)
         if not self.averages:
-            loss = loss + (z.detach() - vectors).square().flatten(1).mean(1)
+            loss = loss + (z.detach() - vectors).square().mean(1)
         return Quantized(vectors.detach() + (z - z.detach()), codes, loss)
 
     @torch.no_grad()
-    def update(self, z: Tensor, gather: Callable[[Tensor], Tensor], seed: int) -> None:
+    def update(
+        self,
+        z: Tensor,
+        gather: Callable[[Tensor], Tensor],
+        seed: int,
+        real: Tensor | None = None,
+    ) -> None:
         """Changes the codebook after a step of training.
 
         Codes that were not used for long are placed among the batch's vectors; then the running
@@ -149,14 +155,17 @@ class Quantizer(nn.Module):
             z: The vectors of this rank's whole batch, `(B, D, h, w)`.
             gather: Stacks a tensor over the ranks, in their order.
             seed: The same on all ranks.
+            real: False at vectors of padding, which are left out, `(B, h, w)`; None: all are real.
         """
-        z = z.flatten(2).mT.to(self.codebook)
+        counted = z.new_ones(z[:, 0].shape, dtype=torch.bool) if real is None else real
+        z, counted = z.flatten(2).mT.to(self.codebook), counted.flatten(1)
         asleep = self.idle >= PATIENCE
         if asleep.any():
-            self.place(asleep, z, gather, torch.Generator().manual_seed(seed))
-        codes = self.nearest(z.flatten(0, 1))
+            self.place(asleep, z, counted, gather, torch.Generator().manual_seed(seed))
+        vectors = z[counted]
+        codes = self.nearest(vectors)
         counts = torch.bincount(codes, minlength=len(self.codebook))
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, z.flatten(0, 1))
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
         counts, sums = gather(counts).sum(0), gather(sums).sum(0)
         self.idle.copy_(torch.where(counts > 0, 0, self.idle + 1))
         self.counts.lerp_(counts.to(self.counts), 1 - self.decay)
@@ -171,10 +180,11 @@ class Quantizer(nn.Module):
         self,
         which: Tensor,
         z: Tensor,
+        real: Tensor,
         gather: Callable[[Tensor], Tensor],
         random: torch.Generator,
     ) -> None:
-        """Places codes far from the others, on vectors `(B, sites, D)` of the batch.
+        """Places codes far from the others, on real vectors `(B, sites, D)` of the batch.
 
         Their averages begin anew: the vectors that are nearest to them next decide alone.
         """
@@ -182,7 +192,10 @@ class Quantizer(nn.Module):
         wanted = max(SITES, -(-CANDIDATES * len(self.codebook) // images))
         # The same sites of all images: so it does not matter how these are spread over ranks.
         sites = torch.randperm(z.shape[1], generator=random)[:wanted]
-        candidates = gather(z[:, sites.to(z.device)].contiguous()).flatten(0, -2)
+        sites = sites.to(z.device)
+        candidates = gather(z[:, sites].contiguous())[gather(real[:, sites].contiguous())]
+        if not len(candidates):
+            return  # all sites looked at are padding: the next step looks at others
         placed = plus_plus(candidates, self.codebook[~which], int(which.sum()), random)
         for tensor, new in ((self.codebook, placed), (self.counts, 0), (self.sums, 0)):
             tensor[which] = new
