@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
 from nextpixel.context import Context, ContextBias, Takes
@@ -179,3 +180,11 @@ def test_guidance_needs_a_context() -> None:
         model().sample(1, guidance=2.0)
     with pytest.raises(UserError, match="at least 0"):
         model(classes=3).sample(1, 0, guidance=-1.0)
+
+
+def test_several_processes_can_be_given_a_context() -> None:
+    """Where Fabric wraps a model for several processes, it maps over all that it is given."""
+    context = Context(torch.ones(2), classes=torch.eye(2))
+    again = MixedPrecision("bf16-mixed", "cpu").convert_input(context)
+    assert isinstance(again, Context)
+    assert torch.equal(again.classes, context.classes)

@@ -22,7 +22,7 @@ from nextpixel.nn.recomputing import recompute
 __all__ = ["Context", "ContextBias", "Prepared", "Takes"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: Fabric changes the types of its tensors where it wraps a model
 class Context:
     """What a batch of images is conditioned on, a row an image.
 

@@ -37,7 +37,6 @@ _PHASES = 1_984  # seed of the phases that synthesis begins with
 _MOMENTUM = 0.99
 _UPDATES = 100  # of the inverse of the mel filters
 _FINER = 2  # synthesis has so many frames for each one of the image
-_WHOLE = 8  # rows: real ones are blocks of so many, each a row of a map of an eighth of the size
 _TINY = 1e-12  # nothing is divided by less, nor is anything that small heard
 
 
@@ -159,7 +158,7 @@ class Spectrogram:
         lowest: Where the lowest band begins, in Hz.
         highest: Where the highest band ends, in Hz.
         floor: In dB, below 0.
-        frames: Rows of an image, a multiple of 8; after a sound's end they are padding, level 0.
+        frames: Rows of an image; those after a sound's end are padding, of level 0.
         levels: Number of levels, 2 to 256.
 
     Raises:
@@ -185,11 +184,6 @@ class Spectrogram:
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
                 raise UserError(f"A spectrogram's {name} is a whole number above 0, not {value}.")
-        if self.frames % _WHOLE:
-            raise UserError(
-                f"A spectrogram's frames are a multiple of {_WHOLE}, not {self.frames}: real rows "
-                f"come in blocks of {_WHOLE}."
-            )
         if self.hop % _FINER or self.window % self.hop or self.window < 2 * self.hop:
             raise UserError(
                 f"A spectrogram's hop is even and its window 2, 3 or more times as long, not "
@@ -231,9 +225,8 @@ class Spectrogram:
             wave: Samples at this spectrogram's rate, 1 to `longest`, `(samples,)`.
 
         Returns:
-            Integers in `[0, levels)`, `(1, frames, bands)`, and how many rows are real: those of
-            the sound, `ceil(samples / hop)`, and silence up to a multiple of 8. The rest is padding
-            of level 0.
+            Integers in `[0, levels)`, `(1, frames, bands)`, and how many rows are real,
+            `ceil(samples / hop)`; the rest is padding of level 0.
 
         Raises:
             UserError: The sound is none, or too long.
@@ -246,7 +239,7 @@ class Spectrogram:
             )
         image = np.zeros(self.shape, np.uint8)
         image[0, : len(levels)] = levels
-        return image, _WHOLE * math.ceil(len(levels) / _WHOLE)
+        return image, len(levels)
 
     def decibels(self, wave: NDArray[np.floating[Any]]) -> _Floats:
         """Computes the magnitudes of a sound of any length, before they become levels.

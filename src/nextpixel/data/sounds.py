@@ -25,6 +25,7 @@ from nextpixel.sound import Spectrogram, read_wav, resample
 __all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits"]
 
 STATE_VERSION = 2  # to be raised when sounds are turned into other integers than before
+WHOLE = 8  # rows: real ones come in blocks of so many, each a row of a map of an eighth of the size
 SOUND_FILES = Kind(
     "sounds",
     "WAV, FLAC or Ogg files in it or in a subfolder for each class",
@@ -80,9 +81,13 @@ def load_sounds(folder: Path, spectrogram: Spectrogram | None = None) -> Dataset
 def _images(
     waves: Sequence[NDArray[np.float64]], spectrogram: Spectrogram
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Turns sounds into images, `(N, 1, frames, bands)`, and their real rows, `(N,)`."""
+    """Turns sounds into images, `(N, 1, frames, bands)`, and their real rows, `(N,)`.
+
+    Sounds are filled up with silence, for whole blocks of rows.
+    """
     pairs = [spectrogram.analyse(wave) for wave in waves]
-    return np.stack([x for x, _ in pairs]), np.array([rows for _, rows in pairs], np.int64)
+    rows = np.array([-(-rows // WHOLE) * WHOLE for _, rows in pairs], np.int64)
+    return np.stack([x for x, _ in pairs]), rows.clip(max=spectrogram.frames)
 
 
 def read_zip(path: Path) -> dict[str, bytes]:
