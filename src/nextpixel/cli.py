@@ -19,6 +19,7 @@ from nextpixel.commands.models import models
 from nextpixel.commands.reconstruct import reconstruct
 from nextpixel.commands.restore import restore
 from nextpixel.commands.sample import sample
+from nextpixel.commands.say import say
 from nextpixel.commands.score import score
 from nextpixel.commands.see import see
 from nextpixel.commands.train import train
@@ -71,6 +72,7 @@ def run(argv: list[str]) -> None:
         "vary": vary,
         "invert": invert,
         "bundle": bundle,
+        "say": say,
         "compare": compare,
         "see": see,
         "models": models,

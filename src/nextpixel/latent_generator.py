@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel import sampling
@@ -15,7 +17,7 @@ from nextpixel.autoregressive import AutoregressiveModel, autoregressive
 from nextpixel.context import Context
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
-from nextpixel.model import load
+from nextpixel.model import load, shipped
 from nextpixel.models import VQVAE
 
 __all__ = ["LatentGenerator", "Pixels"]
@@ -43,10 +45,14 @@ class LatentGenerator:
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes that the prior is conditioned on, or None.
+        class_names: Their names, or None.
+        spectrogram: How its images become sounds, or None.
 
     Example:
-        >>> generator = LatentGenerator.load("digits")
+        >>> generator = LatentGenerator.load("runs/vq-mnist")
         >>> pictures = generator.sample(16, c=3, seed=0)  # (16, 1, 28, 28)
+        >>> speaker = LatentGenerator.load("spoken-digits")
+        >>> waves = speaker.sounds(speaker.sample(4, c=speaker.class_names.index("3 theo")))
     """
 
     def __init__(self, decoder: VQVAE, prior: AutoregressiveModel) -> None:
@@ -63,24 +69,27 @@ class LatentGenerator:
             )
         self.decoder, self.prior = decoder.eval(), prior.eval()
         self.shape, self.levels, self.classes = decoder.shape, decoder.levels, prior.classes
+        self.class_names, self.spectrogram = prior.class_names, decoder.spectrogram
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> LatentGenerator:
         """Loads what `save` saved.
 
         Args:
-            folder: Its folder.
+            folder: Its folder, or the name of one that comes with nextpixel.
             device: Where to put the weights.
 
         Raises:
             UserError: There is none, or it is damaged.
         """
         if not holds_bundle(folder):
+            known = ", ".join(shipped(RECORD)) or "none"
             raise UserError(
                 f"{folder} holds no VQ-VAE with its prior: make one by nextpixel bundle VQVAE "
-                f"PRIOR --out {folder}."
+                f"PRIOR --out {folder}, or name one that comes with nextpixel ({known})."
             )
-        file = Path(folder) / RECORD
+        folder = find_bundle(folder)
+        file = folder / RECORD
         try:
             record = json.loads(file.read_text())
             saved_format, digests = record["format"], [record[part] for part in PARTS]
@@ -91,7 +100,7 @@ class LatentGenerator:
                 f"{folder} was saved in format {saved_format}, and this version of nextpixel reads "
                 f"format {FORMAT}: install the version that wrote it."
             )
-        decoder, prior = (load(Path(folder) / part, device=device) for part in PARTS)
+        decoder, prior = (load(folder / part, device=device) for part in PARTS)
         if [decoder.digest(), prior.digest()] != digests:
             raise UserError(
                 f"What is in {folder} does not belong together (the sha256 of its parts are not "
@@ -99,7 +108,7 @@ class LatentGenerator:
             )
         if not isinstance(decoder, VQVAE):
             raise UserError(f"{folder}/{PARTS[0]} is no VQVAE: bundle the models again.")
-        return cls(decoder, autoregressive(prior, Path(folder) / PARTS[1]))
+        return cls(decoder, autoregressive(prior, folder / PARTS[1]))
 
     def save(self, folder: str | Path) -> None:
         """Saves both models, each in a folder of its own, and their hashes.
@@ -180,8 +189,7 @@ class LatentGenerator:
             UserError: Images, mask or context do not fit the models.
         """
         check_pixels(pixels)
-        with torch.inference_mode():
-            codes = self.decoder.codes(x.to(self.decoder.device))[:, None].cpu()
+        codes = self.codes(x)
         try:
             kept = mask.expand(len(codes), *codes.shape[2:])[:, None]
         except RuntimeError:
@@ -192,17 +200,65 @@ class LatentGenerator:
         drawn = sampling.complete(self.prior, codes, kept, c, seed=seed, **how)
         return self.show(drawn, pixels, seed=seed)
 
+    def sounds(self, x: Tensor, iterations: int = 32) -> list[NDArray[np.float64]]:
+        """Turns images into sounds, see `Spectrogram.synthesise`.
+
+        Args:
+            x: Integers `(n, 1, frames, bands)`, as `sample` returns them.
+            iterations: Of Griffin-Lim.
+
+        Returns:
+            n sounds, `(samples,)` each, with `spectrogram.rate` samples a second.
+
+        Raises:
+            UserError: The images are no spectrograms.
+        """
+        if self.spectrogram is None:
+            raise UserError("These models were trained on images, not on sounds: they say nothing.")
+        return [self.spectrogram.synthesise(image, None, iterations) for image in x.numpy()]
+
+    @property
+    def end(self) -> int | None:
+        """The code that says that an image has ended, see `load_codes`; None: all are whole."""
+        codes = self.decoder.code_count
+        return codes if self.prior.levels > codes else None
+
+    @torch.inference_mode()
+    def codes(self, x: Tensor) -> Tensor:
+        """Computes the codes of images `(B, C, H, W)`, `(B, 1, h, w)`, as the prior takes them.
+
+        Where images may end, they do so where all is 0 from there on.
+        """
+        codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
+        if self.end is not None:
+            heard = torch.unflatten(x.cpu(), 2, (codes.shape[1], -1)).any(4).any(3).any(1)
+            ended = ~heard.flip(1).cummax(1).values.flip(1)  # (B, h)
+            codes = codes.masked_fill(ended[:, :, None], self.end)
+        return codes[:, None]
+
     def show(self, codes: Tensor, pixels: Pixels, **how: Any) -> Tensor:
-        """Makes images of codes `(B, 1, h, w)`, see `Pixels`."""
+        """Makes images of codes `(B, 1, h, w)`, see `Pixels`; all is 0 where they have ended."""
+        grids = codes[:, 0].clamp_max(self.decoder.code_count - 1)
         if pixels == "draw":
-            return self.decoder.sample(len(codes), codes[:, 0], **how)
-        parts = [self.decoder.picture(part) for part in torch.split(codes[:, 0], BATCH)]
-        return torch.cat(parts).round().long()
+            x = self.decoder.sample(len(grids), grids, **how)
+        else:
+            parts = [self.decoder.picture(part) for part in torch.split(grids, BATCH)]
+            x = torch.cat(parts).round().long()
+        if self.end is None:
+            return x
+        ended = (codes == self.end).any(3).cummax(2).values  # (B, 1, h)
+        rows = ended.repeat_interleave(self.shape[1] // ended.shape[2], 2)
+        return x.masked_fill(rows[..., None], 0)
 
 
-def holds_bundle(folder: str | Path) -> bool:
+def find_bundle(name: str | Path) -> Path:
+    """Finds the folder of a bundle: a name that comes with nextpixel, or a path."""
+    return shipped(RECORD).get(str(name), Path(name))
+
+
+def holds_bundle(name: str | Path) -> bool:
     """Tells whether a folder is one that `LatentGenerator.save` wrote."""
-    return (Path(folder) / RECORD).is_file()
+    return (find_bundle(name) / RECORD).is_file()
 
 
 def check_pixels(pixels: Pixels) -> None:

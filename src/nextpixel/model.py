@@ -345,17 +345,21 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> ImageModel:
     return read_model(find(name)).to(device).eval()
 
 
-def shipped() -> dict[str, Path]:
-    """Lists the trained models that come with the package: name and folder."""
+def shipped(record: str = "config.json") -> dict[str, Path]:
+    """Lists the trained models that come with the package: name and folder.
+
+    Args:
+        record: The file that such a folder holds.
+    """
     folder = Path(str(importlib.resources.files("nextpixel"))) / "weights"
-    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{record}"))}
 
 
 def find(name: str | Path) -> Path:
     """Finds the folder of a saved model, see `load`."""
     if str(name) in shipped():
         return shipped()[str(name)]
-    path = Path(name)
+    path = shipped("bundle.json").get(str(name), Path(name))
     folder = path.parent if path.suffix in (".json", ".safetensors") else path
     for candidate in (folder, folder / "best", folder / "last"):
         if (candidate / "config.json").is_file():

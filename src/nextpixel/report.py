@@ -4,7 +4,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,9 +14,10 @@ from PIL import Image
 from nextpixel.errors import UserError
 from nextpixel.files import atomic_write
 
-__all__ = ["Section", "write_report"]
+__all__ = ["Section", "Sound", "write_report"]
 
 _TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
+_PLAYED = {".wav": "audio/wav", ".flac": "audio/flac"}
 
 # Enlarged pictures keep their pixels sharp; where a narrow, coarse screen makes them smaller,
 # sharp would mean to drop some of the pixels.
@@ -47,6 +48,10 @@ th, td {{ padding: .35rem 1.5rem .35rem 0; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; }}
 th {{ font-weight: normal; color: var(--soft); }}
 td {{ overflow-wrap: anywhere; }}
+.sounds {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr));
+  gap: 1rem; }}
+.sounds figure {{ margin: 0; }}
+audio {{ width: 100%; height: 2.25rem; margin-top: .5rem; }}
 pre {{ padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; background: var(--box);
   font: .875rem/1.5 ui-monospace, monospace; }}
 </style>
@@ -62,6 +67,21 @@ pre {{ padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; background: v
 
 
 @dataclass(frozen=True)
+class Sound:
+    """A sound with a player, under its picture.
+
+    Attributes:
+        label: What it is.
+        file: A .wav or .flac file, which is embedded as it is.
+        image: Its picture.
+    """
+
+    label: str
+    file: Path
+    image: Image.Image
+
+
+@dataclass(frozen=True)
 class Section:
     """One part of a report, shown in the order of the fields.
 
@@ -72,6 +92,7 @@ class Section:
         caption: What the picture shows; stands below it.
         table: Names and values, a row each.
         code: Lines shown as they are, a command for instance.
+        sounds: Sounds, side by side.
     """
 
     heading: str
@@ -80,6 +101,7 @@ class Section:
     caption: str = ""
     table: list[tuple[str, str]] | None = None
     code: str | None = None
+    sounds: Sequence[Sound] = ()
 
 
 def write_report(path: str | os.PathLike[str], title: str, sections: Iterable[Section]) -> None:
@@ -91,7 +113,7 @@ def write_report(path: str | os.PathLike[str], title: str, sections: Iterable[Se
         sections: Its parts, from top to bottom.
 
     Raises:
-        UserError: If a picture cannot be read.
+        UserError: If a picture or a sound cannot be read.
         OSError: If the page cannot be written.
     """
     page = _PAGE.format(title=escape(title), sections="\n".join(map(_section, sections)))
@@ -108,6 +130,9 @@ def _section(section: Section) -> str:
         caption = f"<figcaption>{escape(section.caption)}</figcaption>" if section.caption else ""
         source = _data_uri(section.image)
         parts.append(f'<figure><img src="{source}" alt="{alt}">{caption}</figure>')
+    if section.sounds:
+        figures = "\n".join(map(_player, section.sounds))
+        parts.append(f'<div class="sounds">\n{figures}\n</div>')
     if section.table:
         rows = [f'<th scope="row">{escape(k)}</th><td>{escape(v)}</td>' for k, v in section.table]
         parts.append("<table>\n<tr>{}</tr>\n</table>".format("</tr>\n<tr>".join(rows)))
@@ -116,20 +141,28 @@ def _section(section: Section) -> str:
     return "<section>\n{}\n</section>".format("\n".join(parts))
 
 
-def _data_uri(image: Image.Image | Path) -> str:
-    if isinstance(image, Path):
-        data, type_ = _read(image)
+def _player(sound: Sound) -> str:
+    label = escape(sound.label)
+    picture = f'<img src="{_data_uri(sound.image)}" alt="spectrogram of {label}">'
+    audio = f'<audio controls preload="metadata" src="{_data_uri(sound.file)}"></audio>'
+    return f"<figure>{picture}{audio}<figcaption>{label}</figcaption></figure>"
+
+
+def _data_uri(content: Image.Image | Path) -> str:
+    if isinstance(content, Path):
+        data, type_ = _read(content)
     else:
         buffer = io.BytesIO()
-        image.save(buffer, format="PNG", optimize=True)
+        content.save(buffer, format="PNG", optimize=True)
         data, type_ = buffer.getvalue(), _TYPES[".png"]
     return f"data:{type_};base64,{base64.b64encode(data).decode()}"
 
 
 def _read(path: Path) -> tuple[bytes, str]:
-    type_ = _TYPES.get(path.suffix.lower())
+    types = _TYPES | _PLAYED
+    type_ = types.get(path.suffix.lower())
     if type_ is None:
-        raise UserError(f"cannot embed {path}: a report takes {', '.join(_TYPES)} files")
+        raise UserError(f"cannot embed {path}: a report takes {', '.join(types)} files")
     try:
         return path.read_bytes(), type_
     except OSError as error:

@@ -1,0 +1,109 @@
+"""`nextpixel say`: new sounds, as files and on a page with players."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextpixel.errors import UserError
+from nextpixel.options import Parser, find_device, in_turn, positive, progress, seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nextpixel.latent_generator import LatentGenerator
+
+__all__ = ["say"]
+
+
+def say(argv: list[str]) -> None:
+    """Draw new sounds: files, their spectrograms, and a page to hear and see them."""
+    parser = Parser("say", say)
+    parser.add_argument("word", nargs="?", help="what to say, a class as 3; all in turn by default")
+    parser.add_argument("--speaker", help="who says it, as theo; all in turn by default")
+    parser.add_argument(
+        "--model",
+        default="spoken-digits",
+        help="one that comes with nextpixel (default: spoken-digits), or that bundle wrote",
+    )
+    parser.add_argument("-n", type=positive, default=8, help="how many (default: 8)")
+    parser.add_argument("--out", type=Path, default=Path("sounds"), help="folder, default: sounds")
+    parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same sounds")
+    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier sounds")
+    parser.add_argument(
+        "--iterations",
+        type=positive,
+        default=60,
+        help="of Griffin-Lim, which finds the phases (default: 60)",
+    )
+    parser.add_common()
+    args = parser.parse_args(argv)
+
+    import torch
+
+    from nextpixel.latent_generator import LatentGenerator
+
+    generator = LatentGenerator.load(args.model, device=find_device(args))
+    if generator.spectrogram is None:
+        raise UserError(f"{args.model} draws images, not sounds: use nextpixel sample.")
+    asked = [word for word in (args.word, args.speaker) if word is not None]
+    ids = find_classes(generator.class_names, asked)
+    c = in_turn(None if ids is None else torch.tensor(ids), args.n)
+    with progress("drawing") as show:
+        x = generator.sample(args.n, c, seed=args.seed, temperature=args.temperature, progress=show)
+    names = ["sound"] * args.n
+    if c is not None and generator.class_names is not None:
+        names = [generator.class_names[i] for i in c.tolist()]
+    files = write_sounds(generator, x, names, args.out, args.iterations)
+    print(f"Said {', '.join(dict.fromkeys(names))}: {len(files)} sounds, {args.out}/index.html")
+
+
+def find_classes(names: Sequence[str] | None, asked: Sequence[str]) -> list[int] | None:
+    """Finds the classes whose names hold all the words asked for; None without classes.
+
+    Raises:
+        UserError: There is none.
+    """
+    if names is None:
+        if asked:
+            raise UserError(
+                f"This model was not told what a sound says: leave {' and '.join(asked)} out."
+            )
+        return None
+    found = [i for i, name in enumerate(names) if set(asked) <= set(name.split())]
+    if not found:
+        words = dict.fromkeys(word for name in names for word in name.split())
+        raise UserError(f"Nobody says {' '.join(asked)} here: known are {', '.join(words)}.")
+    return found
+
+
+def write_sounds(
+    generator: LatentGenerator, x: Tensor, names: Sequence[str], out: Path, iterations: int
+) -> list[Path]:
+    """Writes sounds, the grid of their spectrograms, and a page that holds all of them."""
+    from nextpixel import plots
+    from nextpixel.report import Section, Sound, write_report
+    from nextpixel.sound import write_wav
+
+    spectrogram = generator.spectrogram
+    assert spectrogram is not None
+    pictures = plots.upright(x)
+    sounds = []
+    with progress("finding phases") as show:
+        for i, name in enumerate(names):
+            (wave,) = generator.sounds(x[i : i + 1], iterations)
+            file = out / f"{name.replace(' ', '-')}-{i}.wav"
+            write_wav(file, wave, spectrogram.rate)
+            picture = plots.grid(pictures[i : i + 1], generator.levels, scale=4)
+            sounds.append(Sound(f"{name}, {len(wave) / spectrogram.rate:.2f} s", file, picture))
+            show((i + 1) / len(names))
+    plots.save_image(plots.grid(pictures, generator.levels), out / "spectrograms.png")
+    text = (
+        "Drawn by a pixel model over the codes of a VQ-VAE. In the pictures time runs to the "
+        f"right, {spectrogram.longest / spectrogram.rate:.2f} s, and frequency upward on the mel "
+        f"scale, from {spectrogram.lowest:g} to {spectrogram.highest:g} Hz. The phases, which a "
+        "spectrogram does not hold, are found by Griffin-Lim."
+    )
+    write_report(out / "index.html", "New sounds", [Section("Sounds", text, sounds=sounds)])
+    return [sound.file for sound in sounds]

@@ -1,0 +1,177 @@
+"""A VQ-VAE of sounds, the prior over its codes, and what they say."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nextpixel import LatentGenerator, load
+from nextpixel.cli import main
+from nextpixel.codes import load_codes
+from nextpixel.data import load as load_data
+from nextpixel.errors import UserError
+from nextpixel.models import VQVAE
+from nextpixel.sound import Spectrogram, read_wav, write_wav
+
+VQ = "--model VQVAE --model.width 4 --model.codes 6 --model.code_size 3 --model.components 2"
+PRIOR = "--model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_size 3"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with beeps, a VQ-VAE of them, its prior, and both in one folder."""
+    folder = tmp_path_factory.mktemp("sounds")
+    for label, frequency in (("high", 2000), ("low", 300)):
+        for i in range(24):
+            seconds = np.arange(round(8000 * (0.1 + 0.02 * i))) / 8000
+            wave = 0.5 * np.sin(2 * np.pi * (frequency + i) * seconds)
+            (folder / "beeps" / label).mkdir(parents=True, exist_ok=True)
+            write_wav(folder / "beeps" / label / f"{i}.wav", wave, 8000)
+    steps = "--train.batch_size 16 --train.steps 60 --train.warmup 5 --train.lr 0.01"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+        words = f"train {VQ} --data wavs:beeps --conditional false --out vq {steps}"
+        assert main(words.split()) == 0
+        assert main(f"train {PRIOR} --data codes:vq --out prior {steps}".split()) == 0
+        assert main(["bundle", "vq", "prior", "--out", "both"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(runs)
+    return runs
+
+
+def test_codes_tell_where_a_sound_ends(here: Path) -> None:
+    codes, beeps, model = load_codes("vq"), load_data("wavs:beeps"), load("vq")
+    assert isinstance(model, VQVAE)
+    assert (codes.shape, codes.levels) == ((1, 24, 10), 7)
+    assert codes.spectrogram is None
+    assert codes.train.rows is not None
+    assert beeps.train.rows is not None
+    real = beeps.train.rows // 4
+    assert (codes.train.rows == real + 1).all()  # and the row that says so
+    ended = np.arange(24) >= real[:, None]
+    assert ((codes.train.x[:, 0] == 6) == ended[:, :, None]).all()
+    whole = model.codes(torch.tensor(beeps.train.x)).numpy()
+    assert (codes.train.x[:, 0][~ended] == whole[~ended]).all()
+
+
+def test_padding_stays_out_of_the_codebook(here: Path) -> None:
+    """What is in the rows of padding changes neither the loss nor the codebook's averages."""
+    beeps, model = load_data("wavs:beeps"), load("vq")
+    assert isinstance(model, VQVAE)
+    x = torch.tensor(beeps.train.x[:8])
+    padding = torch.from_numpy(np.array(beeps.train.padding(np.arange(8))))
+    real = model.real_codes(x, padding)
+    assert real.shape == (8, 24, 10)
+    assert real.sum() == beeps.train.rows[:8].sum() // 4 * 10  # type: ignore[index]
+    counts = []
+    for known in (None, padding):
+        again = load("vq")
+        assert isinstance(again, VQVAE)
+        again.quantizer.decay = 0.0
+        again.after_step([(x, known)], lambda t: t[None], seed=0)
+        counts.append(again.quantizer.counts.sum())
+    assert counts == [8 * 240, real.sum()]
+    pull = [model.objective(x, None, each) - model.score(x, None, each) for each in (None, padding)]
+    quantized = model.quantizer(model.encoder(model.encode(x)))
+    for found, mask in zip(pull, (torch.ones_like(real), real), strict=True):
+        expected = -16 * (quantized.loss * mask).sum((1, 2))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)
+    told = model.diagnose(x, padding)
+    used = model.codes(x)[real].unique()
+    assert told["usage"] == pytest.approx(len(used) / 6)
+
+
+def test_samples_end_in_silence(here: Path) -> None:
+    generator = LatentGenerator.load("both")
+    assert generator.spectrogram == Spectrogram()
+    assert generator.class_names == ("high", "low")
+    assert generator.end == 6
+    x = generator.sample(6, c=1, seed=1)
+    codes = generator.prior.sample(6, 1, seed=1)[:, 0]
+    for image, grid in zip(x, codes, strict=True):
+        ends = [row for row in range(24) if (grid[row] == 6).any()]
+        rows = 4 * ends[0] if ends else 96
+        assert not image[0, rows:].any()
+        assert rows == 0 or image[0, :rows].any()
+    beeps = torch.tensor(load_data("wavs:beeps").test.x)
+    assert np.array_equal(generator.codes(beeps).numpy(), load_codes("vq").test.x)
+    kept = generator.complete(beeps, torch.ones(24, 10, dtype=torch.bool), [0] * len(beeps))
+    silent = ~beeps.any(3)
+    silent = torch.unflatten(silent, 2, (24, 4)).all(3).repeat_interleave(4, 2)
+    assert not kept[silent].any()
+    assert kept[~silent].any()
+
+
+def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = f"say low --model both -n 3 --seed 4 --iterations 2 --out {tmp_path}/low"
+    assert main(words.split()) == 0
+    out, err = capsys.readouterr()
+    assert "low: 3 sounds" in out
+    assert err == ""
+    generator = LatentGenerator.load("both")
+    expected = generator.sounds(generator.sample(3, c=1, seed=4), 2)
+    for i, wave in enumerate(expected):
+        found, rate = read_wav(tmp_path / "low" / f"low-{i}.wav")
+        assert rate == 8000
+        np.testing.assert_allclose(found, wave.clip(-1, 1), atol=2**-14)
+    page = (tmp_path / "low" / "index.html").read_text()
+    assert page.count("<audio controls") == page.count("data:audio/wav;base64,") == 3
+    assert (tmp_path / "low" / "spectrograms.png").is_file()
+    assert main(f"say --model both -n 4 --iterations 1 --out {tmp_path}/all".split()) == 0
+    assert {file.name for file in (tmp_path / "all").glob("*.wav")} == {
+        "high-0.wav",
+        "low-1.wav",
+        "high-2.wav",
+        "low-3.wav",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("say loud --model both", "known are high, low"),
+        ("say low --speaker theo --model both", "Nobody says low theo"),
+        ("say low --model nowhere", "holds no VQ-VAE"),
+        ("say low --model prior", "holds no VQ-VAE"),
+        ("say low --model both --temperature -1", "temperature"),
+    ],
+)
+def test_refused(
+    words: str, reason: str, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), "--out", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert reason in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_say_nothing(here: Path) -> None:
+    generator = LatentGenerator.load("both")
+    generator.spectrogram = None
+    with pytest.raises(UserError, match="not on sounds"):
+        generator.sounds(torch.zeros(1, 1, 96, 40, dtype=torch.int64))
+
+
+def test_eval_counts_real_codes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "prior", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    codes, beeps = load_codes("vq").test, load_data("wavs:beeps").test
+    assert codes.rows is not None
+    assert beeps.rows is not None
+    bits = told["codes_bits_per_image"] / (codes.rows.mean() * 10)
+    assert told["bits_per_code"] == pytest.approx(bits, rel=1e-4)
+    total = told["codes_bits_per_image"] + told["residual_bits_per_image"]
+    expected = total / (beeps.rows.mean() * 40)
+    assert told["description_length_bits_per_dim"] == pytest.approx(expected, rel=1e-4)
+    assert told["bits_per_code"] < told["baselines"]["unigram"] < told["baselines"]["uniform"]
