@@ -232,7 +232,7 @@ class LatentGenerator:
         codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
         if self.end is not None:
             heard = torch.unflatten(x.cpu(), 2, (codes.shape[1], -1)).any(4).any(3).any(1)
-            ended = ~heard.flip(1).cummax(1).values.flip(1)  # (B, h)
+            ended = heard.flip(1).cumsum(1).flip(1) == 0  # (B, h)
             codes = codes.masked_fill(ended[:, :, None], self.end)
         return codes[:, None]
 
@@ -246,7 +246,7 @@ class LatentGenerator:
             x = torch.cat(parts).round().long()
         if self.end is None:
             return x
-        ended = (codes == self.end).any(3).cummax(2).values  # (B, 1, h)
+        ended = (codes == self.end).any(3).cumsum(2) > 0  # (B, 1, h)
         rows = ended.repeat_interleave(self.shape[1] // ended.shape[2], 2)
         return x.masked_fill(rows[..., None], 0)
 
