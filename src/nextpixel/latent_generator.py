@@ -14,7 +14,9 @@ from torch import Tensor
 
 from nextpixel import sampling
 from nextpixel.autoregressive import AutoregressiveModel, autoregressive
+from nextpixel.codes import code_rows
 from nextpixel.context import Context
+from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
 from nextpixel.model import load, shipped
@@ -227,13 +229,15 @@ class LatentGenerator:
     def codes(self, x: Tensor) -> Tensor:
         """Computes the codes of images `(B, C, H, W)`, `(B, 1, h, w)`, as the prior takes them.
 
-        Where images may end, they do so where all is 0 from there on.
+        Sounds end where all is 0 from there on, after the silence that fills a block of rows.
         """
         codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
         if self.end is not None:
-            heard = torch.unflatten(x.cpu(), 2, (codes.shape[1], -1)).any(4).any(3).any(1)
-            ended = heard.flip(1).cumsum(1).flip(1) == 0  # (B, h)
-            codes = codes.masked_fill(ended[:, :, None], self.end)
+            heard = x.cpu().any(3).any(1).numpy()
+            last = (heard * np.arange(1, heard.shape[1] + 1)).max(1)
+            real, _ = code_rows(whole_blocks(last, heard.shape[1]), self.decoder)
+            ended = np.arange(codes.shape[1]) >= real[:, None]
+            codes = codes.masked_fill(torch.from_numpy(ended)[:, :, None], self.end)
         return codes[:, None]
 
     def show(self, codes: Tensor, pixels: Pixels, **how: Any) -> Tensor:

@@ -22,7 +22,7 @@ from nextpixel.data.progress import shown
 from nextpixel.errors import UserError
 from nextpixel.sound import Spectrogram, read_wav, resample
 
-__all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits"]
+__all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits", "whole_blocks"]
 
 STATE_VERSION = 2  # to be raised when sounds are turned into other integers than before
 WHOLE = 8  # rows: real ones come in blocks of so many, each a row of a map of an eighth of the size
@@ -81,13 +81,15 @@ def load_sounds(folder: Path, spectrogram: Spectrogram | None = None) -> Dataset
 def _images(
     waves: Sequence[NDArray[np.float64]], spectrogram: Spectrogram
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Turns sounds into images, `(N, 1, frames, bands)`, and their real rows, `(N,)`.
-
-    Sounds are filled up with silence, for whole blocks of rows.
-    """
+    """Turns sounds into images, `(N, 1, frames, bands)`, and their real rows, `(N,)`."""
     pairs = [spectrogram.analyse(wave) for wave in waves]
-    rows = np.array([-(-rows // WHOLE) * WHOLE for _, rows in pairs], np.int64)
-    return np.stack([x for x, _ in pairs]), rows.clip(max=spectrogram.frames)
+    rows = np.array([rows for _, rows in pairs], np.int64)
+    return np.stack([x for x, _ in pairs]), whole_blocks(rows, spectrogram.frames)
+
+
+def whole_blocks(rows: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
+    """Fills sounds up with silence: their rows, to a block's end or that of the image."""
+    return np.minimum(-(-rows // WHOLE) * WHOLE, frames)
 
 
 def read_zip(path: Path) -> dict[str, bytes]:
