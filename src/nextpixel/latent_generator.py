@@ -233,7 +233,7 @@ class LatentGenerator:
         """
         codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
         if self.end is not None:
-            heard = x.cpu().any(3).any(1).numpy()
+            heard = (x.cpu() > 0).any(3).any(1).numpy()
             last = (heard * np.arange(1, heard.shape[1] + 1)).max(1)
             real, _ = code_rows(whole_blocks(last, heard.shape[1]), self.decoder)
             ended = np.arange(codes.shape[1]) >= real[:, None]
