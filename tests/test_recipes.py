@@ -45,16 +45,22 @@ DATA = {
         Facts("cifar10", (3, 32, 32), 256, 10),
     )
 }
-CODES = Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of="")
+OTHERS = {
+    facts.name: facts
+    for facts in (
+        Facts("spoken-digits", (1, 96, 40), 256, 60),
+        Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of=""),
+        Facts("codes:runs/vq-vae-spoken-digits", (1, 24, 10), 257, 60, codes_of=""),
+    )
+}
 
 
 def recipe_model(path: Path) -> ImageModel:
     """Makes a recipe's model as `nextpixel train` does, but without memory for its weights."""
     settings = train_settings(["--config", str(ROOT / path), "--out", "x"])
     TrainArgs(**vars(settings.train))
-    data = CODES if settings.data == CODES.name else DATA[settings.data]
     with torch.device("meta"):
-        return make_model(settings, data)  # type: ignore[arg-type]
+        return make_model(settings, (DATA | OTHERS)[settings.data])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)
