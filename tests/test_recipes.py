@@ -57,7 +57,8 @@ OTHERS = {
 
 def recipe_model(path: Path) -> ImageModel:
     """Makes a recipe's model as `nextpixel train` does, but without memory for its weights."""
-    settings = train_settings(["--config", str(ROOT / path), "--out", "x"])
+    told = ["--model.vector", "64"] if path.stem == "variations" else []  # by --features, else
+    settings = train_settings(["--config", str(ROOT / path), "--out", "x", *told])
     TrainArgs(**vars(settings.train))
     with torch.device("meta"):
         return make_model(settings, (DATA | OTHERS)[settings.data])  # type: ignore[arg-type]
