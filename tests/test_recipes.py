@@ -57,10 +57,10 @@ OTHERS = {
 
 
 def recipe_model(path: Path, *told: str) -> ImageModel:
-    """Makes a recipe's model as `nextpixel train` does, but without memory for its weights."""
+    """Makes a recipe's model as `nextpixel train` does, where it can without weights."""
     settings = train_settings(["--config", str(ROOT / path), "--out", "x", *told])
     TrainArgs(**vars(settings.train))
-    with torch.device("meta"):
+    with torch.device("cpu" if told else "meta"):  # a classifier's weights are read from a file
         return make_model(settings, (DATA | OTHERS)[settings.data])  # type: ignore[arg-type]
 
 
