@@ -38,6 +38,7 @@ __all__ = [
     "save_gif",
     "save_image",
     "scatter",
+    "seen",
     "side_by_side",
     "to_uint8",
     "upright",
@@ -101,6 +102,11 @@ def upright(x: ArrayLike) -> NDArray[Any]:
         `(N, C, W, H)`.
     """
     return np.flip(np.asarray(x).swapaxes(2, 3), 2)
+
+
+def seen(x: ArrayLike, spectrogram: object | None) -> NDArray[Any]:
+    """Turns images as people look at them: upright if they are spectrograms, else as they are."""
+    return np.asarray(x) if spectrogram is None else upright(x)
 
 
 def hide(x: ArrayLike, mask: ArrayLike, levels: int) -> Pixels:

@@ -47,7 +47,9 @@ def draw_reconstructions(model: LatentModel, x: Tensor, draws: int = 4, **how: A
         columns["mean"] = bytes_of(model.picture(embed(model, x)), model.levels)
     for number, drawn in enumerate(model.reconstruct(x, draws, **how), 1):
         columns[f"draw {number}"] = plots.to_uint8(drawn, model.levels)
-    return plots.side_by_side(columns, 256)
+    return plots.side_by_side(
+        {name: plots.seen(column, model.spectrogram) for name, column in columns.items()}, 256
+    )
 
 
 def draw_interpolations(model: LatentModel, x: Tensor, steps: int, seed: int = 0) -> Image.Image:

@@ -598,8 +598,7 @@ class Run:
             n = 4 * columns
             c = None if classes is None else np.arange(n) % columns
             x = self.average.sample(n, c).numpy(force=True)
-            if self.data.spectrogram is not None:
-                x = plots.upright(x)
+            x = plots.seen(x, self.data.spectrogram)
             picture = plots.grid(x, self.raw.levels, columns=columns)
         plots.save_image(picture, self.out / "samples" / f"step-{self.step:07d}.png")
 

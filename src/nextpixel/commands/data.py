@@ -80,7 +80,5 @@ def show_data(dataset: Dataset, out: Path) -> None:
     x, _ = dataset.train.batch(some)
     if dataset.train.rows is not None:
         x = x[:, :, : dataset.train.rows[some].max()]
-    if dataset.spectrogram is not None:
-        x = plots.upright(x)
-    plots.save_image(plots.grid(x, dataset.levels), out)
+    plots.save_image(plots.grid(plots.seen(x, dataset.spectrogram), dataset.levels), out)
     print(f"  some of them: {out}")

@@ -165,7 +165,7 @@ def sample(argv: list[str]) -> None:
     if passes:
         sites = math.prod(model.shape)
         print(f"{max(passes)} passes were enough, where one for each site are {sites}")
-    picture = plots.grid(x, model.levels, **sheet.layout)
+    picture = plots.grid(plots.seen(x, model.spectrogram), model.levels, **sheet.layout)
     if args.all_at_once and not isinstance(model, LatentModel):
         wrong = plots.grid(
             sampling.all_at_once(model, sheet.n, sheet.c, **options), model.levels, **sheet.layout
@@ -224,7 +224,8 @@ def sample_bundle(args: argparse.Namespace, generator: LatentGenerator) -> None:
             batch_size=args.batch_size,
             progress=show,
         )
-    plots.save_image(plots.grid(x, generator.levels, **sheet.layout), args.out)
+    pictures = plots.seen(x, generator.spectrogram)
+    plots.save_image(plots.grid(pictures, generator.levels, **sheet.layout), args.out)
     written = [args.out]
     if args.npz is not None:
         write_npz(args.npz, x, sheet, generator.levels)

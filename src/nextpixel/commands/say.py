@@ -88,7 +88,9 @@ def write_sounds(
 
     spectrogram = generator.spectrogram
     assert spectrogram is not None
-    pictures = plots.upright(x)
+    heard = (x > 0).any(3).any(1).any(0).nonzero()
+    longest = int(heard.max()) + 1 if len(heard) else 1
+    pictures = plots.upright(x[:, :, :longest])
     sounds = []
     with progress("finding phases") as show:
         for i, name in enumerate(names):
@@ -101,9 +103,9 @@ def write_sounds(
     plots.save_image(plots.grid(pictures, generator.levels), out / "spectrograms.png")
     text = (
         "Drawn by a pixel model over the codes of a VQ-VAE. In the pictures time runs to the "
-        f"right, {spectrogram.longest / spectrogram.rate:.2f} s, and frequency upward on the mel "
-        f"scale, from {spectrogram.lowest:g} to {spectrogram.highest:g} Hz. The phases, which a "
-        "spectrogram does not hold, are found by Griffin-Lim."
+        f"right, {longest * spectrogram.hop / spectrogram.rate:.2f} s, and frequency upward on "
+        f"the mel scale, from {spectrogram.lowest:g} to {spectrogram.highest:g} Hz. The phases, "
+        "which a spectrogram does not hold, are found by Griffin-Lim."
     )
     write_report(out / "index.html", "New sounds", [Section("Sounds", text, sounds=sounds)])
     return [sound.file for sound in sounds]
