@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = [
     "PICTURES",
     "Parser",
+    "add_draws",
     "add_hidden",
+    "add_images",
     "check_guidance",
     "class_names",
     "find_device",
@@ -364,6 +366,23 @@ def images_to_complete(
     test = load_data(args, model).test
     x, given = told(model, test, spread(len(test), args.n))
     return x, given.context
+
+
+def add_images(parser: Parser, what: str = "picture files, cut and resized if need be") -> None:
+    """Adds the options that say which images to begin with."""
+    parser.add_argument("images", nargs="*", type=Path, help=f"{what}; else test images")
+    parser.add_argument("--data", help="take test images from here; the model's data by default")
+    parser.add_argument("-n", type=positive, default=8, help="how many test images (default: 8)")
+
+
+def add_draws(parser: Parser, what: str, out: str, draws: int = 4) -> None:
+    """Adds the options that say what to draw for each image, and the file to show it in."""
+    parser.add_argument(
+        "--draws", type=positive, default=draws, help=f"{what} of each image (default: {draws})"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
+    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
+    parser.add_argument("--out", type=output(*PICTURES), default=Path(out), help=f"default: {out}")
 
 
 def add_hidden(parser: Parser, keep: str) -> None:

@@ -6,15 +6,13 @@ import math
 from pathlib import Path
 
 from nextpixel.options import (
-    PICTURES,
     Parser,
+    add_draws,
     images_to_vary,
     load_data,
     load_model,
-    output,
     positive,
     progress,
-    seed,
 )
 
 __all__ = ["invert"]
@@ -34,13 +32,8 @@ def invert(argv: list[str]) -> None:
     )
     parser.add_argument("--data", help="take test images from here; the model's data by default")
     parser.add_argument("-n", type=positive, default=6, help="how many to show (default: 6)")
-    parser.add_argument("--draws", type=positive, default=2, help="of each image and layer (2)")
     parser.add_argument("--limit", type=positive, help="count the bits of so many images only")
-    parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
-    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
-    parser.add_argument(
-        "--out", type=output(*PICTURES), default=Path("inversion.png"), help="inversion.png"
-    )
+    add_draws(parser, "from each layer, images", "inversion.png", draws=2)
     parser.add_common(data=True)
     args = parser.parse_args(argv)
 

@@ -9,6 +9,7 @@ from nextpixel.errors import UserError
 from nextpixel.options import (
     PICTURES,
     Parser,
+    add_images,
     images_to_complete,
     load_any_model,
     load_data,
@@ -30,14 +31,7 @@ def reconstruct(argv: list[str]) -> None:
     """Reconstruct images from their codes, or walk from one code to another."""
     parser = Parser("reconstruct", reconstruct)
     parser.add_argument("model", help="a run folder of a model with codes, as a VAE")
-    parser.add_argument(
-        "images",
-        nargs="*",
-        type=Path,
-        help="picture files, cut and resized if need be; else test images",
-    )
-    parser.add_argument("--data", help="take test images from here; the model's data by default")
-    parser.add_argument("-n", type=positive, default=8, help="how many test images (default: 8)")
+    add_images(parser)
     parser.add_argument("--draws", type=positive, help="reconstructions of each (default: 4)")
     parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
     parser.add_argument("--temperature", type=float, help="below 1: likelier pixels")

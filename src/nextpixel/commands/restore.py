@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
 from nextpixel.options import (
-    PICTURES,
     Parser,
+    add_draws,
     add_hidden,
+    add_images,
     in_turn,
     known_pixels,
     load_data,
@@ -19,7 +19,6 @@ from nextpixel.options import (
     positive,
     progress,
     read_pictures,
-    seed,
 )
 
 if TYPE_CHECKING:
@@ -45,25 +44,14 @@ def restore(argv: list[str]) -> None:
     """
     parser = Parser("restore", restore)
     parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
-    parser.add_argument(
-        "images", nargs="*", type=Path, help="degraded picture files; else test images"
-    )
+    add_images(parser, "degraded picture files")
     parser.add_argument(
         "--degrade", action="store_true", help="the picture files are clean: degrade them first"
     )
-    parser.add_argument("--data", help="take test images from here; the model's data by default")
-    parser.add_argument("-n", type=positive, default=8, help="how many test images (default: 8)")
     add_hidden(parser, "only to inpaint; by default a test image's holes are random")
     parser.add_argument("--class", dest="classes", metavar="C", help="class of the picture files")
-    parser.add_argument("--draws", type=positive, default=4, help="restorations of each image")
-    parser.add_argument(
-        "--seed", type=seed, default=0, help="the same seed draws the same restorations"
-    )
-    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
+    add_draws(parser, "restorations", "restored.png")
     parser.add_argument("--batch-size", type=positive, default=256, help="images drawn together")
-    parser.add_argument(
-        "--out", type=output(*PICTURES), default=Path("restored.png"), help="default: restored.png"
-    )
     parser.add_argument(
         "--npz", type=output(".npz"), help="also write all draws as integers, as array x"
     )

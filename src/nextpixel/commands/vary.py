@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from nextpixel.options import (
-    PICTURES,
     Parser,
+    add_draws,
+    add_images,
     images_to_vary,
     load_model,
-    output,
     positive,
     progress,
-    seed,
 )
 
 __all__ = ["vary"]
@@ -22,29 +19,14 @@ def vary(argv: list[str]) -> None:
     """Draw new images of the same kind as given ones (after train --features)."""
     parser = Parser("vary", vary)
     parser.add_argument("model", help="a run folder of a model trained with --features")
-    parser.add_argument(
-        "images",
-        nargs="*",
-        type=Path,
-        help="picture files, cut and resized if need be; else test images",
-    )
-    parser.add_argument("--data", help="take test images from here; the model's data by default")
-    parser.add_argument("-n", type=positive, default=8, help="how many test images (default: 8)")
-    parser.add_argument("--draws", type=positive, default=4, help="variations of each, or rows (4)")
+    add_images(parser)
     parser.add_argument(
         "--interpolate",
         action="store_true",
         help="go from each image to the next: --draws rows, each with the same noise all along",
     )
     parser.add_argument("--steps", type=positive, default=8, help="images on the way (default: 8)")
-    parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
-    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
-    parser.add_argument(
-        "--out",
-        type=output(*PICTURES),
-        default=Path("variations.png"),
-        help="default: variations.png",
-    )
+    add_draws(parser, "variations", "variations.png")
     parser.add_common(data=True)
     args = parser.parse_args(argv)
 
