@@ -283,14 +283,13 @@ def test_sample_draws_a_class_a_row(here: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_sample_names_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    GatedPixelCNN(shape=(1, 4, 4), levels=2, classes=10, width=2, blocks=1).save(tmp_path / "best")
-    run(f"sample {tmp_path} --class 0,9 -n 2 --out {tmp_path / 'ids.png'}", capsys)
-    (tmp_path / "config.yaml").write_text("data: fashion-mnist")
-    run(f"sample {tmp_path} --class 0,9 -n 2 --out {tmp_path / 'names.png'}", capsys)
+    model = GatedPixelCNN(shape=(1, 4, 4), levels=2, classes=10, width=2, blocks=1)
+    model.save(tmp_path / "ids")
+    model.class_names = tuple(f"number {i}" for i in range(10))
+    model.save(tmp_path / "names")
+    for name in ("ids", "names"):
+        run(f"sample {tmp_path / name} --class 0,9 -n 2 --out {tmp_path / name}.png", capsys)
     assert size(tmp_path / "names.png")[0] > size(tmp_path / "ids.png")[0] + 40
-    (tmp_path / "config.yaml").write_text("data: binarized-mnist")
-    run(f"sample {tmp_path} --class 0,9 -n 2 --out {tmp_path / 'again.png'}", capsys)
-    assert pixels(tmp_path / "again.png") == pixels(tmp_path / "ids.png")
 
 
 def test_interpolation_keeps_the_noise_in_a_row(
