@@ -43,7 +43,8 @@ def main() -> None:
     if len({path.stem for path in paths}) < max(1, len(paths)):
         parser.error(f"{args.pictures} holds no pictures, or two whose names differ in the ending")
     for path in paths:
-        width, height = Image.open(path).size
+        with Image.open(path) as picture:
+            width, height = picture.size
         if min(width, height) < args.size or max(width, height) < 3 * args.size:
             parser.error(
                 f"{path} is {width} x {height} pixels: for three parts it must be at least "

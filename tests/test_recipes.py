@@ -45,14 +45,22 @@ DATA = {
         Facts("cifar10", (3, 32, 32), 256, 10),
     )
 }
-CODES = Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of="")
+MADE = {
+    facts.name: facts
+    for facts in (
+        Facts("runs/kodak-crops", (3, 128, 128), 256, None),
+        Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of=""),
+        Facts("codes:runs/vq-vae-cifar10", (1, 8, 8), 256, 10, codes_of=""),
+        Facts("codes:runs/vq-vae-kodak", (1, 16, 16), 256, None, codes_of=""),
+    )
+}
 
 
 def recipe_model(path: Path) -> ImageModel:
     """Makes a recipe's model as `nextpixel train` does, but without memory for its weights."""
     settings = train_settings(["--config", str(ROOT / path), "--out", "x"])
     TrainArgs(**vars(settings.train))
-    data = CODES if settings.data == CODES.name else DATA[settings.data]
+    data = {**DATA, **MADE}[settings.data]
     with torch.device("meta"):
         return make_model(settings, data)  # type: ignore[arg-type]
 

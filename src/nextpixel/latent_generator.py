@@ -180,8 +180,7 @@ class LatentGenerator:
             UserError: Images, mask or context do not fit the models.
         """
         check_pixels(pixels)
-        with torch.inference_mode():
-            codes = self.decoder.codes(x.to(self.decoder.device))[:, None].cpu()
+        codes = self.codes(x)
         try:
             kept = mask.expand(len(codes), *codes.shape[2:])[:, None]
         except RuntimeError:
@@ -191,6 +190,11 @@ class LatentGenerator:
             ) from None
         drawn = sampling.complete(self.prior, codes, kept, c, seed=seed, **how)
         return self.show(drawn, pixels, seed=seed)
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        """Computes the codes of images, `(B, C, H, W)` -> `(B, 1, h, w)`, on the CPU."""
+        return self.decoder.codes(x.to(self.decoder.device))[:, None].cpu()
 
     def show(self, codes: Tensor, pixels: Pixels, **how: Any) -> Tensor:
         """Makes images of codes `(B, 1, h, w)`, see `Pixels`."""

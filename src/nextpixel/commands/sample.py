@@ -212,7 +212,7 @@ def sample_bundle(args: argparse.Namespace, generator: LatentGenerator) -> None:
             raise UserError(
                 f"{option} is for models of pixels, and {args.model} draws codes: leave it out."
             )
-    args.model = str(Path(args.model) / "prior")  # which has the classes
+    args.model = str(Path(args.model) / "decoder")  # whose data name the classes
     sheet = class_a_row(args, generator.prior)
     with progress("drawing") as show:
         x = generator.sample(
