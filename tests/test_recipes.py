@@ -46,11 +46,14 @@ DATA = {
         Facts("cifar10", (3, 32, 32), 256, 10),
     )
 }
-OTHERS = {
+MADE = {
     facts.name: facts
     for facts in (
         Facts("spoken-digits", (1, 96, 40), 256, 60),
+        Facts("runs/kodak-crops", (3, 128, 128), 256, None),
         Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of=""),
+        Facts("codes:runs/vq-vae-cifar10", (1, 8, 8), 256, 10, codes_of=""),
+        Facts("codes:runs/vq-vae-kodak", (1, 16, 16), 256, None, codes_of=""),
         Facts("codes:runs/vq-vae-spoken-digits", (1, 24, 10), 257, 60, codes_of=""),
     )
 }
@@ -61,7 +64,7 @@ def recipe_model(path: Path, *told: str) -> ImageModel:
     settings = train_settings(["--config", str(ROOT / path), "--out", "x", *told])
     TrainArgs(**vars(settings.train))
     with torch.device("cpu" if told else "meta"):  # a classifier's weights are read from a file
-        return make_model(settings, (DATA | OTHERS)[settings.data])  # type: ignore[arg-type]
+        return make_model(settings, (DATA | MADE)[settings.data])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)

@@ -225,7 +225,7 @@ class LatentGenerator:
         codes = self.decoder.code_count
         return codes if self.prior.levels > codes else None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         """Computes the codes of images `(B, C, H, W)`, `(B, 1, h, w)`, as the prior takes them.
 

@@ -18,6 +18,7 @@ __all__ = [
     "Half",
     "MaskType",
     "box_mask",
+    "cell_mask",
     "channel_mask",
     "channel_slice",
     "half_mask",
@@ -117,3 +118,15 @@ def box_mask(row: int, col: int, height: int, width: int, shape: tuple[int, int]
     mask = torch.zeros(shape, dtype=torch.bool)
     mask[row : row + height, col : col + width] = True
     return mask
+
+
+def cell_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Creates a mask that is true where all pixels of a cell are, `(height, width)` -> `size`.
+
+    Args:
+        mask: Of a picture.
+        size: Rows and columns of cells, which divide the picture's.
+    """
+    height, width = (side // cells for side, cells in zip(mask.shape, size, strict=True))
+    cells = torch.unflatten(torch.unflatten(mask, 1, (-1, width)), 0, (-1, height))
+    return cells.all(3).all(1)

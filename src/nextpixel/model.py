@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Given", "ImageModel", "Model", "load", "shipped"]
 
 FORMAT = 1  # of config.json
+TRAINING = "training.yaml"  # beside config.json, what a bundle keeps of the run's configuration
 
 
 class Model(nn.Module, ABC):
@@ -366,8 +367,8 @@ def find(name: str | Path) -> Path:
             return candidate
     if (path / "bundle.json").is_file():
         raise UserError(
-            f"{name} holds a VQ-VAE and its prior: use nextpixel sample, or name the folder "
-            "decoder or prior in it."
+            f"{name} holds a VQ-VAE and its prior: use nextpixel sample or complete, or name the "
+            "folder decoder or prior in it."
         )
     what = "has no saved model" if path.exists() else "does not exist"
     raise UserError(
@@ -377,14 +378,14 @@ def find(name: str | Path) -> Path:
 
 
 def training_record(name: str | Path) -> dict[str, Any]:
-    """Reads how a model was trained from its card, or from its run's configuration.
+    """Reads how a model was trained: from its card, a bundle's record, or its run's configuration.
 
     Returns:
         Their entries, the data's name as "data" and the training options as "train"; none where
-        neither file is there.
+        none of these files is there.
     """
     folder = find(name)
-    for file in (folder / "card.json", folder.parent / "config.yaml"):
+    for file in (folder / "card.json", folder / TRAINING, folder.parent / "config.yaml"):
         if file.is_file():
             try:
                 return dict(yaml.safe_load(file.read_text()))  # JSON is YAML

@@ -344,27 +344,34 @@ def read_pictures(paths: Sequence[Path], shape: tuple[int, int, int]) -> np.ndar
 
 
 def images_to_complete(
-    args: argparse.Namespace, model: ImageModel
+    args: argparse.Namespace, model: ImageModel, prior: ImageModel | None = None
 ) -> tuple[Tensor, Context | None]:
-    """Reads the images to complete (or else) and their context: picture files, or test images."""
+    """Reads the images to complete (or else) and their context: picture files, or test images.
+
+    Args:
+        args: The command line.
+        model: What the images are for.
+        prior: What the context is for, if it is another model.
+    """
     import torch
 
     from nextpixel.data.images import requantise, spread
     from nextpixel.evaluate import told
 
+    of_context = model if prior is None else prior
     if args.images:
         if args.data is not None:
             raise UserError("Give picture files or images of a data set: leave --data out.")
         pictures = read_pictures(args.images, model.shape)
-        if model.classes and args.classes is None:
+        if of_context.classes and args.classes is None:
             raise UserError("This model needs the class of the picture: give --class.")
         x = torch.from_numpy(requantise(pictures, 256, model.levels))
-        classes = in_turn(parse_classes(args.classes, model.classes), len(x))
-        return x, model.context(classes, len(x))
+        classes = in_turn(parse_classes(args.classes, of_context.classes), len(x))
+        return x, of_context.context(classes, len(x))
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
     test = load_data(args, model).test
-    x, given = told(model, test, spread(len(test), args.n))
+    x, given = told(of_context, test, spread(len(test), args.n))
     return x, given.context
 
 
@@ -385,14 +392,19 @@ def add_draws(parser: Parser, what: str, out: str, draws: int = 4) -> None:
     parser.add_argument("--out", type=output(*PICTURES), default=Path(out), help=f"default: {out}")
 
 
-def add_hidden(parser: Parser, keep: str) -> None:
-    """Adds the options that say which pixels are hidden; `keep` says what happens without them."""
+def add_hidden(parser: Parser, keep: str) -> argparse._MutuallyExclusiveGroup:
+    """Adds the options that say which pixels are hidden; `keep` says what happens without them.
+
+    Returns:
+        The group of these options, of which one at most is given.
+    """
     hidden = parser.add_mutually_exclusive_group()
     halves = ["top", "bottom", "left", "right"]
     hidden.add_argument("--keep", choices=halves, help=f"keep this half ({keep})")
     hidden.add_argument("--hide", choices=halves, help="hide this half")
     hidden.add_argument("--box", metavar="ROW,COL,HEIGHT,WIDTH", help="hide a box")
     hidden.add_argument("--mask", type=Path, help="hide where this picture is white")
+    return hidden
 
 
 def images_to_vary(args: argparse.Namespace, model: ImageModel) -> tuple[Tensor, Given]:

@@ -11,16 +11,19 @@ __all__ = ["bundle"]
 
 
 def bundle(argv: list[str]) -> None:
-    """Put a VQ-VAE and the prior over its codes into one folder, to sample from."""
+    """Put a VQ-VAE and the prior over its codes into one folder, to draw from."""
     parser = Parser("bundle", bundle)
     parser.add_argument("model", metavar="VQVAE", help="the run folder of the VQ-VAE")
     parser.add_argument("prior", metavar="PRIOR", help="the run folder of its prior")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     args = parser.parse_args(argv)
 
+    import yaml
+
     from nextpixel.autoregressive import autoregressive
-    from nextpixel.latent_generator import LatentGenerator
-    from nextpixel.model import load
+    from nextpixel.files import replace_file
+    from nextpixel.latent_generator import PARTS, LatentGenerator
+    from nextpixel.model import TRAINING, load, training_record
     from nextpixel.models import VQVAE
 
     model = load(args.model)
@@ -31,4 +34,7 @@ def bundle(argv: list[str]) -> None:
         )
     prior = autoregressive(load(args.prior), args.prior)
     LatentGenerator(model, prior).save(args.out)
-    print(f"Bundled into {args.out}: try nextpixel sample {args.out}")
+    for part, run in zip(PARTS, (args.model, args.prior), strict=True):
+        record = yaml.safe_dump(training_record(run), sort_keys=False)
+        replace_file(args.out / part / TRAINING, record.encode())
+    print(f"Bundled into {args.out}: try nextpixel sample {args.out}, or complete")

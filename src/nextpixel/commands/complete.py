@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ from nextpixel.options import (
     add_hidden,
     images_to_complete,
     known_pixels,
+    load_bundle,
     load_model,
     output,
     positive,
@@ -21,17 +25,48 @@ from nextpixel.options import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nextpixel.autoregressive import AutoregressiveModel
+    from nextpixel.context import Context
+    from nextpixel.latent_generator import LatentGenerator
     from nextpixel.particles import Completed
+    from nextpixel.plots import Pixels
 
 __all__ = ["complete"]
 
 COLLAPSED = 2  # an effective sample size below this
 
 
+@dataclass
+class Hidden:
+    """What is completed: pixels, or the codes of a VQ-VAE.
+
+    Attributes:
+        site: "pixel" or "code".
+        model: Draws them.
+        x: What it draws, of each image, `(N, C, h, w)`.
+        known: Which of them are kept, `(h, w)`.
+        c: The model's context.
+        columns: What the picture shows before the completions.
+        show: Makes pictures of what was drawn, `(N, C, H, W)`.
+    """
+
+    site: str
+    model: AutoregressiveModel
+    x: Tensor
+    known: Tensor
+    c: Context | None
+    columns: dict[str, Pixels]
+    show: Callable[[Tensor], Pixels]
+
+
 def complete(argv: list[str]) -> None:
     """Complete half-hidden images."""
     parser = Parser("complete", complete)
-    parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
+    parser.add_argument(
+        "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
+    )
     parser.add_argument(
         "images",
         nargs="*",
@@ -40,7 +75,13 @@ def complete(argv: list[str]) -> None:
     )
     parser.add_argument("--data", help="take test images from here; the model's data by default")
     parser.add_argument("-n", type=positive, default=8, help="how many test images (default: 8)")
-    add_hidden(parser, "default: top")
+    which = add_hidden(parser, "default: top")
+    which.add_argument(
+        "--codes",
+        type=positive,
+        metavar="K",
+        help="of a bundle, keep the first K codes: one image gives many in its style",
+    )
     parser.add_argument("--class", dest="classes", metavar="C", help="class of the picture files")
     parser.add_argument("--draws", type=positive, default=4, help="completions of each image")
     parser.add_argument(
@@ -71,17 +112,13 @@ def complete(argv: list[str]) -> None:
     from nextpixel import plots, sampling
     from nextpixel.particles import complete_with_particles
 
-    model = load_model(args)
-    x, c = images_to_complete(args, model)
-    known = known_pixels(args, model.shape)
-    bits = sampling.hidden_bits(model, x, known, c)
-    columns = {
-        "original": plots.to_uint8(x, model.levels),
-        "given": plots.hide(x, known, model.levels),
-    }
+    generator = load_bundle(args)
+    hidden = hidden_pixels(args) if generator is None else hidden_codes(args, generator)
+    x, known, c, columns = hidden.x, hidden.known, hidden.c, hidden.columns
+    bits = sampling.hidden_bits(hidden.model, x, known, c)
     completed = None
     again = torch.arange(len(x)).repeat(args.draws)
-    given = (model, x[again], known, None if c is None else c[again])
+    given = (hidden.model, x[again], known, None if c is None else c[again])
     with progress("completing") as show:
         if args.particles > 1:
             completed = complete_with_particles(
@@ -93,34 +130,109 @@ def complete(argv: list[str]) -> None:
                 *given, seed=args.seed, temperature=args.temperature, progress=show
             )
     for number, one_each in enumerate(torch.split(drawn, len(x)), 1):
-        columns[f"completion {number}"] = plots.to_uint8(one_each, model.levels)
-    columns["bits a pixel"] = plots.heat_map(bits.sum(1).masked_fill(known, torch.nan))
+        columns[f"completion {number}"] = hidden.show(one_each)
+    size = columns["original"].shape[2:]
+    of_sites = enlarged(bits.sum(1).masked_fill(known, torch.nan), size)
+    columns[f"bits a {hidden.site}"] = plots.heat_map(of_sites)
     plots.save_image(plots.side_by_side(columns, 256), args.out)
-    each = bits.flatten(1).sum(1)
-    count = int((~known).sum()) * model.shape[0]
-    print(f"The {count} hidden pixels of each image take, given the true pixels before them:")
-    for number, value in enumerate(each.tolist()):
-        print(f"  image {number}: {value:8.1f} bits, {value / count:.4f} a pixel")
-    print(f"  mean:    {each.mean():8.1f} bits, {each.mean() / count:.4f} a pixel")
+    tell_bits(hidden, bits)
     if completed is None:
         print(
-            "Pixels are drawn in raster order: each is told only of those in the rows above it and "
-            "to its left. Known pixels that come later are kept, but nothing is drawn to fit them "
-            "(--particles 64 takes them into account)."
+            f"{hidden.site.capitalize()}s are drawn in raster order: each is told only of those in "
+            f"the rows above it and to its left. Known {hidden.site}s that come later are kept, "
+            "but nothing is drawn to fit them (--particles 64 takes them into account)."
         )
     else:
-        tell_particles(completed, args.particles, args.draws)
+        tell_particles(completed, args.particles, args.draws, hidden.site)
     print(f"Side by side: {args.out}")
 
 
-def tell_particles(completed: Completed, particles: int, draws: int) -> None:
+def hidden_pixels(args: argparse.Namespace) -> Hidden:
+    """Reads images of which pixels are hidden, and the model that draws these."""
+    from nextpixel import plots
+
+    model = load_model(args)
+    if args.codes is not None:
+        raise UserError(
+            f"--codes is for a folder that nextpixel bundle wrote, and {args.model} draws pixels: "
+            "leave it out."
+        )
+    x, c = images_to_complete(args, model)
+    known = known_pixels(args, model.shape)
+    columns = {
+        "original": plots.to_uint8(x, model.levels),
+        "given": plots.hide(x, known, model.levels),
+    }
+    return Hidden(
+        "pixel", model, x, known, c, columns, lambda drawn: plots.to_uint8(drawn, model.levels)
+    )
+
+
+def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden:
+    """Reads images of which codes are hidden: those whose pixels are not all known."""
+    from nextpixel import plots
+    from nextpixel.masks import cell_mask
+
+    decoder, prior = generator.decoder, generator.prior
+    args.model = str(Path(args.model) / "decoder")  # whose data are the images
+    x, c = images_to_complete(args, decoder, prior)
+    if args.codes is None:
+        kept = cell_mask(known_pixels(args, decoder.shape), decoder.code_shape)
+    else:
+        kept = first_codes(args.codes, decoder.code_shape)
+    codes = generator.codes(x)
+
+    def show(drawn: Tensor) -> Pixels:
+        return plots.to_uint8(generator.show(drawn, "mean"), decoder.levels)
+
+    columns = {
+        "original": plots.to_uint8(x, decoder.levels),
+        "given": plots.hide(x, enlarged(kept, x.shape[2:]), decoder.levels),
+        "reconstruction": show(codes),
+    }
+    return Hidden("code", prior, codes, kept, c, columns, show)
+
+
+def first_codes(count: int, size: tuple[int, ...]) -> Tensor:
+    """Makes the mask of the first codes in raster order, `(h, w)`."""
+    import torch
+
+    every = math.prod(size)
+    if count >= every:
+        raise UserError(
+            f"An image has {every} codes, so --codes {count} leaves none to draw: give at most "
+            f"{every - 1}."
+        )
+    return (torch.arange(every) < count).view(size)
+
+
+def enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Repeats each site of maps `(*, h, w)` so that they are as large as pictures of this size."""
+    height, width = (side // sites for side, sites in zip(size, x.shape[-2:], strict=True))
+    return x.repeat_interleave(height, -2).repeat_interleave(width, -1)
+
+
+def tell_bits(hidden: Hidden, bits: Tensor) -> None:
+    """Prints how many bits the hidden sites of each image take."""
+    each = bits.flatten(1).sum(1)
+    count = int((~hidden.known).sum()) * hidden.x.shape[1]
+    print(
+        f"The {count} hidden {hidden.site}s of each image take, given the true {hidden.site}s "
+        "before them:"
+    )
+    for number, value in enumerate(each.tolist()):
+        print(f"  image {number}: {value:8.1f} bits, {value / count:.4f} a {hidden.site}")
+    print(f"  mean:    {each.mean():8.1f} bits, {each.mean() / count:.4f} a {hidden.site}")
+
+
+def tell_particles(completed: Completed, particles: int, draws: int, site: str) -> None:
     """Prints how the particles of each image fared, in the worst of its draws."""
     least = completed.least_effective.view(draws, -1).amin(0).tolist()
     evidence = completed.log_evidence.view(draws, -1).logsumexp(0) - math.log(draws)
     print(
-        "Pixels are drawn in raster order; the known ones that come later weigh the particles. "
-        f"The effective sample size at its smallest, of {particles} particles, and the estimated "
-        "log-probability of all known pixels:"
+        f"{site.capitalize()}s are drawn in raster order; the known ones that come later weigh the "
+        f"particles. The effective sample size at its smallest, of {particles} particles, and the "
+        f"estimated log-probability of all known {site}s:"
     )
     for number, (size, nats) in enumerate(zip(least, evidence.tolist(), strict=True)):
         print(f"  image {number}: {size:8.1f}, {nats:.2f} nats")
