@@ -28,7 +28,7 @@ from nextpixel.restoration import Task
 if TYPE_CHECKING:
     from nextpixel.features import Features
 
-__all__ = ["Given", "ImageModel", "Model", "load", "shipped"]
+__all__ = ["Given", "ImageModel", "Model", "judges", "load", "shipped"]
 
 FORMAT = 1  # of config.json
 
@@ -333,14 +333,24 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> ImageModel:
 
 def shipped() -> dict[str, Path]:
     """Lists the trained models that come with the package: name and folder."""
-    folder = Path(str(importlib.resources.files("nextpixel"))) / "weights"
+    return _saved_in("weights")
+
+
+def judges() -> dict[str, Path]:
+    """Lists the classifiers that come with the package, to judge images by: name and folder."""
+    return _saved_in("judges")
+
+
+def _saved_in(part: str) -> dict[str, Path]:
+    folder = Path(str(importlib.resources.files("nextpixel"))) / part
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
 
 
 def find(name: str | Path) -> Path:
     """Finds the folder of a saved model, see `load`."""
-    if str(name) in shipped():
-        return shipped()[str(name)]
+    come_along = shipped() | judges()
+    if str(name) in come_along:
+        return come_along[str(name)]
     path = Path(name)
     folder = path.parent if path.suffix in (".json", ".safetensors") else path
     for candidate in (folder, folder / "best", folder / "last"):
@@ -354,7 +364,7 @@ def find(name: str | Path) -> Path:
     what = "has no saved model" if path.exists() else "does not exist"
     raise UserError(
         f"{name} {what}: give a run folder, a folder with a config.json, or a model that comes "
-        f"with nextpixel ({', '.join(shipped()) or 'none'})."
+        f"with nextpixel ({', '.join(come_along) or 'none'})."
     )
 
 
