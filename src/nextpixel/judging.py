@@ -113,9 +113,8 @@ class Judgement:
 
     def table(self) -> str:
         """Writes the numbers, a row a set of images."""
-        first = self.verdicts[0]
-        parts = [f"accuracy of {word}" for word in first.words]
-        rows = [["", "images", "accuracy", "of real's", *parts, "Frechet", "nearest", "close"]]
+        shared = self.verdicts[0].words
+        rows = [["", "images", "accuracy", "of real's", *shared, "Frechet", "nearest", "close"]]
         rows += [_cells(verdict) for verdict in self.verdicts]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
