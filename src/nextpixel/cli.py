@@ -15,6 +15,7 @@ from nextpixel.commands.complete import complete
 from nextpixel.commands.data import data
 from nextpixel.commands.evaluate import evaluate
 from nextpixel.commands.invert import invert
+from nextpixel.commands.judge import judge
 from nextpixel.commands.models import models
 from nextpixel.commands.reconstruct import reconstruct
 from nextpixel.commands.restore import restore
@@ -73,6 +74,7 @@ def run(argv: list[str]) -> None:
         "invert": invert,
         "bundle": bundle,
         "say": say,
+        "judge": judge,
         "compare": compare,
         "see": see,
         "models": models,

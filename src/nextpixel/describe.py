@@ -14,7 +14,16 @@ from torch import nn
 
 from nextpixel import models
 from nextpixel.errors import UserError
-from nextpixel.model import ImageModel, find, find_class, model_name, read_model, shipped
+from nextpixel.model import (
+    ImageModel,
+    Model,
+    find,
+    find_class,
+    judges,
+    model_name,
+    read_kind,
+    shipped,
+)
 
 __all__ = ["explain", "layers", "machine", "overview"]
 
@@ -25,6 +34,8 @@ def overview() -> str:
     lines += [f"  {name:15} {find_class(name).paper}" for name in models.__all__]
     lines += ["", "Trained models that come with nextpixel:"]
     lines += [f"  {name:24} {summary(folder)}" for name, folder in shipped().items()] or ["  none"]
+    lines += ["", "Classifiers that come with nextpixel, to judge samples by:"]
+    lines += [f"  {name:24} {summary_of_judge(folder)}" for name, folder in judges().items()]
     return "\n".join([*lines, "", "nextpixel models NAME explains one."])
 
 
@@ -42,6 +53,16 @@ def summary(folder: Path) -> str:
     return (
         f"{card['model']}, {card['parameters']:,} parameters, {data}: "
         f"{score['bits_per_dim']:.4f} bits/dim, {score['nats']:.2f} nats{accuracy}"
+    )
+
+
+def summary_of_judge(folder: Path) -> str:
+    """Sums up the card of a classifier in a line."""
+    card = json.loads((folder / "card.json").read_text())
+    accuracy = card["accuracy"]
+    return (
+        f"{card['parameters']:,} parameters, {card['data']}: {accuracy['test']:.2%} ± "
+        f"{accuracy['test_error']:.2%} of {accuracy['images']:,} test images"
     )
 
 
@@ -69,20 +90,21 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
         folder = find(name)
     except UserError as error:
         raise UserError(f"{error} Kinds of models are {', '.join(models.__all__)}.") from None
-    model = read_model(folder)
-    lines = [title(name, model), layers(model)]
+    saved = read_kind(folder, Model)
+    lines = [title(name, saved), layers(saved)]
     if (folder / "card.json").is_file():
         lines += ["", "Card:", (folder / "card.json").read_text().rstrip()]
     return "\n".join(lines)
 
 
-def title(name: str, model: ImageModel) -> str:
+def title(name: str, model: Model) -> str:
     """Names a model, its class where that is not its name, and the paper where there is one."""
     kind = model_name(type(model))
-    return ": ".join(part for part in (name, kind if kind != name else "", model.paper) if part)
+    paper = model.paper if isinstance(model, ImageModel) else ""
+    return ": ".join(part for part in (name, kind if kind != name else "", paper) if part)
 
 
-def layers(model: ImageModel) -> str:
+def layers(model: Model) -> str:
     """Writes a table of a network's layers, its parameters and its settings."""
     settings = ", ".join(f"{name}={value}" for name, value in model.hyperparameters.items())
     rows: dict[tuple[str, str], tuple[int, int]] = {}
@@ -99,7 +121,7 @@ def layers(model: ImageModel) -> str:
             f"  {name:30} {f'{count} x' if count > 1 else '':>5} {layer:58} {parameters:>12,}"
         )
     total = sum(p.numel() for p in model.parameters())
-    if model.features is not None:
+    if isinstance(model, ImageModel) and model.features is not None:
         frozen = sum(p.numel() for p in model.features.parameters())
         what = f"the classifier, told by its layer {model.features.layer}"
         lines.append(f"  {'of these not trained':30} {'':5} {what:58} {frozen:>12,}")

@@ -19,7 +19,7 @@ from nextpixel.context import Context
 from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
-from nextpixel.model import load, shipped
+from nextpixel.model import bundles, load
 from nextpixel.models import VQVAE
 
 __all__ = ["LatentGenerator", "Pixels"]
@@ -85,7 +85,7 @@ class LatentGenerator:
             UserError: There is none, or it is damaged.
         """
         if not holds_bundle(folder):
-            known = ", ".join(shipped(RECORD)) or "none"
+            known = ", ".join(bundles()) or "none"
             raise UserError(
                 f"{folder} holds no VQ-VAE with its prior: make one by nextpixel bundle VQVAE "
                 f"PRIOR --out {folder}, or name one that comes with nextpixel ({known})."
@@ -257,7 +257,7 @@ class LatentGenerator:
 
 def find_bundle(name: str | Path) -> Path:
     """Finds the folder of a bundle: a name that comes with nextpixel, or a path."""
-    return shipped(RECORD).get(str(name), Path(name))
+    return bundles().get(str(name), Path(name))
 
 
 def holds_bundle(name: str | Path) -> bool:

@@ -29,7 +29,7 @@ from nextpixel.sound import Spectrogram
 if TYPE_CHECKING:
     from nextpixel.features import Features
 
-__all__ = ["Given", "ImageModel", "Model", "load", "shipped"]
+__all__ = ["Given", "ImageModel", "Model", "bundles", "judges", "load", "shipped"]
 
 FORMAT = 1  # of config.json
 TRAINING = "training.yaml"  # beside config.json, what a bundle keeps of the run's configuration
@@ -346,21 +346,32 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> ImageModel:
     return read_model(find(name)).to(device).eval()
 
 
-def shipped(record: str = "config.json") -> dict[str, Path]:
-    """Lists the trained models that come with the package: name and folder.
+def shipped() -> dict[str, Path]:
+    """Lists the trained models that come with the package: name and folder."""
+    return _holding("weights", "config.json")
 
-    Args:
-        record: The file that such a folder holds.
-    """
-    folder = Path(str(importlib.resources.files("nextpixel"))) / "weights"
+
+def bundles() -> dict[str, Path]:
+    """Lists the VQ-VAEs with their priors that come with the package: name and folder."""
+    return _holding("weights", "bundle.json")
+
+
+def judges() -> dict[str, Path]:
+    """Lists the classifiers that come with the package, to judge images by: name and folder."""
+    return _holding("judges", "config.json")
+
+
+def _holding(part: str, record: str) -> dict[str, Path]:
+    folder = Path(str(importlib.resources.files("nextpixel"))) / part
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{record}"))}
 
 
 def find(name: str | Path) -> Path:
     """Finds the folder of a saved model, see `load`."""
-    if str(name) in shipped():
-        return shipped()[str(name)]
-    path = shipped("bundle.json").get(str(name), Path(name))
+    come_along = shipped() | judges()
+    if str(name) in come_along:
+        return come_along[str(name)]
+    path = bundles().get(str(name), Path(name))
     folder = path.parent if path.suffix in (".json", ".safetensors") else path
     for candidate in (folder, folder / "best", folder / "last"):
         if (candidate / "config.json").is_file():
@@ -373,7 +384,7 @@ def find(name: str | Path) -> Path:
     what = "has no saved model" if path.exists() else "does not exist"
     raise UserError(
         f"{name} {what}: give a run folder, a folder with a config.json, or a model that comes "
-        f"with nextpixel ({', '.join(shipped()) or 'none'})."
+        f"with nextpixel ({', '.join(come_along) or 'none'})."
     )
 
 
