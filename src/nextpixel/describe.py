@@ -17,6 +17,7 @@ from nextpixel.errors import UserError
 from nextpixel.model import (
     ImageModel,
     Model,
+    bundles,
     find,
     find_class,
     judges,
@@ -34,6 +35,7 @@ def overview() -> str:
     lines += [f"  {name:15} {find_class(name).paper}" for name in models.__all__]
     lines += ["", "Trained models that come with nextpixel:"]
     lines += [f"  {name:24} {summary(folder)}" for name, folder in shipped().items()] or ["  none"]
+    lines += [f"  {name:24} {summary_of_bundle(folder)}" for name, folder in bundles().items()]
     lines += ["", "Classifiers that come with nextpixel, to judge samples by:"]
     lines += [f"  {name:24} {summary_of_judge(folder)}" for name, folder in judges().items()]
     return "\n".join([*lines, "", "nextpixel models NAME explains one."])
@@ -53,6 +55,17 @@ def summary(folder: Path) -> str:
     return (
         f"{card['model']}, {card['parameters']:,} parameters, {data}: "
         f"{score['bits_per_dim']:.4f} bits/dim, {score['nats']:.2f} nats{accuracy}"
+    )
+
+
+def summary_of_bundle(folder: Path) -> str:
+    """Sums up the card of a VQ-VAE and its prior in a line."""
+    card = json.loads((folder / "card.json").read_text())
+    codes, samples = card["codes"], card["quality"]["rows"][-1]
+    return (
+        f"{card['model']}, {card['parameters']:,} parameters, {card['data']}: "
+        f"{codes['bits_per_code']:.3f} bits a code, {samples['accuracy']:.1%} of its samples are "
+        "told for what they are"
     )
 
 
@@ -86,6 +99,8 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
         except (TypeError, RuntimeError) as error:
             raise UserError(f"{name} cannot be made like this: {error}") from None
         return f"{title(name, model)}\n{layers(model)}"
+    if name in bundles():
+        return explain_bundle(name)
     try:
         folder = find(name)
     except UserError as error:
@@ -95,6 +110,14 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
     if (folder / "card.json").is_file():
         lines += ["", "Card:", (folder / "card.json").read_text().rstrip()]
     return "\n".join(lines)
+
+
+def explain_bundle(name: str) -> str:
+    """Explains a VQ-VAE and its prior that come along."""
+    folder = bundles()[name]
+    parts = [read_kind(folder / part, Model) for part in ("decoder", "prior")]
+    lines = [f"{title(name, part)}\n{layers(part)}\n" for part in parts]
+    return "\n".join([*lines, "Card:", (folder / "card.json").read_text().rstrip()])
 
 
 def title(name: str, model: Model) -> str:

@@ -24,7 +24,9 @@ __all__ = ["evaluate"]
 def evaluate(argv: list[str]) -> None:
     """Score a data set: test bits/dim and nats, with their standard errors."""
     parser = Parser("eval", evaluate)
-    parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
+    parser.add_argument(
+        "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
+    )
     parser.add_argument("--data", help="a name or a path; the model's own data by default")
     parser.add_argument("--split", choices=["train", "valid", "test"], default="test")
     parser.add_argument("--limit", type=positive, help="score only so many images, spread evenly")
@@ -60,8 +62,12 @@ def evaluate(argv: list[str]) -> None:
     from nextpixel.autoregressive import AutoregressiveModel, autoregressive
     from nextpixel.evaluate import classify
     from nextpixel.evaluate import evaluate as score_images
+    from nextpixel.latent_generator import PARTS, find_bundle, holds_bundle
     from nextpixel.models import VAE
 
+    if holds_bundle(args.model):
+        decoder, prior = (find_bundle(args.model) / part for part in PARTS)
+        args.model, args.data = str(prior), args.data or f"codes:{decoder}"
     model = load_any_model(args)
     what, bound = model.scores, None
     if args.importance is not None:
