@@ -404,6 +404,9 @@ def test_eval_of_a_prior(prior: Path, here: Path, capsys: pytest.CaptureFixture[
     assert total == pytest.approx((codes + residual) / 64, rel=1e-4)
     assert told["baselines"]["uniform"] == pytest.approx(math.log2(6))
     assert told["bits_per_code"] < told["baselines"]["uniform"]
+    bundled = json.loads(run("eval both --json", capsys))
+    different = {name for name, what in told.items() if bundled[name] != what}
+    assert different == {"model", "data"}
     words = run("eval prior", capsys)
     assert "bits a code" in words
     assert "upper bound on -log p(x)" in words
@@ -462,7 +465,7 @@ def test_commands_of_a_bundle(prior: Path, here: Path, capsys: pytest.CaptureFix
         ("sample both --interpolate 0,1", "draws codes"),
         ("sample both --guidance 2", "draws codes"),
         ("sample mnist-gated --pixels draw", "leave it out"),
-        ("eval both", "decoder or prior"),
+        ("reconstruct both", "decoder or prior"),
         ("train --model VQVAE --data codes:vq --conditional false --out x", "autoregressive"),
         (f"train {PRIOR} --data codes:prior --out x", "no codebook"),
         (f"train {PRIOR} --data codes:vq --levels 4 --out x", "leave levels"),

@@ -242,17 +242,23 @@ class LatentGenerator:
 
     def show(self, codes: Tensor, pixels: Pixels, **how: Any) -> Tensor:
         """Makes images of codes `(B, 1, h, w)`, see `Pixels`; all is 0 where they have ended."""
-        grids = codes[:, 0].clamp_max(self.decoder.code_count - 1)
+        grids = codes[:, 0]
+        ended = (grids == self.decoder.code_count).any(2).cumsum(1) > 0  # (B, h)
+        # A code is seen beyond its place: after the end come those of what is 0, as in training.
+        grids = torch.where(ended[:, :, None], self.nothing(), grids)
         if pixels == "draw":
             x = self.decoder.sample(len(grids), grids, **how)
         else:
             parts = [self.decoder.picture(part) for part in torch.split(grids, BATCH)]
             x = torch.cat(parts).round().long()
-        if self.end is None:
-            return x
-        ended = (codes == self.end).any(3).cumsum(2) > 0  # (B, 1, h)
-        rows = ended.repeat_interleave(self.shape[1] // ended.shape[2], 2)
-        return x.masked_fill(rows[..., None], 0)
+        rows = ended.repeat_interleave(self.shape[1] // ended.shape[1], 1)
+        return x.masked_fill(rows[:, None, :, None], 0)
+
+    @torch.no_grad()
+    def nothing(self) -> Tensor:
+        """Computes the codes of an image that is 0 everywhere, `(h, w)`."""
+        x = torch.zeros(1, *self.shape, dtype=torch.int64, device=self.decoder.device)
+        return self.decoder.codes(x)[0].cpu()
 
 
 def find_bundle(name: str | Path) -> Path:

@@ -51,6 +51,7 @@ td {{ overflow-wrap: anywhere; }}
 .sounds {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr));
   gap: 1rem; }}
 .sounds figure {{ margin: 0; }}
+.sounds img {{ width: 100%; height: 10rem; image-rendering: pixelated; }}
 audio {{ width: 100%; height: 2.25rem; margin-top: .5rem; }}
 pre {{ padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; background: var(--box);
   font: .875rem/1.5 ui-monospace, monospace; }}

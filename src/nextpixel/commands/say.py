@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["say"]
 
+NAMED = 6  # classes in the sentence about what was said
+
 
 def say(argv: list[str]) -> None:
     """Draw new sounds: files, their spectrograms, and a page to hear and see them."""
@@ -56,7 +58,9 @@ def say(argv: list[str]) -> None:
     if c is not None and generator.class_names is not None:
         names = [generator.class_names[i] for i in c.tolist()]
     files = write_sounds(generator, x, names, args.out, args.iterations)
-    print(f"Said {', '.join(dict.fromkeys(names))}: {len(files)} sounds, {args.out}/index.html")
+    said = list(dict.fromkeys(names))
+    more = ", ..." if len(said) > NAMED else ""
+    print(f"Said {', '.join(said[:NAMED])}{more}: {len(files)} sounds, {args.out}/index.html")
 
 
 def find_classes(names: Sequence[str] | None, asked: Sequence[str]) -> list[int] | None:
@@ -90,14 +94,16 @@ def write_sounds(
     assert spectrogram is not None
     heard = (x > 0).any(3).any(1).any(0).nonzero()
     longest = int(heard.max()) + 1 if len(heard) else 1
-    pictures = plots.upright(x[:, :, :longest])
+    # As bright as can be: few sounds are so loud that their picture would reach white.
+    bright = x[:, :, :longest] * (generator.levels - 1) // x.max().clamp_min(1)
+    pictures = plots.upright(bright)
     sounds = []
     with progress("finding phases") as show:
         for i, name in enumerate(names):
             (wave,) = generator.sounds(x[i : i + 1], iterations)
             file = out / f"{name.replace(' ', '-')}-{i}.wav"
             write_wav(file, wave, spectrogram.rate)
-            picture = plots.grid(pictures[i : i + 1], generator.levels, scale=4)
+            picture = plots.grid(pictures[i : i + 1], generator.levels, scale=6, gap=0)
             sounds.append(Sound(f"{name}, {len(wave) / spectrogram.rate:.2f} s", file, picture))
             show((i + 1) / len(names))
     plots.save_image(plots.grid(pictures, generator.levels), out / "spectrograms.png")
