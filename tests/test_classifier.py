@@ -75,7 +75,7 @@ def test_embeddings_lie_on_a_sphere_and_logits_are_linear_in_them() -> None:
     torch.testing.assert_close(embedding.norm(dim=1), torch.full((4,), 7.0).double().sqrt())
     last = classifier.stages["logits"]
     torch.testing.assert_close(classifier(x), last(embedding))
-    torch.testing.assert_close(classifier(x), classifier.logits(x))
+    torch.testing.assert_close(classifier(x), classifier.features(x, "logits"))
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 9, 30), (2, 64, 17)])
@@ -89,7 +89,7 @@ def test_images_of_any_shape(shape: tuple[int, int, int], tmp_path: Path) -> Non
     classifier.save(tmp_path)
     loaded = load_classifier(tmp_path)
     assert not loaded.training
-    assert torch.equal(loaded.logits(x), classifier.logits(x))
+    assert torch.equal(loaded(x), classifier(x))
 
 
 def test_it_is_no_model_of_images_and_they_are_no_classifiers(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_mistakes(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no layer conv9: its layers are conv1, .*, logits"):
         classifier.features(drawn(classifier, 1), "conv9")
     with pytest.raises(UserError, match="must lie in"):
-        classifier.logits(drawn(classifier, 1) + 3)
+        classifier(drawn(classifier, 1) + 3)
     with pytest.raises(UserError, match="with classes"):
         classifier.accuracy(Images(digits.test.x, None, 4))
     fewer = Classifier(shape=(1, 28, 28), levels=4, classes=9, width=2)

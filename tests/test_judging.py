@@ -250,7 +250,7 @@ def test_the_command_judges_a_bundle(run: Callable[[str], str], here: Path) -> N
     y = torch.arange(2).repeat(7)
     x = generator.sample(14, y, seed=3)
     assert rows["samples"]["accuracy"] == pytest.approx(
-        (judge.logits(x).argmax(1) == y).double().mean().item()
+        (judge(x).argmax(1) == y).double().mean().item()
     )
     train = load_data(here / "halves.npz").train
     distances, _ = nearest(Images(x.numpy().astype(np.uint8), None, 4), train)

@@ -158,10 +158,6 @@ class Classifier(Model):
         return h
 
     def forward(self, x: Tensor) -> Tensor:
-        """Computes the logits, see `logits`."""
-        return self.features(x, "logits")
-
-    def logits(self, x: Tensor) -> Tensor:
         """Computes the logits of the classes, `(B, classes)`, from integers `(B, C, H, W)`."""
         return self.features(x, "logits")
 
@@ -177,7 +173,7 @@ class Classifier(Model):
         right = 0
         for begin in range(0, len(images), batch_size):
             x, y = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
-            guess = self.logits(torch.from_numpy(x).to(self.device)).argmax(1)
+            guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
             right += int((guess.cpu() == torch.as_tensor(y)).sum())
         return right / len(images)
 
@@ -235,7 +231,7 @@ def fit_classifier(
     for step in range(steps):
         indices = batch_indices(len(data.train), batch_size, step, seed=seed)
         x, y = data.train.batch(indices, (seed, step))
-        logits = classifier.logits(torch.from_numpy(x).to(classifier.device))
+        logits = classifier(torch.from_numpy(x).to(classifier.device))
         loss = F.cross_entropy(logits, torch.as_tensor(y, device=classifier.device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # of torch

@@ -450,7 +450,7 @@ def classified(
 
     A word's probability is that of all classes with it.
     """
-    logits = torch.cat([classifier.logits(x).cpu() for x in _tensors(classifier, images)])
+    logits = torch.cat([classifier(x).cpu() for x in _tensors(classifier, images)])
     probabilities, y = logits.double().softmax(1).numpy(), _classes_of(images)
     by_word = {}
     for word, number in shared.items():
