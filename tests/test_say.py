@@ -176,3 +176,22 @@ def test_eval_counts_real_codes(here: Path, capsys: pytest.CaptureFixture[str]) 
     expected = total / (beeps.rows.mean() * 40)
     assert told["description_length_bits_per_dim"] == pytest.approx(expected, rel=1e-4)
     assert told["bits_per_code"] < told["baselines"]["unigram"] < told["baselines"]["uniform"]
+
+
+def test_completion_counts_real_codes(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What comes after a sound's end carries no bits."""
+    assert main(f"complete both --codes 10 -n 8 --draws 1 --out {tmp_path}/c.png".split()) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if "image" in line][1:]
+    codes = load_codes("vq").test
+    prior = load("prior")
+    assert codes.rows is not None
+    for number, (line, rows) in enumerate(zip(found, codes.rows, strict=True)):
+        x = torch.tensor(codes.x[number : number + 1].astype(np.int64))
+        known = torch.zeros(1, 1, 24, 10, dtype=torch.bool)
+        known[:, :, 0] = True  # the first ten
+        known[:, :, rows:] = True
+        bits = -prior.score(x, codes.y[number : number + 1], known).item() / np.log(2)  # type: ignore[index]
+        assert f"{bits:8.1f} bits" in line
+        assert line.endswith(f"there are {10 * (rows - 1)}")

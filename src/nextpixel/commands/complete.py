@@ -6,22 +6,20 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
 from nextpixel.options import (
-    PICTURES,
     Parser,
+    add_draws,
     add_hidden,
+    add_images,
     images_to_complete,
     known_pixels,
     load_bundle,
     load_model,
-    output,
     positive,
     progress,
-    seed,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +45,7 @@ class Hidden:
         model: Draws them.
         x: What it draws, of each image, `(N, C, h, w)`.
         known: Which of them are kept, `(h, w)`.
+        free: Which carry no bits, as they are known or padding, `(N, 1, h, w)`.
         c: The model's context.
         columns: What the picture shows before the completions.
         show: Makes pictures of what was drawn, `(N, C, H, W)`.
@@ -56,6 +55,7 @@ class Hidden:
     model: AutoregressiveModel
     x: Tensor
     known: Tensor
+    free: Tensor
     c: Context | None
     columns: dict[str, Pixels]
     show: Callable[[Tensor], Pixels]
@@ -67,14 +67,7 @@ def complete(argv: list[str]) -> None:
     parser.add_argument(
         "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
     )
-    parser.add_argument(
-        "images",
-        nargs="*",
-        type=Path,
-        help="picture files, cut and resized if need be; else test images",
-    )
-    parser.add_argument("--data", help="take test images from here; the model's data by default")
-    parser.add_argument("-n", type=positive, default=8, help="how many test images (default: 8)")
+    add_images(parser)
     which = add_hidden(parser, "default: top")
     which.add_argument(
         "--codes",
@@ -83,22 +76,12 @@ def complete(argv: list[str]) -> None:
         help="of a bundle, keep the first K codes: one image gives many in its style",
     )
     parser.add_argument("--class", dest="classes", metavar="C", help="class of the picture files")
-    parser.add_argument("--draws", type=positive, default=4, help="completions of each image")
+    add_draws(parser, "completions", "completions.png")
     parser.add_argument(
         "--particles",
         type=positive,
         default=1,
         help="draw so many together for each completion, and take later known pixels into account",
-    )
-    parser.add_argument(
-        "--seed", type=seed, default=0, help="the same seed draws the same completions"
-    )
-    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
-    parser.add_argument(
-        "--out",
-        type=output(*PICTURES),
-        default=Path("completions.png"),
-        help="default: completions.png",
     )
     parser.add_common(data=True)
     args = parser.parse_args(argv)
@@ -115,7 +98,7 @@ def complete(argv: list[str]) -> None:
     generator = load_bundle(args)
     hidden = hidden_pixels(args) if generator is None else hidden_codes(args, generator)
     x, known, c, columns = hidden.x, hidden.known, hidden.c, hidden.columns
-    bits = sampling.hidden_bits(hidden.model, x, known, c)
+    bits = sampling.hidden_bits(hidden.model, x, hidden.free, c)
     completed = None
     again = torch.arange(len(x)).repeat(args.draws)
     given = (hidden.model, x[again], known, None if c is None else c[again])
@@ -132,9 +115,11 @@ def complete(argv: list[str]) -> None:
     for number, one_each in enumerate(torch.split(drawn, len(x)), 1):
         columns[f"completion {number}"] = hidden.show(one_each)
     size = columns["original"].shape[2:]
-    of_sites = enlarged(bits.sum(1).masked_fill(known, torch.nan), size)
+    of_sites = enlarged(bits.sum(1).masked_fill(hidden.free[:, 0], torch.nan), size)
     columns[f"bits a {hidden.site}"] = plots.heat_map(of_sites)
-    plots.save_image(plots.side_by_side(columns, 256), args.out)
+    spectrogram = None if generator is None else generator.spectrogram
+    seen = {name: plots.seen(column, spectrogram) for name, column in columns.items()}
+    plots.save_image(plots.side_by_side(seen, 256), args.out)
     tell_bits(hidden, bits)
     if completed is None:
         print(
@@ -163,18 +148,27 @@ def hidden_pixels(args: argparse.Namespace) -> Hidden:
         "original": plots.to_uint8(x, model.levels),
         "given": plots.hide(x, known, model.levels),
     }
+    free = known.expand(len(x), 1, *known.shape)
     return Hidden(
-        "pixel", model, x, known, c, columns, lambda drawn: plots.to_uint8(drawn, model.levels)
+        "pixel",
+        model,
+        x,
+        known,
+        free,
+        c,
+        columns,
+        lambda drawn: plots.to_uint8(drawn, model.levels),
     )
 
 
 def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden:
     """Reads images of which codes are hidden: those whose pixels are not all known."""
     from nextpixel import plots
+    from nextpixel.latent_generator import find_bundle
     from nextpixel.masks import cell_mask
 
     decoder, prior = generator.decoder, generator.prior
-    args.model = str(Path(args.model) / "decoder")  # whose data are the images
+    args.model = str(find_bundle(args.model) / "decoder")  # whose data are the images
     x, c = images_to_complete(args, decoder, prior)
     if args.codes is None:
         kept = cell_mask(known_pixels(args, decoder.shape), decoder.code_shape)
@@ -190,7 +184,9 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
         "given": plots.hide(x, enlarged(kept, x.shape[2:]), decoder.levels),
         "reconstruction": show(codes),
     }
-    return Hidden("code", prior, codes, kept, c, columns, show)
+    ended = (codes == generator.end).any(3, keepdim=True) if generator.end else codes < 0
+    padding = ended.cumsum(2) > 1  # after the row that says that the image has ended
+    return Hidden("code", prior, codes, kept, kept | padding, c, columns, show)
 
 
 def first_codes(count: int, size: tuple[int, ...]) -> Tensor:
@@ -214,15 +210,20 @@ def enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
 
 def tell_bits(hidden: Hidden, bits: Tensor) -> None:
     """Prints how many bits the hidden sites of each image take."""
+    counts = (~hidden.free).flatten(1).sum(1) * hidden.x.shape[1]
+    alike = bool((counts == counts[0]).all())  # not so of sounds, which end
     each = bits.flatten(1).sum(1)
-    count = int((~hidden.known).sum()) * hidden.x.shape[1]
     print(
-        f"The {count} hidden {hidden.site}s of each image take, given the true {hidden.site}s "
-        "before them:"
+        f"The {f'{counts[0]} ' if alike else ''}hidden {hidden.site}s of each image take, given "
+        f"the true {hidden.site}s before them:"
     )
-    for number, value in enumerate(each.tolist()):
-        print(f"  image {number}: {value:8.1f} bits, {value / count:.4f} a {hidden.site}")
-    print(f"  mean:    {each.mean():8.1f} bits, {each.mean() / count:.4f} a {hidden.site}")
+    for number, (value, count) in enumerate(zip(each.tolist(), counts.tolist(), strict=True)):
+        of = "" if alike else f", of which there are {count}"
+        print(
+            f"  image {number}: {value:8.1f} bits, {value / max(count, 1):.4f} a {hidden.site}{of}"
+        )
+    mean = each.sum() / counts.sum().clamp_min(1)
+    print(f"  mean:    {each.mean():8.1f} bits, {mean:.4f} a {hidden.site}")
 
 
 def tell_particles(completed: Completed, particles: int, draws: int, site: str) -> None:
