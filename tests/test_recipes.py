@@ -34,6 +34,7 @@ class Facts:
     levels: int
     classes: int | None
     codes_of: str | None = None
+    beside: tuple[int, int, int] | None = None
 
 
 DATA = {
@@ -45,14 +46,21 @@ DATA = {
         Facts("cifar10", (3, 32, 32), 256, 10),
     )
 }
-CODES = Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of="")
+CODES = {
+    facts.name: facts
+    for facts in (
+        Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of=""),
+        Facts("codes:runs/vq-vae-2-mnist", (1, 7, 7), 128, 10, codes_of=""),
+        Facts("codes:runs/vq-vae-2-mnist#bottom", (1, 14, 14), 128, 10, "", beside=(128, 7, 7)),
+    )
+}
 
 
 def recipe_model(path: Path) -> ImageModel:
     """Makes a recipe's model as `nextpixel train` does, but without memory for its weights."""
     settings = train_settings(["--config", str(ROOT / path), "--out", "x"])
     TrainArgs(**vars(settings.train))
-    data = CODES if settings.data == CODES.name else DATA[settings.data]
+    data = (DATA | CODES)[settings.data]
     with torch.device("meta"):
         return make_model(settings, data)  # type: ignore[arg-type]
 
