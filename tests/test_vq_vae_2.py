@@ -19,7 +19,7 @@ from nextpixel.context import Takes
 from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.evaluate import evaluate, told
-from nextpixel.latent_generator import LatentGenerator
+from nextpixel.latent_generator import LatentGenerator, seed_of
 from nextpixel.model import load
 from nextpixel.models import VQVAE2, GatedPixelCNN
 from nextpixel.reconstruct import draw_reconstructions
@@ -373,7 +373,8 @@ def test_sampling_draws_the_top_then_the_bottom_then_pixels(here: Path) -> None:
     assert torch.equal(generator.sample(5, c=1, seed=3, batch_size=2), means)
     assert torch.equal(generator.sample(1, c=1, seed=3, numbers=[4])[0], means[4])
     drawn = generator.sample(5, c=1, seed=3, pixels="draw")
-    assert drawn.shape == (5, 1, 8, 8)
+    codes = decoder.join([first, second])
+    assert torch.equal(drawn, decoder.sample(5, codes, seed=seed_of(3, 2)))
     with pytest.raises(UserError, match="has two"):
         generator.complete(drawn, torch.ones(4, 4, dtype=torch.bool), c=1)
 
@@ -394,7 +395,7 @@ def test_commands_of_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) ->
         ("bundle vq top top --out x", "the top's first"),
         ("sample bottom", "told the top codes"),
         ("sample vq", "no prior"),
-        ("eval top --data codes:vq#bottom", "4"),
+        ("eval top --data codes:vq#bottom", "has (1, 4, 4)"),
         ("eval top --top top", "leave it out"),
         ("eval bottom --top bottom", "the top's first"),
         (f"train {PRIOR} --data codes:vq#middle --out x", "does not exist"),

@@ -161,10 +161,11 @@ class LatentGenerator:
                     progress((drawn + here * done) / self.decoder.latent)
 
             told = self.told(c, n, grids[0]) if grids else c
-            options = {"seed": grid_seed(seed, len(grids)), "progress": share, **how}
+            options = {"seed": seed_of(seed, len(grids)), "progress": share, **how}
             grids.append(prior.sample(n, told, batch_size=batch_size, **options)[:, 0])
         codes = self.decoder.join(grids)[:, None]
-        return self.show(codes, pixels, seed=seed, numbers=how.get("numbers"))
+        of_pixels = seed_of(seed, len(grids))
+        return self.show(codes, pixels, seed=of_pixels, numbers=how.get("numbers"))
 
     def told(self, c: object, n: int, top: Tensor) -> dict[str, object]:
         """Makes the bottom prior's context, with a class if it takes one; top is `(n, h, w)`."""
@@ -217,7 +218,7 @@ class LatentGenerator:
                 f"image, not {tuple(mask.shape)}."
             ) from None
         drawn = sampling.complete(self.prior, codes, kept, c, seed=seed, **how)
-        return self.show(drawn, pixels, seed=seed)
+        return self.show(drawn, pixels, seed=seed_of(seed, 1))
 
     def show(self, codes: Tensor, pixels: Pixels, **how: Any) -> Tensor:
         """Makes images of codes `(B, 1, *code_shape)`, see `Pixels`."""
@@ -262,11 +263,14 @@ def check_prior(decoder: CodebookModel, prior: AutoregressiveModel, grid: str) -
         )
 
 
-def grid_seed(seed: int, grid: int) -> int:
-    """Makes the seed of a grid's noise: with the same for all, their codes would go together."""
-    if grid == 0:
+def seed_of(seed: int, part: int) -> int:
+    """Makes the seed of what is drawn after so many grids of codes: the next grid, or the pixels.
+
+    With the same noise for all, what is drawn later would depend on how the first codes fell.
+    """
+    if part == 0:
         return seed
-    return int(np.random.SeedSequence((seed, grid)).generate_state(1, np.uint64)[0]) >> 1
+    return int(np.random.SeedSequence((seed, part)).generate_state(1, np.uint64)[0]) >> 1
 
 
 def holds_bundle(folder: str | Path) -> bool:
