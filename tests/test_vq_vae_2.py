@@ -304,6 +304,9 @@ def test_codes_as_data(here: Path) -> None:
         assert np.array_equal(ours.x[:, 0], grids[1].numpy())
         assert np.array_equal(ours.beside.x[:, 0], grids[0].numpy())
         assert np.array_equal(ours.y, getattr(tiny, split).y)
+        for x in (ours.x, ours.beside.x):
+            assert isinstance(x, np.memmap)
+            assert not x.flags.owndata
 
 
 def test_padding_is_refused(here: Path, tmp_path: Path) -> None:

@@ -140,9 +140,11 @@ def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
             f"{run} ({type(model).__name__}) has one grid of codes, and no bottom: leave {BOTTOM} "
             "out."
         )
-    train, valid, test = grid_splits(model, images, run, 0)
+    splits = [getattr(images, split) for split in SPLITS]
+    x = encoded(model, splits, run)
+    train, valid, test = grid_splits(model, splits, x, 0)
     if bottom:
-        below = grid_splits(model, images, run, 1)
+        below = grid_splits(model, splits, x, 1)
         train, valid, test = (
             replace(split, beside=top)
             for split, top in zip(below, (train, valid, test), strict=True)
@@ -159,27 +161,43 @@ def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
     )
 
 
-def grid_splits(model: CodebookModel, images: Dataset, run: str, grid: int) -> list[Images]:
-    """Gets the codes of one of a model's grids, of all splits, from where they are kept."""
+def encoded(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any]:
+    """Gets the codes of all splits from where they are kept, `(N, 1, *code_shape)`."""
     from nextpixel.model import find
 
-    splits = [getattr(images, split) for split in SPLITS]
-    levels = model.code_count + any(split.rows is not None for split in splits)
-    folder, dtype = find(run), level_type(levels)
-    shape = (sum(map(len, splits)), 1, *list(model.sizes.values())[grid])
-    x = kept.made(
+    folder, dtype = find(run), level_type(level_count(model, splits))
+    return kept.made(
         folder,
-        kept.place(folder, *[BOTTOM] * grid),
+        kept.place(folder),
         f"{model.digest()} {content(splits)}",
-        lambda: (shape, encode(model, splits, grid, dtype), {}),
+        lambda: (
+            (sum(map(len, splits)), 1, *model.code_shape),
+            encode(model, splits, dtype),
+            {},
+        ),
         dtype,
     )["x"]
+
+
+def level_count(model: CodebookModel, splits: list[Images]) -> int:
+    """Counts the codes, and one more if images end."""
+    return model.code_count + any(split.rows is not None for split in splits)
+
+
+def grid_splits(
+    model: CodebookModel, splits: list[Images], x: NDArray[Any], grid: int
+) -> list[Images]:
+    """Takes one grid of a model out of the codes of all splits, without a copy."""
+    sizes = list(model.sizes.values())
+    first = sum(map(math.prod, sizes[:grid]))
+    flat = x.reshape(len(x), 1, -1)[:, :, first : first + math.prod(sizes[grid])]
+    codes = flat.reshape(len(x), 1, *sizes[grid])
     begins = np.cumsum([0, len(splits[0]), len(splits[1])])
     return [
         Images(
-            x[begin : begin + len(split)],
+            codes[begin : begin + len(split)],
             split.y,
-            levels,
+            level_count(model, splits),
             rows=None if split.rows is None else code_rows(split.rows, model)[1],
         )
         for split, begin in zip(splits, begins, strict=True)
@@ -207,9 +225,9 @@ def code_rows(
 
 
 def encode(
-    model: CodebookModel, splits: list[Images], grid: int, dtype: np.dtype[Any]
+    model: CodebookModel, splits: list[Images], dtype: np.dtype[Any]
 ) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
-    """Computes one grid of all splits, block by block, `(B, 1, h, w)`; K after an image's end."""
+    """Computes the codes of all splits in blocks `(B, 1, *code_shape)`; K after an image's end."""
     import torch
 
     blocks = [
@@ -221,8 +239,7 @@ def encode(
         for split, numbers in counted:
             x, _ = split.batch(numbers, (0, int(numbers[0])))
             with torch.inference_mode():
-                every = model.codes(torch.from_numpy(x).to(model.device))
-            codes = model.split(every)[grid].cpu().numpy()
+                codes = model.codes(torch.from_numpy(x).to(model.device)).cpu().numpy()
             if split.rows is not None:
                 real, _ = code_rows(split.rows[numbers], model)
                 codes[np.arange(codes.shape[1]) >= real[:, None]] = model.code_count
