@@ -134,7 +134,7 @@ def test_accuracy_of_words_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The likeliest class has the wrong digit, but all classes of the right one weigh more."""
     probabilities = torch.tensor([[0.3, 0.3, 0.4, 0.0], [0.1, 0.5, 0.0, 0.4], [0.0, 0.9, 0.1, 0.0]])
     classifier = Classifier(shape=(1, 8, 8), levels=2, classes=4, width=2)
-    monkeypatch.setattr(classifier, "logits", lambda x: (probabilities + 1e-9).log())
+    monkeypatch.setattr(classifier, "forward", lambda x: (probabilities + 1e-9).log())
     images = Images(np.zeros((3, 1, 8, 8), np.uint8), np.array([0, 3, 1]), 2)
     whole, by_word = classified(
         classifier, images, words(["0 theo", "0 lucas", "1 theo", "1 lucas"])

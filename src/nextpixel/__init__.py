@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nextpixel.models import (
         VAE,
         VQVAE,
+        VQVAE2,
         Autoencoder,
         DiagonalBiLSTM,
         GatedPixelCNN,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VAE",
     "VQVAE",
+    "VQVAE2",
     "Autoencoder",
     "AutoregressiveModel",
     "Bernoulli",
@@ -82,6 +84,7 @@ _HOMES = {
     "nextpixel.models": [
         "VAE",
         "VQVAE",
+        "VQVAE2",
         "Autoencoder",
         "DiagonalBiLSTM",
         "GatedPixelCNN",

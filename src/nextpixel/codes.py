@@ -1,7 +1,8 @@
 """Codes as data: what a VQ-VAE makes of its own data set, for a prior to learn.
 
-A data set of codes has the name `codes:RUN`, for the run folder of a VQ-VAE. It is encoded once and
-kept in the user's cache folder, until the model or its data change.
+A data set of codes has the name `codes:RUN`, for the run folder of a VQ-VAE. Of a VQ-VAE-2 these
+are the top codes; `codes:RUN#bottom` has the bottom codes, and the top's beside them. Codes are
+encoded once and kept in the user's cache folder, until the model or its data change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +25,12 @@ from nextpixel.data.progress import shown
 from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
-    from nextpixel.models import VQVAE
+    from nextpixel.latent import CodebookModel
+    from nextpixel.model import ImageModel
 
-__all__ = ["baselines", "load_codes", "load_data", "source"]
+__all__ = ["baselines", "check_ends", "load_codes", "load_data", "mark", "source"]
 
-PREFIX = "codes:"
+PREFIX, BOTTOM = "codes:", "#bottom"
 SPLITS = ("train", "valid", "test")
 BLOCK = 500  # images encoded together
 
@@ -56,19 +59,20 @@ def load_data(
     return codes
 
 
-def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[VQVAE, Dataset]:
+def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[CodebookModel, Dataset]:
     """Loads a VQ-VAE, and the images that it was trained on.
 
     Raises:
         UserError: The model is no VQ-VAE, or its data are not known or not there.
     """
+    from nextpixel.latent import CodebookModel
     from nextpixel.model import load, training_record
-    from nextpixel.models import VQVAE
 
     model, record = load(run), training_record(run)
-    if not isinstance(model, VQVAE):
+    if not isinstance(model, CodebookModel):
         raise UserError(
-            f"{run} ({type(model).__name__}) has no codebook: give the run folder of a VQVAE."
+            f"{run} ({type(model).__name__}) has no codebook: give the run folder of a VQVAE or a "
+            "VQVAE2."
         )
     if "data" not in record:
         raise UserError(f"It is not known which data {run} was trained on: give a run folder.")
@@ -82,7 +86,35 @@ def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[VQVAE, 
     return model, images
 
 
-def load_codes(run: str | Path, data_dir: str | Path | None = None) -> Dataset:
+def check_ends(model: ImageModel, images: Dataset) -> None:
+    """Checks that a model with two grids of codes has no images that end before their last row.
+
+    Where an image ends is told by a code, see `load_codes`: one for each grid could disagree.
+
+    Raises:
+        UserError: It has.
+    """
+    from nextpixel.latent import CodebookModel
+
+    if isinstance(model, CodebookModel) and len(model.sizes) > 1 and images.train.rows is not None:
+        raise UserError(
+            f"{images.name} has rows of padding, as sounds of different lengths do, and a "
+            f"{type(model).__name__} cannot tell where an image ends: train a VQVAE."
+        )
+
+
+def mark(model: CodebookModel, grid: str) -> str:
+    """Says which codes those of a model's grid are, see `Dataset.codes_of`."""
+    return model.digest() if len(model.sizes) == 1 else f"{model.digest()}/{grid}"
+
+
+def run_of(name: str | Path) -> tuple[str, bool]:
+    """Reads the name of codes: the run folder, and whether its bottom codes are meant."""
+    run = str(name).removeprefix(PREFIX)
+    return run.removesuffix(BOTTOM), run.endswith(BOTTOM)
+
+
+def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
     """Loads the codes of the images that a VQ-VAE was trained on, with their classes.
 
     Of a data set whose bits are redrawn, one draw is encoded. Where images have rows of padding, so
@@ -90,50 +122,86 @@ def load_codes(run: str | Path, data_dir: str | Path | None = None) -> Dataset:
     here the image has ended. So a prior learns how long sounds are, and draws some that end.
 
     Args:
-        run: The run folder of the VQ-VAE.
+        name: The run folder of the VQ-VAE; of a VQ-VAE-2, with #bottom behind it for these codes.
         data_dir: Where to look for its data first.
 
     Returns:
-        Images `(1, h, w)` with as many levels as there are codes, and one more if images end.
+        Images `(1, h, w)` with as many levels as there are codes, and one more if images end. The
+        bottom's have the top's beside them.
 
     Raises:
-        UserError: See `source`.
+        UserError: See `source`; or there are no bottom codes.
     """
-    from nextpixel.model import find
-
+    run, bottom = run_of(name)
     model, images = source(run, data_dir)
-    digest = model.digest()
-    splits = [getattr(images, split) for split in SPLITS]
-    levels = model.code_count + any(split.rows is not None for split in splits)
-    folder, dtype = find(run), level_type(levels)
-    shape = (sum(map(len, splits)), 1, *model.code_shape)
-    x = kept.made(
-        folder,
-        kept.place(folder),
-        f"{digest} {content(splits)}",
-        lambda: (shape, encode(model, splits, dtype), {}),
-        dtype,
-    )["x"]
-    begins = np.cumsum([0, len(splits[0]), len(splits[1])])
-    train, valid, test = (
-        Images(
-            x[begin : begin + len(split)],
-            split.y,
-            levels,
-            rows=None if split.rows is None else code_rows(split.rows, model)[1],
+    check_ends(model, images)
+    if bottom and len(model.sizes) == 1:
+        raise UserError(
+            f"{run} ({type(model).__name__}) has one grid of codes, and no bottom: leave {BOTTOM} "
+            "out."
         )
-        for split, begin in zip(splits, begins, strict=True)
-    )
+    splits = [getattr(images, split) for split in SPLITS]
+    x = encoded(model, splits, run)
+    train, valid, test = grid_splits(model, splits, x, 0)
+    if bottom:
+        below = grid_splits(model, splits, x, 1)
+        train, valid, test = (
+            replace(split, beside=top)
+            for split, top in zip(below, (train, valid, test), strict=True)
+        )
     return Dataset(
-        f"{PREFIX}{run}",
+        f"{PREFIX}{run}{BOTTOM if bottom else ''}",
         train,
         valid,
         test,
-        levels=levels,
+        levels=train.levels,
         class_names=images.class_names,
         source=f"codes of {images.source}",
-        codes_of=digest,
+        codes_of=mark(model, list(model.sizes)[bottom]),
     )
+
+
+def encoded(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any]:
+    """Gets the codes of all splits from where they are kept, `(N, 1, *code_shape)`."""
+    from nextpixel.model import find
+
+    folder, dtype = find(run), level_type(level_count(model, splits))
+    return kept.made(
+        folder,
+        kept.place(folder),
+        f"{model.digest()} {content(splits)}",
+        lambda: (
+            (sum(map(len, splits)), 1, *model.code_shape),
+            encode(model, splits, dtype),
+            {},
+        ),
+        dtype,
+    )["x"]
+
+
+def level_count(model: CodebookModel, splits: list[Images]) -> int:
+    """Counts the codes, and one more if images end."""
+    return model.code_count + any(split.rows is not None for split in splits)
+
+
+def grid_splits(
+    model: CodebookModel, splits: list[Images], x: NDArray[Any], grid: int
+) -> list[Images]:
+    """Takes one grid of a model out of the codes of all splits, without a copy."""
+    sizes = list(model.sizes.values())
+    first = sum(map(math.prod, sizes[:grid]))
+    flat = x.reshape(len(x), 1, -1)[:, :, first : first + math.prod(sizes[grid])]
+    codes = flat.reshape(len(x), 1, *sizes[grid])
+    begins = np.cumsum([0, len(splits[0]), len(splits[1])])
+    return [
+        Images(
+            codes[begin : begin + len(split)],
+            split.y,
+            level_count(model, splits),
+            rows=None if split.rows is None else code_rows(split.rows, model)[1],
+        )
+        for split, begin in zip(splits, begins, strict=True)
+    ]
 
 
 def content(splits: list[Images]) -> str:
@@ -147,7 +215,9 @@ def content(splits: list[Images]) -> str:
     return total.hexdigest()
 
 
-def code_rows(rows: NDArray[np.int64], model: VQVAE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def code_rows(
+    rows: NDArray[np.int64], model: CodebookModel
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts the rows of codes that stand for real rows of images, and these with the end's."""
     height = model.code_shape[0]
     real = -(-rows * height // model.shape[1])
@@ -155,9 +225,9 @@ def code_rows(rows: NDArray[np.int64], model: VQVAE) -> tuple[NDArray[np.int64],
 
 
 def encode(
-    model: VQVAE, splits: list[Images], dtype: np.dtype[Any]
+    model: CodebookModel, splits: list[Images], dtype: np.dtype[Any]
 ) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
-    """Computes the codes of all splits, block by block, `(B, 1, h, w)`; K after an image's end."""
+    """Computes the codes of all splits in blocks `(B, 1, *code_shape)`; K after an image's end."""
     import torch
 
     blocks = [

@@ -89,7 +89,8 @@ class Takes(NamedTuple):
         Args:
             c: None for an unconditional model. A class id for all images or ids `(B,)`, or a mix
                 of classes, real weights `(classes,)` or `(B, classes)`; a vector `(D,)` or
-                `(B, D)`; an image `(Cc, Hc, Wc)` or `(B, Cc, Hc, Wc)`. For a model that takes
+                `(B, D)`; an image `(Cc, Hc, Wc)` or `(B, Cc, Hc, Wc)`, or of codes below Cc, which
+                become one-hot, the integers `(Hc, Wc)` or `(B, Hc, Wc)`. For a model that takes
                 several, a dictionary of "classes", "vector" and "image". Or "null", the null
                 context, or a `Context`.
             batch: Number of images B.
@@ -177,8 +178,15 @@ class Takes(NamedTuple):
         )
 
     def _read_image(self, c: object, batch: int) -> Tensor:
-        shape = cast("tuple[int, int, int]", self.image)
-        return _reals(_tensor(c), shape, batch, "A context image is", "real numbers")
+        shape, given = cast("tuple[int, int, int]", self.image), _tensor(c)
+        if given.dtype == torch.int64 and given.shape in (shape[1:], (batch, *shape[1:])):
+            if given.min() < 0 or given.max() >= shape[0]:
+                raise UserError(
+                    f"The codes that this model is told lie in [0, {shape[0]}), but these go from "
+                    f"{int(given.min())} to {int(given.max())}."
+                )
+            given = F.one_hot(given, shape[0]).movedim(-1, -3).float()
+        return _reals(given, shape, batch, "A context image is", "real numbers")
 
 
 def _tensor(c: object) -> Tensor:

@@ -32,6 +32,7 @@ __all__ = [
     "padding",
     "refuse_padding",
     "told",
+    "told_of",
 ]
 
 
@@ -86,14 +87,30 @@ class Score:
 def told(
     model: ImageModel, images: Images, numbers: NDArray[np.integer[Any]], seed: int = 0
 ) -> tuple[Tensor, Given]:
-    """Gets images by their numbers, and what the model is told about them, see `given`.
+    """Gets images by their numbers, and what the model is told about them, see `told_of`."""
+    pixels, y = images.batch(numbers)
+    x = torch.from_numpy(pixels)
+    return x, told_of(model, images, numbers, x, y, seed)
+
+
+def told_of(
+    model: ImageModel,
+    images: Images,
+    numbers: NDArray[np.integer[Any]],
+    x: Tensor,
+    y: NDArray[np.int64] | None,
+    seed: int,
+) -> Given:
+    """Says what the model is told about images that were read, x and y, see `ImageModel.given`.
 
     Their padding counts as known.
     """
-    pixels, ids = images.batch(numbers)
-    x, y = torch.from_numpy(pixels), None if ids is None else torch.from_numpy(ids)
-    given = model.given(x, y, numbers.tolist(), seed)
-    return x, given.without(padding(model, images, numbers))
+    others = {}
+    if images.beside is not None:
+        others["beside"] = torch.from_numpy(images.beside.batch(numbers)[0])[:, 0].long()
+    ids = None if y is None else torch.from_numpy(y)
+    given = model.given(x, ids, numbers.tolist(), seed, **others)
+    return given.without(padding(model, images, numbers))
 
 
 def padding(model: ImageModel, images: Images, numbers: NDArray[np.integer[Any]]) -> Tensor | None:

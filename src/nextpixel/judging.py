@@ -28,9 +28,9 @@ from nextpixel.data import Dataset, Images
 from nextpixel.data.images import level_type, spread
 from nextpixel.errors import UserError
 from nextpixel.evaluate import Classification, judge
+from nextpixel.latent import CodebookModel
 from nextpixel.latent_generator import LatentGenerator
 from nextpixel.model import ImageModel
-from nextpixel.models import VQVAE
 from nextpixel.sound import Spectrogram
 
 __all__ = [
@@ -253,7 +253,7 @@ def through_sound(
 
 
 def reconstruct(
-    model: VQVAE, images: Images, progress: Callable[[float], None] | None = None
+    model: CodebookModel, images: Images, progress: Callable[[float], None] | None = None
 ) -> Images:
     """Shows what is left of images in their codes: the mean of each pixel, rounded.
 

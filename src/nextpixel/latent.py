@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.bounds import LogLikelihood
@@ -20,11 +21,14 @@ from nextpixel.distributions import (
 )
 from nextpixel.errors import UserError
 from nextpixel.model import ImageModel, arguments_of
+from nextpixel.nn import Quantized, Quantizer, perplexity
 from nextpixel.sampling import evaluation_mode, site_noise
 
-__all__ = ["IndependentPixels", "LatentModel", "Likelihood", "sum_unknown"]
+__all__ = ["CodebookModel", "IndependentPixels", "LatentModel", "Likelihood", "sum_unknown"]
 
 Likelihood = Literal["categorical", "logistics"]
+
+PICTURED = 50  # images whose means are computed for a diagnosis: these take long
 
 
 class LatentModel(ImageModel):
@@ -218,6 +222,157 @@ class IndependentPixels(LatentModel):
             if progress is not None:
                 progress((begin + len(part)) / n)
         return torch.cat(pictures)
+
+
+class CodebookModel(IndependentPixels):
+    """A latent model whose code is a grid of numbers of vectors in a codebook, or several grids.
+
+    A subclass sets `decoder`, from the vectors of all grids to maps of `out_channels`, calls
+    `set_grids`, and defines `quantizers` and `quantize`.
+
+    Args:
+        codes: Number of codes K, in each codebook.
+        arguments: Those of `IndependentPixels`, and the subclass's own.
+
+    Attributes:
+        code_count: K.
+        sizes: `(h, w)` of each grid by its name, the coarsest first.
+        code_shape: That of an image's codes: `(h, w)` of the only grid, or `(latent,)`, all grids
+            in a row.
+    """
+
+    scores = "log p(x | codes) given the codes of the image itself, the residual: no likelihood"
+    code = "codes"
+    sizes: dict[str, tuple[int, int]]
+    code_shape: tuple[int, ...]
+
+    def __init__(self, *, codes: int, **arguments: Any) -> None:
+        # The numbers of a code are counted by `set_grids`, after the shape has been checked.
+        super().__init__(latent=1, codes=codes, **arguments)
+        self.code_count = codes
+
+    def set_grids(self, **sizes: tuple[int, int]) -> None:
+        """Sets how many codes an image has, and how they are laid out."""
+        self.sizes = sizes
+        self.latent = sum(map(math.prod, sizes.values()))
+        self.code_shape = next(iter(sizes.values())) if len(sizes) == 1 else (self.latent,)
+
+    @property
+    @abstractmethod
+    def quantizers(self) -> list[Quantizer]:
+        """The codebooks of the grids."""
+
+    @abstractmethod
+    def quantize(self, x: Tensor) -> list[Quantized]:
+        """Computes the vectors of images `(B, C, H, W)`, and of each grid the nearest codes."""
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Computes the codes of images, `(B, C, H, W)` -> integers in `[0, K)`, `(B, *code_shape)`.
+
+        Those of several grids are told apart by `split`.
+        """
+        self.check(x)
+        return self.join([quantized.codes for quantized in self.quantize(x)])
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Computes the codes of images, see `codes`."""
+        return self.codes(x)
+
+    def join(self, grids: Sequence[Tensor]) -> Tensor:
+        """Puts the grids of images together, `(B, h, w)` each -> `(B, *code_shape)`."""
+        return torch.cat([grid.flatten(1) for grid in grids], 1).view(-1, *self.code_shape)
+
+    def split(self, codes: Tensor) -> list[Tensor]:
+        """Takes codes apart into the grids, `(B, *code_shape)` -> `(B, h, w)` each."""
+        sizes = list(self.sizes.values())
+        parts = torch.split(codes.flatten(1), [math.prod(size) for size in sizes], 1)
+        return [torch.unflatten(part, 1, size) for part, size in zip(parts, sizes, strict=True)]
+
+    def decode(self, z: Tensor) -> Distribution:
+        """Computes p(x | codes), as `codes` returns them -> `batch_shape` `(B, C, H, W)`."""
+        grids = zip(self.quantizers, self.split(z), strict=True)
+        return self.distribution(self.decoder(*(book.vectors(grid) for book, grid in grids)))
+
+    def read_codes(self, c: object, n: int) -> Tensor:
+        """Reads codes that a user gave, an image's for all or one's for each, `(n, *code_shape)`.
+
+        Raises:
+            UserError: There are none, or they do not fit the model.
+        """
+        if c is None:
+            raise UserError(
+                f"A {type(self).__name__} has no prior to draw codes from: use nextpixel "
+                "reconstruct, give codes as c, such as codes returns, or train a prior (nextpixel "
+                "train --data codes:RUN) and put both into a folder (nextpixel bundle)."
+            )
+        codes = torch.as_tensor(c)
+        wanted = (n, *self.code_shape)
+        if codes.is_floating_point() or codes.shape not in (wanted, wanted[1:]):
+            raise UserError(
+                f"The codes of {n} images are integers of shape {wanted}, not {codes.dtype} of "
+                f"shape {tuple(codes.shape)}."
+            )
+        if codes.min() < 0 or codes.max() >= self.code_count:
+            raise UserError(
+                f"Codes lie in [0, {self.code_count}), but these go from {int(codes.min())} to "
+                f"{int(codes.max())}: they are of another codebook."
+            )
+        every: Tensor = codes.to(self.device, torch.int64).expand(wanted)
+        return every
+
+    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+        """Computes log p(x | codes(x)) in nats, `(B,)`: it does not count what the codes tell."""
+        self.context(c, len(x))
+        return sum_unknown(self.decode(self.codes(x)).log_prob(x), known)
+
+    def objective(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+        """Computes log p(x | codes(x)) less the quantizers' losses, `(B,)`.
+
+        As in the papers a loss is averaged over a grid's numbers, and the likelihood over the
+        pixels; so here, where the latter is a sum, a code's loss counts once for each of its pixels
+        and channels. That of a code whose pixels are all known does not count.
+        """
+        self.context(c, len(x))
+        self.check(x)
+        grids = self.quantize(x)
+        parameters = self.decoder(*(quantized.vectors for quantized in grids))
+        nats = sum_unknown(self.distribution(parameters).log_prob(x), known)
+        for size, quantized in zip(self.sizes.values(), grids, strict=True):
+            loss = (quantized.loss * self.real_codes(x, known, size)).flatten(1).sum(1)
+            nats = nats - math.prod(self.shape) / math.prod(size) * loss
+        return nats
+
+    def real_codes(self, x: Tensor, known: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Tells which codes of a grid have a pixel that is not known, `(B, h, w)`."""
+        if known is None:
+            return torch.ones((len(x), *size), dtype=torch.bool, device=x.device)
+        unknown = (~known.expand(x.shape)).any(1, keepdim=True)
+        return F.max_pool2d(unknown.to(self.dtype), self.shape[1] // size[0])[:, 0] > 0
+
+    @torch.no_grad()
+    def diagnose(self, x: Tensor, known: Tensor | None = None) -> dict[str, float]:
+        """Computes how the codebooks are used by some images, and how well they come back.
+
+        Returns:
+            `perplexity` of the codes and `usage`, the share of the codes that appear, of several
+            grids with their names in front; `reconstruction_error`, the squared difference between
+            pixels and their means under p(x | codes), in units of the range of the levels, averaged
+            over some of the images. Codes and pixels that are known, as padding is, do not count.
+        """
+        with evaluation_mode(self):
+            codes = self.codes(x.to(self.device)).cpu()
+        told = {}
+        for (name, size), grid in zip(self.sizes.items(), self.split(codes), strict=True):
+            real = self.real_codes(x, known, size).cpu()
+            counts = torch.bincount(grid[real], minlength=self.code_count)
+            prefix = f"{name}_" if len(self.sizes) > 1 else ""
+            told[f"{prefix}perplexity"] = perplexity(counts)
+            told[f"{prefix}usage"] = float((counts > 0).double().mean())
+        some = slice(None, None, -(-len(x) // PICTURED))
+        off = (self.picture(codes[some]) - x[some]) / (self.levels - 1)
+        if known is not None:
+            off = off[~known.cpu().expand(x.shape)[some]]
+        return {**told, "reconstruction_error": float(off.square().mean())}
 
 
 def sum_unknown(of_sites: Tensor, known: Tensor | None) -> Tensor:

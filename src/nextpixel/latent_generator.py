@@ -1,8 +1,9 @@
-"""A VQ-VAE and the prior over its codes, in one folder: what draws new images together."""
+"""A VQ-VAE and the priors over its codes, in one folder: what draws new images together."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,13 +15,13 @@ from torch import Tensor
 
 from nextpixel import sampling
 from nextpixel.autoregressive import AutoregressiveModel, autoregressive
-from nextpixel.codes import code_rows
+from nextpixel.codes import code_rows, mark
 from nextpixel.context import Context
 from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
+from nextpixel.latent import CodebookModel
 from nextpixel.model import bundles, load
-from nextpixel.models import VQVAE
 
 __all__ = ["LatentGenerator", "Pixels"]
 
@@ -29,7 +30,7 @@ Pixels = Literal["mean", "draw"]
 
 RECORD = "bundle.json"
 FORMAT = 1  # of that file
-PARTS = ("decoder", "prior")  # their folders
+PARTS = ("decoder", "prior", "bottom-prior")  # their folders; of a VQ-VAE there is no third
 BATCH = 256  # images decoded together
 
 
@@ -37,13 +38,16 @@ class LatentGenerator:
     """Puts a VQ-VAE and an autoregressive prior over its codes together.
 
     Args:
-        decoder: The VQ-VAE.
+        decoder: The VQ-VAE, or a VQ-VAE-2.
         prior: A model that was trained on its codes, see `nextpixel.codes`.
+        bottom: Of a VQ-VAE-2, whose top codes `prior` draws, one that was trained on the bottom's.
 
     Raises:
-        UserError: The prior is of the codes of another model, or of none.
+        UserError: A prior is of other codes or of none, there are too few or too many, or the
+            second needs a class that the first does not.
 
     Attributes:
+        priors: Both priors, the top's first, or the only one.
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes that the prior is conditioned on, or None.
@@ -57,19 +61,17 @@ class LatentGenerator:
         >>> waves = speaker.sounds(speaker.sample(4, c=speaker.class_names.index("3 theo")))
     """
 
-    def __init__(self, decoder: VQVAE, prior: AutoregressiveModel) -> None:
-        if prior.codes_of is None:
-            raise UserError(
-                f"This {type(prior).__name__} was not trained on codes: train one by nextpixel "
-                "train --data codes:RUN, RUN being the VQ-VAE's run folder."
-            )
-        if prior.codes_of != decoder.digest():
-            raise UserError(
-                f"The prior was trained on the codes of another model (sha256 "
-                f"{prior.codes_of[:12]}..., this one's is {decoder.digest()[:12]}...): its numbers "
-                "stand for other vectors. Train a prior on the codes of this one."
-            )
-        self.decoder, self.prior = decoder.eval(), prior.eval()
+    def __init__(
+        self,
+        decoder: CodebookModel,
+        prior: AutoregressiveModel,
+        bottom: AutoregressiveModel | None = None,
+    ) -> None:
+        self.priors = [prior] if bottom is None else [prior, bottom]
+        check_priors(decoder, self.priors)
+        for model in (decoder, *self.priors):
+            model.eval()
+        self.decoder, self.prior = decoder, prior
         self.shape, self.levels, self.classes = decoder.shape, decoder.levels, prior.classes
         self.class_names, self.spectrogram = prior.class_names, decoder.spectrogram
 
@@ -94,7 +96,8 @@ class LatentGenerator:
         file = folder / RECORD
         try:
             record = json.loads(file.read_text())
-            saved_format, digests = record["format"], [record[part] for part in PARTS]
+            names = PARTS if PARTS[2] in record else PARTS[:2]
+            saved_format, digests = record["format"], [record[part] for part in names]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} is damaged ({error}): take another copy.") from None
         if saved_format != FORMAT:
@@ -102,22 +105,23 @@ class LatentGenerator:
                 f"{folder} was saved in format {saved_format}, and this version of nextpixel reads "
                 f"format {FORMAT}: install the version that wrote it."
             )
-        decoder, prior = (load(folder / part, device=device) for part in PARTS)
-        if [decoder.digest(), prior.digest()] != digests:
+        parts = [load(folder / part, device=device) for part in names]
+        if [model.digest() for model in parts] != digests:
             raise UserError(
                 f"What is in {folder} does not belong together (the sha256 of its parts are not "
                 f"those in {RECORD}): take another copy, or bundle the models again."
             )
-        if not isinstance(decoder, VQVAE):
+        decoder, *priors = parts
+        if not isinstance(decoder, CodebookModel):
             raise UserError(f"{folder}/{PARTS[0]} is no VQVAE: bundle the models again.")
-        return cls(decoder, autoregressive(prior, folder / PARTS[1]))
+        return cls(decoder, *(autoregressive(prior, folder) for prior in priors))
 
     def save(self, folder: str | Path) -> None:
-        """Saves both models, each in a folder of its own, and their hashes.
+        """Saves the models, each in a folder of its own, and their hashes.
 
         These are written last: a folder whose parts are not all new is refused, never mixed up.
         """
-        models = dict(zip(PARTS, (self.decoder, self.prior), strict=True))
+        models = dict(zip(PARTS, (self.decoder, *self.priors), strict=False))
         for part, model in models.items():
             model.save(Path(folder) / part)
         digests = {part: model.digest() for part, model in models.items()}
@@ -139,7 +143,7 @@ class LatentGenerator:
         progress: Callable[[float], None] | None = None,
         **how: Any,
     ) -> Tensor:
-        """Draws images: codes from the prior, exactly, and pixels from the decoder.
+        """Draws images: codes from the priors, exactly, and pixels from the decoder.
 
         Args:
             n: Number of images.
@@ -157,9 +161,26 @@ class LatentGenerator:
             UserError: A number is out of range, or the context does not fit.
         """
         check_pixels(pixels)
-        options = {"seed": seed, "batch_size": batch_size, "progress": progress, **how}
-        codes = self.prior.sample(n, c, **options)
-        return self.show(codes, pixels, seed=seed, numbers=how.get("numbers"))
+        grids: list[Tensor] = []
+        for prior in self.priors:
+            drawn, here = sum(grid[0].numel() for grid in grids), math.prod(prior.shape)
+
+            def share(done: float, drawn: int = drawn, here: int = here) -> None:
+                if progress is not None:
+                    progress((drawn + here * done) / self.decoder.latent)
+
+            told = self.told(c, n, grids[0]) if grids else c
+            options = {"seed": seed_of(seed, len(grids)), "progress": share, **how}
+            grids.append(prior.sample(n, told, batch_size=batch_size, **options)[:, 0])
+        codes = self.decoder.join(grids)[:, None]
+        of_pixels = seed_of(seed, len(grids))
+        return self.show(codes, pixels, seed=of_pixels, numbers=how.get("numbers"))
+
+    def told(self, c: object, n: int, top: Tensor) -> dict[str, object]:
+        """Makes the bottom prior's context, with a class if it takes one; top is `(n, h, w)`."""
+        context = self.prior.context(c, n)
+        classes = None if context is None or not self.priors[1].classes else context.classes
+        return {"classes": classes, "image": top}
 
     def complete(
         self,
@@ -191,6 +212,7 @@ class LatentGenerator:
             UserError: Images, mask or context do not fit the models.
         """
         check_pixels(pixels)
+        self.check_one_grid()
         codes = self.codes(x)
         try:
             kept = mask.expand(len(codes), *codes.shape[2:])[:, None]
@@ -200,7 +222,15 @@ class LatentGenerator:
                 f"image, not {tuple(mask.shape)}."
             ) from None
         drawn = sampling.complete(self.prior, codes, kept, c, seed=seed, **how)
-        return self.show(drawn, pixels, seed=seed)
+        return self.show(drawn, pixels, seed=seed_of(seed, 1))
+
+    def check_one_grid(self) -> None:
+        """Refuses two grids of codes, for what is done with one only."""
+        if len(self.priors) > 1:
+            raise UserError(
+                f"Codes of one grid are completed, and a {type(self.decoder).__name__} has two: "
+                "take a VQVAE with its prior."
+            )
 
     def sounds(self, x: Tensor, iterations: int = 32) -> list[NDArray[np.float64]]:
         """Turns images into sounds, see `Spectrogram.synthesise`.
@@ -241,16 +271,19 @@ class LatentGenerator:
         return codes[:, None]
 
     def show(self, codes: Tensor, pixels: Pixels, **how: Any) -> Tensor:
-        """Makes images of codes `(B, 1, h, w)`, see `Pixels`; all is 0 where they have ended."""
-        grids = codes[:, 0]
-        ended = (grids == self.decoder.code_count).any(2).cumsum(1) > 0  # (B, h)
-        # A code is seen beyond its place: after the end come those of what is 0, as in training.
-        grids = torch.where(ended[:, :, None], self.nothing(), grids)
+        """Makes images of codes `(B, 1, *code_shape)`, see `Pixels`; 0 where they have ended."""
+        grids, ended = codes[:, 0], None
+        if self.end is not None:
+            ended = (grids == self.end).any(2).cumsum(1) > 0  # (B, h)
+            # A code is seen beyond its place: after the end come those of what is 0.
+            grids = torch.where(ended[:, :, None], self.nothing(), grids)
         if pixels == "draw":
             x = self.decoder.sample(len(grids), grids, **how)
         else:
             parts = [self.decoder.picture(part) for part in torch.split(grids, BATCH)]
             x = torch.cat(parts).round().long()
+        if ended is None:
+            return x
         rows = ended.repeat_interleave(self.shape[1] // ended.shape[1], 1)
         return x.masked_fill(rows[:, None, :, None], 0)
 
@@ -259,6 +292,51 @@ class LatentGenerator:
         """Computes the codes of an image that is 0 everywhere, `(h, w)`."""
         x = torch.zeros(1, *self.shape, dtype=torch.int64, device=self.decoder.device)
         return self.decoder.codes(x)[0].cpu()
+
+
+def check_priors(decoder: CodebookModel, priors: list[AutoregressiveModel]) -> None:
+    """Refuses priors that are not those of a model's grids of codes, in their order."""
+    grids = list(decoder.sizes)
+    if len(priors) != len(grids):
+        wanted = "one prior" if len(grids) == 1 else "two priors, the top's and the bottom's"
+        raise UserError(f"A {type(decoder).__name__} takes {wanted}, and was given {len(priors)}.")
+    for grid, prior in zip(grids, priors, strict=True):
+        check_prior(decoder, prior, grid)
+    if priors[-1].classes not in (None, priors[0].classes):
+        raise UserError(
+            f"The bottom's prior is told one of {priors[-1].classes} classes, and the top's one of "
+            f"{priors[0].classes or 'none'}: train both on the same."
+        )
+
+
+def check_prior(decoder: CodebookModel, prior: AutoregressiveModel, grid: str) -> None:
+    """Refuses a prior that is not one of the codes of this grid of a model."""
+    if prior.codes_of is None:
+        raise UserError(
+            f"This {type(prior).__name__} was not trained on codes: train one by nextpixel "
+            "train --data codes:RUN, RUN being the VQ-VAE's run folder."
+        )
+    if prior.codes_of in [mark(decoder, other) for other in decoder.sizes if other != grid]:
+        raise UserError(
+            f"A prior over the {grid} codes was wanted, and this one is of the others: give the "
+            "top's first, then the bottom's."
+        )
+    if prior.codes_of != mark(decoder, grid):
+        raise UserError(
+            f"The prior was trained on the codes of another model (sha256 "
+            f"{prior.codes_of[:12]}..., this one's is {decoder.digest()[:12]}...): its numbers "
+            "stand for other vectors. Train a prior on the codes of this one."
+        )
+
+
+def seed_of(seed: int, part: int) -> int:
+    """Makes the seed of what is drawn after so many grids of codes: the next grid, or the pixels.
+
+    With the same noise for all, what is drawn later would depend on how the first codes fell.
+    """
+    if part == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, part)).generate_state(1, np.uint64)[0]) >> 1
 
 
 def find_bundle(name: str | Path) -> Path:

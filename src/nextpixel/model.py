@@ -161,8 +161,7 @@ class ImageModel(Model):
         class_names: A name for each class, or None. This and what follows is set by training, and
             saved with the model.
         spectrogram: How sounds became its images, or None.
-        codes_of: Where its images are grids of codes: the sha256 of the model that they are codes
-            of, see `digest`.
+        codes_of: Where its images are grids of codes: which these are, see `Dataset.codes_of`.
     """
 
     paper = ""
@@ -208,7 +207,14 @@ class ImageModel(Model):
         context = self.takes.read(c, batch)
         return None if context is None else context.to(self.device)
 
-    def given(self, x: Tensor, y: Tensor | None, numbers: Sequence[int], seed: int = 0) -> Given:
+    def given(
+        self,
+        x: Tensor,
+        y: Tensor | None,
+        numbers: Sequence[int],
+        seed: int = 0,
+        beside: Tensor | None = None,
+    ) -> Given:
         """Says what the model is told about images of a data set, in training and in a score.
 
         A model that is conditioned on something else overrides this.
@@ -219,6 +225,8 @@ class ImageModel(Model):
             numbers: Their numbers in the data set; with the seed they decide what is random in a
                 degradation.
             seed: Not negative; training takes another one in each step.
+            beside: The codes that stand beside them, integers `(B, h, w)`; given only where the
+                data set has some, see `Images.beside`.
 
         Raises:
             UserError: The model needs to be told more than this.
@@ -231,6 +239,8 @@ class ImageModel(Model):
             known = None if degraded.known is None else degraded.known.to(self.device)
         if self.features is not None:
             parts[self.features.part] = self.features(x)
+        if beside is not None:
+            parts["image"] = beside
         return Given(self.context(parts or None, len(x)), known)
 
     def described(self) -> dict[str, Any]:

@@ -238,6 +238,11 @@ def autoregressive_model(
             f"{args.model} is told what a classifier says of an image ({found.features.layer}): "
             "use nextpixel vary, or nextpixel eval."
         )
+    if found.codes_of is not None and found.takes.image is not None and not told:
+        raise UserError(
+            f"{args.model} is told the top codes of an image: put it and the top's prior into a "
+            "folder with their model (nextpixel bundle), or use nextpixel eval."
+        )
     return found
 
 

@@ -162,6 +162,14 @@ def make_model(settings: Any, dataset: Dataset) -> ImageModel:
             )
         dense = features.part == "vector"
         arguments[features.part] = features.shape[0] if dense else features.shape
+    if dataset.beside is not None:
+        if task is not None or features is not None or "image" not in arguments_of(cls):
+            raise UserError(
+                f"A prior over the codes of {dataset.name} is told the codes of the top grid, and "
+                "nothing else but the class: give a model that can be (see nextpixel models), "
+                "without --task or --features."
+            )
+        arguments["image"] = dataset.beside
     try:
         model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
         model.task = task
@@ -199,7 +207,7 @@ def train_parser() -> Any:
         "--data",
         type=str,
         default="mnist",
-        help="a name, a path to your own, wavs:FOLDER, or codes:RUN",
+        help="a name, a path to your own, wavs:FOLDER, codes:RUN, or codes:RUN#bottom",
     )
     parser.add_argument("--levels", type=int | None, help="requantise pixels to so many levels")
     parser.add_argument("--size", type=int | None, help="side that a folder's images are cut to")

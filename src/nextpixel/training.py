@@ -42,12 +42,12 @@ from nextpixel import data as npx_data
 from nextpixel import plots
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.checkpoint import load_state, save_state
-from nextpixel.codes import load_data
+from nextpixel.codes import check_ends, load_data
 from nextpixel.context import Context, Takes
 from nextpixel.data import Dataset
 from nextpixel.data.images import spread
 from nextpixel.errors import UserError
-from nextpixel.evaluate import evaluate, padding, refuse_padding, told
+from nextpixel.evaluate import evaluate, refuse_padding, told, told_of
 from nextpixel.features import Features
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.latent import LatentModel
@@ -240,6 +240,12 @@ def check_data(model: ImageModel, data: Dataset) -> None:
             f"The model has {model.classes} classes, but {data.name} has {data.classes or 'none'}: "
             f"make the model with classes={data.classes}."
         )
+    if data.beside is not None and model.takes.image != data.beside:
+        raise UserError(
+            f"{data.name} has codes beside each image, and the model is not told of such: make it "
+            f"with image={data.beside}."
+        )
+    check_ends(model, data)
     if model.codes_of not in (None, data.codes_of):
         raise UserError(
             f"The model is a prior over codes, and {data.name} is not of the same codebook: was "
@@ -546,9 +552,8 @@ class Run:
         x, y = images.batch(indices, key)
         if args.mutate:
             x = npx_data.mutate(x, args.mutate, images.levels, key)
-        pixels, ids = torch.from_numpy(x), None if y is None else torch.from_numpy(y)
-        given = self.raw.given(pixels, ids, indices.tolist(), self.noise_seed(2) >> 1)
-        given = given.without(padding(self.raw, images, indices))
+        pixels = torch.from_numpy(x)
+        given = told_of(self.raw, images, indices, pixels, y, self.noise_seed(2) >> 1)
         if given.context is not None and args.drop_context:
             random = np.random.default_rng(self.noise_seed(1)).random(len(x))
             null = given.context.null(torch.from_numpy(random < args.drop_context))
@@ -596,7 +601,11 @@ class Run:
         else:
             columns = 8 if classes is None else min(10, classes)
             n = 4 * columns
-            c = None if classes is None else np.arange(n) % columns
+            c: object = None if classes is None else np.arange(n) % columns
+            if self.data.beside is not None:
+                valid = self.data.valid
+                _, given = told(self.average, valid, spread(len(valid), n))
+                n, c = min(n, len(valid)), given.context
             x = self.average.sample(n, c).numpy(force=True)
             x = plots.seen(x, self.data.spectrogram)
             picture = plots.grid(x, self.raw.levels, columns=columns)

@@ -1,4 +1,4 @@
-"""`nextpixel bundle`: a VQ-VAE and the prior over its codes, in one folder."""
+"""`nextpixel bundle`: a VQ-VAE and the priors over its codes, in one folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ def bundle(argv: list[str]) -> None:
     """Put a VQ-VAE and the prior over its codes into one folder, to draw from."""
     parser = Parser("bundle", bundle)
     parser.add_argument("model", metavar="VQVAE", help="the run folder of the VQ-VAE")
-    parser.add_argument("prior", metavar="PRIOR", help="the run folder of its prior")
+    parser.add_argument(
+        "priors",
+        metavar="PRIOR",
+        nargs="+",
+        help="the run folder of its prior; of a VQVAE2 those of two, the top's first",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     args = parser.parse_args(argv)
 
@@ -22,19 +27,20 @@ def bundle(argv: list[str]) -> None:
 
     from nextpixel.autoregressive import autoregressive
     from nextpixel.files import replace_file
-    from nextpixel.latent_generator import PARTS, LatentGenerator
+    from nextpixel.latent import CodebookModel
+    from nextpixel.latent_generator import PARTS, LatentGenerator, check_priors
     from nextpixel.model import TRAINING, load, training_record
-    from nextpixel.models import VQVAE
 
     model = load(args.model)
-    if not isinstance(model, VQVAE):
+    if not isinstance(model, CodebookModel):
         raise UserError(
             f"{args.model} is of the kind {type(model).__name__}: name the VQVAE first, then the "
             "prior over its codes."
         )
-    prior = autoregressive(load(args.prior), args.prior)
-    LatentGenerator(model, prior).save(args.out)
-    for part, run in zip(PARTS, (args.model, args.prior), strict=True):
+    priors = [autoregressive(load(prior), prior) for prior in args.priors]
+    check_priors(model, priors)
+    LatentGenerator(model, *priors).save(args.out)
+    for part, run in zip(PARTS, (args.model, *args.priors), strict=False):
         record = yaml.safe_dump(training_record(run), sort_keys=False)
         replace_file(args.out / part / TRAINING, record.encode())
-    print(f"Bundled into {args.out}: try nextpixel sample {args.out}, or complete")
+    print(f"Bundled into {args.out}: try nextpixel sample {args.out}")

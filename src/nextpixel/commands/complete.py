@@ -168,12 +168,14 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
     from nextpixel.masks import cell_mask
 
     decoder, prior = generator.decoder, generator.prior
+    generator.check_one_grid()
     args.model = str(find_bundle(args.model) / "decoder")  # whose data are the images
     x, c = images_to_complete(args, decoder, prior)
+    _, height, width = prior.shape
     if args.codes is None:
-        kept = cell_mask(known_pixels(args, decoder.shape), decoder.code_shape)
+        kept = cell_mask(known_pixels(args, decoder.shape), (height, width))
     else:
-        kept = first_codes(args.codes, decoder.code_shape)
+        kept = first_codes(args.codes, (height, width))
     codes = generator.codes(x)
 
     def show(drawn: Tensor) -> Pixels:
@@ -189,7 +191,7 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
     return Hidden("code", prior, codes, kept, kept | padding, c, columns, show)
 
 
-def first_codes(count: int, size: tuple[int, ...]) -> Tensor:
+def first_codes(count: int, size: tuple[int, int]) -> Tensor:
     """Makes the mask of the first codes in raster order, `(h, w)`."""
     import torch
 

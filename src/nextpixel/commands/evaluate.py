@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     import torch
 
+    from nextpixel.autoregressive import AutoregressiveModel
     from nextpixel.data import Dataset
     from nextpixel.evaluate import Score
+    from nextpixel.latent import CodebookModel
 
 __all__ = ["evaluate"]
 
@@ -35,6 +37,11 @@ def evaluate(argv: list[str]) -> None:
         type=positive,
         metavar="K",
         help="of a VAE: the importance-weighted bound of K codes an image, not the ELBO",
+    )
+    parser.add_argument(
+        "--top",
+        metavar="PRIOR",
+        help="of a prior over bottom codes: the top's, to add up what codes and pixels take",
     )
     parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
     parser.add_argument(
@@ -62,12 +69,9 @@ def evaluate(argv: list[str]) -> None:
     from nextpixel.autoregressive import AutoregressiveModel, autoregressive
     from nextpixel.evaluate import classify
     from nextpixel.evaluate import evaluate as score_images
-    from nextpixel.latent_generator import PARTS, find_bundle, holds_bundle
     from nextpixel.models import VAE
 
-    if holds_bundle(args.model):
-        decoder, prior = (find_bundle(args.model) / part for part in PARTS)
-        args.model, args.data = str(prior), args.data or f"codes:{decoder}"
+    name_parts(args)
     model = load_any_model(args)
     what, bound = model.scores, None
     if args.importance is not None:
@@ -82,6 +86,11 @@ def evaluate(argv: list[str]) -> None:
             return model.importance_bound(x, args.importance)
 
     dataset = load_data(args, model)
+    if args.top is not None and dataset.beside is None:
+        raise UserError(
+            f"--top goes with a prior over bottom codes (codes:RUN#bottom), which {args.model} is "
+            "not: leave it out."
+        )
     images = getattr(dataset, args.split)
     how = {"limit": args.limit, "batch_size": args.batch_size}
     classified = None
@@ -102,6 +111,8 @@ def evaluate(argv: list[str]) -> None:
         told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
     if model.features is not None:
         told.append(f"its {model.features.layer}")
+    if dataset.beside is not None:
+        told.append("the top codes")
     given = f"given {' and '.join(told)}" if told else "unconditional"
     if args.json:
         which = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
@@ -122,6 +133,19 @@ def evaluate(argv: list[str]) -> None:
             print(in_words(of_codes))
 
 
+def name_parts(args: argparse.Namespace) -> None:
+    """Names a bundle's prior and codes in its place; of two priors the bottom's, and --top."""
+    from nextpixel.latent_generator import PARTS, find_bundle, holds_bundle
+
+    if not holds_bundle(args.model):
+        return
+    decoder, prior, bottom = (find_bundle(args.model) / part for part in PARTS)
+    grid = ""
+    if bottom.is_dir():
+        prior, grid, args.top = bottom, "#bottom", args.top or str(prior)
+    args.model, args.data = str(prior), args.data or f"codes:{decoder}{grid}"
+
+
 def about_codes(
     score: Score,
     dataset: Dataset,
@@ -133,33 +157,66 @@ def about_codes(
 
     Returns:
         In bits: what a code takes, and under simpler priors; what an image's codes take, what its
-        pixels take given them; and both together divided by the image's sites and channels.
+        pixels take given them; and all together divided by the image's sites and channels. Where
+        the image has codes of another grid, whose bits are not known, there is only the former.
     """
-    from nextpixel.codes import baselines, source
+    from nextpixel.codes import baselines, run_of, source
     from nextpixel.evaluate import evaluate as score_images
 
-    decoder, pictures = source(dataset.name.removeprefix("codes:"), args.data_dir)
-    decoder.to(device)
-    images = getattr(pictures, args.split).spread(args.limit)
-    residual = score_images(decoder, images, batch_size=args.batch_size, progress=show)
-    bits = score.nats / math.log(2), residual.nats / math.log(2)
-    return {
+    codes = getattr(dataset, args.split).spread(args.limit)
+    found: dict[str, Any] = {
         "bits_per_code": score.bits_per_dim,
-        "baselines": baselines(dataset.train, getattr(dataset, args.split).spread(args.limit)),
-        "codes_bits_per_image": bits[0],
-        "residual_bits_per_image": bits[1],
-        "description_length_bits_per_dim": sum(bits) / float(images.sites().mean()),
+        "baselines": baselines(dataset.train, codes),
+        "codes_bits_per_image": score.nats / math.log(2),
     }
+    decoder, pictures = source(run_of(dataset.name)[0], args.data_dir)
+    bits = [found["codes_bits_per_image"]]
+    how: dict[str, Any] = {"batch_size": args.batch_size, "progress": show}
+    if len(decoder.sizes) > 1:
+        if args.top is None:
+            return found
+        top = load_top(args.top, decoder, device)
+        bits.append(score_images(top, codes.beside, **how).nats / math.log(2))
+        found["top_codes_bits_per_image"] = bits[-1]
+    images = getattr(pictures, args.split).spread(args.limit)
+    bits.append(score_images(decoder.to(device), images, **how).nats / math.log(2))
+    found["residual_bits_per_image"] = bits[-1]
+    found["description_length_bits_per_dim"] = sum(bits) / float(images.sites().mean())
+    return found
+
+
+def load_top(name: str, decoder: CodebookModel, device: torch.device) -> AutoregressiveModel:
+    """Loads the prior over the top codes that goes with one over the bottom's."""
+    from nextpixel.autoregressive import autoregressive
+    from nextpixel.latent_generator import check_prior
+    from nextpixel.model import load
+
+    prior = autoregressive(load(name, device=device), name)
+    check_prior(decoder, prior, next(iter(decoder.sizes)))
+    return prior
 
 
 def in_words(of_codes: dict[str, Any]) -> str:
     """Says what `about_codes` found."""
     others = ", ".join(f"{name} {bits:.4f}" for name, bits in of_codes["baselines"].items())
-    return (
+    bits = of_codes["codes_bits_per_image"]
+    said = (
         f"That is {of_codes['bits_per_code']:.4f} bits a code (fitted to the training codes "
-        f"without a network: {others}), {of_codes['codes_bits_per_image']:.2f} bits an image.\n"
-        f"Description length of the image: {of_codes['codes_bits_per_image']:.2f} bits for its "
-        f"codes and {of_codes['residual_bits_per_image']:.2f} for its pixels given them, together "
-        f"{of_codes['description_length_bits_per_dim']:.4f} bits/dim. It counts one grid of codes "
-        "where p(x) adds up all that can make the image: an upper bound on -log p(x), not p(x)."
+        f"without a network: {others}), {bits:.2f} bits an image.\n"
+    )
+    if "description_length_bits_per_dim" not in of_codes:
+        return (
+            f"{said}The image has codes of another grid, too, whose bits are not counted here: "
+            "nextpixel eval BOTTOM_PRIOR --top TOP_PRIOR adds up both, and those of the pixels."
+        )
+    codes = f"{bits:.2f} bits for its codes"
+    if "top_codes_bits_per_image" in of_codes:
+        top = of_codes["top_codes_bits_per_image"]
+        codes = f"{top:.2f} bits for its top codes, {bits:.2f} for the bottom's given these,"
+    return (
+        f"{said}Description length of the image: {codes} and "
+        f"{of_codes['residual_bits_per_image']:.2f} for its pixels given them, together "
+        f"{of_codes['description_length_bits_per_dim']:.4f} bits/dim. It counts the codes that the "
+        "encoder chose where p(x) adds up all that can make the image: an upper bound on "
+        "-log p(x), not p(x)."
     )

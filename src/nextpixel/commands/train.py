@@ -19,7 +19,7 @@ def train(argv: list[str]) -> None:
 
     import torch
 
-    from nextpixel.codes import load_data
+    from nextpixel.codes import load_data, run_of
     from nextpixel.latent import LatentModel
     from nextpixel.training import TrainArgs, fit
 
@@ -60,6 +60,10 @@ def train(argv: list[str]) -> None:
             use = "vary"
         elif isinstance(model, LatentModel) and not model.has_prior:
             use = "reconstruct"
+        use = f"{use} {out}"
         if model.codes_of is not None:
-            use = f"bundle {settings.data.removeprefix('codes:')}"
-        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use} {out}")
+            run, bottom = run_of(settings.data)
+            two_grids = "/" in model.codes_of
+            priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
+            use = f"bundle {run} {priors}"
+        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use}")

@@ -33,6 +33,8 @@ class Images:
         redraw: Whether every batch draws new bits, with P(1) = x / 255.
         rows: How many rows of each image are real, 1 to H, shape (N,), int64; those below are
             padding, which no loss and no score counts. None: all are real.
+        beside: What a model is told beside each image: the codes of a coarser grid of the same
+            picture, one channel, as many as there are images. None: nothing.
 
     Raises:
         UserError: If an array has another type or shape, or a value outside [0, levels); the values
@@ -44,6 +46,7 @@ class Images:
     levels: int
     redraw: bool = False
     rows: NDArray[np.int64] | None = None
+    beside: Images | None = None
 
     def __post_init__(self) -> None:
         dtype = level_type(self.levels)
@@ -59,6 +62,11 @@ class Images:
             )
         if self.rows is not None:
             self._check_rows(self.rows)
+        if self.beside is not None and self.beside.x.shape[:2] != (len(self.x), 1):
+            raise UserError(
+                f"{len(self.x)} images need {len(self.x)} grids of one channel beside them, not x "
+                f"of shape {self.beside.x.shape}."
+            )
         if not isinstance(self.x, np.memmap):
             self._check_values(self.x)
 
@@ -114,7 +122,8 @@ class Images:
         kept = spread(len(self), limit)
         y = None if self.y is None else self.y[kept]
         rows = None if self.rows is None else self.rows[kept]
-        return replace(self, x=self.x[kept], y=y, rows=rows)
+        beside = None if self.beside is None else self.beside.spread(limit)
+        return replace(self, x=self.x[kept], y=y, rows=rows, beside=beside)
 
     def padding(self, indices: NDArray[np.integer]) -> NDArray[np.bool_] | None:
         """Returns where images are padding, shape (B, 1, H, W), or None where all is real."""
@@ -144,7 +153,8 @@ class Dataset:
         levels: The number of levels of every split.
         class_names: A name for each class id, or None if there are no classes.
         source: Citation and licence, in one line.
-        codes_of: Where the integers are codes: the sha256 of the model that they are codes of.
+        codes_of: Where the integers are codes: the sha256 of the model that they are codes of, and
+            after a slash the name of the grid, if it has several.
         spectrogram: How sounds became these images, or None.
     """
 
@@ -168,6 +178,14 @@ class Dataset:
     def classes(self) -> int | None:
         """The number of classes, or None."""
         return None if self.class_names is None else len(self.class_names)
+
+    @property
+    def beside(self) -> tuple[int, int, int] | None:
+        """The levels, the height and the width of what a model is told beside an image, or None."""
+        if self.train.beside is None:
+            return None
+        _, _, h, w = self.train.beside.x.shape
+        return self.train.beside.levels, h, w
 
     def requantised(self, levels: int) -> Dataset:
         """Returns this data set with fewer levels (see `requantise`).

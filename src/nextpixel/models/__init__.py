@@ -9,10 +9,12 @@ from nextpixel.models.pixel_rnn import DiagonalBiLSTM, RowLSTM
 from nextpixel.models.pixel_snail import PixelSNAIL
 from nextpixel.models.vae import VAE
 from nextpixel.models.vq_vae import VQVAE
+from nextpixel.models.vq_vae_2 import VQVAE2
 
 __all__ = [
     "VAE",
     "VQVAE",
+    "VQVAE2",
     "Autoencoder",
     "DiagonalBiLSTM",
     "GatedPixelCNN",
