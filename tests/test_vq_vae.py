@@ -253,7 +253,13 @@ def test_a_resumed_run_is_bitwise_equal(here: Path) -> None:
 def test_eval_reconstruct_and_what_has_no_prior(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "the residual: no likelihood" in run("eval vq", capsys)
+    words = run("eval vq", capsys)
+    assert "the residual: no likelihood" in words
+    assert "perplexity" in words
+    told = json.loads(run("eval vq --split valid --json", capsys))
+    last = json.loads(Path("vq/metrics.jsonl").read_text().splitlines()[-1])
+    for name in ("perplexity", "usage", "reconstruction_error"):
+        assert told[name] == pytest.approx(last[name])
     assert "4 codes an image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
     assert "no prior" in refused("sample vq", capsys)
     assert "between" in refused("reconstruct vq --interpolate 3", capsys)

@@ -28,12 +28,16 @@ __all__ = [
     "check_images",
     "class_log_probs",
     "classify",
+    "diagnose",
     "evaluate",
     "padding",
     "refuse_padding",
     "told",
     "told_of",
 ]
+
+
+DIAGNOSED = 500  # images that a model tells more about than their score
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,12 @@ def evaluate(
             if progress is not None:
                 progress((begin + len(x)) / count)
     return Score.of(torch.cat(parts), images.sites()[numbers])
+
+
+def diagnose(model: ImageModel, images: Images) -> dict[str, float]:
+    """Computes what else a model tells of some of these images, see `ImageModel.diagnose`."""
+    x, given = told(model, images, spread(len(images), DIAGNOSED))
+    return model.diagnose(x, given.known)
 
 
 @dataclass(frozen=True)

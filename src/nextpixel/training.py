@@ -47,7 +47,7 @@ from nextpixel.context import Context, Takes
 from nextpixel.data import Dataset
 from nextpixel.data.images import spread
 from nextpixel.errors import UserError
-from nextpixel.evaluate import evaluate, refuse_padding, told, told_of
+from nextpixel.evaluate import diagnose, evaluate, refuse_padding, told, told_of
 from nextpixel.features import Features
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.latent import LatentModel
@@ -59,8 +59,6 @@ from nextpixel.restore import restore, show
 from nextpixel.variations import side_by_side, vary
 
 __all__ = ["TrainArgs", "fit"]
-
-DIAGNOSED = 500  # validation images that a model tells more about than their score
 
 
 @dataclass(frozen=True)
@@ -576,12 +574,10 @@ class Run:
         self.draw_samples()
         what = f", {self.raw.scores}" if isinstance(self.raw, LatentModel) else ""
         show(self.step, None, None, f"step {self.step}: validation {score}{what}")
-        valid = self.data.valid
-        x, given = told(self.average, valid, spread(len(valid), DIAGNOSED))
         return {
             "valid": score.bits_per_dim,
             "valid_error": score.bits_per_dim_error,
-            **self.average.diagnose(x, given.known),
+            **diagnose(self.average, self.data.valid),
         }
 
     def some_valid(self, count: int) -> Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nextpixel.data import Dataset
     from nextpixel.evaluate import Score
     from nextpixel.latent import CodebookModel
+    from nextpixel.model import ImageModel
 
 __all__ = ["evaluate"]
 
@@ -67,7 +68,7 @@ def evaluate(argv: list[str]) -> None:
 
     from nextpixel import plots
     from nextpixel.autoregressive import AutoregressiveModel, autoregressive
-    from nextpixel.evaluate import classify
+    from nextpixel.evaluate import DIAGNOSED, classify, diagnose
     from nextpixel.evaluate import evaluate as score_images
     from nextpixel.models import VAE
 
@@ -106,14 +107,7 @@ def evaluate(argv: list[str]) -> None:
     if model.codes_of is not None:
         with progress("scoring") as show:
             of_codes = about_codes(score, dataset, model.device, args, show)
-    told = ["the class"] if model.classes else []
-    if model.task is not None:
-        told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
-    if model.features is not None:
-        told.append(f"its {model.features.layer}")
-    if dataset.beside is not None:
-        told.append("the top codes")
-    given = f"given {' and '.join(told)}" if told else "unconditional"
+    diagnosis, given = diagnose(model, images.spread(args.limit)), what_is_given(model, dataset)
     if args.json:
         which = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
         which["score"] = what
@@ -122,15 +116,30 @@ def evaluate(argv: list[str]) -> None:
         confusion = numbers.pop("confusion", None)
         numbers = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         numbers |= {} if confusion is None else {"confusion": confusion.tolist()}
-        numbers |= of_codes
+        numbers |= diagnosis | of_codes
         print(json.dumps(which | numbers))
     else:
         said = given if isinstance(model, AutoregressiveModel) else what
         print(f"{args.model} on {dataset.name} ({args.split}, {said}): {score}")
         if classified is not None:
             print(f"It {classified}")
+        if diagnosis:
+            words = ", ".join(f"{name.replace('_', ' ')} {x:.4g}" for name, x in diagnosis.items())
+            print(f"Of up to {DIAGNOSED} of these images: {words}")
         if of_codes:
             print(in_words(of_codes))
+
+
+def what_is_given(model: ImageModel, dataset: Dataset) -> str:
+    """Says what a model is told of an image, in words."""
+    told = ["the class"] if model.classes else []
+    if model.task is not None:
+        told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
+    if model.features is not None:
+        told.append(f"its {model.features.layer}")
+    if dataset.beside is not None:
+        told.append("the top codes")
+    return f"given {' and '.join(told)}" if told else "unconditional"
 
 
 def name_parts(args: argparse.Namespace) -> None:
