@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
-from nextpixel import load, load_data
-from nextpixel.data import known
+from nextpixel import LatentGenerator, load, load_data
+from nextpixel.data import Images, known
+from nextpixel.data.images import level_type
 from nextpixel.evaluate import evaluate
-from nextpixel.model import shipped
+from nextpixel.model import bundles, shipped
 from nextpixel.train_options import train_settings
 
 ROOT = Path(__file__).parents[1]
@@ -42,3 +45,34 @@ def test_a_shipped_model_scores_what_its_card_says(name: str) -> None:
     assert abs(score.nats - whole["nats"]) < 4 * score.nats_error
     deviation, expected = score.nats_error * 10, whole["nats_error"] * whole["images"] ** 0.5
     assert 0.5 < deviation / expected < 2
+
+
+@pytest.mark.parametrize("name", sorted(bundles()))
+def test_a_shipped_bundle_is_what_its_card_says(name: str, shared_data: Path) -> None:
+    folder = bundles()[name]
+    card = json.loads((folder / "card.json").read_text())
+    generator = LatentGenerator.load(name)
+    for part, model in (("decoder", generator.decoder), ("prior", generator.prior)):
+        about = card[part]
+        assert sum(p.numel() for p in model.parameters()) == about["parameters"]
+        recipe = train_settings(["--config", str(ROOT / about["recipe"]), "--out", "x"])
+        assert recipe.model.class_path.split(".")[-1] == about["model"] == type(model).__name__
+        given = recipe.model.init_args.as_dict()
+        assert {key: model.hyperparameters[key] for key in given} == given
+    files = list(folder.rglob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) == card["bytes"] <= 8_000_000
+    assert generator.class_names is not None
+    assert len(generator.class_names) == card["classes"]
+
+    # A hundred images are some of the whole test set's: they differ by chance alone.
+    test = load_data(card["data"], data_dir=shared_data).test.spread(100)
+    codes = generator.codes(torch.tensor(test.x))
+    ended = (codes == generator.decoder.code_count).any(3).cumsum(2)[:, 0]
+    rows = (ended <= 1).sum(1).numpy()  # with the one that says so
+    x = codes.numpy().astype(level_type(generator.prior.levels))
+    images = Images(x, test.y, generator.prior.levels, rows=rows)
+    score = evaluate(generator.prior, images)
+    assert abs(score.bits_per_dim - card["codes"]["bits_per_code"]) < 4 * score.bits_per_dim_error
+    residual = evaluate(generator.decoder, test)
+    expected = card["codes"]["residual_bits_per_image"]
+    assert abs(residual.nats / math.log(2) - expected) < 4 * residual.nats_error / math.log(2)
