@@ -21,7 +21,6 @@ from typing import Any
 
 import nextpixel as npx
 from nextpixel.cli import main as nextpixel
-from nextpixel.data import known
 from nextpixel.describe import machine
 from nextpixel.files import replace_file
 from nextpixel.model import training_record
@@ -71,7 +70,7 @@ def main() -> None:
         "levels": generator.levels,
         "classes": generator.classes,
         "data": data,
-        "source": next(entry.source for entry in known() if entry.name == data),
+        "source": npx.load_data(data).source,
         **parts,
         "machine": machine(),
         "date": datetime.date.today().isoformat(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ def say(argv: list[str]) -> None:
 
     import torch
 
-    from nextpixel.latent_generator import LatentGenerator
+    from nextpixel.latent_generator import LatentGenerator, find_bundle
 
     generator = LatentGenerator.load(args.model, device=find_device(args))
     if generator.spectrogram is None:
@@ -57,7 +58,9 @@ def say(argv: list[str]) -> None:
     names = ["sound"] * args.n
     if c is not None and generator.class_names is not None:
         names = [generator.class_names[i] for i in c.tolist()]
-    files = write_sounds(generator, x, names, args.out, args.iterations)
+    card = find_bundle(args.model) / "card.json"
+    source = json.loads(card.read_text())["source"] if card.is_file() else ""
+    files = write_sounds(generator, x, names, args.out, args.iterations, source)
     said = list(dict.fromkeys(names))
     more = ", ..." if len(said) > NAMED else ""
     print(f"Said {', '.join(said[:NAMED])}{more}: {len(files)} sounds, {args.out}/index.html")
@@ -83,9 +86,17 @@ def find_classes(names: Sequence[str] | None, asked: Sequence[str]) -> list[int]
 
 
 def write_sounds(
-    generator: LatentGenerator, x: Tensor, names: Sequence[str], out: Path, iterations: int
+    generator: LatentGenerator,
+    x: Tensor,
+    names: Sequence[str],
+    out: Path,
+    iterations: int,
+    source: str,
 ) -> list[Path]:
-    """Writes sounds, the grid of their spectrograms, and a page that holds all of them."""
+    """Writes sounds, the grid of their spectrograms, and a page that holds all of them.
+
+    The page names the source of the recordings that the models were trained on.
+    """
     from nextpixel import plots
     from nextpixel.report import Section, Sound, write_report
     from nextpixel.sound import write_wav
@@ -113,5 +124,7 @@ def write_sounds(
         f"the mel scale, from {spectrogram.lowest:g} to {spectrogram.highest:g} Hz. The phases, "
         "which a spectrogram does not hold, are found by Griffin-Lim."
     )
+    if source:
+        text += f"\n\nThe models were trained on: {source}"
     write_report(out / "index.html", "New sounds", [Section("Sounds", text, sounds=sounds)])
     return [sound.file for sound in sounds]
