@@ -1,6 +1,6 @@
 """Cuts crops out of large pictures, as data to train on.
 
-    python recipes/crops.py ../shared/data/kodak runs/kodak-crops
+    python recipes/crops.py my-photographs runs/kodak-crops
 
 writes PNG files into the folders train, valid and test of runs/kodak-crops.
 

@@ -13,6 +13,7 @@ from nextpixel.cli import main
 from nextpixel.codes import load_codes
 from nextpixel.data import load as load_data
 from nextpixel.errors import UserError
+from nextpixel.latent import sum_unknown
 from nextpixel.models import VQVAE
 from nextpixel.sound import Spectrogram, read_wav, write_wav
 
@@ -80,7 +81,10 @@ def test_padding_stays_out_of_the_codebook(here: Path) -> None:
         again.after_step([(x, known)], lambda t: t[None], seed=0)
         counts.append(again.quantizer.counts.sum())
     assert counts == [8 * 240, real.sum()]
-    pull = [model.objective(x, None, each) - model.score(x, None, each) for each in (None, padding)]
+    of_sites = model.decode(model.codes(x)).log_prob(x)
+    pull = [
+        model.objective(x, None, known) - sum_unknown(of_sites, known) for known in (None, padding)
+    ]
     quantized = model.quantizer(model.encoder(model.encode(x)))
     for found, mask in zip(pull, (torch.ones_like(real), real), strict=True):
         expected = -16 * (quantized.loss * mask).sum((1, 2))
@@ -102,6 +106,11 @@ def test_samples_end_in_silence(here: Path) -> None:
         rows = 4 * ends[0] if ends else 96
         assert not image[0, rows:].any()
         assert rows == 0 or image[0, :rows].any()
+    quiet = torch.ones(1, 1, 96, 40, dtype=torch.int64)
+    quiet[:, :, 5:] = 0
+    for rows, first in ((None, 2), (np.array([16]), 4), (np.array([96]), 24)):
+        ends = (generator.codes(quiet, rows) == 6).any(3)[0, 0]
+        assert ends.tolist() == [row >= first for row in range(24)]
     beeps = torch.tensor(load_data("wavs:beeps").test.x)
     assert np.array_equal(generator.codes(beeps).numpy(), load_codes("vq").test.x)
     kept = generator.complete(beeps, torch.ones(24, 10, dtype=torch.bool), [0] * len(beeps))

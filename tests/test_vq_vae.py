@@ -84,9 +84,23 @@ def test_score_is_that_of_the_pixels_given_the_codes(variant: dict[str, Any]) ->
     assert of_sites.shape == x.shape
     torch.testing.assert_close(model.score(x), of_sites.flatten(1).sum(1))
     known = torch.zeros(1, 1, *model.shape[1:], dtype=torch.bool)
-    known[..., :2] = True
-    rest = of_sites[..., 2:].flatten(1).sum(1)
+    known[..., 0] = True  # no code is known to its last pixel
+    rest = of_sites[..., 1:].flatten(1).sum(1)
     torch.testing.assert_close(model.score(x, known=known), rest)
+
+
+def test_no_code_is_sent_of_what_is_known() -> None:
+    """Who decodes a sound knows where it ends, and nothing of the encoder's codes from there on."""
+    model = make()
+    x = images(model)
+    side = model.shape[1] // model.code_shape[0]
+    known = torch.zeros(1, 1, *model.shape[1:], dtype=torch.bool)
+    known[:, :, side:] = True
+    codes = model.codes(x)
+    codes[:, 1:] = model.codes(torch.zeros_like(x))[:, 1:]
+    assert not torch.equal(codes, model.codes(x))
+    expected = model.decode(codes).log_prob(x)[:, :, :side].flatten(1).sum(1)
+    torch.testing.assert_close(model.score(x, known=known), expected)
 
 
 def test_objective_is_the_score_less_the_commitment() -> None:

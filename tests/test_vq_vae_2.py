@@ -132,9 +132,14 @@ def test_padding_is_left_out_of_both_grids() -> None:
         one.loss[:, : size[0] // 2].flatten(1).sum(1) / math.prod(size)
         for one, size in zip(quantized, model.sizes.values(), strict=True)
     )
-    score = model.score(x, known=known)
-    assert (score > model.score(x)).all()
-    torch.testing.assert_close(model.objective(x, known=known), score - 96 * off)
+    nats = model.decode(model.codes(x)).log_prob(x)[:, :, :4].flatten(1).sum(1)
+    torch.testing.assert_close(model.objective(x, known=known), nats - 96 * off)
+    top, bottom = model.split(model.sent(x, known))
+    ours, empty = model.split(model.codes(x)), model.split(model.nothing()[None])
+    for found, true, nothing in zip((top, bottom), ours, empty, strict=True):
+        half = found.shape[1] // 2
+        assert torch.equal(found[:, :half], true[:, :half])
+        assert (found[:, half:] == nothing[:, half:]).all()
 
 
 def test_after_step_moves_both_codebooks_and_takes_the_parts_as_a_whole() -> None:

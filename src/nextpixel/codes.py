@@ -33,6 +33,7 @@ __all__ = ["baselines", "check_ends", "load_codes", "load_data", "mark", "source
 PREFIX, BOTTOM = "codes:", "#bottom"
 SPLITS = ("train", "valid", "test")
 BLOCK = 500  # images encoded together
+STATE_VERSION = 1  # to be raised when images are turned into other codes than before
 
 
 def load_data(
@@ -169,7 +170,7 @@ def encoded(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any
     return kept.made(
         folder,
         kept.place(folder),
-        f"{model.digest()} {content(splits)}",
+        f"{STATE_VERSION} {model.digest()} {content(splits)}",
         lambda: (
             (sum(map(len, splits)), 1, *model.code_shape),
             encode(model, splits, dtype),

@@ -14,6 +14,7 @@ from torch import nn
 
 from nextpixel import models
 from nextpixel.errors import UserError
+from nextpixel.latent_generator import find_bundle, holds_bundle, read_record
 from nextpixel.model import (
     ImageModel,
     Model,
@@ -99,7 +100,7 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
         except (TypeError, RuntimeError) as error:
             raise UserError(f"{name} cannot be made like this: {error}") from None
         return f"{title(name, model)}\n{layers(model)}"
-    if name in bundles():
+    if holds_bundle(name):
         return explain_bundle(name)
     try:
         folder = find(name)
@@ -113,11 +114,13 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
 
 
 def explain_bundle(name: str) -> str:
-    """Explains a VQ-VAE and its prior that come along."""
-    folder = bundles()[name]
-    parts = [read_kind(folder / part, Model) for part in ("decoder", "prior")]
-    lines = [f"{title(name, part)}\n{layers(part)}\n" for part in parts]
-    return "\n".join([*lines, "Card:", (folder / "card.json").read_text().rstrip()])
+    """Explains a VQ-VAE and its priors."""
+    parts = [read_kind(folder, Model) for folder in read_record(name)]
+    lines = [f"{title(name, part)}\n{layers(part)}" for part in parts]
+    card = find_bundle(name) / "card.json"
+    if card.is_file():
+        lines += [f"Card:\n{card.read_text().rstrip()}"]
+    return "\n\n".join(lines)
 
 
 def title(name: str, model: Model) -> str:

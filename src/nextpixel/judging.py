@@ -261,10 +261,12 @@ def reconstruct(
     """
     parts = []
     for numbers in _batches(len(images)):
-        with torch.inference_mode():
-            codes = model.codes(torch.from_numpy(images.x[numbers]).to(model.device))
-        shown = model.picture(codes).round().numpy()
         padding = images.padding(numbers)
+        x = torch.from_numpy(images.x[numbers]).to(model.device)
+        known = None if padding is None else torch.tensor(padding, device=model.device)
+        with torch.inference_mode():
+            codes = model.sent(x, known)
+        shown = model.picture(codes).round().numpy()
         parts.append(shown if padding is None else np.where(padding, 0, shown))
         if progress is not None:
             progress((numbers[-1] + 1) / len(images))

@@ -323,7 +323,24 @@ class CodebookModel(IndependentPixels):
     def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
         """Computes log p(x | codes(x)) in nats, `(B,)`: it does not count what the codes tell."""
         self.context(c, len(x))
-        return sum_unknown(self.decode(self.codes(x)).log_prob(x), known)
+        return sum_unknown(self.decode(self.sent(x, known)).log_prob(x), known)
+
+    def sent(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """Computes the codes that tell of images what is not known, `(B, *code_shape)`.
+
+        Where all pixels of a code are known, as padding is, no code is sent. There the decoder is
+        given those of an image that is 0 everywhere.
+        """
+        codes = self.codes(x)
+        if known is None:
+            return codes
+        real = [self.real_codes(x, known, size) for size in self.sizes.values()]
+        return torch.where(self.join(real), codes, self.nothing())
+
+    @torch.no_grad()
+    def nothing(self) -> Tensor:
+        """Computes the codes of an image that is 0 everywhere, `code_shape`."""
+        return self.codes(torch.zeros(1, *self.shape, dtype=torch.int64, device=self.device))[0]
 
     def objective(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
         """Computes log p(x | codes(x)) less the quantizers' losses, `(B,)`.
@@ -360,7 +377,7 @@ class CodebookModel(IndependentPixels):
             over some of the images. Codes and pixels that are known, as padding is, do not count.
         """
         with evaluation_mode(self):
-            codes = self.codes(x.to(self.device)).cpu()
+            codes = self.sent(x.to(self.device), known).cpu()
         told = {}
         for (name, size), grid in zip(self.sizes.items(), self.split(codes), strict=True):
             real = self.real_codes(x, known, size).cpu()

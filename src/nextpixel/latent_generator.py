@@ -86,34 +86,16 @@ class LatentGenerator:
         Raises:
             UserError: There is none, or it is damaged.
         """
-        if not holds_bundle(folder):
-            known = ", ".join(bundles()) or "none"
-            raise UserError(
-                f"{folder} holds no VQ-VAE with its prior: make one by nextpixel bundle VQVAE "
-                f"PRIOR --out {folder}, or name one that comes with nextpixel ({known})."
-            )
-        folder = find_bundle(folder)
-        file = folder / RECORD
-        try:
-            record = json.loads(file.read_text())
-            names = PARTS if PARTS[2] in record else PARTS[:2]
-            saved_format, digests = record["format"], [record[part] for part in names]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file} is damaged ({error}): take another copy.") from None
-        if saved_format != FORMAT:
-            raise UserError(
-                f"{folder} was saved in format {saved_format}, and this version of nextpixel reads "
-                f"format {FORMAT}: install the version that wrote it."
-            )
-        parts = [load(folder / part, device=device) for part in names]
-        if [model.digest() for model in parts] != digests:
+        digests = read_record(folder)
+        parts = [load(part, device=device) for part in digests]
+        if [model.digest() for model in parts] != list(digests.values()):
             raise UserError(
                 f"What is in {folder} does not belong together (the sha256 of its parts are not "
                 f"those in {RECORD}): take another copy, or bundle the models again."
             )
         decoder, *priors = parts
         if not isinstance(decoder, CodebookModel):
-            raise UserError(f"{folder}/{PARTS[0]} is no VQVAE: bundle the models again.")
+            raise UserError(f"The decoder in {folder} is no VQVAE: bundle the models again.")
         return cls(decoder, *(autoregressive(prior, folder) for prior in priors))
 
     def save(self, folder: str | Path) -> None:
@@ -222,7 +204,7 @@ class LatentGenerator:
                 f"image, not {tuple(mask.shape)}."
             ) from None
         drawn = sampling.complete(self.prior, codes, kept, c, seed=seed, **how)
-        return self.show(drawn, pixels, seed=seed_of(seed, 1))
+        return self.show(drawn, pixels, seed=seed_of(seed, 1), numbers=how.get("numbers"))
 
     def check_one_grid(self) -> None:
         """Refuses two grids of codes, for what is done with one only."""
@@ -256,16 +238,24 @@ class LatentGenerator:
         return codes if self.prior.levels > codes else None
 
     @torch.no_grad()
-    def codes(self, x: Tensor) -> Tensor:
-        """Computes the codes of images `(B, C, H, W)`, `(B, 1, h, w)`, as the prior takes them.
+    def codes(self, x: Tensor, rows: NDArray[np.int64] | None = None) -> Tensor:
+        """Computes the codes of images, as the prior takes them.
 
-        Sounds end where all is 0 from there on, after the silence that fills a block of rows.
+        Args:
+            x: Images, `(B, C, H, W)`.
+            rows: How many rows of each are real, `(B,)`, where images may end. By default a sound
+                ends where all is 0 from there on, after the silence that fills a block of rows.
+
+        Returns:
+            `(B, 1, h, w)`.
         """
         codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
         if self.end is not None:
-            heard = (x.cpu() > 0).any(3).any(1).numpy()
-            last = (heard * np.arange(1, heard.shape[1] + 1)).max(1)
-            real, _ = code_rows(whole_blocks(last, heard.shape[1]), self.decoder)
+            if rows is None:
+                heard = (x.cpu() > 0).any(3).any(1).numpy()
+                last = (heard * np.arange(1, heard.shape[1] + 1)).max(1)
+                rows = whole_blocks(np.maximum(last, 1), heard.shape[1])
+            real, _ = code_rows(rows, self.decoder)
             ended = np.arange(codes.shape[1]) >= real[:, None]
             codes = codes.masked_fill(torch.from_numpy(ended)[:, :, None], self.end)
         return codes[:, None]
@@ -276,7 +266,7 @@ class LatentGenerator:
         if self.end is not None:
             ended = (grids == self.end).any(2).cumsum(1) > 0  # (B, h)
             # A code is seen beyond its place: after the end come those of what is 0.
-            grids = torch.where(ended[:, :, None], self.nothing(), grids)
+            grids = torch.where(ended[:, :, None], self.decoder.nothing().cpu(), grids)
         if pixels == "draw":
             x = self.decoder.sample(len(grids), grids, **how)
         else:
@@ -286,12 +276,6 @@ class LatentGenerator:
             return x
         rows = ended.repeat_interleave(self.shape[1] // ended.shape[1], 1)
         return x.masked_fill(rows[:, None, :, None], 0)
-
-    @torch.no_grad()
-    def nothing(self) -> Tensor:
-        """Computes the codes of an image that is 0 everywhere, `(h, w)`."""
-        x = torch.zeros(1, *self.shape, dtype=torch.int64, device=self.decoder.device)
-        return self.decoder.codes(x)[0].cpu()
 
 
 def check_priors(decoder: CodebookModel, priors: list[AutoregressiveModel]) -> None:
@@ -342,6 +326,34 @@ def seed_of(seed: int, part: int) -> int:
 def find_bundle(name: str | Path) -> Path:
     """Finds the folder of a bundle: a name that comes with nextpixel, or a path."""
     return bundles().get(str(name), Path(name))
+
+
+def read_record(name: str | Path) -> dict[Path, str]:
+    """Reads which models a bundle holds: their folders, the decoder's first, and their hashes.
+
+    Raises:
+        UserError: It is none, or it is damaged.
+    """
+    if not holds_bundle(name):
+        known = ", ".join(bundles()) or "none"
+        raise UserError(
+            f"{name} holds no VQ-VAE with its prior: make one by nextpixel bundle VQVAE PRIOR "
+            f"--out {name}, or name one that comes with nextpixel ({known})."
+        )
+    folder = find_bundle(name)
+    file = folder / RECORD
+    try:
+        record = json.loads(file.read_text())
+        names = PARTS if PARTS[2] in record else PARTS[:2]
+        saved_format, digests = record["format"], {folder / part: record[part] for part in names}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}): take another copy.") from None
+    if saved_format != FORMAT:
+        raise UserError(
+            f"{name} was saved in format {saved_format}, and this version of nextpixel reads "
+            f"format {FORMAT}: install the version that wrote it."
+        )
+    return digests
 
 
 def holds_bundle(name: str | Path) -> bool:

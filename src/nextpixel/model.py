@@ -394,7 +394,7 @@ def find(name: str | Path) -> Path:
     what = "has no saved model" if path.exists() else "does not exist"
     raise UserError(
         f"{name} {what}: give a run folder, a folder with a config.json, or a model that comes "
-        f"with nextpixel ({', '.join(come_along) or 'none'})."
+        f"with nextpixel ({', '.join(shipped()) or 'none'})."
     )
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nextpixel.autoregressive import AutoregressiveModel
-    from nextpixel.context import Context
     from nextpixel.data import Dataset
     from nextpixel.data.own import Unsplit
     from nextpixel.latent import LatentModel
@@ -350,8 +349,10 @@ def read_pictures(paths: Sequence[Path], shape: tuple[int, int, int]) -> np.ndar
 
 def images_to_complete(
     args: argparse.Namespace, model: ImageModel, prior: ImageModel | None = None
-) -> tuple[Tensor, Context | None]:
-    """Reads the images to complete (or else) and their context: picture files, or test images.
+) -> tuple[Tensor, Given]:
+    """Reads the images to complete (or else), and what is given: picture files, or test images.
+
+    What is given are their context and which pixels are padding.
 
     Args:
         args: The command line.
@@ -362,6 +363,7 @@ def images_to_complete(
 
     from nextpixel.data.images import requantise, spread
     from nextpixel.evaluate import told
+    from nextpixel.model import Given
 
     of_context = model if prior is None else prior
     if args.images:
@@ -372,12 +374,11 @@ def images_to_complete(
             raise UserError("This model needs the class of the picture: give --class.")
         x = torch.from_numpy(requantise(pictures, 256, model.levels))
         classes = in_turn(parse_classes(args.classes, of_context.classes), len(x))
-        return x, of_context.context(classes, len(x))
+        return x, Given(of_context.context(classes, len(x)))
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
     test = load_data(args, model).test
-    x, given = told(of_context, test, spread(len(test), args.n))
-    return x, given.context
+    return told(of_context, test, spread(len(test), args.n))
 
 
 def add_images(parser: Parser, what: str = "picture files, cut and resized if need be") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -31,7 +32,9 @@ def latent(model: object, name: object) -> LatentModel:
     return model
 
 
-def draw_reconstructions(model: LatentModel, x: Tensor, draws: int = 4, **how: Any) -> Image.Image:
+def draw_reconstructions(
+    model: LatentModel, x: Tensor, draws: int = 4, padding: Tensor | None = None, **how: Any
+) -> Image.Image:
     """Lays out a row an image: the original and draws from p(x | z) at its code.
 
     Where the pixels are independent given the code, their means stand before the draws.
@@ -40,6 +43,7 @@ def draw_reconstructions(model: LatentModel, x: Tensor, draws: int = 4, **how: A
         model: The model.
         x: The images, integers `(B, C, H, W)`.
         draws: Of each image.
+        padding: Where images are padding, `(B, 1, H, W)`: there nothing is shown.
         how: Other arguments of the model's `sample`.
     """
     columns = {"original": plots.to_uint8(x, model.levels)}
@@ -47,8 +51,10 @@ def draw_reconstructions(model: LatentModel, x: Tensor, draws: int = 4, **how: A
         columns["mean"] = bytes_of(model.picture(embed(model, x)), model.levels)
     for number, drawn in enumerate(model.reconstruct(x, draws, **how), 1):
         columns[f"draw {number}"] = plots.to_uint8(drawn, model.levels)
+    empty = np.zeros((1, 1, 1, 1), bool) if padding is None else padding.numpy(force=True)
+    shown = {name: np.where(empty, 0, column) for name, column in columns.items()}
     return plots.side_by_side(
-        {name: plots.seen(column, model.spectrogram) for name, column in columns.items()}, 256
+        {name: plots.seen(column, model.spectrogram) for name, column in shown.items()}, 256
     )
 
 

@@ -39,8 +39,9 @@ def bundle(argv: list[str]) -> None:
         )
     priors = [autoregressive(load(prior), prior) for prior in args.priors]
     check_priors(model, priors)
-    LatentGenerator(model, *priors).save(args.out)
+    generator = LatentGenerator(model, *priors)
     for part, run in zip(PARTS, (args.model, *args.priors), strict=False):
         record = yaml.safe_dump(training_record(run), sort_keys=False)
         replace_file(args.out / part / TRAINING, record.encode())
+    generator.save(args.out)  # last, so that nothing is missing where it is whole
     print(f"Bundled into {args.out}: try nextpixel sample {args.out}")

@@ -117,7 +117,7 @@ def complete(argv: list[str]) -> None:
     size = columns["original"].shape[2:]
     of_sites = enlarged(bits.sum(1).masked_fill(hidden.free[:, 0], torch.nan), size)
     columns[f"bits a {hidden.site}"] = plots.heat_map(of_sites)
-    spectrogram = None if generator is None else generator.spectrogram
+    spectrogram = (hidden.model if generator is None else generator).spectrogram
     seen = {name: plots.seen(column, spectrogram) for name, column in columns.items()}
     plots.save_image(plots.side_by_side(seen, 256), args.out)
     tell_bits(hidden, bits)
@@ -142,20 +142,22 @@ def hidden_pixels(args: argparse.Namespace) -> Hidden:
             f"--codes is for a folder that nextpixel bundle wrote, and {args.model} draws pixels: "
             "leave it out."
         )
-    x, c = images_to_complete(args, model)
+    x, given = images_to_complete(args, model)
     known = known_pixels(args, model.shape)
     columns = {
         "original": plots.to_uint8(x, model.levels),
         "given": plots.hide(x, known, model.levels),
     }
     free = known.expand(len(x), 1, *known.shape)
+    if given.known is not None:
+        free = free | given.known.cpu()
     return Hidden(
         "pixel",
         model,
         x,
         known,
         free,
-        c,
+        given.context,
         columns,
         lambda drawn: plots.to_uint8(drawn, model.levels),
     )
@@ -170,13 +172,14 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
     decoder, prior = generator.decoder, generator.prior
     generator.check_one_grid()
     args.model = str(find_bundle(args.model) / "decoder")  # whose data are the images
-    x, c = images_to_complete(args, decoder, prior)
+    x, given = images_to_complete(args, decoder, prior)
     _, height, width = prior.shape
     if args.codes is None:
         kept = cell_mask(known_pixels(args, decoder.shape), (height, width))
     else:
         kept = first_codes(args.codes, (height, width))
-    codes = generator.codes(x)
+    rows = None if given.known is None else (~given.known[:, 0, :, 0]).sum(1).cpu().numpy()
+    codes = generator.codes(x, rows)
 
     def show(drawn: Tensor) -> Pixels:
         return plots.to_uint8(generator.show(drawn, "mean"), decoder.levels)
@@ -188,7 +191,7 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
     }
     ended = (codes == generator.end).any(3, keepdim=True) if generator.end else codes < 0
     padding = ended.cumsum(2) > 1  # after the row that says that the image has ended
-    return Hidden("code", prior, codes, kept, kept | padding, c, columns, show)
+    return Hidden("code", prior, codes, kept, kept | padding, given.context, columns, show)
 
 
 def first_codes(count: int, size: tuple[int, int]) -> Tensor:

@@ -68,10 +68,11 @@ def evaluate(argv: list[str]) -> None:
 
     from nextpixel import plots
     from nextpixel.autoregressive import AutoregressiveModel, autoregressive
-    from nextpixel.evaluate import DIAGNOSED, classify, diagnose
+    from nextpixel.evaluate import DIAGNOSED, classify, diagnose, refuse_padding
     from nextpixel.evaluate import evaluate as score_images
     from nextpixel.models import VAE
 
+    name = args.model
     name_parts(args)
     model = load_any_model(args)
     what, bound = model.scores, None
@@ -93,6 +94,9 @@ def evaluate(argv: list[str]) -> None:
             "not: leave it out."
         )
     images = getattr(dataset, args.split)
+    if args.importance is not None:
+        refuse_padding("The importance-weighted bound", images)
+    data = dataset.name if name == args.model else f"codes:{name}"  # of a bundle its own
     how = {"limit": args.limit, "batch_size": args.batch_size}
     classified = None
     if args.classify:  # first, because it may be refused
@@ -109,7 +113,7 @@ def evaluate(argv: list[str]) -> None:
             of_codes = about_codes(score, dataset, model.device, args, show)
     diagnosis, given = diagnose(model, images.spread(args.limit)), what_is_given(model, dataset)
     if args.json:
-        which = {"model": args.model, "data": dataset.name, "split": args.split, "given": given}
+        which = {"model": name, "data": data, "split": args.split, "given": given}
         which["score"] = what
         # The error of a single image's score is not a number, and JSON has no word for that.
         numbers = asdict(score) | ({} if classified is None else asdict(classified))
@@ -120,7 +124,7 @@ def evaluate(argv: list[str]) -> None:
         print(json.dumps(which | numbers))
     else:
         said = given if isinstance(model, AutoregressiveModel) else what
-        print(f"{args.model} on {dataset.name} ({args.split}, {said}): {score}")
+        print(f"{name} on {data} ({args.split}, {said}): {score}")
         if classified is not None:
             print(f"It {classified}")
         if diagnosis:
@@ -144,15 +148,15 @@ def what_is_given(model: ImageModel, dataset: Dataset) -> str:
 
 def name_parts(args: argparse.Namespace) -> None:
     """Names a bundle's prior and codes in its place; of two priors the bottom's, and --top."""
-    from nextpixel.latent_generator import PARTS, find_bundle, holds_bundle
+    from nextpixel.latent_generator import holds_bundle, read_record
 
     if not holds_bundle(args.model):
         return
-    decoder, prior, bottom = (find_bundle(args.model) / part for part in PARTS)
-    grid = ""
-    if bottom.is_dir():
-        prior, grid, args.top = bottom, "#bottom", args.top or str(prior)
-    args.model, args.data = str(prior), args.data or f"codes:{decoder}{grid}"
+    decoder, prior, *bottom = read_record(args.model)
+    args.model, grid = str(prior), ""
+    if bottom:
+        args.model, args.top, grid = str(bottom[0]), args.top or str(prior), "#bottom"
+    args.data = args.data or f"codes:{decoder}{grid}"
 
 
 def about_codes(

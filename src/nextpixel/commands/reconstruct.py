@@ -61,7 +61,7 @@ def reconstruct(argv: list[str]) -> None:
         scatter(args, model)
         return
     args.classes = None
-    x, _ = images_to_complete(args, model)
+    x, given = images_to_complete(args, model)
     if args.interpolate:
         picture = pictures.draw_interpolations(model, x, args.interpolate, args.seed)
     else:
@@ -70,6 +70,7 @@ def reconstruct(argv: list[str]) -> None:
                 model,
                 x,
                 args.draws or 4,
+                padding=given.known,
                 seed=args.seed,
                 temperature=1.0 if args.temperature is None else args.temperature,
                 progress=show,

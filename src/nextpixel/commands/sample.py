@@ -167,9 +167,8 @@ def sample(argv: list[str]) -> None:
         print(f"{max(passes)} passes were enough, where one for each site are {sites}")
     picture = plots.grid(plots.seen(x, model.spectrogram), model.levels, **sheet.layout)
     if args.all_at_once and not isinstance(model, LatentModel):
-        wrong = plots.grid(
-            sampling.all_at_once(model, sheet.n, sheet.c, **options), model.levels, **sheet.layout
-        )
+        at_once = sampling.all_at_once(model, sheet.n, sheet.c, **options)
+        wrong = plots.grid(plots.seen(at_once, model.spectrogram), model.levels, **sheet.layout)
         picture = plots.beside({"all at once: wrong": wrong, "pixel by pixel: right": picture})
     plots.save_image(picture, args.out)
     written = [args.out]

@@ -50,7 +50,7 @@ def say(argv: list[str]) -> None:
     generator = LatentGenerator.load(args.model, device=find_device(args))
     if generator.spectrogram is None:
         raise UserError(f"{args.model} draws images, not sounds: use nextpixel sample.")
-    asked = [word for word in (args.word, args.speaker) if word is not None]
+    asked = " ".join(filter(None, (args.word, args.speaker))).split()
     ids = find_classes(generator.class_names, asked)
     c = in_turn(None if ids is None else torch.tensor(ids), args.n)
     with progress("drawing") as show:

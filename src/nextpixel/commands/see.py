@@ -79,7 +79,8 @@ def see_trained(args: argparse.Namespace) -> None:
     averaged = None
     if args.image is not None:
         args.images = [args.image]
-        x, c = images_to_complete(args, model)
+        x, given = images_to_complete(args, model)
+        c = given.context
         what = str(args.image.name)
     elif args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
