@@ -6,7 +6,7 @@ r"""Puts a trained VQ-VAE and its prior into the package, with a card of what wa
         spoken-digits
 
 The card holds what is printed by `nextpixel eval NAME --json` and `nextpixel judge NAME --data DATA
---json`.
+-n 50 --json`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
         }
     commands = {
         "codes": ["eval", args.name, "--json"],
-        "quality": ["judge", args.name, "--data", data, "--json"],
+        "quality": ["judge", args.name, "--data", data, "-n", "50", "--json"],
     }
     card = {
         "name": args.name,
