@@ -56,12 +56,18 @@ def load_sounds(folder: Path, spectrogram: Spectrogram | None = None) -> Dataset
     def decode() -> kept.Decoded:
         files, others = split_up(folder, find_files(folder, SOUND_FILES))
         names = [file.name for file in files]
-        waves, cut = [], 0
+        images, cut = [], 0
         for name in shown(names, f"reading {len(names):,} sounds of {folder}, once", len(names)):
-            wave = resample(*read_wav(folder / name), spectrogram.rate)
-            waves.append(wave[: spectrogram.longest])
+            wave, rate = read_wav(folder / name)
+            # A little more than there is room for: a resampled sample is made of its neighbours.
+            wave = resample(
+                wave[: spectrogram.longest * rate // spectrogram.rate + rate],
+                rate,
+                spectrogram.rate,
+            )
+            images.append(spectrogram.analyse(wave[: spectrogram.longest]))
             cut += len(wave) > spectrogram.longest
-        x, rows = _images(waves, spectrogram)
+        x, rows = _together(images, spectrogram)
         return x.shape, [x], {**others, "rows": rows, "cut": np.array(cut)}
 
     place = kept.place(folder, json.dumps(spectrogram.settings()))
@@ -78,13 +84,12 @@ def load_sounds(folder: Path, spectrogram: Spectrogram | None = None) -> Dataset
     return replace(data, spectrogram=spectrogram)
 
 
-def _images(
-    waves: Sequence[NDArray[np.float64]], spectrogram: Spectrogram
+def _together(
+    images: Sequence[tuple[NDArray[np.uint8], int]], spectrogram: Spectrogram
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Turns sounds into images, `(N, 1, frames, bands)`, and their real rows, `(N,)`."""
-    pairs = [spectrogram.analyse(wave) for wave in waves]
-    rows = np.array([rows for _, rows in pairs], np.int64)
-    return np.stack([x for x, _ in pairs]), whole_blocks(rows, spectrogram.frames)
+    """Stacks what `analyse` made: images `(N, 1, frames, bands)`, and their real rows, `(N,)`."""
+    rows = np.array([rows for _, rows in images], np.int64)
+    return np.stack([x for x, _ in images]), whole_blocks(rows, spectrogram.frames)
 
 
 def whole_blocks(rows: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
@@ -126,7 +131,8 @@ def spoken_digits(recordings: dict[str, bytes], path: Path, source: str) -> Data
         splits[split].append((resample(*wave_rate, spectrogram.rate), class_id))
 
     def images(split: str) -> Images:
-        x, rows = _images([wave for wave, _ in splits[split]], spectrogram)
+        analysed = [spectrogram.analyse(wave) for wave, _ in splits[split]]
+        x, rows = _together(analysed, spectrogram)
         y = np.array([class_id for _, class_id in splits[split]], np.int64)
         return Images(x, y, spectrogram.levels, rows=rows)
 
