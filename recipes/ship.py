@@ -5,8 +5,8 @@
 
 The card says what the model is, how it was made, on which machine, and what it scores on the whole
 validation and test sets: `nextpixel eval NAME --json` prints the same numbers. Of a
-class-conditional model it also says how well it classifies the whole test set; with --classify the
-command prints that, too.
+class-conditional model it also says how well it classifies the test set, or so many images of it;
+with --classify the command prints that, too.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("name", help="the name to load the model by")
+    parser.add_argument(
+        "--classify", type=int, metavar="N", help="classify so many test images (default: all)"
+    )
     parser.add_argument("--recipe", type=Path, help="its recipe (default: recipes/NAME.yaml)")
     args = parser.parse_args()
     recipe = (args.recipe or ROOT / "recipes" / f"{args.name}.yaml").resolve()
@@ -55,13 +58,14 @@ def main() -> None:
     classified = {}
     if model.classes is not None:
         with progress("classifying test") as show:
-            found = classify(model, dataset.test, progress=show)
+            found = classify(model, dataset.test, limit=args.classify, progress=show)
         print(found)
         classified["accuracy"] = {
             "test": found.accuracy,
             "test_error": found.accuracy_error,
             "images": found.images,
-            "command": f"{command} --classify",
+            "command": f"{command} --classify"
+            + (f" --limit {args.classify}" if args.classify else ""),
         }
     metrics = [json.loads(line) for line in (args.run / "metrics.jsonl").read_text().splitlines()]
     best = min((line for line in metrics if "valid" in line), key=lambda line: line["valid"])
