@@ -236,6 +236,15 @@ def test_growing_paints_what_is_not_drawn_yet():
         np.testing.assert_array_equal(pixels[:done], expected[:done])
 
 
+def test_growing_turns_spectrograms_upright():
+    x = images(n=1, height=2, width=3)
+    (frame,) = plots.growing([x], [3], 4, "a spectrogram", scale=1, gap=0)
+    pixels = np.asarray(frame)
+    assert pixels.shape == (3, 2, 3)  # time, of which the first half is drawn, to the right
+    np.testing.assert_array_equal(pixels[:, 0, 0], plots.to_uint8(x, 4)[0, 0, 0, ::-1])
+    assert (pixels[:, 1] == TINT).all()
+
+
 # Files
 
 

@@ -60,6 +60,11 @@ def test_film_ends_with_the_drawn_picture(model: Rows) -> None:
     assert (pictures[1].flatten(2)[..., 8:] == 0).all()
 
 
+def test_film_of_colours_counts_whole_pixels() -> None:
+    network = npx.PixelCNN(shape=(3, 2, 2), levels=4, width=6, blocks=1)
+    assert film(network, 1, moments=4)[1] == [1, 2, 3, 4]
+
+
 def test_all_at_once_is_one_pass_over_an_empty_picture(model: Rows) -> None:
     nothing = torch.zeros(2, *model.shape, dtype=torch.int64)
     expected = model(nothing).sample(site_noise(model.shape, 3, range(2)))

@@ -282,23 +282,28 @@ def beside(pictures: Mapping[str, Image.Image]) -> Image.Image:
 
 
 def growing(
-    frames_x: Iterable[ArrayLike], sites_done: Iterable[int], levels: int, **options: Any
+    frames_x: Iterable[ArrayLike],
+    pixels_done: Iterable[int],
+    levels: int,
+    spectrogram: object | None = None,
+    **options: Any,
 ) -> Iterator[Image.Image]:
     """Yields the grids of images that are being drawn pixel by pixel in raster order.
 
     Args:
         frames_x: Images `(N, C, H, W)` at each moment; what is not drawn yet may be any level.
-        sites_done: How many pixels of each image are drawn at each moment, 0 to H * W.
+        pixels_done: How many pixels of each image are drawn at each moment, 0 to H * W.
         levels: Number of levels.
+        spectrogram: Of what they are spectrograms, see `seen`.
         **options: Passed on to `grid`.
 
     Yields:
         A colour picture a moment, with the tint of `hide` where nothing is drawn yet.
     """
-    for x, done in zip(frames_x, sites_done, strict=True):
+    for x, done in zip(frames_x, pixels_done, strict=True):
         height, width = np.shape(x)[-2:]
         drawn = np.arange(height * width).reshape(height, width) < done
-        yield grid(hide(x, drawn, levels), 256, **options)
+        yield grid(seen(hide(x, drawn, levels), spectrogram), 256, **options)
 
 
 def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:

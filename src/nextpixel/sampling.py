@@ -415,21 +415,21 @@ def film(
         how: The arguments of `Drawing`, see `trace`.
 
     Returns:
-        The pictures at each moment, `(n, C, H, W)` on the CPU, and the number of sites that were
-        drawn by then. The last are the same as `sample` returns.
+        The pictures at each moment, `(n, C, H, W)` on the CPU, and the number of pixels that were
+        finished by then. The last are the same as `sample` returns.
     """
-    steps_in_all = math.prod(model.shape)
+    steps_in_all, channels = math.prod(model.shape), model.shape[0]
     if moments < 1:
         raise UserError(f"Keep at least one moment, not {moments}.")
     every = math.ceil(steps_in_all / moments)
-    pictures, sites_done = [], []
+    pictures, pixels_done = [], []
     for done, step in enumerate(trace(model, n, c, **how), 1):
         if (steps_in_all - done) % every == 0:
             pictures.append(step.x.cpu().clone())
-            sites_done.append(done)
+            pixels_done.append(done // channels)
         if progress is not None:
             progress(done / steps_in_all)
-    return pictures, sites_done
+    return pictures, pixels_done
 
 
 def complete(model: Generator, x: Tensor, mask: Tensor, c: object = None, **how: Any) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,31 @@ class Hidden:
 
 def complete(argv: list[str]) -> None:
     """Complete half-hidden images."""
+    args = arguments(argv)
+
+    from nextpixel import plots, sampling
+
+    generator = load_bundle(args)
+    hidden = hidden_pixels(args) if generator is None else hidden_codes(args, generator)
+    bits = sampling.hidden_bits(hidden.model, hidden.x, hidden.free, hidden.c)
+    drawn, completed = draw(args, hidden)
+    spectrogram = (hidden.model if generator is None else generator).spectrogram
+    columns = {name: plots.seen(x, spectrogram) for name, x in side_by_side(hidden, drawn, bits)}
+    plots.save_image(plots.side_by_side(columns, 256), args.out)
+    tell_bits(hidden, bits)
+    if completed is None:
+        print(
+            f"{hidden.site.capitalize()}s are drawn in raster order: each is told only of those in "
+            f"the rows above it and to its left. Known {hidden.site}s that come later are kept, "
+            "but nothing is drawn to fit them (--particles 64 takes them into account)."
+        )
+    else:
+        tell_particles(completed, args.particles, args.draws, hidden.site)
+    print(f"Side by side: {args.out}")
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Reads the options."""
     parser = Parser("complete", complete)
     parser.add_argument(
         "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
@@ -89,47 +114,45 @@ def complete(argv: list[str]) -> None:
         raise UserError(
             "Particles are weighed by the model's own probabilities: leave --temperature out."
         )
+    return args
 
+
+def draw(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Completed | None]:
+    """Completes each image as often as asked: all of them once, all once more, and so on.
+
+    Returns:
+        What was drawn, `(draws * N, C, h, w)`, and how the particles fared if there were any.
+    """
     import torch
 
-    from nextpixel import plots, sampling
+    from nextpixel import sampling
     from nextpixel.particles import complete_with_particles
 
-    generator = load_bundle(args)
-    hidden = hidden_pixels(args) if generator is None else hidden_codes(args, generator)
-    x, known, c, columns = hidden.x, hidden.known, hidden.c, hidden.columns
-    bits = sampling.hidden_bits(hidden.model, x, hidden.free, c)
-    completed = None
-    again = torch.arange(len(x)).repeat(args.draws)
-    given = (hidden.model, x[again], known, None if c is None else c[again])
+    again = torch.arange(len(hidden.x)).repeat(args.draws)
+    c = None if hidden.c is None else hidden.c[again]
+    given = (hidden.model, hidden.x[again], hidden.known, c)
     with progress("completing") as show:
-        if args.particles > 1:
-            completed = complete_with_particles(
-                *given, particles=args.particles, seed=args.seed, progress=show
-            )
-            drawn = completed.x
-        else:
-            drawn = sampling.complete(
-                *given, seed=args.seed, temperature=args.temperature, progress=show
-            )
-    for number, one_each in enumerate(torch.split(drawn, len(x)), 1):
-        columns[f"completion {number}"] = hidden.show(one_each)
-    size = columns["original"].shape[2:]
-    of_sites = enlarged(bits.sum(1).masked_fill(hidden.free[:, 0], torch.nan), size)
-    columns[f"bits a {hidden.site}"] = plots.heat_map(of_sites)
-    spectrogram = (hidden.model if generator is None else generator).spectrogram
-    seen = {name: plots.seen(column, spectrogram) for name, column in columns.items()}
-    plots.save_image(plots.side_by_side(seen, 256), args.out)
-    tell_bits(hidden, bits)
-    if completed is None:
-        print(
-            f"{hidden.site.capitalize()}s are drawn in raster order: each is told only of those in "
-            f"the rows above it and to its left. Known {hidden.site}s that come later are kept, "
-            "but nothing is drawn to fit them (--particles 64 takes them into account)."
+        if args.particles == 1:
+            how = {"seed": args.seed, "temperature": args.temperature}
+            return sampling.complete(*given, **how, progress=show), None
+        completed = complete_with_particles(
+            *given, particles=args.particles, seed=args.seed, progress=show
         )
-    else:
-        tell_particles(completed, args.particles, args.draws, hidden.site)
-    print(f"Side by side: {args.out}")
+        return completed.x, completed
+
+
+def side_by_side(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[str, Pixels]]:
+    """Yields the columns of the picture, with their names."""
+    import torch
+
+    from nextpixel import plots
+
+    yield from hidden.columns.items()
+    for number, one_each in enumerate(torch.split(drawn, len(hidden.x)), 1):
+        yield f"completion {number}", hidden.show(one_each)
+    of_sites = bits.sum(1).masked_fill(hidden.free[:, 0], torch.nan)
+    size = hidden.columns["original"].shape[2:]
+    yield f"bits a {hidden.site}", plots.heat_map(enlarged(of_sites, size))
 
 
 def hidden_pixels(args: argparse.Namespace) -> Hidden:

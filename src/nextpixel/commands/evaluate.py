@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    from torch import Tensor
 
     from nextpixel.autoregressive import AutoregressiveModel
-    from nextpixel.data import Dataset
-    from nextpixel.evaluate import Score
+    from nextpixel.data import Dataset, Images
+    from nextpixel.evaluate import Classification, Score
     from nextpixel.latent import CodebookModel
     from nextpixel.model import ImageModel
 
@@ -26,6 +27,47 @@ __all__ = ["evaluate"]
 
 def evaluate(argv: list[str]) -> None:
     """Score a data set: test bits/dim and nats, with their standard errors."""
+    args = arguments(argv)
+
+    from nextpixel import plots
+    from nextpixel.autoregressive import autoregressive
+    from nextpixel.evaluate import classify, diagnose
+    from nextpixel.evaluate import evaluate as score_images
+
+    name = args.model
+    name_parts(args)
+    model = load_any_model(args)
+    what, bound = what_is_scored(args, model)
+    dataset = load_data(args, model)
+    images = images_to_score(args, dataset)
+    how = {"limit": args.limit, "batch_size": args.batch_size}
+    classified = None
+    if args.classify:  # first, because it may be refused
+        with progress("classifying") as show:
+            classified = classify(autoregressive(model, args.model), images, **how, progress=show)
+    with progress("scoring") as show:
+        score = score_images(model, images, **how, progress=show, score=bound)
+    if args.confusion is not None and classified is not None:
+        names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
+        plots.confusion(classified.confusion, names, args.confusion)
+    of_codes: dict[str, Any] = {}
+    if model.codes_of is not None:
+        with progress("scoring") as show:
+            of_codes = about_codes(score, dataset, model.device, args, show)
+    which = {
+        "model": name,
+        "data": dataset.name if name == args.model else f"codes:{name}",  # of a bundle its own
+        "split": args.split,
+        "given": what_is_given(model, dataset),
+        "score": what,
+    }
+    diagnosis = diagnose(model, images.spread(args.limit))
+    tell = print_json if args.json else print_words
+    tell(which, score, classified, diagnosis, of_codes)
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Reads the options."""
     parser = Parser("eval", evaluate)
     parser.add_argument(
         "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
@@ -61,77 +103,79 @@ def evaluate(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.confusion is not None and not args.classify:
         parser.error("--confusion draws what --classify finds: give both")
+    return args
 
-    from dataclasses import asdict
 
-    from torch import Tensor
-
-    from nextpixel import plots
-    from nextpixel.autoregressive import AutoregressiveModel, autoregressive
-    from nextpixel.evaluate import DIAGNOSED, classify, diagnose, refuse_padding
-    from nextpixel.evaluate import evaluate as score_images
+def what_is_scored(
+    args: argparse.Namespace, model: ImageModel
+) -> tuple[str, Callable[[Tensor], Tensor] | None]:
+    """Says what the score is, and how to compute it where it is not the model's own."""
     from nextpixel.models import VAE
 
-    name = args.model
-    name_parts(args)
-    model = load_any_model(args)
-    what, bound = model.scores, None
-    if args.importance is not None:
-        if not isinstance(model, VAE):
-            raise UserError(
-                f"--importance bounds log p(x) under a VAE, which {args.model} "
-                f"({type(model).__name__}) is not: leave it out."
-            )
-        what = f"importance-weighted bound on log p(x), {args.importance} codes an image"
+    if args.importance is None:
+        return model.scores, None
+    if not isinstance(model, VAE):
+        raise UserError(
+            f"--importance bounds log p(x) under a VAE, which {args.model} "
+            f"({type(model).__name__}) is not: leave it out."
+        )
+    what = f"importance-weighted bound on log p(x), {args.importance} codes an image"
+    return what, lambda x: model.importance_bound(x, args.importance)
 
-        def bound(x: Tensor) -> Tensor:
-            return model.importance_bound(x, args.importance)
 
-    dataset = load_data(args, model)
+def images_to_score(args: argparse.Namespace, dataset: Dataset) -> Images:
+    """Picks the split, and refuses what cannot be asked of it."""
+    from nextpixel.evaluate import refuse_padding
+
     if args.top is not None and dataset.beside is None:
         raise UserError(
             f"--top goes with a prior over bottom codes (codes:RUN#bottom), which {args.model} is "
             "not: leave it out."
         )
-    images = getattr(dataset, args.split)
+    images: Images = getattr(dataset, args.split)
     if args.importance is not None:
         refuse_padding("The importance-weighted bound", images)
-    data = dataset.name if name == args.model else f"codes:{name}"  # of a bundle its own
-    how = {"limit": args.limit, "batch_size": args.batch_size}
-    classified = None
-    if args.classify:  # first, because it may be refused
-        with progress("classifying") as show:
-            classified = classify(autoregressive(model, args.model), images, **how, progress=show)
-    with progress("scoring") as show:
-        score = score_images(model, images, **how, progress=show, score=bound)
-    if args.confusion is not None and classified is not None:
-        names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
-        plots.confusion(classified.confusion, names, args.confusion)
-    of_codes: dict[str, Any] = {}
-    if model.codes_of is not None:
-        with progress("scoring") as show:
-            of_codes = about_codes(score, dataset, model.device, args, show)
-    diagnosis, given = diagnose(model, images.spread(args.limit)), what_is_given(model, dataset)
-    if args.json:
-        which = {"model": name, "data": data, "split": args.split, "given": given}
-        which["score"] = what
-        # The error of a single image's score is not a number, and JSON has no word for that.
-        numbers = asdict(score) | ({} if classified is None else asdict(classified))
-        confusion = numbers.pop("confusion", None)
-        numbers = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-        numbers |= {} if confusion is None else {"confusion": confusion.tolist()}
-        numbers |= diagnosis | of_codes
-        print(json.dumps(which | numbers))
-    else:
-        said = given if isinstance(model, AutoregressiveModel) else what
-        print(f"{name} on {data} ({args.split}, {said}): {score}")
-        if classified is not None:
-            print(f"It {classified}")
-        if diagnosis:
-            words = ", ".join(f"{name.replace('_', ' ')} {x:.4g}" for name, x in diagnosis.items())
-            print(f"Of up to {DIAGNOSED} of these images: {words}")
-        if of_codes:
-            print(in_words(of_codes))
+    return images
+
+
+def print_json(
+    which: dict[str, str],
+    score: Score,
+    classified: Classification | None,
+    diagnosis: dict[str, float],
+    of_codes: dict[str, Any],
+) -> None:
+    """Prints all that was found as one JSON object."""
+    from dataclasses import asdict
+
+    numbers = asdict(score) | ({} if classified is None else asdict(classified))
+    confusion = numbers.pop("confusion", None)
+    # The error of a single image's score is not a number, and JSON has no word for that.
+    numbers = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+    numbers |= {} if confusion is None else {"confusion": confusion.tolist()}
+    print(json.dumps(which | numbers | diagnosis | of_codes))
+
+
+def print_words(
+    which: dict[str, str],
+    score: Score,
+    classified: Classification | None,
+    diagnosis: dict[str, float],
+    of_codes: dict[str, Any],
+) -> None:
+    """Prints all that was found in sentences."""
+    from nextpixel.evaluate import DIAGNOSED
+    from nextpixel.model import ImageModel
+
+    said = which["given" if which["score"] == ImageModel.scores else "score"]
+    print(f"{which['model']} on {which['data']} ({which['split']}, {said}): {score}")
+    if classified is not None:
+        print(f"It {classified}")
+    if diagnosis:
+        words = ", ".join(f"{name.replace('_', ' ')} {x:.4g}" for name, x in diagnosis.items())
+        print(f"Of up to {DIAGNOSED} of these images: {words}")
+    if of_codes:
+        print(in_words(of_codes))
 
 
 def what_is_given(model: ImageModel, dataset: Dataset) -> str:

@@ -26,10 +26,12 @@ from nextpixel.options import (
 )
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Iterable
 
+    from PIL.Image import Image
     from torch import Tensor
 
+    from nextpixel.autoregressive import AutoregressiveModel
     from nextpixel.latent import LatentModel
     from nextpixel.latent_generator import LatentGenerator
     from nextpixel.model import ImageModel
@@ -61,6 +63,16 @@ class Sheet:
 
 def sample(argv: list[str]) -> None:
     """Draw new images."""
+    args = arguments(argv)
+    generator = load_bundle(args)
+    if generator is None:
+        draw_pixels(args)
+    else:
+        draw_codes(args, generator)
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Reads the options."""
     parser = Parser("sample", sample)
     parser.add_argument(
         "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
@@ -125,60 +137,117 @@ def sample(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.interpolate is not None and (args.classes is not None or args.all_at_once):
         parser.error("--interpolate goes without --class and --all-at-once: leave them out")
+    if args.gif is not None and args.sampler == "fixed-point":
+        parser.error("--gif shows pixel after pixel, and a fixed point has no such order")
+    return args
 
+
+def draw_pixels(args: argparse.Namespace) -> None:
+    """Draws images from a model of pixels, or from one with a code."""
     from nextpixel import plots, sampling
     from nextpixel.latent import LatentModel
 
-    generator = load_bundle(args)
-    if generator is not None:
-        sample_bundle(args, generator)
-        return
     if args.pixels is not None:
         raise UserError(f"--pixels is for a VQ-VAE with its prior, not {args.model}: leave it out.")
     model = load_model_or_latent(args)
-    if isinstance(model, LatentModel):
-        refuse_ways(args, model)
     check_guidance(args)
+    of_pixels: dict[str, Any] = {"guidance": args.guidance, "sampler": args.sampler}
+    if isinstance(model, LatentModel):
+        refuse(args, "models without a code", f"{args.model} ({type(model).__name__}) has one")
+        of_pixels = {}
     sheet = class_a_row(args, model) if args.interpolate is None else mixes(args, model)
-    frames: list[Tensor] = []
-    done: list[int] = []
-    options: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
-    how = {**options, "numbers": sheet.numbers}
+    how: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
+    x, moments = drawn(model, sheet, args, how | of_pixels)
+    picture = picture_of(x, model, sheet)
+    if args.all_at_once and not isinstance(model, LatentModel):
+        at_once = sampling.all_at_once(model, sheet.n, sheet.c, **how)
+        wrong = picture_of(at_once, model, sheet)
+        picture = plots.beside({"all at once: wrong": wrong, "pixel by pixel: right": picture})
+    film = plots.growing(*moments, model.levels, model.spectrogram, **sheet.layout)
+    write(args, sheet, x, model.levels, picture, film)
+
+
+def drawn(
+    model: AutoregressiveModel | LatentModel,
+    sheet: Sheet,
+    args: argparse.Namespace,
+    how: dict[str, Any],
+) -> tuple[Tensor, tuple[list[Tensor], list[int]]]:
+    """Draws the images of a sheet; for a film also the moments on the way, as `sampling.film`."""
+    from nextpixel import sampling
+    from nextpixel.latent import LatentModel
+
+    how = {**how, "numbers": sheet.numbers}
     passes: list[int] = []
-    ways: dict[str, Any] = {}
-    if not isinstance(model, LatentModel):
-        ways = {"sampler": args.sampler, "passes": passes.append}
-        how["guidance"] = args.guidance
     with progress("drawing") as show:
         if args.gif is not None and not isinstance(model, LatentModel):
-            frames, done = sampling.film(model, sheet.n, sheet.c, **how, progress=show)
-            x = frames[-1]
-        else:
-            x = model.sample(
-                sheet.n,
-                sheet.c,
-                **how,
-                batch_size=args.batch_size,
-                progress=show,
-                **ways,
-            )
+            moments = sampling.film(model, sheet.n, sheet.c, **how, progress=show)
+            return moments[0][-1], moments
+        if "sampler" in how:
+            how["passes"] = passes.append
+        x = model.sample(sheet.n, sheet.c, **how, batch_size=args.batch_size, progress=show)
     if passes:
         sites = math.prod(model.shape)
         print(f"{max(passes)} passes were enough, where one for each site are {sites}")
-    picture = plots.grid(plots.seen(x, model.spectrogram), model.levels, **sheet.layout)
-    if args.all_at_once and not isinstance(model, LatentModel):
-        at_once = sampling.all_at_once(model, sheet.n, sheet.c, **options)
-        wrong = plots.grid(plots.seen(at_once, model.spectrogram), model.levels, **sheet.layout)
-        picture = plots.beside({"all at once: wrong": wrong, "pixel by pixel: right": picture})
+    return x, ([], [])
+
+
+def draw_codes(args: argparse.Namespace, generator: LatentGenerator) -> None:
+    """Draws codes from a prior, and shows the images that they stand for."""
+    refuse(args, "models of pixels", f"{args.model} draws codes", sampler=False)
+    sheet = class_a_row(args, generator.prior)
+    with progress("drawing") as show:
+        x = generator.sample(
+            sheet.n,
+            sheet.c,
+            pixels=args.pixels or "mean",
+            seed=args.seed,
+            temperature=args.temperature,
+            sampler=args.sampler,
+            batch_size=args.batch_size,
+            progress=show,
+        )
+    write(args, sheet, x, generator.levels, picture_of(x, generator, sheet))
+
+
+def refuse(args: argparse.Namespace, whose: str, but: str, sampler: bool = True) -> None:
+    """Refuses the options that are about drawing pixel by pixel, or about a context."""
+    asked = {
+        "--guidance": args.guidance != 1,
+        "--gif": args.gif is not None,
+        "--all-at-once": args.all_at_once,
+        "--interpolate": args.interpolate is not None,
+        "--sampler": sampler and args.sampler != "auto",
+    }
+    for option, given in asked.items():
+        if given:
+            raise UserError(f"{option} is for {whose}, and {but}: leave it out.")
+
+
+def picture_of(x: Tensor, model: ImageModel | LatentGenerator, sheet: Sheet) -> Image:
+    """Lays images out as the sheet says."""
+    from nextpixel import plots
+
+    return plots.grid(plots.seen(x, model.spectrogram), model.levels, **sheet.layout)
+
+
+def write(
+    args: argparse.Namespace,
+    sheet: Sheet,
+    x: Tensor,
+    levels: int,
+    picture: Image,
+    film: Iterable[Image] = (),
+) -> None:
+    """Writes what was asked for, and says where."""
+    from nextpixel import plots
+
     plots.save_image(picture, args.out)
-    written = [args.out]
     if args.gif is not None:
-        film = plots.growing(frames, done, model.levels, **sheet.layout)
         plots.save_gif(film, args.gif)
-        written.append(args.gif)
     if args.npz is not None:
-        write_npz(args.npz, x, sheet, model.levels)
-        written.append(args.npz)
+        write_npz(args.npz, x, sheet, levels)
+    written = [path for path in (args.out, args.gif, args.npz) if path is not None]
     print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
 
 
@@ -194,42 +263,6 @@ def write_npz(path: Path, x: Tensor, sheet: Sheet, levels: int) -> None:
             np.savez_compressed(file, x=pixels, levels=levels)
         else:
             np.savez_compressed(file, x=pixels, y=sheet.c.numpy(), levels=levels)
-
-
-def sample_bundle(args: argparse.Namespace, generator: LatentGenerator) -> None:
-    """Draws codes from a prior, and shows the images that they stand for."""
-    from nextpixel import plots
-
-    asked = {
-        "--guidance": args.guidance != 1,
-        "--gif": args.gif is not None,
-        "--all-at-once": args.all_at_once,
-        "--interpolate": args.interpolate is not None,
-    }
-    for option, given in asked.items():
-        if given:
-            raise UserError(
-                f"{option} is for models of pixels, and {args.model} draws codes: leave it out."
-            )
-    sheet = class_a_row(args, generator.prior)
-    with progress("drawing") as show:
-        x = generator.sample(
-            sheet.n,
-            sheet.c,
-            pixels=args.pixels or "mean",
-            seed=args.seed,
-            temperature=args.temperature,
-            sampler=args.sampler,
-            batch_size=args.batch_size,
-            progress=show,
-        )
-    pictures = plots.seen(x, generator.spectrogram)
-    plots.save_image(plots.grid(pictures, generator.levels, **sheet.layout), args.out)
-    written = [args.out]
-    if args.npz is not None:
-        write_npz(args.npz, x, sheet, generator.levels)
-        written.append(args.npz)
-    print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
 
 
 def class_a_row(args: argparse.Namespace, model: ImageModel) -> Sheet:
@@ -278,19 +311,3 @@ def mixes(args: argparse.Namespace, model: ImageModel) -> Sheet:
     numbers = [row for row in range(rows) for _ in range(steps)]
     layout = {"columns": steps, "column_labels": labels}
     return Sheet(rows * steps, weights.repeat(rows, 1), numbers, layout)
-
-
-def refuse_ways(args: argparse.Namespace, model: LatentModel) -> None:
-    """Refuses the options that are about drawing pixel by pixel, or about a context."""
-    asked = {
-        "--guidance": args.guidance != 1,
-        "--gif": args.gif is not None,
-        "--all-at-once": args.all_at_once,
-        "--sampler": args.sampler != "auto",
-    }
-    for option, given in asked.items():
-        if given:
-            raise UserError(
-                f"{option} is for models without a code, and {args.model} "
-                f"({type(model).__name__}) has one: leave it out."
-            )
