@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.autoregressive import AutoregressiveModel
+from nextpixel.models.pixel_cnn import ResidualBlock
 from nextpixel.nn import CausalConv2d, CausalLayer, Halved, HalvedRows, RowConv2d
 
 __all__ = [
@@ -85,6 +86,16 @@ class TextbookConv2d(nn.Module):
         return out if context is None else out + context
 
 
+class TextbookBlock(ResidualBlock):
+    """A PixelCNN's residual block, a layer after the other."""
+
+    def forward(self, x: Tensor, bias: Tensor | None, cache: None) -> Tensor:
+        """Computes the block."""
+        h = self.reduce(F.relu(x))
+        h = self.conv(F.relu(h, inplace=True), bias)
+        return self.expand(F.relu(h, inplace=True)).add_(x)
+
+
 def textbook(model: AutoregressiveModel) -> AutoregressiveModel:
     """Makes the textbook's network with the same weights; it knows whole maps only.
 
@@ -95,6 +106,8 @@ def textbook(model: AutoregressiveModel) -> AutoregressiveModel:
     book = copy.deepcopy(model)
     if type(model).__name__ in ("PixelCNN", "GatedPixelCNN"):
         for module in list(book.modules()):
+            if isinstance(module, ResidualBlock):
+                module.__class__ = TextbookBlock
             for name, child in module.named_children():
                 if isinstance(child, (CausalConv2d, RowConv2d)):
                     setattr(module, name, TextbookConv2d(child))

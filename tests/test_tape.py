@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nextpixel import models
 from nextpixel.autoregressive import CausalNetwork, Inputs
+from nextpixel.compiling import compiled
 from nextpixel.context import ContextBias, Takes
 from nextpixel.nn import Cache, MaskedConv2d, Pointwise, Site
 from nextpixel.sampling import trace
@@ -27,9 +28,15 @@ both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 @pytest.fixture(autouse=True)
 def _compile_anew() -> Iterator[None]:
-    program.cache_clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
+    """Makes the next one look for the compiled program again."""
     program.cache_clear()
+    compiled.cache_clear()
 
 
 class OwnNet(CausalNetwork):
@@ -351,7 +358,7 @@ def test_without_it_every_step_is_computed(monkeypatch: pytest.MonkeyPatch, tmp_
     broken.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name, value in (("NEXTPIXEL_TAPE", "0"), ("CC", str(broken)), ("CC", "/no/such/compiler")):
-        program.cache_clear()
+        forget()
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert program(torch.float64) is None
@@ -371,7 +378,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert program(torch.float64) is not None
-    program.cache_clear()
+    forget()
     monkeypatch.setattr(subprocess, "run", None)
     assert program(torch.float64) is not None
 

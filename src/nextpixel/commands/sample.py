@@ -150,11 +150,11 @@ def draw_pixels(args: argparse.Namespace) -> None:
     if args.pixels is not None:
         raise UserError(f"--pixels is for a VQ-VAE with its prior, not {args.model}: leave it out.")
     model = load_model_or_latent(args)
-    check_guidance(args)
     of_pixels: dict[str, Any] = {"guidance": args.guidance, "sampler": args.sampler}
     if isinstance(model, LatentModel):
         refuse(args, "models without a code", f"{args.model} ({type(model).__name__}) has one")
         of_pixels = {}
+    check_guidance(args)
     sheet = class_a_row(args, model) if args.interpolate is None else mixes(args, model)
     how: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
     x, moments = drawn(model, sheet, args, how | of_pixels)

@@ -10,7 +10,6 @@ the Gated PixelCNN is.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.autoregressive import CausalNetwork, Inputs
@@ -39,11 +38,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None) -> Tensor:
         """Computes the block, `(B, 2 width, ...)` -> `(B, 2 width, ...)`."""
-        whole = cache is None  # large maps: making new ones costs as much as the arithmetic
-        h = self.reduce(F.relu(x), cache=cache)
-        h = self.conv(F.relu(h, inplace=whole), bias, cache)
-        out: Tensor = self.expand(F.relu(h, inplace=whole), cache=cache)
-        return out.add_(x) if whole else out + x
+        h = self.reduce(x, cache=cache, relu=True)
+        h = self.conv(h, bias, cache, relu=True)
+        out: Tensor = self.expand(h, x, cache, relu=True)
+        return out
 
 
 class PixelCNN(CausalNetwork):

@@ -20,12 +20,23 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from nextpixel.masks import MaskType, channel_mask, channel_slice
 from nextpixel.nn.cache import Cache, CausalLayer, Site
+from nextpixel.nn.convolution import Kind, Taps, convolve, fits
 
 __all__ = ["CausalConv2d", "Head", "MaskedConv2d", "OncePerRow", "Pointwise", "RowConv2d"]
+
+
+HERE: Taps = ((0, 0),)
+
+
+def added(x: Tensor, more: Tensor | None) -> Tensor:
+    """Adds to maps that were just computed; in their place, for large ones cost time to make."""
+    if more is None:
+        return x
+    return x.add_(more) if (more.shape, more.dtype) == (x.shape, x.dtype) else x + more
 
 
 def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
@@ -44,7 +55,7 @@ class FullPrecision(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolves maps `(B, C, H, W)`."""
         ctx.save_for_backward(x, weight)
         # In parts: the input in the weight's precision would be the largest tensor of all.
@@ -105,7 +116,12 @@ class Pointwise(CausalLayer):
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        cache: Cache | None = None,
+        *,
+        relu: bool = False,
     ) -> Tensor:
         """Mixes the channels at every site.
 
@@ -113,21 +129,26 @@ class Pointwise(CausalLayer):
             x: Maps, a row or a pixel.
             context: Added to the output, of its shape.
             cache: The state of generation.
+            relu: Whether to mix the positive parts of x.
         """
         if not self.autocast and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self.forward(x, context, cache)
+                return self.forward(x, context, cache, relu=relu)
         if cache is not None and x.ndim == 2:
-            out = self._step(x, cache)
+            out = self._step(F.relu(x) if relu else x, cache)
+            return out if context is None else out + context
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        if fits(x, weight):
+            kind = Kind(HERE, relu, full=not self.autocast)
+            return convolve(x, weight[..., None], self.bias, kind, context)
+        x = F.relu(x) if relu else x
+        if x.ndim == 2:
+            out = F.linear(x if self.autocast else x.to(weight.dtype), weight, self.bias)
         else:
-            weight = self.weight if self.mask is None else self.weight * self.mask
-            if x.ndim == 2:
-                out = F.linear(x if self.autocast else x.to(weight.dtype), weight, self.bias)
-            else:
-                mixed = not self.autocast and x.dtype != weight.dtype
-                convolve = FullPrecision.apply if mixed else F.conv2d
-                out = convolve(x, weight[:, :, None, None], self.bias)
-        return out if context is None else out + context
+            mixed = not self.autocast and x.dtype != weight.dtype
+            convolve_maps = FullPrecision.apply if mixed else F.conv2d
+            out = convolve_maps(x, weight[:, :, None, None], self.bias)
+        return added(out, context)
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes each group's part of weight and bias, and with several, room for the inputs."""
@@ -182,9 +203,9 @@ class Head(nn.Sequential):
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions."""
-        for layer in self:
-            x = layer(x, cache=cache) if isinstance(layer, Pointwise) else layer(x)
-        return x
+        _, between, _, last = self  # each does the ReLU that comes before it
+        parameters: Tensor = last(between(x, cache=cache, relu=True), cache=cache, relu=True)
+        return parameters
 
 
 class _Group(NamedTuple):
@@ -256,6 +277,11 @@ class CausalConv2d(CausalLayer):
             else None
         )
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        columns = range(-self.left, self.right + 1)
+        self.taps: Taps = (
+            *((row, col) for row in range(-self.rows_above, 0) for col in columns),
+            *((0, col) for col in columns[:row_taps]),
+        )
         mask = None
         if groups > 1:
             mask = torch.ones_like(self.weight_row, dtype=torch.bool)
@@ -272,7 +298,12 @@ class CausalConv2d(CausalLayer):
         return f"{self.mask_type}, {self.in_channels}, {self.out_channels}, sees={size}{stride}"
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        cache: Cache | None = None,
+        *,
+        relu: bool = False,
     ) -> Tensor:
         """Convolves a whole map, or with a cache computes one pixel.
 
@@ -282,16 +313,21 @@ class CausalConv2d(CausalLayer):
                 in a step `(B, out_channels, 1, W)` or `(B, out_channels, 1, 1)`, read only when a
                 row begins.
             cache: The state of generation.
+            relu: Whether to convolve the positive parts of x.
         """
         if cache is not None:
-            return self._step(x, context, cache)
+            return self._step(F.relu(x) if relu else x, context, cache)
         row = self._row_weight()
+        if self.stride == 1 and fits(x, row, len(self.taps)):
+            parts = (row,) if self.weight_above is None else (self.weight_above, row)
+            weight = torch.cat([part.flatten(2) for part in parts], 2)
+            return convolve(x, weight, self.bias, Kind(self.taps, relu), context)
+        x = F.relu(x) if relu else x
         weight = F.pad(row, (0, self.left + 1 + self.right - row.shape[-1]))
         if self.weight_above is not None:
             weight = torch.cat([self.weight_above, weight], 2)
         padded = F.pad(x, (self.left, self.right, self.rows_above, 0))
-        out = F.conv2d(padded, weight, self.bias, self.stride)
-        return out if context is None else out + context
+        return added(F.conv2d(padded, weight, self.bias, self.stride), context)
 
     def _row_weight(self) -> Tensor:
         return self.weight_row if self.row_mask is None else self.weight_row * self.row_mask
@@ -447,6 +483,8 @@ class RowConv2d(CausalLayer):
         if kernel_size[1] % 2 == 0:
             raise ValueError(f"the kernel's width must be odd, not {kernel_size[1]}")
         self.rows_above, self.reach, self.stride = kernel_size[0] - 1, kernel_size[1] // 2, stride
+        rows, columns = range(-self.rows_above, 1), range(-self.reach, self.reach + 1)
+        self.taps: Taps = tuple((row, col) for row in rows for col in columns)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels))
         bound = 1 / math.sqrt(self.weight[0].numel())
@@ -470,13 +508,15 @@ class RowConv2d(CausalLayer):
             cache: The state of generation.
         """
         if cache is None:
+            if self.stride == 1 and fits(x, self.weight, len(self.taps)):
+                return convolve(x, self.weight.flatten(2), self.bias, Kind(self.taps), context)
             seen = F.pad(x, (0, 0, self.rows_above, 0))
         else:
             (lines,) = cache.layers[self]
             seen = torch.cat([lines, x], 2)
             lines.copy_(seen[:, :, 1:])
         out = F.conv2d(seen, self.weight, self.bias, self.stride, (0, self.reach))
-        return out if context is None else out + context
+        return added(out, context)
 
     def new_output(self, site: Site) -> bool:
         """Tells whether there is an output for a site's row, see `CausalConv2d.new_output`."""
