@@ -4,8 +4,9 @@
     python benchmarks/training.py --models --curve 300 --picture curve.png
 
 Both sides do the whole step of the trainer (gradient, clipping, fused AdamW, average of the
-weights) on the same images of MNIST, in turns. Ours is as `nextpixel train` does it: maps with
-their channels last, bfloat16 autocast where the processor has it. The other side is float32, NCHW:
+weights) on the same images of MNIST, in turns, each in a process of its own. Ours is as `nextpixel
+train` does it: maps with their channels last, bfloat16 autocast where the processor has it, freed
+memory kept. The other side is float32, NCHW:
 
 * PixelCNN, Gated PixelCNN: k x k kernels with the mask multiplied on (`yardstick.textbook`);
 * Diagonal BiLSTM: the same recurrence with an LSTM cell called pixel by pixel;
@@ -14,7 +15,7 @@ their channels last, bfloat16 autocast where the processor has it. The other sid
 *GFLOP/s* counts two operations for every multiplication by a weight or state that is not hidden by
 a mask (forward, and twice as much backward), on both sides, whatever else a side computes: the
 textbook's hidden taps do not count. Attention is counted where PyTorch's counter knows it. *In
-convolutions* is the part of our step that PyTorch's own convolutions take, by its profiler.
+convolutions* is the part of our step that convolutions take, by PyTorch's profiler.
 
 A step in half precision and one in full do not agree to the last bit. `--curve` trains both from
 the same weights on the same images, and the textbook once more on images in another order: that
@@ -25,9 +26,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,13 @@ from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images, batch_indices
 from nextpixel.nn import CausalConv2d, DiagonalLayer, recomputing
 from nextpixel.nn.lstm import lstm_cell
-from nextpixel.training import TrainArgs, has_bf16, learning_rate, update_average
+from nextpixel.training import (
+    TrainArgs,
+    has_bf16,
+    keep_freed_memory,
+    learning_rate,
+    update_average,
+)
 
 SHAPE = (1, 28, 28)
 MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
@@ -100,6 +109,7 @@ class Side:
         self.model, self.args, self.steps = model.train(), args, 0
         if ours:
             model.to(memory_format=torch.channels_last)
+            keep_freed_memory()
         self.half = ours and has_bf16("cpu")
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -157,10 +167,10 @@ def operations(model: AutoregressiveModel, x: Tensor) -> int:
 
 
 def convolution_seconds(side: Side, x: Tensor) -> float:
-    """Measures what a step spends inside PyTorch's convolutions, which are not ours to speed up."""
+    """Measures what a step spends inside convolutions, PyTorch's and ours."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         side.step(x)
-    events = [event for event in profiler.key_averages() if "convolution" in event.key]
+    events = [event for event in profiler.key_averages() if "onvolution" in event.key]
     return sum(event.self_cpu_time_total for event in events) / 1e6
 
 
@@ -170,41 +180,69 @@ def half_limit() -> float:
     return 2 * 2048**3 / yardstick.median_seconds(lambda: torch.mm(a, a), 5) / 1e9
 
 
+def take_turns(
+    pipe: Connection, name: str, ours: bool, batch: int, threads: int, profiled: int
+) -> None:
+    """Takes steps on one side, as many as the pipe says, and sends their seconds; until it says 0.
+
+    In the end it sends what `profiled` steps spend inside convolutions, the median.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    side = Side(model if ours else other_side(model), ours, TrainArgs())
+    feed = batches(npx.load_data("mnist", levels=model.levels).train, batch, seed=0)
+    while steps := pipe.recv():
+        seconds = []
+        for _ in range(steps):
+            x = next(feed)
+            began = time.perf_counter()
+            side.step(x)
+            seconds.append(time.perf_counter() - began)
+        pipe.send(seconds)
+    times = [convolution_seconds(side, next(feed)) for _ in range(profiled)]
+    pipe.send(statistics.median(times) if times else 0.0)
+
+
 def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Measures both sides of one model, in turns."""
     torch.manual_seed(0)
     model = MODELS[name]()
     data = npx.load_data("mnist", levels=model.levels)
-    feed = batches(data.train, args.batch, seed=0)
-    x = next(feed)
+    x = next(batches(data.train, args.batch, seed=0))
     work = operations(model, x)
-    sides = [Side(other_side(model), False, TrainArgs()), Side(model, True, TrainArgs())]
     with torch.no_grad():
-        error = (sides[0].model.log_prob(x) - sides[1].model.log_prob(x)).abs().max().item()
-    seconds: list[list[float]] = [[], []]
+        error = (other_side(model).log_prob(x) - model.log_prob(x)).abs().max().item()
+    context = multiprocessing.get_context("spawn")
+    pipes, seconds = [], {False: [], True: []}
+    for ours in seconds:
+        pipe, end = context.Pipe()
+        rest = (name, ours, args.batch, torch.get_num_threads(), 5 if ours else 0)
+        context.Process(target=take_turns, args=(end, *rest), daemon=True).start()
+        pipes.append((ours, pipe))
     for turn in range(args.rounds + 1):
-        for side, times in zip(sides, seconds, strict=True):
-            for _ in range(1 if side.model is not model else 3):
-                x = next(feed)
-                began = time.perf_counter()
-                side.step(x)
-                if turn:  # the first is for warming up
-                    times.append(time.perf_counter() - began)
-    book, ours = (statistics.median(times) for times in seconds)
-    convolutions = statistics.median(convolution_seconds(sides[1], x) for _ in range(5))
+        for ours, pipe in pipes:
+            pipe.send(3 if ours else 1)
+            times = pipe.recv()
+            if turn:  # the first is for warming up
+                seconds[ours] += times
+    for _, pipe in pipes:
+        pipe.send(0)
+        convolutions = pipe.recv()  # ours come last
+    book, ours_seconds = (statistics.median(times) for times in seconds.values())
     return {
         "model": name,
         "parameters": sum(p.numel() for p in model.parameters()),
         "batch": args.batch,
         "largest_difference_nats": error,  # of log_prob, without autocast
         "textbook_seconds": book,
-        "seconds": ours,
+        "seconds": ours_seconds,
         "convolution_seconds": convolutions,
-        "ratio": book / ours,
+        "ratio": book / ours_seconds,
         "gflop_per_step": work / 1e9,
         "textbook_gflops": work / book / 1e9,
-        "gflops": work / ours / 1e9,
-        "all_seconds": seconds,
+        "gflops": work / ours_seconds / 1e9,
+        "all_seconds": list(seconds.values()),
     }
 
 

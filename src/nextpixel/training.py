@@ -11,6 +11,7 @@ A run folder holds `config.yaml` (the resolved configuration), `metrics.jsonl`, 
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import json
 import logging
@@ -22,7 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -58,7 +59,7 @@ from nextpixel.restoration import Task
 from nextpixel.restore import restore, show
 from nextpixel.variations import side_by_side, vary
 
-__all__ = ["TrainArgs", "fit"]
+__all__ = ["TrainArgs", "fit", "keep_freed_memory"]
 
 
 @dataclass(frozen=True)
@@ -322,6 +323,19 @@ def has_bf16(accelerator: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     return bool(capabilities and capabilities().get("avx512_bf16"))
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep what a training step frees for the next one, in the whole process.
+
+    By itself glibc may give large pieces back to the system, and what it takes anew comes page by
+    page and set to zero: that was up to a tenth of a step. Other C libraries are left as they are.
+    """
+    trim_threshold, map_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    with suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(map_threshold, 2**25)  # the most that it takes
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 class Run:

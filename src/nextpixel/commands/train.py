@@ -21,11 +21,12 @@ def train(argv: list[str]) -> None:
 
     from nextpixel.codes import load_data, run_of
     from nextpixel.latent import LatentModel
-    from nextpixel.training import TrainArgs, fit
+    from nextpixel.training import TrainArgs, fit, keep_freed_memory
 
     options = vars(settings.train)
     TrainArgs(**options)  # refuses what is out of range before anything is read
     set_threads(settings.threads)
+    keep_freed_memory()
     dataset = load_data(
         settings.data,
         levels=settings.levels,

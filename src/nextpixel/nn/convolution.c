@@ -16,6 +16,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define TALL 6    /* rows of a tile: TALL x WIDE vectors of sums stay in registers */
 #define WIDE 4    /* vectors of 16 sums: a panel of 64 columns, the last one of 32 perhaps */
+#define GROUP (4 * TALL)
 #define BLOCK 256 /* sites whose pairs are made before they are multiplied */
 #define MOST_TAPS 64
 #define MOST_CHANNELS 4096
@@ -34,12 +35,6 @@ INLINE __m512i repeated(const half *pair) {
     memcpy(&both, pair, sizeof both);
     return _mm512_set1_epi32(both);
 }
-INLINE half rounded(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fff;
-}
-
 /* Sets negative numbers to 0; what is not a number stays so. */
 INLINE __m512i relu(__m512i x) {
     __m512i below = _mm512_sub_epi16(x, _mm512_set1_epi16((short)0x8000));
@@ -49,6 +44,16 @@ INLINE __m512i relu(__m512i x) {
 /* Lets maps come nearer that will be needed soon. */
 INLINE void fetch(const half *from, long begin, long end) {
     for (long i = begin / 32 * 32; i < end; i += 32) __builtin_prefetch(from + i, 0, 2);
+}
+
+/* Memory of a thread's own, as much as was ever asked for: new memory comes page by page, and slowly. */
+static void *room(int which, long bytes) {
+    static __thread struct { void *memory; long bytes; } kept[3];
+    if (kept[which].bytes < bytes) {
+        free(kept[which].memory);
+        kept[which].memory = aligned_alloc(64, kept[which].bytes = (bytes + 63) / 64 * 64);
+    }
+    return kept[which].memory;
 }
 
 /* A site of all images, and where it is in its own. Dividing for each would cost more than looking. */
@@ -134,18 +139,27 @@ INLINE void tile(const long rows, const int wide, const half *a, long depth, con
         if (i < rows) finish(sum[i], wide, e, (site + i) * columns + column);
 }
 
+/* Collects 16 numbers, a step apart, and rounds them. */
+INLINE __m512i collect(const float *from, __m512i steps) {
+    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_i32gather_ps(steps, from, 4)));
+}
+
 /* Lays the weights out as the tiles read them: panels, taps x in / 2, out, two inputs after each other. */
 static void lay_out(const layer *l, const float *weight, const int64_t *strides, half *to, long me, long all) {
     const long depth = l->taps * l->in, chunks = depth / 32; /* 32 inputs at a time stay in the cache */
+    __m512i steps = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    steps = _mm512_mullo_epi32(steps, _mm512_set1_epi32((int)strides[0]));
     for (long panel = 0; panel < l->out; panel += 64)
         for (long chunk = chunks * me / all; chunk < chunks * (me + 1) / all; chunk++) {
             const long wide = least(64, l->out - panel), begin = chunk * 32 % l->in, tap = chunk * 32 / l->in;
-            half *rows = to + panel * depth + chunk * 32 * wide;
-            for (long column = 0; column < wide; column++) {
-                const float *from = weight + (panel + column) * strides[0] + begin * strides[1] + tap * strides[2];
-                for (long k = 0; k < 32; k++)
-                    rows[(k / 2 * wide + column) * 2 + k % 2] = rounded(from[k * strides[1]]);
-            }
+            const float *from = weight + panel * strides[0] + begin * strides[1] + tap * strides[2];
+            half *row = to + panel * depth + chunk * 32 * wide;
+            for (long k = 0; k < 32; k += 2, row += 2 * wide)
+                for (long column = 0; column < wide; column += 16) {
+                    const float *here = from + column * strides[0] + k * strides[1];
+                    const __m512i next = _mm512_slli_epi32(collect(here + strides[1], steps), 16);
+                    _mm512_storeu_si512(row + 2 * column, _mm512_or_si512(collect(here, steps), next));
+                }
         }
 }
 
@@ -153,32 +167,33 @@ static void lay_out(const layer *l, const float *weight, const int64_t *strides,
 void convolve(const layer *l, const half *x, const float *weight, const int64_t *strides, half *laid_out,
               const float *bias, const half *more, const half *gate, void *out) {
     const long sites = l->images * l->height * l->width, depth = l->taps * l->in;
-    const long tiles = (sites + TALL - 1) / TALL, ahead = 2 * TALL + l->width;
+    const long groups = (sites + GROUP - 1) / GROUP;
     const ending e = {bias, more, gate, out, l->full ? out : NULL};
 #pragma omp parallel num_threads(l->threads)
     {
         const long all = omp_get_num_threads(), me = omp_get_thread_num();
-        half *a = aligned_alloc(64, TALL * depth * sizeof(half));
-        memset(a, 0, TALL * depth * sizeof(half));
+        half *a = room(0, GROUP * depth * sizeof(half));
+        memset(a, 0, GROUP * depth * sizeof(half));
         lay_out(l, weight, strides, laid_out, me, all);
 #pragma omp barrier
-        place here = locate(l, tiles * me / all * TALL);
-        for (long n = tiles * me / all; n < tiles * (me + 1) / all; n++) {
-            const long site = n * TALL, rows = least(TALL, sites - site);
+        place here = locate(l, groups * me / all * GROUP);
+        for (long n = groups * me / all; n < groups * (me + 1) / all; n++) {
+            const long site = n * GROUP, rows = least(GROUP, sites - site);
             for (long i = 0; i < rows; i++, go_on(l, &here))
                 for (long t = 0; t < l->taps; t++) {
                     const half *from = look(l, x, here, t);
                     half *to = a + i * depth + t * l->in;
                     for (long k = 0; k < l->in; k += 32) _mm512_storeu_si512(to + k, load(l, from + k));
                 }
-            fetch(x, (site + ahead) * l->in, least(site + ahead + TALL, sites) * l->in);
+            fetch(x, (site + GROUP + l->width) * l->in, least(site + 2 * GROUP + l->width, sites) * l->in);
             for (long column = 0; column < l->out; column += 64) {
                 const half *w = laid_out + column * depth;
-                if (l->out - column >= 64) tile(rows, 4, a, depth, w, &e, site, column, l->out);
-                else tile(rows, 2, a, depth, w, &e, site, column, l->out);
+                for (long i = 0; i < rows; i += TALL) {
+                    if (l->out - column >= 64) tile(rows - i, 4, a + i * depth, depth, w, &e, site + i, column, l->out);
+                    else tile(rows - i, 2, a + i * depth, depth, w, &e, site + i, column, l->out);
+                }
             }
         }
-        free(a);
     }
 }
 
@@ -260,30 +275,28 @@ static void add_pairs(const layer *l, const half *a, const half *b, long pairs, 
         }
 }
 
-/* Room for each thread: `weight` out x taps x in, `bias` out. The first thread's are the sums in the end. */
+/* Of the weights, out x taps x in, and of the bias, out. */
 void weight_gradient(const layer *l, const half *x, const half *gradient, float *weight, float *bias) {
-    const long sites = l->images * l->height * l->width, out = l->out, size = out * l->taps * l->in;
+    const long sites = l->images * l->height * l->width, out = l->out, depth = l->taps * l->in, size = out * depth;
+    float *sums[l->threads]; /* each thread's, the bias after the weights */
 #pragma omp parallel num_threads(l->threads)
     {
         const long all = omp_get_num_threads(), me = omp_get_thread_num();
         const long end = sites * (me + 1) / all;
-        half *a = aligned_alloc(64, BLOCK * out * sizeof(half));
-        half *b = aligned_alloc(64, BLOCK * l->taps * l->in * sizeof(half));
-        memset(weight + me * size, 0, size * sizeof(float));
-        memset(bias + me * out, 0, out * sizeof(float));
+        half *a = room(0, BLOCK * out * sizeof(half)), *b = room(1, BLOCK * depth * sizeof(half));
+        sums[me] = memset(room(2, (size + out) * sizeof(float)), 0, (size + out) * sizeof(float));
         place here = locate(l, sites * me / all);
         while (here.site < end) {
             const long pairs = (least(BLOCK, end - here.site) + 1) / 2;
             pair_up(l, x, gradient, &here, pairs, end, a, b);
             const long following = least(BLOCK, end - here.site);
-            add_pairs(l, a, b, pairs, weight + me * size, bias + me * out, x, gradient, here.site, following);
+            add_pairs(l, a, b, pairs, sums[me], sums[me] + size, x, gradient, here.site, following);
         }
-        free(a);
-        free(b);
 #pragma omp barrier
-        for (long i = size * me / all; i < size * (me + 1) / all; i++)
-            for (long other = 1; other < all; other++) weight[i] += weight[other * size + i];
-        for (long n = out * me / all; n < out * (me + 1) / all; n++)
-            for (long other = 1; other < all; other++) bias[n] += bias[other * out + n];
+        for (long i = (size + out) * me / all; i < (size + out) * (me + 1) / all; i++) {
+            float sum = 0;
+            for (long thread = 0; thread < all; thread++) sum += sums[thread][i];
+            *(i < size ? weight + i : bias + i - size) = sum;
+        }
     }
 }

@@ -166,12 +166,11 @@ def product(
 
 def weight_gradient(x: Tensor, gradient: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
     """Computes the gradients of weight and bias, `(out, in, taps)` and `(out,)`, float32."""
-    outputs, threads = gradient.shape[1], torch.get_num_threads()
-    weights = torch.empty(threads, outputs, len(kind.taps), x.shape[1])
-    biases = torch.empty(threads, outputs)
-    described = layer(tuple(x.shape), outputs, kind, threads)
-    call("weight_gradient", described, x, gradient, weights, biases)
-    return weights[0].transpose(1, 2), biases[0]
+    outputs = gradient.shape[1]
+    weight, bias = torch.empty(outputs, len(kind.taps), x.shape[1]), torch.empty(outputs)
+    described = layer(tuple(x.shape), outputs, kind, torch.get_num_threads())
+    call("weight_gradient", described, x, gradient, weight, bias)
+    return weight.transpose(1, 2), bias
 
 
 @lru_cache(maxsize=1024)
