@@ -166,12 +166,12 @@ def operations(model: AutoregressiveModel, x: Tensor) -> int:
     return 3 * (int(counter.get_total_flops()) - hidden)
 
 
-def convolution_seconds(side: Side, x: Tensor) -> float:
-    """Measures what a step spends inside convolutions, PyTorch's and ours."""
+def convolution_share(side: Side, x: Tensor) -> float:
+    """Measures what part of a step is spent inside convolutions, PyTorch's and ours."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         side.step(x)
-    events = [event for event in profiler.key_averages() if "onvolution" in event.key]
-    return sum(event.self_cpu_time_total for event in events) / 1e6
+    seconds = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    return sum(t for key, t in seconds.items() if "onvolution" in key) / sum(seconds.values())
 
 
 def half_limit() -> float:
@@ -185,7 +185,7 @@ def take_turns(
 ) -> None:
     """Takes steps on one side, as many as the pipe says, and sends their seconds; until it says 0.
 
-    In the end it sends what `profiled` steps spend inside convolutions, the median.
+    In the end it sends what part of `profiled` steps was spent inside convolutions, the median.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -200,8 +200,8 @@ def take_turns(
             side.step(x)
             seconds.append(time.perf_counter() - began)
         pipe.send(seconds)
-    times = [convolution_seconds(side, next(feed)) for _ in range(profiled)]
-    pipe.send(statistics.median(times) if times else 0.0)
+    shares = [convolution_share(side, next(feed)) for _ in range(profiled)]
+    pipe.send(statistics.median(shares) if shares else 0.0)
 
 
 def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "largest_difference_nats": error,  # of log_prob, without autocast
         "textbook_seconds": book,
         "seconds": ours_seconds,
-        "convolution_seconds": convolutions,
+        "in_convolutions": convolutions,
         "ratio": book / ours_seconds,
         "gflop_per_step": work / 1e9,
         "textbook_gflops": work / book / 1e9,
@@ -274,7 +274,7 @@ def table(rows: list[dict[str, Any]], limits: dict[str, float]) -> None:
             f"{row['textbook_gflops'] / limits['gflops']:.0%}",
             f"{row['gflops']:.1f}",
             f"{row['gflops'] / limits['half_gflops']:.0%}",
-            f"{row['convolution_seconds'] / row['seconds']:.0%}",
+            f"{row['in_convolutions']:.0%}",
             f"{row['largest_difference_nats']:.1g}",
         )
         for row in rows
