@@ -219,10 +219,11 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         pipe, end = context.Pipe()
         rest = (name, ours, args.batch, torch.get_num_threads(), 5 if ours else 0)
         context.Process(target=take_turns, args=(end, *rest), daemon=True).start()
+        end.close()  # here, so that a process that dies is noticed
         pipes.append((ours, pipe))
     for turn in range(args.rounds + 1):
         for ours, pipe in pipes:
-            pipe.send(3 if ours else 1)
+            pipe.send(2)
             times = pipe.recv()
             if turn:  # the first is for warming up
                 seconds[ours] += times

@@ -30,7 +30,7 @@ def evaluate(argv: list[str]) -> None:
     args = arguments(argv)
 
     from nextpixel import plots
-    from nextpixel.autoregressive import autoregressive
+    from nextpixel.autoregressive import AutoregressiveModel, autoregressive
     from nextpixel.evaluate import classify, diagnose
     from nextpixel.evaluate import evaluate as score_images
 
@@ -62,8 +62,12 @@ def evaluate(argv: list[str]) -> None:
         "score": what,
     }
     diagnosis = diagnose(model, images.spread(args.limit))
-    tell = print_json if args.json else print_words
-    tell(which, score, classified, diagnosis, of_codes)
+    if args.json:
+        print_json(which, score, classified, diagnosis, of_codes)
+        return
+    said = which["given"] if isinstance(model, AutoregressiveModel) else what
+    print(f"{name} on {which['data']} ({args.split}, {said}): {score}")
+    print_words(classified, diagnosis, of_codes)
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -157,18 +161,11 @@ def print_json(
 
 
 def print_words(
-    which: dict[str, str],
-    score: Score,
-    classified: Classification | None,
-    diagnosis: dict[str, float],
-    of_codes: dict[str, Any],
+    classified: Classification | None, diagnosis: dict[str, float], of_codes: dict[str, Any]
 ) -> None:
-    """Prints all that was found in sentences."""
+    """Prints what was found beside the score, in sentences."""
     from nextpixel.evaluate import DIAGNOSED
-    from nextpixel.model import ImageModel
 
-    said = which["given" if which["score"] == ImageModel.scores else "score"]
-    print(f"{which['model']} on {which['data']} ({which['split']}, {said}): {score}")
     if classified is not None:
         print(f"It {classified}")
     if diagnosis:

@@ -32,11 +32,12 @@ __all__ = ["CausalConv2d", "Head", "MaskedConv2d", "OncePerRow", "Pointwise", "R
 HERE: Taps = ((0, 0),)
 
 
-def added(x: Tensor, more: Tensor | None) -> Tensor:
-    """Adds to maps that were just computed; in their place, for large ones cost time to make."""
+def added(x: Tensor, more: Tensor | None, cache: Cache | None = None) -> Tensor:
+    """Adds to what was just computed; to whole maps in their place, as new ones take time."""
     if more is None:
         return x
-    return x.add_(more) if (more.shape, more.dtype) == (x.shape, x.dtype) else x + more
+    in_place = cache is None and (more.shape, more.dtype) == (x.shape, x.dtype)
+    return x.add_(more) if in_place else x + more
 
 
 def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
@@ -135,8 +136,7 @@ class Pointwise(CausalLayer):
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x, context, cache, relu=relu)
         if cache is not None and x.ndim == 2:
-            out = self._step(F.relu(x) if relu else x, cache)
-            return out if context is None else out + context
+            return added(self._step(F.relu(x) if relu else x, cache), context, cache)
         weight = self.weight if self.mask is None else self.weight * self.mask
         if fits(x, weight):
             kind = Kind(HERE, relu, full=not self.autocast)
@@ -148,7 +148,7 @@ class Pointwise(CausalLayer):
             mixed = not self.autocast and x.dtype != weight.dtype
             convolve_maps = FullPrecision.apply if mixed else F.conv2d
             out = convolve_maps(x, weight[:, :, None, None], self.bias)
-        return added(out, context)
+        return added(out, context, cache)
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes each group's part of weight and bias, and with several, room for the inputs."""
@@ -516,7 +516,7 @@ class RowConv2d(CausalLayer):
             seen = torch.cat([lines, x], 2)
             lines.copy_(seen[:, :, 1:])
         out = F.conv2d(seen, self.weight, self.bias, self.stride, (0, self.reach))
-        return added(out, context)
+        return added(out, context, cache)
 
     def new_output(self, site: Site) -> bool:
         """Tells whether there is an output for a site's row, see `CausalConv2d.new_output`."""

@@ -5,6 +5,7 @@
  */
 #include <immintrin.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,13 +48,23 @@ INLINE void fetch(const half *from, long begin, long end) {
 }
 
 /* Memory of a thread's own, as much as was ever asked for: new memory comes page by page, and slowly. */
+typedef struct { void *memory[3]; long bytes[3]; } rooms;
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static void leave(void *of_thread) {
+    for (int i = 0; i < 3; i++) free(((rooms *)of_thread)->memory[i]);
+    free(of_thread);
+}
+static void make_key(void) { pthread_key_create(&key, leave); }
 static void *room(int which, long bytes) {
-    static __thread struct { void *memory; long bytes; } kept[3];
-    if (kept[which].bytes < bytes) {
-        free(kept[which].memory);
-        kept[which].memory = aligned_alloc(64, kept[which].bytes = (bytes + 63) / 64 * 64);
+    pthread_once(&once, make_key);
+    rooms *mine = pthread_getspecific(key);
+    if (!mine) pthread_setspecific(key, mine = calloc(1, sizeof(rooms)));
+    if (mine->bytes[which] < bytes) {
+        free(mine->memory[which]);
+        mine->memory[which] = aligned_alloc(64, mine->bytes[which] = (bytes + 63) / 64 * 64);
     }
-    return kept[which].memory;
+    return mine->memory[which];
 }
 
 /* A site of all images, and where it is in its own. Dividing for each would cost more than looking. */
@@ -173,7 +184,6 @@ void convolve(const layer *l, const half *x, const float *weight, const int64_t 
     {
         const long all = omp_get_num_threads(), me = omp_get_thread_num();
         half *a = room(0, GROUP * depth * sizeof(half));
-        memset(a, 0, GROUP * depth * sizeof(half));
         lay_out(l, weight, strides, laid_out, me, all);
 #pragma omp barrier
         place here = locate(l, groups * me / all * GROUP);

@@ -42,8 +42,14 @@ class Layer(ctypes.Structure):
 
 @lru_cache
 def program() -> ctypes.CDLL | None:
-    """Compiles convolution.c; None where it cannot be, or `NEXTPIXEL_CONVOLUTION=0` says so."""
-    if os.environ.get("NEXTPIXEL_CONVOLUTION") == "0":
+    """Compiles convolution.c.
+
+    Returns:
+        The library; None where it cannot be compiled, where PyTorch multiplies whole tiles by
+        instructions that the program does not have (AMX), or `NEXTPIXEL_CONVOLUTION=0` says so.
+    """
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if os.environ.get("NEXTPIXEL_CONVOLUTION") == "0" or capabilities.get("amx_bf16"):
         return None
     library = compiled(SOURCE, "convolution")
     if library is not None:
@@ -65,7 +71,9 @@ def fits(x: Tensor, weight: Tensor, taps: int = 1) -> bool:
     return (
         x.dtype == torch.bfloat16
         and x.ndim == 4
-        and x.device.type == "cpu"
+        and x.numel() > 0
+        and x.shape[1] == inputs
+        and x.device.type == weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and outputs % MULTIPLE == inputs % MULTIPLE == 0
         and max(outputs, inputs) <= MOST_CHANNELS
@@ -96,7 +104,8 @@ def convolve(
 
     Args:
         x: Maps `(B, in, H, W)`, bfloat16; 0 outside.
-        weight: `(out, in, taps)`, float32; it is rounded to bfloat16.
+        weight: `(out, in, taps)`, float32. It is rounded to bfloat16; where the output is full, to
+            twice as many bits.
         bias: `(out,)`, float32, or None.
         kind: What to do.
         more: Added to the output, `(B, out, H, W)` or what can be made so.
@@ -122,6 +131,10 @@ class Convolution(torch.autograd.Function):
         """Convolves, see `convolve`."""
         ctx.save_for_backward(x, weight)
         ctx.kind = kind
+        if kind.full:  # what rounding takes off the weights is added by taps of its own
+            rounded = weight.to(x.dtype).to(weight.dtype)
+            weight = torch.cat([rounded, weight - rounded], 2)
+            kind = kind._replace(taps=kind.taps * 2)
         return product(x, weight, kind, bias=bias, more=more)
 
     @staticmethod
@@ -129,14 +142,15 @@ class Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Computes the gradients of input, weight, bias and what was added."""
         x, weight = ctx.saved_tensors
-        kind, (to_x, _, to_bias, to_more, _) = ctx.kind, ctx.needs_input_grad
+        kind, (to_x, to_weight, to_bias, to_more, _) = ctx.kind, ctx.needs_input_grad
         gradient = gradient.to(x.dtype).contiguous(memory_format=torch.channels_last)
-        of_x = None
+        of_x = of_weight = of_bias = None
         if to_x:
             back = Kind(tuple((-down, -right) for down, right in kind.taps))
             gate = x if kind.relu else None
             of_x = product(gradient, weight.transpose(0, 1), back, gate=gate)
-        of_weight, of_bias = weight_gradient(x, gradient, kind)
+        if to_weight or to_bias:
+            of_weight, of_bias = weight_gradient(x, gradient, kind)
         return of_x, of_weight, of_bias if to_bias else None, gradient if to_more else None, None
 
 
@@ -151,8 +165,8 @@ def product(
 ) -> Tensor:
     """Computes a convolution; where the gate, `(B, out, H, W)`, is not above 0 the output is 0."""
     size, dtype = (len(x), len(weight), *x.shape[2:]), torch.float32 if kind.full else x.dtype
-    out = torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
-    room = torch.empty(weight.numel(), dtype=x.dtype)
+    out = torch.empty(size, dtype=dtype, device="cpu", memory_format=torch.channels_last)
+    room = x.new_empty(weight.numel())
     call(
         "convolve",
         layer(tuple(x.shape), len(weight), kind, torch.get_num_threads()),
@@ -167,7 +181,8 @@ def product(
 def weight_gradient(x: Tensor, gradient: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
     """Computes the gradients of weight and bias, `(out, in, taps)` and `(out,)`, float32."""
     outputs = gradient.shape[1]
-    weight, bias = torch.empty(outputs, len(kind.taps), x.shape[1]), torch.empty(outputs)
+    weight = x.new_empty(outputs, len(kind.taps), x.shape[1], dtype=torch.float32)
+    bias = x.new_empty(outputs, dtype=torch.float32)
     described = layer(tuple(x.shape), outputs, kind, torch.get_num_threads())
     call("weight_gradient", described, x, gradient, weight, bias)
     return weight.transpose(1, 2), bias
