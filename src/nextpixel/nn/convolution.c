@@ -17,8 +17,9 @@
 #define INLINE static inline __attribute__((always_inline))
 #define TALL 6    /* rows of a tile: TALL x WIDE vectors of sums stay in registers */
 #define WIDE 4    /* vectors of 16 sums: a panel of 64 columns, the last one of 32 perhaps */
-#define GROUP (4 * TALL)
+#define GROUP (10 * TALL) /* sites whose inputs are collected before they are multiplied */
 #define BLOCK 256 /* sites whose pairs are made before they are multiplied */
+#define PAIRS (BLOCK / 2 + 1) /* room for a block's; a power of two would lie badly in the cache */
 #define MOST_TAPS 64
 #define MOST_CHANNELS 4096
 
@@ -229,13 +230,13 @@ static void pair_up(const layer *l, const half *x, const half *gradient, place *
         go_on(l, here);
         for (long n = 0; n < out; n += 32) {
             const __m512i other = two ? _mm512_loadu_si512(from + out + n) : _mm512_setzero_si512();
-            interleave(_mm512_loadu_si512(from + n), other, a + (n * pairs + p * 16) * 2, pairs * 32);
+            interleave(_mm512_loadu_si512(from + n), other, a + (n * PAIRS + p * 16) * 2, PAIRS * 32);
         }
         for (long t = 0; t < l->taps; t++) {
             const half *first = look(l, x, one, t), *second = two ? look(l, x, *here, t) : first;
             for (long k = 0; k < l->in; k += 32) {
                 const long column = t * l->in + k, panel = column / 64 * 64, wide = least(64, depth - panel);
-                half *to = b + (panel * pairs + p * wide + column - panel) * 2;
+                half *to = b + (panel * PAIRS + p * wide + column - panel) * 2;
                 interleave(load(l, first + k), load(l, second + k), to, 32);
             }
         }
@@ -248,7 +249,7 @@ INLINE void add_tile(const int rows, const int wide, const half *a, long n, cons
     __m512 sum[TALL][WIDE];
     const half *output[TALL];
     for (int i = 0; i < rows; i++) {
-        output[i] = a + ((n + i) / 16 * pairs * 16 + (n + i) % 16) * 2;
+        output[i] = a + ((n + i) / 16 * PAIRS * 16 + (n + i) % 16) * 2;
         for (int v = 0; v < wide; v++) sum[i][v] = _mm512_loadu_ps(to + i * step + 16 * v);
     }
     for (long p = 0; p < pairs; p++, b += wide * 32) {
@@ -270,7 +271,7 @@ static void add_pairs(const layer *l, const half *a, const half *b, long pairs, 
     const __m512i ones = _mm512_set1_epi16(0x3f80);
     for (long p = 0; p < pairs; p++)
         for (long n = 0; n < out; n += 16) {
-            const __m512i pair = _mm512_loadu_si512(a + (n * pairs + p * 16) * 2);
+            const __m512i pair = _mm512_loadu_si512(a + (n * PAIRS + p * 16) * 2);
             _mm512_storeu_ps(bias + n, multiply(_mm512_loadu_ps(bias + n), pair, ones));
         }
     for (long k = 0, done = 0; k < depth; k += 64)
@@ -280,7 +281,7 @@ static void add_pairs(const layer *l, const half *a, const half *b, long pairs, 
             fetch(gradient, first * out, last * out);
             const long rows = least(TALL, out - n), wide = depth - k >= 64 ? 4 : 2;
 #define TILE(r, w) \
-    if (rows == r && wide == w) add_tile(r, w, a, n, b + k * pairs * 2, pairs, weight + n * depth + k, depth);
+    if (rows == r && wide == w) add_tile(r, w, a, n, b + k * PAIRS * 2, pairs, weight + n * depth + k, depth);
             TILE(6, 4) TILE(4, 4) TILE(2, 4) TILE(6, 2) TILE(4, 2) TILE(2, 2)
         }
 }
@@ -293,7 +294,7 @@ void weight_gradient(const layer *l, const half *x, const half *gradient, float 
     {
         const long all = omp_get_num_threads(), me = omp_get_thread_num();
         const long end = sites * (me + 1) / all;
-        half *a = room(0, BLOCK * out * sizeof(half)), *b = room(1, BLOCK * depth * sizeof(half));
+        half *a = room(0, 2 * PAIRS * out * sizeof(half)), *b = room(1, 2 * PAIRS * depth * sizeof(half));
         sums[me] = memset(room(2, (size + out) * sizeof(float)), 0, (size + out) * sizeof(float));
         place here = locate(l, sites * me / all);
         while (here.site < end) {
