@@ -442,6 +442,7 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("sample run --interpolate 3,8 --columns 1", "at least 2 columns"),
         ("sample run --interpolate 3,8 --class 3", "without --class"),
         ("sample run --interpolate 3,8 --all-at-once", "--all-at-once"),
+        ("sample run --gif g.gif --sampler fixed-point", "pixel after pixel"),
         ("eval run --confusion c.png", "give both"),
         ("eval run --classify --confusion c.jpg", ".png"),
         ("sample run -n 0", "whole number above 0"),
