@@ -1,9 +1,11 @@
 """Replayed steps: the same numbers as computed ones, for any batch, and only where that is sure."""
 
+import gc
 import itertools
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -325,7 +327,10 @@ def test_places_outside_of_a_tensor_are_refused(
     more: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told that the picture is larger than it is, the tape sees that there is no memory for it."""
-    model, begun = own(lambda h, site: h), []
+    table, begun = torch.randn(6, 7, 8, dtype=torch.float64), []
+    model = own(
+        lambda h, site: h + (table.movedim(-1, 0) if site is None else table[site.row, site.col])
+    )
 
     def begin(cache: Cache, images: int, size: tuple[int, int]) -> Tape | None:
         begun.append(begin_tape(cache, images, (size[0] + more[0], size[1] + more[1])))
@@ -408,6 +413,123 @@ def test_weights_are_read_anew(tapes: list[Tape]) -> None:
             parameter.data.mul_(1.5)  # behind the back of any version counter
     assert_same(model)
     assert not torch.equal(drawn(model, 2, "replayed")[1], first)
+
+
+# --- one drawing after the other ------------------------------------------------------------------
+
+
+def small() -> models.GatedPixelCNN:
+    torch.manual_seed(0)
+    model = models.GatedPixelCNN(
+        shape=(1, 6, 7), levels=4, width=8, blocks=2, classes=3, image=(2, 3, 3)
+    )
+    for parameter in model.parameters():  # the context's start at zero
+        nn.init.normal_(parameter, std=0.3)
+    return model.double().eval()
+
+
+def context(number: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    image = torch.randn(2, 2, 3, 3, generator=generator)
+    return {"classes": torch.arange(2) + number % 2, "image": image}
+
+
+def assert_drawn(model: CausalNetwork, seed: int = 0) -> Tensor:
+    """Draws, and compares with what is drawn without a tape."""
+    x = model.sample(2, context(seed), seed=seed)
+    assert torch.equal(x, model.sample(2, context(seed), seed=seed, sampler="cached"))
+    return x
+
+
+@needs_compiler
+def test_the_next_drawing_has_the_same_tape(tapes: list[Tape]) -> None:
+    model = small()
+    first = assert_drawn(model)
+    copy = first.clone()
+    for seed in (1, 2):
+        assert_drawn(model, seed)
+    assert torch.equal(first, copy)  # nobody writes to what was handed out
+    assert torch.equal(assert_drawn(model), first)
+    assert torch.equal(model.sample(2, context(0), batch_size=1), first)
+    assert [tape.images for tape in tapes] == [2, 1]
+
+
+@needs_compiler
+def test_the_next_drawing_reads_the_weights_anew(tapes: list[Tape]) -> None:
+    model = small()
+    before = assert_drawn(model)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    assert not torch.equal(assert_drawn(model), before)
+    assert len(tapes) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", ["moved", "replaced", "loaded", "threads", "type", "batch"])
+def test_the_next_drawing_begins_anew_where_it_must(what: str, tapes: list[Tape]) -> None:
+    model, other, threads = small(), small(), torch.get_num_threads()
+    assert_drawn(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    first = model.horizontal[0].conv.weight_row
+    if what == "moved":
+        first.data = first.data * 1.5
+    elif what == "replaced":
+        model.horizontal[1] = other.horizontal[1]
+    elif what == "loaded":
+        model.load_state_dict(other.state_dict(), assign=True)
+    elif what == "threads":
+        torch.set_num_threads(threads + 1)
+    elif what == "type":
+        model.float()
+    else:
+        model.sample(1, {"classes": 1, "image": torch.zeros(2, 3, 3)})
+    try:
+        assert_drawn(model)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(tapes) == 2 + (what == "batch")
+
+
+@needs_compiler
+def test_drawings_inside_each_other_and_broken_off(tapes: list[Tape]) -> None:
+    model = small()
+    expected = assert_drawn(model)
+
+    def inside(done: float) -> None:
+        if done == 0.5:
+            assert torch.equal(model.sample(2, context(0)), expected)
+
+    assert torch.equal(model.sample(2, context(0), progress=inside), expected)
+
+    def stop(done: float) -> None:
+        if done > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.sample(2, context(0), progress=stop)
+    assert torch.equal(assert_drawn(model), expected)
+    assert len(tapes) == 3
+
+
+@needs_compiler
+def test_a_tape_goes_with_its_model_and_only_small_caches_stay(
+    tapes: list[Tape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small()
+    assert_drawn(model)
+    kept = weakref.ref(tapes.pop())
+    assert kept() is not None
+    del model
+    gc.collect()
+    assert kept() is None
+    monkeypatch.setattr("nextpixel.tape.reuse.LARGEST", 1000)
+    model = small()
+    assert_drawn(model)
+    kept = weakref.ref(tapes.pop())
+    gc.collect()
+    assert kept() is None
 
 
 @needs_compiler

@@ -186,6 +186,8 @@ class CausalNetwork(AutoregressiveModel):
         """Begins to generate a batch, see `AutoregressiveModel.start`."""
         context = self.context(c, batch)
         cache = Cache(context=context, prepared=self.condition.prepare(context))
+        channels = self.shape[0] if self.groups == 1 else 1
+        cache.newest = torch.zeros(batch, channels, dtype=torch.int64, device=self.device)
         names = {type(module).__module__.partition(".")[0] for module in self.modules()}
         cache.even = names <= {"nextpixel", "torch"}
         for layer in self.modules():
@@ -199,11 +201,12 @@ class CausalNetwork(AutoregressiveModel):
         """Computes the distribution at one site from the cache and what is newest before it."""
         cache.site = site
         if site.channel < self.groups:  # else all channels were computed at the first one
+            newest = cast(Tensor, cache.newest).copy_(self.newest(x, site))
 
             def compute() -> Tensor:
                 if site.begins_row:  # they are read only then
                     cache.biases = self.condition.biases(cache.prepared, site.row)
-                return self.network(self.encode(self.newest(x, site)), cache.biases, cache)
+                return self.network(self.encode(newest), cache.biases, cache)
 
             cache.parameters = cache.tape.step(site, compute) if cache.tape else compute()
         pixel = x[:, :, site.row, site.col]

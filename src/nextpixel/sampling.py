@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nextpixel.context import Context
 from nextpixel.distributions import Distribution, guided
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
-from nextpixel.tape import begin_tape
+from nextpixel.tape import begin_tape, keep_tape, kept_tape
 
 __all__ = [
     "Drawing",
@@ -57,6 +57,12 @@ class Generator(Switchable, Protocol):
 
     shape: tuple[int, int, int]
     levels: int
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Goes through the weights."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Goes through what else it keeps."""
 
     @property
     def device(self) -> torch.device:
@@ -243,15 +249,31 @@ def trace(model: Generator, n: int, c: object = None, **how: Any) -> Iterator[St
     Raises:
         UserError: Something given does not fit the model.
     """
-    drawing = Drawing(**how)
+    yield from _steps(model, n, c, Drawing(**how))
+
+
+def _steps(
+    model: Generator, n: int, c: object, drawing: Drawing, again: bool = False
+) -> Iterator[Step]:
+    """Draws as `trace` does.
+
+    Args:
+        model: The model.
+        n: Number of images.
+        c: The context.
+        drawing: How to draw.
+        again: Whether the memory of the steps may be used again for the next drawing, when this one
+            has ended.
+    """
     _check_count(n)
     with torch.inference_mode():
         context, noise, kept = drawing.begin(model, n, c)
         x = torch.zeros(drawing.copies, n, *model.shape, dtype=torch.int64, device=model.device)
         computed, pictures = x.flatten(0, 1), x[0]
         cache = model.start(len(computed), context)
-    if drawing.sampler == "replayed" or (drawing.sampler == "auto" and cache.even):
-        cache.tape = begin_tape(cache, len(computed), model.shape[1:])
+        if drawing.sampler == "replayed" or (drawing.sampler == "auto" and cache.even):
+            cache = kept_tape(model, cache) if again else cache
+            cache.tape = cache.tape or begin_tape(cache, len(computed), model.shape[1:])
     for site, noise_here in zip(sites(model.shape), _of_sites(noise), strict=True):
         at_site = (..., site.channel, site.row, site.col)
         with torch.inference_mode(), evaluation_mode(model):
@@ -267,6 +289,8 @@ def trace(model: Generator, n: int, c: object = None, **how: Any) -> Iterator[St
                 value = torch.where(keep[at_site], given[at_site], value)
             x[at_site] = value
         yield Step(site, pictures, distribution, cache)
+    if again:
+        keep_tape(model, cache)
 
 
 def _of_sites(x: Tensor) -> Sequence[Tensor]:
@@ -322,7 +346,7 @@ def sample(
             if passes is not None:
                 passes(count)
             continue
-        for done, step in enumerate(trace(*arguments, **vars(here)), 1):
+        for done, step in enumerate(_steps(*arguments, here, again=True), 1):
             show(done / math.prod(model.shape))
             x = step.x
         pictures.append(x.cpu())

@@ -34,6 +34,12 @@ class Replay(Protocol):
     def step(self, site: Site, compute: Callable[[], Tensor]) -> Tensor:
         """Takes a step, by `compute` or by doing the same as it did at other sites."""
 
+    def read_anew(self) -> None:
+        """Reads the weights again: they may have changed."""
+
+    def memory(self) -> set[int]:
+        """Lists the storages that the steps need, by their addresses."""
+
 
 @dataclass
 class Cache:
@@ -47,6 +53,7 @@ class Cache:
         prepared: What the context gives to all sites, computed once.
         biases: What the context adds to each layer in the current row.
         site: The site whose distribution is being computed.
+        newest: The integers that are newest before it.
         parameters: What the network returned last.
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
         views: Parts of these tensors that a layer wants again and again.
@@ -59,6 +66,7 @@ class Cache:
     prepared: Any = None
     biases: list[Tensor | None] = field(default_factory=list)
     site: Site = field(default_factory=lambda: Site(0, 0))
+    newest: Tensor | None = None
     parameters: Tensor | None = None
     layers: dict[CausalLayer, list[Tensor]] = field(default_factory=dict)
     views: dict[nn.Module, Any] = field(default_factory=dict)
@@ -70,6 +78,30 @@ class Cache:
         """Counts the bytes that the layers keep, but not the model's weights."""
         kept = (t for tensors in self.layers.values() for t in tensors)
         return sum(t.nbytes for t in kept if not t._is_view())
+
+    def tensors(self) -> list[Tensor]:
+        """Lists all that steps read, but for the weights."""
+        of_layers = (t for tensors in self.layers.values() for t in tensors)
+        return [t for t in (*of_layers, *(self.prepared or ()), self.newest) if t is not None]
+
+    def start_like(self, new: Cache) -> bool:
+        """Begins another generation in the same memory, so that the tape goes on.
+
+        Args:
+            new: A cache that the same model has just made.
+
+        Returns:
+            Whether that was possible: the new one keeps tensors of the same shapes.
+        """
+        mine, others = self.tensors(), new.tensors()
+        looks = [[(t.shape, t.stride(), t.dtype) for t in all_] for all_ in (mine, others)]
+        if looks[0] != looks[1] or list(self.layers) != list(new.layers):
+            return False
+        for tensor, other in zip(mine, others, strict=True):
+            if tensor.data_ptr() != other.data_ptr():  # else both are a weight itself
+                tensor.copy_(other)
+        self.context, self.parameters = new.context, None
+        return True
 
     def select(self, images: Tensor) -> None:
         """Puts images of the batch in the places of others, between two steps.

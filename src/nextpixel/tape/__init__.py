@@ -24,9 +24,10 @@ from torch import Tensor
 from nextpixel.nn import Cache, Site
 from nextpixel.tape.program import program
 from nextpixel.tape.recording import Recording, UnevenError
+from nextpixel.tape.reuse import keep_tape, kept_tape
 from nextpixel.tape.script import Script, Weights
 
-__all__ = ["Tape", "begin_tape"]
+__all__ = ["Tape", "begin_tape", "keep_tape", "kept_tape"]
 
 
 @dataclass
@@ -125,6 +126,16 @@ class Tape:
         result = recording.watch(compute)
         kind.add(recording)
         return result
+
+    def read_anew(self) -> None:
+        """Reads the weights again: they may have changed."""
+        self.weights.read_anew()
+
+    def memory(self) -> set[int]:
+        """Lists the storages that were there before the recorded steps, by their addresses."""
+        kinds = self.kinds.values()
+        recordings = (r for kind in kinds for r in (kind.first, kind.by_row, kind.by_col))
+        return {address for r in recordings if r is not None for address in r.kept}
 
     def mixed(self) -> bool:
         """Whether some steps must be computed: a user's may need what Python keeps from others."""

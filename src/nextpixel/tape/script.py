@@ -59,20 +59,27 @@ class Weights:
     def __init__(self, library: ctypes.CDLL, real: torch.dtype) -> None:
         self.library, self.real = library, real
         self.panel = library.panel_columns()
-        self.packed: dict[tuple[Any, ...], Tensor] = {}
+        self.packed: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}  # each with its layout
 
     def address(self, x: Tensor) -> int:
         """Lays a weight out, once, and says where it is: see `Native.weight`."""
         key = (x.data_ptr(), x.shape, x.stride())
         if key not in self.packed:
-            matrix = x.flatten(0, -2)
-            depth, columns = matrix.shape
+            depth, columns = x.shape[:-1].numel(), x.shape[-1]
             packed = x.new_empty(depth * -(-columns // self.panel) * self.panel)
-            self.library.pack(
-                matrix.data_ptr(), depth, columns, *matrix.stride(), packed.data_ptr()
-            )
-            self.packed[key] = packed
-        return self.packed[key].data_ptr()
+            self.packed[key] = x, packed
+            self.pack(x, packed)
+        return self.packed[key][1].data_ptr()
+
+    def read_anew(self) -> None:
+        """Lays all weights out again: they may have changed."""
+        for x, packed in self.packed.values():
+            self.pack(x, packed)
+
+    def pack(self, x: Tensor, to: Tensor) -> None:
+        """Lays a weight out."""
+        matrix = x.flatten(0, -2)
+        self.library.pack(matrix.data_ptr(), *matrix.shape, *matrix.stride(), to.data_ptr())
 
 
 class Pace:
