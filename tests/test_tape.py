@@ -372,6 +372,26 @@ def test_without_it_every_step_is_computed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @needs_compiler
+def test_the_compiler_may_come_as_a_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package, cc = tmp_path / "ziglang", shutil.which("cc")
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text(
+        f"import subprocess, sys; sys.exit(subprocess.call([{cc!r}, *sys.argv[2:]]))"
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("nextpixel.compiling.shutil.which", lambda name: None)
+    assert program(torch.float64) is None
+    forget()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert program(torch.float64) is not None
+
+
+@needs_compiler
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -9,9 +9,11 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 __all__ = ["compiled"]
@@ -32,7 +34,7 @@ def compiled(source: Path, name: str, defines: tuple[str, ...] = ()) -> ctypes.C
     Returns:
         The library; None where no compiler is found or none can compile it.
     """
-    compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
+    compiler = c_compiler()
     if not compiler:
         return None
     try:
@@ -47,6 +49,13 @@ def compiled(source: Path, name: str, defines: tuple[str, ...] = ()) -> ctypes.C
                 return find(Path(folder) / file, source, compiler, defines)
     except (OSError, RuntimeError, subprocess.SubprocessError):  # there may be no home
         return None
+
+
+def c_compiler() -> list[str]:
+    """Finds a C compiler: `CC`, the system's, or the one in the package ziglang; none, no words."""
+    if found := os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc"):
+        return shlex.split(found)
+    return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else []
 
 
 def find(

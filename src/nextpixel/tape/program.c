@@ -120,10 +120,13 @@ INLINE void finish(vec *sum, const int vectors, const task *t, long row, long co
 
 /* A tile: `rows` x `vectors` sums. */
 INLINE void tile(const int rows, const int vectors, const task *t, long row, const REAL *w, long columns) {
-    vec sum[6][WIDE];
+    vec sum[6][WIDE], edge[WIDE]; /* nobody gets the address of the sums: they stay in registers */
     const REAL *a = t->a + row * t->a_step;
     const long depth = t->depth, step = t->a_step;
-    for (int i = 0; i < rows; i++) load(sum[i], vectors, t->b + (row + i) * t->b_step, columns);
+    for (int i = 0; i < rows; i++) {
+        load(edge, vectors, t->b + (row + i) * t->b_step, columns);
+        for (int v = 0; v < vectors; v++) sum[i][v] = edge[v];
+    }
     for (long k = 0; k < depth; k++, w += WIDE * LANES) {
         vec weights[WIDE];
         for (int v = 0; v < vectors; v++) weights[v] = *(vec *)(w + v * LANES);
@@ -132,7 +135,10 @@ INLINE void tile(const int rows, const int vectors, const task *t, long row, con
             for (int v = 0; v < vectors; v++) sum[i][v] += x * weights[v];
         }
     }
-    for (int i = 0; i < rows; i++) finish(sum[i], vectors, t, row + i, columns);
+    for (int i = 0; i < rows; i++) {
+        for (int v = 0; v < vectors; v++) edge[v] = sum[i][v];
+        finish(edge, vectors, t, row + i, columns);
+    }
 }
 
 /* One row: inputs that are 0 (half of them, after a ReLU) cost nothing. */
