@@ -1,5 +1,6 @@
 """Replayed steps: the same numbers as computed ones, for any batch, and only where that is sure."""
 
+import copy
 import gc
 import itertools
 import shutil
@@ -484,32 +485,89 @@ def test_the_next_drawing_reads_the_weights_anew(tapes: list[Tape]) -> None:
     assert len(tapes) == 1
 
 
-@needs_compiler
-@pytest.mark.parametrize("what", ["moved", "replaced", "loaded", "threads", "type", "batch"])
-def test_the_next_drawing_begins_anew_where_it_must(what: str, tapes: list[Tape]) -> None:
-    model, other, threads = small(), small(), torch.get_num_threads()
-    assert_drawn(model)
+def change(model: models.GatedPixelCNN, what: str) -> None:
+    other = small()
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.5)
-    first = model.horizontal[0].conv.weight_row
+    layer = model.horizontal[1]
     if what == "moved":
-        first.data = first.data * 1.5
+        layer.out.weight.data = layer.out.weight.data * 1.5
     elif what == "replaced":
         model.horizontal[1] = other.horizontal[1]
     elif what == "loaded":
         model.load_state_dict(other.state_dict(), assign=True)
-    elif what == "threads":
-        torch.set_num_threads(threads + 1)
+    elif what == "tied":
+        layer.out.weight = model.horizontal[0].out.weight
     elif what == "type":
         model.float()
+    elif what == "hook":
+        layer.register_forward_hook(lambda module, arguments, out: out * 0.5)
+    elif what == "forward":
+        layer.forward = lambda h, from_vertical, cache: h * 0.3
+    elif what == "setting":
+        layer.residual = False
+    elif what == "threads":
+        torch.set_num_threads(torch.get_num_threads() + 1)
     else:
         model.sample(1, {"classes": 1, "image": torch.zeros(2, 3, 3)})
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "what",
+    [
+        "moved",
+        "replaced",
+        "loaded",
+        "tied",
+        "type",
+        "hook",
+        "forward",
+        "setting",
+        "threads",
+        "batch",
+    ],
+)
+def test_the_next_drawing_begins_anew_where_it_must(what: str, tapes: list[Tape]) -> None:
+    model, threads = small(), torch.get_num_threads()
+    assert_drawn(model)
+    weights = [(w, w.clone()) for w in model.parameters()]
+    change(model, what)
     try:
         assert_drawn(model)
     finally:
         torch.set_num_threads(threads)
     assert len(tapes) == 2 + (what == "batch")
+    if what not in ("moved", "type"):  # nobody writes to a weight, not even to one that was left
+        assert all(torch.equal(weight, before) for weight, before in weights)
+
+
+@needs_compiler
+def test_a_weight_that_is_replaced_while_drawing(tapes: list[Tape]) -> None:
+    model = small()
+    layer = model.horizontal[1].out
+    left = layer.weight
+    before = left.clone()
+
+    def replace(done: float) -> None:
+        if done == 0.5:
+            layer.weight = nn.Parameter(torch.randn_like(left))
+
+    model.sample(2, context(0), progress=replace)
+    assert_drawn(model)
+    assert len(tapes) == 2
+    assert torch.equal(left, before)
+
+
+@needs_compiler
+def test_a_size_that_has_changed() -> None:
+    torch.manual_seed(0)
+    model = models.PixelSNAIL(shape=(1, 4, 5), levels=4, width=8, blocks=1, layers=1).eval()
+    model.sample(2)
+    model.shape = (1, 9, 5)
+    with pytest.raises(IndexError):
+        model.sample(2)
 
 
 @needs_compiler
@@ -542,14 +600,34 @@ def test_a_tape_goes_with_its_model_and_only_small_caches_stay(
     kept = weakref.ref(tapes.pop())
     assert kept() is not None
     del model
+    assert kept() is None
+    model = small()
+    model.horizontal[0].register_forward_hook(lambda *_, model=model: None)
+    assert_drawn(model)
+    kept = weakref.ref(tapes.pop())
+    del model
     gc.collect()
     assert kept() is None
     monkeypatch.setattr("nextpixel.tape.reuse.LARGEST", 1000)
     model = small()
     assert_drawn(model)
     kept = weakref.ref(tapes.pop())
-    gc.collect()
     assert kept() is None
+
+
+@needs_compiler
+def test_copies_of_a_model_do_not_share_a_tape(tapes: list[Tape], tmp_path: Path) -> None:
+    model = small()
+    assert_drawn(model)
+    torch.save(model, tmp_path / "whole")
+    for other in (
+        copy.deepcopy(model),
+        copy.copy(model),
+        torch.load(tmp_path / "whole", weights_only=False),
+    ):
+        assert_drawn(other)
+        assert_drawn(model)
+    assert len(tapes) == 4
 
 
 @needs_compiler

@@ -52,7 +52,7 @@ def compiled(source: Path, name: str, defines: tuple[str, ...] = ()) -> ctypes.C
 
 
 def c_compiler() -> list[str]:
-    """Finds a C compiler: `CC`, the system's, or the one in the package ziglang; none, no words."""
+    """Finds a C compiler: `CC`, the system's, or the one in the package ziglang; none if `[]`."""
     if found := os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc"):
         return shlex.split(found)
     return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else []

@@ -22,7 +22,7 @@ from nextpixel.context import Context
 from nextpixel.distributions import Distribution, guided
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
-from nextpixel.tape import begin_tape, keep_tape, kept_tape
+from nextpixel.tape import begin_tape, keep_tape, kept_tape, surroundings
 
 __all__ = [
     "Drawing",
@@ -57,12 +57,6 @@ class Generator(Switchable, Protocol):
 
     shape: tuple[int, int, int]
     levels: int
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Goes through the weights."""
-
-    def buffers(self) -> Iterator[Tensor]:
-        """Goes through what else it keeps."""
 
     @property
     def device(self) -> torch.device:
@@ -266,13 +260,16 @@ def _steps(
             has ended.
     """
     _check_count(n)
+    before: tuple[Any, ...] | None = None
     with torch.inference_mode():
         context, noise, kept = drawing.begin(model, n, c)
         x = torch.zeros(drawing.copies, n, *model.shape, dtype=torch.int64, device=model.device)
         computed, pictures = x.flatten(0, 1), x[0]
         cache = model.start(len(computed), context)
         if drawing.sampler == "replayed" or (drawing.sampler == "auto" and cache.even):
-            cache = kept_tape(model, cache) if again else cache
+            if again and isinstance(model, nn.Module):
+                before = surroundings(model)
+                cache = kept_tape(model, cache, before)
             cache.tape = cache.tape or begin_tape(cache, len(computed), model.shape[1:])
     for site, noise_here in zip(sites(model.shape), _of_sites(noise), strict=True):
         at_site = (..., site.channel, site.row, site.col)
@@ -289,8 +286,8 @@ def _steps(
                 value = torch.where(keep[at_site], given[at_site], value)
             x[at_site] = value
         yield Step(site, pictures, distribution, cache)
-    if again:
-        keep_tape(model, cache)
+    if before is not None and isinstance(model, nn.Module):
+        keep_tape(model, cache, before)
 
 
 def _of_sites(x: Tensor) -> Sequence[Tensor]:

@@ -40,6 +40,9 @@ class Replay(Protocol):
     def memory(self) -> set[int]:
         """Lists the storages that the steps need, by their addresses."""
 
+    def nbytes(self) -> int:
+        """Counts the bytes of what the steps make."""
+
 
 @dataclass
 class Cache:
@@ -80,15 +83,16 @@ class Cache:
         return sum(t.nbytes for t in kept if not t._is_view())
 
     def tensors(self) -> list[Tensor]:
-        """Lists all that steps read, but for the weights."""
+        """Lists what steps read; some of it is a weight itself."""
         of_layers = (t for tensors in self.layers.values() for t in tensors)
         return [t for t in (*of_layers, *(self.prepared or ()), self.newest) if t is not None]
 
-    def start_like(self, new: Cache) -> bool:
+    def start_like(self, new: Cache, weights: set[int]) -> bool:
         """Begins another generation in the same memory, so that the tape goes on.
 
         Args:
             new: A cache that the same model has just made.
+            weights: The addresses of the storages of the model's weights: nothing is written there.
 
         Returns:
             Whether that was possible: the new one keeps tensors of the same shapes.
@@ -97,9 +101,11 @@ class Cache:
         looks = [[(t.shape, t.stride(), t.dtype) for t in all_] for all_ in (mine, others)]
         if looks[0] != looks[1] or list(self.layers) != list(new.layers):
             return False
-        for tensor, other in zip(mine, others, strict=True):
-            if tensor.data_ptr() != other.data_ptr():  # else both are a weight itself
-                tensor.copy_(other)
+        pairs = [(a, b) for a, b in zip(mine, others, strict=True) if a.data_ptr() != b.data_ptr()]
+        if any(a.untyped_storage().data_ptr() in weights for a, _ in pairs):
+            return False
+        for tensor, other in pairs:  # the others are a weight itself
+            tensor.copy_(other)
         self.context, self.parameters = new.context, None
         return True
 

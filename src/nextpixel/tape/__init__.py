@@ -24,10 +24,10 @@ from torch import Tensor
 from nextpixel.nn import Cache, Site
 from nextpixel.tape.program import program
 from nextpixel.tape.recording import Recording, UnevenError
-from nextpixel.tape.reuse import keep_tape, kept_tape
+from nextpixel.tape.reuse import keep_tape, kept_tape, surroundings
 from nextpixel.tape.script import Script, Weights
 
-__all__ = ["Tape", "begin_tape", "keep_tape", "kept_tape"]
+__all__ = ["Tape", "begin_tape", "keep_tape", "kept_tape", "surroundings"]
 
 
 @dataclass
@@ -136,6 +136,11 @@ class Tape:
         kinds = self.kinds.values()
         recordings = (r for kind in kinds for r in (kind.first, kind.by_row, kind.by_col))
         return {address for r in recordings if r is not None for address in r.kept}
+
+    def nbytes(self) -> int:
+        """Counts the bytes of what the steps make."""
+        scripts = (kind.script for kind in self.kinds.values())
+        return sum(script.arena.nbytes for script in scripts if script is not None)
 
     def mixed(self) -> bool:
         """Whether some steps must be computed: a user's may need what Python keeps from others."""

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nextpixel.nn import Site
 
-__all__ = ["Call", "Place", "Recording", "Track", "UnevenError", "places", "track"]
+__all__ = ["Call", "Place", "Recording", "Track", "UnevenError", "places", "storage", "track"]
 
 aten = torch.ops.aten
 
@@ -114,8 +114,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         return result
 
     def _place(self, x: Tensor) -> Place:
-        offset, dtype = int(x.storage_offset()), x.dtype
-        address = x.data_ptr() - offset * dtype.itemsize  # of the storage
+        offset, dtype, address = int(x.storage_offset()), x.dtype, storage(x)
         number = self._numbers.get(address)
         if number is None:
             self.kept.setdefault(address, x)
@@ -131,6 +130,11 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         if isinstance(x, dict):
             return {name: self._places(one) for name, one in x.items()}
         return x
+
+
+def storage(x: Tensor) -> int:
+    """Finds the address of a tensor's storage."""
+    return x.data_ptr() - int(x.storage_offset()) * x.dtype.itemsize
 
 
 @cache

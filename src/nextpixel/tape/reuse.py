@@ -2,96 +2,122 @@
 
 Only what the steps do is taken to be the same. The memory that they read is filled anew: the model
 makes a new cache, whose numbers are copied to where the old ones were, and the weights are laid out
-again. Where any weight lies elsewhere than it did, or a recorded step read anything else than
-weights and cache, the next drawing begins from nothing.
+again. Where the model has changed otherwise, or a recorded step read anything else than weights and
+cache, the next drawing begins from nothing.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nextpixel.nn import Cache
 from nextpixel.nn.cache import Replay
+from nextpixel.tape.recording import storage
 
-__all__ = ["keep_tape", "kept_tape"]
+__all__ = ["keep_tape", "kept_tape", "surroundings"]
 
-LARGEST = 2**26  # bytes of a cache that is kept: where it is larger, recording takes little time
-
-
-class Model(Protocol):
-    """A module."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Goes through the weights."""
-
-    def buffers(self) -> Iterator[Tensor]:
-        """Goes through what else it keeps."""
+LARGEST = 2**26  # bytes that are kept: where there are more, recording takes little of the time
+NAME = "_kept_tape"  # of the model's attribute: as its own, it is found by the garbage collector
 
 
-class Kept(NamedTuple):
+@dataclass(eq=False)
+class Kept:
     """What a drawing left behind.
 
     Attributes:
-        cache: Its cache.
+        model: Whose it is.
+        cache: The drawing's cache.
         tape: The cache's.
-        surroundings: What must not have changed, see `surroundings`.
+        before: The surroundings in which the steps were recorded.
     """
 
+    model: weakref.ref[nn.Module]
     cache: Cache
     tape: Replay
-    surroundings: tuple[Any, ...]
+    before: tuple[Any, ...]
+
+    def __deepcopy__(self, memo: object) -> None:
+        """Leaves it out of copies of the model."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leaves it out of files."""
+        return type(None), ()
 
 
-_kept: WeakKeyDictionary[Model, Kept] = WeakKeyDictionary()
-
-
-def kept_tape(model: Model, new: Cache) -> Cache:
+def kept_tape(model: nn.Module, new: Cache, now: tuple[Any, ...]) -> Cache:
     """Begins a drawing with the tape of the model's last one.
 
     Args:
         model: The model.
         new: The cache that it made for the drawing.
+        now: The surroundings.
 
     Returns:
         The last drawing's cache, with the new one's numbers; the new one if they do not fit. Nobody
         else gets it until `keep_tape`.
     """
-    kept = _kept.pop(model, None)
-    if kept is None or kept.surroundings != surroundings(model) or not kept.cache.start_like(new):
+    kept = vars(model).pop(NAME, None)
+    if kept is None or kept.model() is not model or not new.even or kept.before != now:
+        return new
+    if not kept.cache.start_like(new, {storage(t) for t in tensors(model)}):
         return new
     kept.tape.read_anew()
-    return kept.cache
+    cache: Cache = kept.cache
+    return cache
 
 
-def keep_tape(model: Model, cache: Cache) -> None:
+def keep_tape(model: nn.Module, cache: Cache, before: tuple[Any, ...]) -> None:
     """Keeps the tape of a drawing that has ended, with the memory that it reads, for the next one.
 
-    It is gone with the model. A user's layers may keep what nobody knows of: theirs is not kept.
+    A user's layers may keep what nobody knows of: theirs is not kept.
+
+    Args:
+        model: The model.
+        cache: The drawing's cache.
+        before: The surroundings when it began.
     """
-    if not cache.even or cache.tape is None or cache.nbytes() > LARGEST:
+    if not cache.even or cache.tape is None:
         return
-    known = {storage(t) for t in (*weights(model), *cache.tensors())}
-    if cache.tape.memory() <= known:
-        _kept[model] = Kept(cache, cache.tape, surroundings(model))
+    weights = {storage(t) for t in tensors(model)}
+    own = [t for t in cache.tensors() if storage(t) not in weights]
+    size = sum(t.nbytes for t in own) + cache.tape.nbytes()
+    if size <= LARGEST and cache.tape.memory() <= weights | {storage(t) for t in own}:
+        cache.context, cache.biases, cache.parameters = None, [], None
+        vars(model)[NAME] = Kept(weakref.ref(model), cache, cache.tape, before)
 
 
-def surroundings(model: Model) -> tuple[Any, ...]:
-    """Describes where the weights lie, and the settings that steps depend on."""
-    places = [(t.data_ptr(), t.shape, t.stride(), t.dtype) for t in weights(model)]
-    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
-    return (torch.get_num_threads(), autocast, places)
+def surroundings(model: nn.Module) -> tuple[Any, ...]:
+    """Describes all that steps depend on, but for the numbers: modules, settings, places."""
+    modules = [(name, *state(m)) for name, m in model.named_modules(remove_duplicate=False)]
+    return (torch.get_num_threads(), modules)
 
 
-def weights(model: Model) -> list[Tensor]:
-    """Lists a model's weights, and what else it keeps."""
-    return [*model.parameters(), *model.buffers()]
+def state(module: nn.Module) -> tuple[Any, ...]:
+    """Describes a module without those inside it."""
+    settings = {name: x for name, x in vars(module).items() if name != "training" and plain(x)}
+    hooks = (*module._forward_hooks, *module._forward_pre_hooks, vars(module).get("forward"))
+    places = [(t.data_ptr(), t.shape, t.stride(), t.dtype) for t in held(module)]
+    return weakref.ref(module), settings, hooks, places
 
 
-def storage(x: Tensor) -> int:
-    """Says where a tensor's storage begins."""
-    return x.data_ptr() - int(x.storage_offset()) * x.dtype.itemsize
+def plain(x: object) -> bool:
+    """Tells whether it is a number, a word, or a few of them."""
+    return isinstance(x, (int, float, str)) or (isinstance(x, (tuple, list)) and all(map(plain, x)))
+
+
+def held(module: nn.Module) -> Iterator[Tensor]:
+    """Goes through the tensors of a module without those inside it."""
+    for among in (module._parameters, module._buffers, vars(module)):
+        yield from (x for x in among.values() if isinstance(x, Tensor))
+
+
+def tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Goes through the weights of a model, and what else it keeps."""
+    for module in model.modules():
+        yield from held(module)
