@@ -104,7 +104,7 @@ class Cache:
         pairs = [(a, b) for a, b in zip(mine, others, strict=True) if a.data_ptr() != b.data_ptr()]
         if any(a.untyped_storage().data_ptr() in weights for a, _ in pairs):
             return False
-        for tensor, other in pairs:  # the others are a weight itself
+        for tensor, other in pairs:  # what lies in the same place is a weight itself
             tensor.copy_(other)
         self.context, self.parameters = new.context, None
         return True

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel.nn import Cache
-from nextpixel.nn.cache import Replay
 from nextpixel.tape.recording import storage
 
 __all__ = ["keep_tape", "kept_tape", "surroundings"]
@@ -32,14 +31,12 @@ class Kept:
 
     Attributes:
         model: Whose it is.
-        cache: The drawing's cache.
-        tape: The cache's.
+        cache: The drawing's cache, with the tape.
         before: The surroundings in which the steps were recorded.
     """
 
     model: weakref.ref[nn.Module]
     cache: Cache
-    tape: Replay
     before: tuple[Any, ...]
 
     def __deepcopy__(self, memo: object) -> None:
@@ -62,14 +59,19 @@ def kept_tape(model: nn.Module, new: Cache, now: tuple[Any, ...]) -> Cache:
         The last drawing's cache, with the new one's numbers; the new one if they do not fit. Nobody
         else gets it until `keep_tape`.
     """
-    kept = vars(model).pop(NAME, None)
-    if kept is None or kept.model() is not model or not new.even or kept.before != now:
+    kept: Kept | None = vars(model).pop(NAME, None)
+    if (
+        kept is None
+        or kept.cache.tape is None
+        or kept.model() is not model
+        or not new.even
+        or kept.before != now
+    ):
         return new
     if not kept.cache.start_like(new, {storage(t) for t in tensors(model)}):
         return new
-    kept.tape.read_anew()
-    cache: Cache = kept.cache
-    return cache
+    kept.cache.tape.read_anew()
+    return kept.cache
 
 
 def keep_tape(model: nn.Module, cache: Cache, before: tuple[Any, ...]) -> None:
@@ -89,7 +91,7 @@ def keep_tape(model: nn.Module, cache: Cache, before: tuple[Any, ...]) -> None:
     size = sum(t.nbytes for t in own) + cache.tape.nbytes()
     if size <= LARGEST and cache.tape.memory() <= weights | {storage(t) for t in own}:
         cache.context, cache.biases, cache.parameters = None, [], None
-        vars(model)[NAME] = Kept(weakref.ref(model), cache, cache.tape, before)
+        vars(model)[NAME] = Kept(weakref.ref(model), cache, before)
 
 
 def surroundings(model: nn.Module) -> tuple[Any, ...]:
