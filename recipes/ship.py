@@ -78,7 +78,7 @@ def main() -> None:
         "shape": model.shape,
         "levels": model.levels,
         "classes": model.classes,
-        **({} if model.task is None else {"task": model.task.settings()}),
+        **({"task": model.conditioner.settings()} if model.role == "restore" else {}),
         "data": config["data"],
         "source": dataset.source,
         "images": {"train": len(dataset.train)},

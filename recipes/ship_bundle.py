@@ -23,7 +23,7 @@ import nextpixel as npx
 from nextpixel.cli import main as nextpixel
 from nextpixel.describe import machine
 from nextpixel.files import replace_file
-from nextpixel.model import training_record
+from nextpixel.saving import training_record
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = Path(npx.__file__).parent / "weights"

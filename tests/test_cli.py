@@ -22,10 +22,11 @@ from PIL import Image
 
 from nextpixel import GatedPixelCNN, load, load_data, plots
 from nextpixel.cli import main
+from nextpixel.data import DataRecord
 from nextpixel.evaluate import classify, evaluate
 from nextpixel.masks import box_mask
-from nextpixel.model import Model
 from nextpixel.particles import complete_with_particles
+from nextpixel.saving import Model
 
 SMALL = "--data mnist --levels 4 --train.batch_size 8 --train.valid_images 16"
 TINY = f"{SMALL} --model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_size 3"
@@ -285,7 +286,7 @@ def test_sample_draws_a_class_a_row(here: Path, capsys: pytest.CaptureFixture[st
 def test_sample_names_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = GatedPixelCNN(shape=(1, 4, 4), levels=2, classes=10, width=2, blocks=1)
     model.save(tmp_path / "ids")
-    model.class_names = tuple(f"number {i}" for i in range(10))
+    model.data_record = DataRecord(tuple(f"number {i}" for i in range(10)))
     model.save(tmp_path / "names")
     for name in ("ids", "names"):
         run(f"sample {tmp_path / name} --class 0,9 -n 2 --out {tmp_path / name}.png", capsys)

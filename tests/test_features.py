@@ -52,7 +52,7 @@ def told_model(layer: str, classifier: Classifier | None = None) -> GatedPixelCN
     )
     for parameter in model.condition.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    model.features = features
+    model.conditioner = features
     return model.eval()
 
 
@@ -64,7 +64,7 @@ def images(n: int) -> Tensor:
 
 
 def told(model: GatedPixelCNN, x: Tensor) -> Context:
-    context = model.given(x, None, range(len(x))).context
+    context = model.conditioning(x, None, range(len(x))).context
     assert context is not None
     return context
 
@@ -103,10 +103,10 @@ def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_model_is_told_the_layer_of_each_image(layer: str) -> None:
     model, x = told_model(layer).double(), images(4)
-    assert model.features is not None
+    assert model.conditioner is not None
     context = told(model, x)
-    part = context.vector if model.features.part == "vector" else context.image
-    expected = model.features.classifier.features(x, layer)
+    part = context.vector if model.conditioner.part == "vector" else context.image
+    expected = model.conditioner.classifier.features(x, layer)
     torch.testing.assert_close(part, expected.float())
     assert not part.requires_grad
     assert torch.equal(model.log_prob(x, context), model.log_prob(x, told(model, x)))
@@ -143,9 +143,9 @@ def test_a_saved_model_needs_no_other_folder(layer: str, tmp_path: Path) -> None
     x = images(3)
     assert isinstance(loaded, GatedPixelCNN)
     assert torch.equal(loaded.log_prob(x, told(loaded, x)), model.log_prob(x, told(model, x)))
-    assert loaded.features is not None
-    assert not any(p.requires_grad for p in loaded.features.parameters())
-    assert not loaded.train().features.classifier.training  # type: ignore[union-attr]
+    assert loaded.conditioner is not None
+    assert not any(p.requires_grad for p in loaded.conditioner.parameters())
+    assert not loaded.train().conditioner.classifier.training  # type: ignore[union-attr]
 
 
 def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_training_leaves_the_classifier_alone(ema: float, run: Path, tmp_path: P
     options = {"batch_size": 8, "lr": 0.1, "warmup": 0, "weight_decay": 0.5, "ema": ema}
     fit(model, data, out=tmp_path, steps=3, valid_images=4, **options)  # type: ignore[arg-type]
     for state in (model.state_dict(), load(tmp_path / "last").state_dict()):
-        frozen = [name for name in before if name.startswith("features.")]
+        frozen = [name for name in before if name.startswith("conditioner.")]
         assert len(frozen) == len(small_classifier().state_dict())
         assert all(torch.equal(state[name], before[name]) for name in frozen)
         learned = [name for name in before if name not in frozen]
@@ -185,7 +185,7 @@ class Own(AutoregressiveModel):
 
     def __init__(self, *, shape: tuple[int, int, int], levels: int = 2) -> None:
         super().__init__(shape=shape, levels=levels)
-        self.features = torch.nn.Sequential()  # type: ignore[assignment]
+        self.conditioner = torch.nn.Sequential()  # type: ignore[assignment]
 
     def forward(self, x: Tensor, c: object = None) -> Bernoulli:
         return Bernoulli(torch.zeros(x.shape))
@@ -196,10 +196,10 @@ def test_models_that_do_not_fit_their_features(run: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="give your Sequential another name"):
         fit(Own(shape=SHAPE), data, out=tmp_path)
     model = GatedPixelCNN(shape=SHAPE, levels=2, vector=5, width=4, blocks=1)
-    model.features = Features(small_classifier(), "embedding")
-    with pytest.raises(UserError, match="a layer embedding: make the model with vector=6"):
+    model.conditioner = Features(small_classifier(), "embedding")
+    with pytest.raises(UserError, match="its embedding: make it with vector=6"):
         fit(model, data, out=tmp_path)
-    model.features = Features(Classifier(shape=(1, 9, 9), levels=2, classes=2), "embedding")
+    model.conditioner = Features(Classifier(shape=(1, 9, 9), levels=2, classes=2), "embedding")
     with pytest.raises(UserError, match=r"images \(1, 9, 9\) with 2"):
         fit(model, data, out=tmp_path)
 
@@ -296,9 +296,9 @@ def test_invert_says_how_much_each_layer_keeps(
 def test_a_run_goes_on(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "embedding", tmp_path / "run")
     command(f"train --resume {tmp_path}/run --train.steps 52")
-    assert load(tmp_path / "run" / "last").features is not None
+    assert load(tmp_path / "run" / "last").conditioner is not None
     weights = (load(run / "embedding"), load(tmp_path / "run" / "last"))
-    states = [model.features.state_dict() for model in weights]  # type: ignore[union-attr]
+    states = [model.conditioner.state_dict() for model in weights]  # type: ignore[union-attr]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
@@ -314,7 +314,7 @@ def test_a_run_goes_on(run: Path, tmp_path: Path) -> None:
         ("--features {run}/classifier --layer conv1 --data mnist", "images (1, 8, 8) with 2"),
         (
             "--features {run}/classifier --layer conv1 --model test_features.Own",
-            "cannot be given an image",
+            "because it takes no image",
         ),
         ("--model test_features.Own", "give your Sequential another name"),
     ],
@@ -331,12 +331,12 @@ def test_what_training_refuses(
     ("words", "message"),
     [
         ("sample {run}/embedding", "use nextpixel vary"),
-        ("vary {run}/nothing", "not told what a classifier says"),
+        ("vary {run}/nothing", "not conditioned on a classifier"),
         ("vary {run}/embedding -n 1 --interpolate", "two images at least"),
         ("vary {run}/embedding x.png --data mnist", "leave --data out"),
         ("vary {run}/embedding x.png", "no picture x.png"),
         ("invert {run}/nothing", "None of these models"),
-        ("invert {run}/conv1 {run}/conv1", "another layer, but these are conv1, conv1"),
+        ("invert {run}/conv1 {run}/conv1", "different layers: these are conv1, conv1"),
     ],
 )
 def test_what_the_commands_refuse(
@@ -350,4 +350,4 @@ def test_layers_of_different_classifiers_are_not_compared() -> None:
     with pytest.raises(UserError, match=r"different classifiers \(embedding and conv1\)"):
         same_classifier([told_model("embedding"), other])
     models = same_classifier([told_model("logits"), told_model("conv2")])
-    assert [model.features.layer for model in models if model.features] == ["conv2", "logits"]
+    assert [model.conditioner.layer for model in models if model.conditioner] == ["conv2", "logits"]

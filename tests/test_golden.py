@@ -16,7 +16,7 @@ from nextpixel.classifier import load_classifier
 from nextpixel.cli import main
 from nextpixel.context import ContextBias
 from nextpixel.data import Images
-from nextpixel.evaluate import told
+from nextpixel.features import Features
 from nextpixel.latent import LatentModel
 from nextpixel.latent_generator import LatentGenerator
 from nextpixel.restoration import Task
@@ -47,7 +47,7 @@ def measure(name: str) -> dict[str, Any]:
     model = npx.load(GOLDEN / name).double()
     x = pixels(3, model.shape, model.levels).numpy().astype(np.uint8)
     y = np.arange(3) % (model.classes or 1)
-    _, given = told(model, Images(x, y, model.levels), np.arange(3))
+    _, given = model.inputs(Images(x, y, model.levels), np.arange(3))
     with torch.no_grad():
         nats = -model.score(torch.from_numpy(x), given.context, given.known)
         c: Any = None if given.context is None else given.context[:1]
@@ -96,18 +96,20 @@ def test_a_classifier_keeps_its_logits(name: str) -> None:
 
 
 def test_what_is_saved_beside_the_weights() -> None:
-    assert npx.load(GOLDEN / "inpaint").task == Task("inpaint", holes="boxes")
-    assert npx.load(GOLDEN / "spectrogram").spectrogram == Spectrogram(bands=4, frames=4, levels=4)
-    assert npx.load(GOLDEN / "class-names").class_names == ("ant", "bee", "fly")
-    features = npx.load(GOLDEN / "features-embedding").features
-    assert features is not None
+    assert npx.load(GOLDEN / "inpaint").conditioner == Task("inpaint", holes="boxes")
+    assert npx.load(GOLDEN / "spectrogram").data_record.spectrogram == Spectrogram(
+        bands=4, frames=4, levels=4
+    )
+    assert npx.load(GOLDEN / "class-names").data_record.class_names == ("ant", "bee", "fly")
+    features = npx.load(GOLDEN / "features-embedding").conditioner
+    assert isinstance(features, Features)
     assert features.layer == "embedding"
     codes = npx.load(GOLDEN / "stopped" / "vq")
-    assert npx.load(GOLDEN / "bundle" / "prior").codes_of == codes.digest()
+    assert npx.load(GOLDEN / "bundle" / "prior").data_record.codes_of == codes.digest()
     codes = npx.load(GOLDEN / "bundle-two-grids" / "decoder")
     for part, grid in (("prior", "top"), ("bottom-prior", "bottom")):
         model = npx.load(GOLDEN / "bundle-two-grids" / part)
-        assert model.codes_of == f"{codes.digest()}/{grid}"
+        assert model.data_record.codes_of == f"{codes.digest()}/{grid}"
 
 
 @pytest.mark.parametrize("name", EXPECTED["stopped"])

@@ -30,8 +30,9 @@ from nextpixel.judging import (
     through_sound,
     words,
 )
-from nextpixel.model import judges, load, shipped
+from nextpixel.model import load
 from nextpixel.models import VQVAE, GatedPixelCNN
+from nextpixel.saving import judges, shipped
 from nextpixel.sound import Spectrogram
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from nextpixel import GatedPixelCNN, plots, sampling
 from nextpixel.cli import main
-from nextpixel.data import load
+from nextpixel.data import DataRecord, load
 from nextpixel.latent_generator import LatentGenerator
 from nextpixel.masks import cell_mask
-from nextpixel.model import training_record
 from nextpixel.models import VQVAE
+from nextpixel.saving import training_record
 
 SHAPE = (3, 8, 12)  # 2x3 codes
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prior = GatedPixelCNN(
         shape=(1, 2, 3), levels=9, classes=3, width=8, blocks=2, kernel_size=3, inputs="embedded"
     )
-    prior.codes_of = decoder.digest()
+    prior.data_record = DataRecord(codes_of=decoder.digest())
     for name, model, data in (("vq", decoder, "tiny.npz"), ("prior", prior, "codes:vq")):
         model.save(folder / name / "best")
         (folder / name / "config.yaml").write_text(yaml.safe_dump({"data": data}))

@@ -35,7 +35,7 @@ class Facts:
     levels: int
     classes: int | None
     codes_of: str | None = None
-    beside: tuple[int, int, int] | None = None
+    coarse_codes: tuple[int, int, int] | None = None
 
 
 DATA = {
@@ -57,7 +57,9 @@ MADE = {
         Facts("codes:runs/vq-vae-kodak", (1, 16, 16), 256, None, codes_of=""),
         Facts("codes:runs/vq-vae-spoken-digits", (1, 24, 10), 257, 60, codes_of=""),
         Facts("codes:runs/vq-vae-2-mnist", (1, 7, 7), 128, 10, codes_of=""),
-        Facts("codes:runs/vq-vae-2-mnist#bottom", (1, 14, 14), 128, 10, "", beside=(128, 7, 7)),
+        Facts(
+            "codes:runs/vq-vae-2-mnist#bottom", (1, 14, 14), 128, 10, "", coarse_codes=(128, 7, 7)
+        ),
     )
 }
 

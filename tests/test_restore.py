@@ -34,7 +34,7 @@ def make(task: Task, shape: tuple[int, int, int] = (1, 8, 8), **arguments: Any) 
     torch.manual_seed(0)
     arguments = {"levels": 4, "width": 6, "blocks": 2, "kernel_size": 3, **arguments}
     model = GatedPixelCNN(shape=shape, image=task.context_shape(shape), **arguments).double()
-    model.task = task
+    model.conditioner = task
     weight = model.condition.map_weight
     assert weight is not None
     torch.nn.init.normal_(weight, std=0.5)
@@ -62,8 +62,8 @@ def test_the_probabilities_of_all_that_hidden_pixels_may_be_sum_to_one() -> None
     model = make(Task("inpaint"), (1, 2, 3), levels=2)
     x = some_images(1, (1, 2, 3), 2)
     known = torch.tensor([[[[True, False, False], [False, True, False]]]])
-    assert model.task is not None
-    degraded = model.task.from_pictures((x * 255).byte(), model.shape, 2, known)
+    assert isinstance(model.conditioner, Task)
+    degraded = model.conditioner.from_pictures((x * 255).byte(), model.shape, 2, known)
     hidden = (~known).flatten().nonzero().flatten()
     values = torch.tensor(list(itertools.product([0, 1], repeat=len(hidden))))
     every = x.flatten().repeat(len(values), 1)
@@ -84,18 +84,17 @@ def test_a_hidden_pixel_is_told_of_known_ones_after_it() -> None:
     other = x.clone()
     other[..., 7, 7] = 3 - other[..., 7, 7]
     of_first = [
-        model(x, model.task.from_pictures((one * 85).byte(), (1, 8, 8), 4, known).image).at(0, 0, 0)
+        model(x, Task("inpaint").from_pictures((one * 85).byte(), (1, 8, 8), 4, known).image)
         for one in (x, other)
-        if model.task is not None
     ]
-    first, second = (distribution.pmf() for distribution in of_first)
+    first, second = (distribution.at(0, 0, 0).pmf() for distribution in of_first)
     assert (first - second).abs().max() > 1e-6
 
 
 def test_known_pixels_carry_no_bits_in_score_and_training() -> None:
     model = make(Task("inpaint"))
     x = some_images(5)
-    given = model.given(x, None, range(5))
+    given = model.conditioning(x, None, range(5))
     assert given.known is not None
     of_sites = model(x, given.context).log_prob(x)
     expected = (of_sites * ~given.known).flatten(1).sum(1)
@@ -109,11 +108,11 @@ def test_a_score_tells_each_image_the_same_whatever_is_scored_beside_it(data: Da
     whole = evaluate(model, data.test)
     numbers = np.arange(len(data.test))
     x = torch.from_numpy(data.test.x)
-    by_hand = -model.score(x, model.given(x, None, numbers.tolist()).context)
+    by_hand = -model.score(x, model.conditioning(x, None, numbers.tolist()).context)
     assert whole.nats == pytest.approx(by_hand.mean().item(), rel=1e-12)
     assert evaluate(model, data.test, batch_size=3).nats == pytest.approx(whole.nats, rel=1e-12)
-    assert model.task is not None
-    degraded = model.task.degrade(x, 4, numbers.tolist())
+    assert isinstance(model.conditioner, Task)
+    degraded = model.conditioner.degrade(x, 4, numbers.tolist())
     assert score(model, x, degraded, batch_size=7).nats == pytest.approx(whole.nats, rel=1e-12)
     # Image 19 is told the same alone, because it is still number 19.
     spread = evaluate(model, data.test, limit=2)
@@ -124,8 +123,8 @@ def test_a_score_tells_each_image_the_same_whatever_is_scored_beside_it(data: Da
 def test_restorations_are_drawn_from_what_the_image_is_given(name: Any) -> None:
     model = make(Task(name))
     x = some_images(3)
-    assert model.task is not None
-    degraded = model.task.degrade(x, 4, range(3))
+    assert isinstance(model.conditioner, Task)
+    degraded = model.conditioner.degrade(x, 4, range(3))
     draws = restore(model, degraded, draws=2, seed=3)
     assert draws.shape == (2, 3, 1, 8, 8)
     context = model.context(degraded.image, 3)
@@ -179,7 +178,7 @@ def test_a_model_learns_to_use_what_it_is_given(data: Dataset, tmp_path: Path) -
         model = GatedPixelCNN(
             shape=data.shape, levels=4, image=image, width=8, blocks=2, kernel_size=3
         )
-        model.task = task
+        model.conditioner = task
         out = fit(
             model,
             data,
@@ -192,7 +191,7 @@ def test_a_model_learns_to_use_what_it_is_given(data: Dataset, tmp_path: Path) -
             ema=0.9,
         )
         saved = load(out)
-        assert saved.task == task
+        assert saved.conditioner == task
         scores[task is None] = evaluate(saved, data.valid).bits_per_dim
     # A pixel's own value, with little noise, says more of it than all those before it.
     assert scores[False] < scores[True] - 0.2
@@ -269,7 +268,7 @@ def test_the_command_restores_test_images_and_judges_them(
     model = load(folder / "inpaint")
     test = load_data("mnist", levels=4).test
     numbers = np.linspace(0, len(test) - 1, 3).round().astype(int)
-    given = model.given(torch.from_numpy(test.x[numbers]), None, numbers.tolist())
+    given = model.conditioning(torch.from_numpy(test.x[numbers]), None, numbers.tolist())
     nats = -model.score(torch.from_numpy(test.x[numbers]), given.context, given.known).mean().item()
     assert f"{nats / math.log(2) / 784:.4f} ±" in said
     assert given.known is not None

@@ -11,6 +11,7 @@ import torch
 from nextpixel import LatentGenerator, load
 from nextpixel.cli import main
 from nextpixel.codes import load_codes
+from nextpixel.data import DataRecord
 from nextpixel.data import load as load_data
 from nextpixel.errors import UserError
 from nextpixel.latent import sum_unknown
@@ -96,8 +97,8 @@ def test_padding_stays_out_of_the_codebook(here: Path) -> None:
 
 def test_samples_end_in_silence(here: Path) -> None:
     generator = LatentGenerator.load("both")
-    assert generator.spectrogram == Spectrogram()
-    assert generator.class_names == ("high", "low")
+    assert generator.data_record.spectrogram == Spectrogram()
+    assert generator.data_record.class_names == ("high", "low")
     assert generator.end == 6
     x = generator.sample(6, c=1, seed=1)
     codes = generator.prior.sample(6, 1, seed=1)[:, 0]
@@ -168,7 +169,7 @@ def test_refused(
 
 def test_images_say_nothing(here: Path) -> None:
     generator = LatentGenerator.load("both")
-    generator.spectrogram = None
+    generator.data_record = DataRecord()
     with pytest.raises(UserError, match="not on sounds"):
         generator.sounds(torch.zeros(1, 1, 96, 40, dtype=torch.int64))
 

@@ -425,7 +425,7 @@ def test_a_named_data_set_is_scored_by_its_test_images(
         ("score model rows.npz --background digits", "fit each other"),
         ("score model rows.npz --background nothing", "nothing"),
         ("score model rows.npz --background digits", "The background model is for"),
-        ("score restoring rows.npz", "The model is told more of each image (image)"),
+        ("score restoring rows.npz", "The model is conditioned on more (image)"),
         ("score model pictures --labels twice.csv", "'flat/0.png' twice"),
         ("score model rows.npz --against nothing", "There is no data set"),
         ("score model rows.npz --split all", "invalid choice: 'all'"),

@@ -19,9 +19,9 @@ from nextpixel.cli import main
 from nextpixel.context import Context
 from nextpixel.distributions import Categorical, Distribution
 from nextpixel.masks import channel_mask, kernel_mask
-from nextpixel.model import find
 from nextpixel.models import GatedPixelCNN
 from nextpixel.nn import Site
+from nextpixel.saving import find
 
 PAGE = Path(__file__).parents[1] / "docs" / "seeing.md"
 SITE = Site(7, 5)

@@ -12,7 +12,7 @@ from nextpixel import LatentGenerator, load, load_data
 from nextpixel.data import Images, known
 from nextpixel.data.images import level_type
 from nextpixel.evaluate import evaluate
-from nextpixel.model import bundles, shipped
+from nextpixel.saving import bundles, shipped
 from nextpixel.train_options import train_settings
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ def test_a_shipped_model_is_what_its_card_says(name: str) -> None:
     assert weights.stat().st_size == card["bytes"] <= 5_000_000
     model = load(name)
     assert sum(p.numel() for p in model.parameters()) == card["parameters"]
-    assert card.get("task") == (model.task and model.task.settings())
+    assert card.get("task") == (model.conditioner and model.conditioner.settings())
     recipe = train_settings(["--config", str(ROOT / card["recipe"]), "--out", "x"])
     assert recipe.model.class_path.split(".")[-1] == card["model"] == type(model).__name__
     given = recipe.model.init_args.as_dict()
@@ -61,8 +61,8 @@ def test_a_shipped_bundle_is_what_its_card_says(name: str, shared_data: Path) ->
         assert {key: model.hyperparameters[key] for key in given} == given
     files = list(folder.rglob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) == card["bytes"] <= 8_000_000
-    assert generator.class_names is not None
-    assert len(generator.class_names) == card["classes"]
+    assert generator.data_record.class_names is not None
+    assert len(generator.data_record.class_names) == card["classes"]
 
     # A hundred images are some of the whole test set's: they differ by chance alone.
     test = load_data(card["data"], data_dir=shared_data).test.spread(100)

@@ -17,7 +17,7 @@ from nextpixel.commands.data import data as data_command
 from nextpixel.commands.data import show_data
 from nextpixel.data import Dataset, Images, load
 from nextpixel.errors import UserError
-from nextpixel.evaluate import Score, classify, evaluate, told
+from nextpixel.evaluate import Score, classify, evaluate
 from nextpixel.models import GatedPixelCNN
 from nextpixel.oddities import score_images
 from nextpixel.plots import upright
@@ -382,11 +382,11 @@ def test_the_error_of_a_ratio() -> None:
 def test_padding_and_known_pixels_add_up() -> None:
     images = padded()
     model = Above(shape=(1, 6, 3), levels=4)
-    model.task = Task("inpaint", holes="scattered")
+    model.conditioner = Task("inpaint", holes="scattered")
     model.takes = model.takes._replace(image=(2, 6, 3))
     numbers = np.arange(12)
-    _, given = told(model, images, numbers)
-    known = model.task.degrade(images.x, 4, numbers.tolist()).known
+    _, given = model.inputs(images, numbers)
+    known = model.conditioner.degrade(images.x, 4, numbers.tolist()).known
     expected = known | torch.tensor(images.padding(numbers))
     assert torch.equal(given.known, expected)
     assert not torch.equal(given.known, known)

@@ -406,7 +406,7 @@ def test_a_prior_takes_codes_for_categories(prior: Path, here: Path) -> None:
     model = load("prior")
     assert model.hyperparameters["inputs"] == "embedded"
     assert (model.shape, model.levels, model.classes) == ((1, 2, 2), 6, 3)
-    assert model.codes_of == load("vq").digest()
+    assert model.data_record.codes_of == load("vq").digest()
 
 
 def test_eval_of_a_prior(prior: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from nextpixel.cli import main
 from nextpixel.codes import load_codes, load_data
+from nextpixel.conditioning.conditioner import CoarseCodes
 from nextpixel.context import Takes
 from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
-from nextpixel.evaluate import evaluate, told
+from nextpixel.evaluate import evaluate
 from nextpixel.latent_generator import LatentGenerator, seed_of
 from nextpixel.model import load
 from nextpixel.models import VQVAE2, GatedPixelCNN
@@ -191,33 +192,34 @@ def test_wrong_arguments_and_codes() -> None:
         model.sample(2)
 
 
-# --- what stands beside an image ------------------------------------------------------------------
+# --- coarse codes ---------------------------------------------------------------------------------
 
 
-def beside(n: int = 40, codes: int = 3) -> Images:
-    """Images of 2 levels, in which a pixel is 1 where the code beside it is."""
+def with_coarse_codes(n: int = 40, codes: int = 3) -> Images:
+    """Images of 2 levels, in which a pixel is 1 where its coarse code is."""
     random = np.random.default_rng(n)
     top = random.integers(0, codes, (n, 1, 2, 2)).astype(np.uint8)
     x = (top == 1).astype(np.uint8)
-    return Images(x, random.integers(0, 2, n), 2, beside=Images(top, None, codes))
+    return Images(x, random.integers(0, 2, n), 2, coarse_codes=Images(top, None, codes))
 
 
-def test_codes_beside_become_one_hot_planes() -> None:
-    split = beside()
+def test_coarse_codes_become_one_hot_planes() -> None:
+    split = with_coarse_codes()
     model = GatedPixelCNN(shape=(1, 2, 2), levels=2, classes=2, image=(3, 2, 2), width=8, blocks=1)
+    model.conditioner = CoarseCodes()
     numbers = np.array([5, 2])
-    x, given = told(model, split, numbers)
+    x, given = model.inputs(split, numbers)
     assert given.context is not None
     assert given.context.image is not None
     assert torch.equal(x, torch.from_numpy(split.x[numbers]))
-    top = torch.from_numpy(split.beside.x[numbers, 0].astype(np.int64))  # type: ignore[union-attr]
+    top = torch.from_numpy(split.coarse_codes.x[numbers, 0].astype(np.int64))  # type: ignore[union-attr]
     for code in range(3):
         assert torch.equal(given.context.image[:, code], (top == code).float())
     few = split.spread(4)
-    assert few.beside is not None
-    assert np.array_equal(few.beside.x, split.beside.x[[0, 13, 26, 39]])  # type: ignore[union-attr]
-    with pytest.raises(UserError, match="grids of one channel"):
-        replace(split, beside=few.beside)
+    assert few.coarse_codes is not None
+    assert np.array_equal(few.coarse_codes.x, split.coarse_codes.x[[0, 13, 26, 39]])  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="coarse codes with one channel"):
+        replace(split, coarse_codes=few.coarse_codes)
     takes = Takes(image=(3, 2, 2))
     one = takes.read(torch.zeros(2, 2, dtype=torch.int64), 5)
     assert one is not None
@@ -228,19 +230,19 @@ def test_codes_beside_become_one_hot_planes() -> None:
 
 
 def test_a_prior_learns_to_use_what_it_is_told(tmp_path: Path) -> None:
-    train, valid = beside(400), beside(60)
+    train, valid = with_coarse_codes(400), with_coarse_codes(60)
     data = Dataset("repeated", train, valid, valid, 2, ("a", "b"), "made up")
-    assert data.beside == (3, 2, 2)
+    assert data.coarse_codes == (3, 2, 2)
     torch.manual_seed(0)
     model = GatedPixelCNN(shape=(1, 2, 2), levels=2, image=(3, 2, 2), width=8, blocks=1)
     options = {"batch_size": 32, "warmup": 5, "lr": 0.02, "precision": "float32", "ema": 0.9}
     fit(model, data, out=tmp_path / "run", steps=60, **options)  # type: ignore[arg-type]
     assert (tmp_path / "run" / "samples" / "step-0000060.png").exists()
-    wrong = replace(valid, beside=replace(valid.beside, x=valid.beside.x[::-1]))  # type: ignore
+    wrong = replace(valid, coarse_codes=replace(valid.coarse_codes, x=valid.coarse_codes.x[::-1]))  # type: ignore
     assert evaluate(model, valid).bits_per_dim < 0.3  # not told, they take 0.92
     assert evaluate(model, wrong).bits_per_dim > 1
     deaf = GatedPixelCNN(shape=(1, 2, 2), levels=2, width=8, blocks=1)
-    with pytest.raises(UserError, match="not told of such"):
+    with pytest.raises(UserError, match="not conditioned on them"):
         fit(deaf, data, out=tmp_path / "deaf", steps=1)
 
 
@@ -299,17 +301,17 @@ def test_codes_as_data(here: Path) -> None:
     model, tiny = load("vq"), load_data("tiny.npz")
     assert isinstance(model, VQVAE2)
     top, bottom = load_data("codes:vq"), load_data("codes:vq#bottom")
-    assert (top.shape, top.levels, top.classes, top.beside) == ((1, 2, 2), 6, 3, None)
-    assert (bottom.shape, bottom.levels, bottom.beside) == ((1, 4, 4), 6, (6, 2, 2))
+    assert (top.shape, top.levels, top.classes, top.coarse_codes) == ((1, 2, 2), 6, 3, None)
+    assert (bottom.shape, bottom.levels, bottom.coarse_codes) == ((1, 4, 4), 6, (6, 2, 2))
     assert (top.codes_of, bottom.codes_of) == (f"{model.digest()}/top", f"{model.digest()}/bottom")
     for split in ("train", "valid", "test"):
         grids = model.split(model.codes(torch.from_numpy(getattr(tiny, split).x)))
         ours = getattr(bottom, split)
         assert np.array_equal(getattr(top, split).x[:, 0], grids[0].numpy())
         assert np.array_equal(ours.x[:, 0], grids[1].numpy())
-        assert np.array_equal(ours.beside.x[:, 0], grids[0].numpy())
+        assert np.array_equal(ours.coarse_codes.x[:, 0], grids[0].numpy())
         assert np.array_equal(ours.y, getattr(tiny, split).y)
-        for x in (ours.x, ours.beside.x):
+        for x in (ours.x, ours.coarse_codes.x):
             assert isinstance(x, np.memmap)
             assert not x.flags.owndata
 
@@ -401,13 +403,16 @@ def test_commands_of_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) ->
         ("bundle vq bottom top --out x", "the top's first"),
         ("bundle vq top --out x", "takes two priors"),
         ("bundle vq top top --out x", "the top's first"),
-        ("sample bottom", "told the top codes"),
+        ("sample bottom", "conditioned on the top codes"),
         ("sample vq", "no prior"),
         ("eval top --data codes:vq#bottom", "has (1, 4, 4)"),
         ("eval top --top top", "leave it out"),
         ("eval bottom --top bottom", "the top's first"),
         (f"train {PRIOR} --data codes:vq#middle --out x", "does not exist"),
-        (f"train {PRIOR} --data codes:vq#bottom --task denoise --out x", "nothing else"),
+        (
+            f"train {PRIOR} --data codes:vq#bottom --task denoise --out x",
+            "leave --task and",
+        ),
     ],
 )
 def test_refused(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

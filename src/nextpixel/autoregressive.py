@@ -33,6 +33,14 @@ class AutoregressiveModel(ImageModel):
     A subclass needs only `forward`; it can then be trained, scored and (by full passes) sampled.
     """
 
+    is_likelihood = True
+    fits_codes = True
+
+    @property
+    def has_cached_path(self) -> bool:
+        """Whether a step computes one site from a cache, and not the whole picture again."""
+        return type(self).step is not AutoregressiveModel.step
+
     @abstractmethod
     def forward(self, x: Tensor, c: object = None) -> Distribution:
         """Computes the distributions of all sites, each given the pixels before it.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nextpixel.data import Dataset, Images, batch_indices
 from nextpixel.errors import UserError
-from nextpixel.model import Model, check_images, find, read_kind
+from nextpixel.saving import Model, check_images, find, read_kind
 
 __all__ = ["Classifier", "fit_classifier", "load_classifier"]
 

@@ -1,8 +1,8 @@
 """Codes as data: what a VQ-VAE makes of its own data set, for a prior to learn.
 
 A data set of codes has the name `codes:RUN`, for the run folder of a VQ-VAE. Of a VQ-VAE-2 these
-are the top codes; `codes:RUN#bottom` has the bottom codes, and the top's beside them. Codes are
-encoded once and kept in the user's cache folder, until the model or its data change.
+are the top codes; `codes:RUN#bottom` has the bottom codes, and the top's as their `coarse_codes`.
+Codes are encoded once and kept in the user's cache folder, until the model or its data change.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     from nextpixel.latent import CodebookModel
-    from nextpixel.model import ImageModel
 
-__all__ = ["baselines", "check_ends", "load_codes", "load_data", "mark", "source"]
+__all__ = ["baselines", "load_codes", "load_data", "mark", "source"]
 
 PREFIX, BOTTOM = "codes:", "#bottom"
 SPLITS = ("train", "valid", "test")
@@ -67,7 +66,8 @@ def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[Codeboo
         UserError: The model is no VQ-VAE, or its data are not known or not there.
     """
     from nextpixel.latent import CodebookModel
-    from nextpixel.model import load, training_record
+    from nextpixel.model import load
+    from nextpixel.saving import training_record
 
     model, record = load(run), training_record(run)
     if not isinstance(model, CodebookModel):
@@ -85,23 +85,6 @@ def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[Codeboo
         channels=record.get("channels"),
     )
     return model, images
-
-
-def check_ends(model: ImageModel, images: Dataset) -> None:
-    """Checks that a model with two grids of codes has no images that end before their last row.
-
-    Where an image ends is told by a code, see `load_codes`: one for each grid could disagree.
-
-    Raises:
-        UserError: It has.
-    """
-    from nextpixel.latent import CodebookModel
-
-    if isinstance(model, CodebookModel) and len(model.sizes) > 1 and images.train.rows is not None:
-        raise UserError(
-            f"{images.name} has rows of padding, as sounds of different lengths do, and a "
-            f"{type(model).__name__} cannot tell where an image ends: train a VQVAE."
-        )
 
 
 def mark(model: CodebookModel, grid: str) -> str:
@@ -128,14 +111,14 @@ def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
 
     Returns:
         Images `(1, h, w)` with as many levels as there are codes, and one more if images end. The
-        bottom's have the top's beside them.
+        bottom's have the top's as `coarse_codes`.
 
     Raises:
         UserError: See `source`; or there are no bottom codes.
     """
     run, bottom = run_of(name)
     model, images = source(run, data_dir)
-    check_ends(model, images)
+    model.check_dataset(images)
     if bottom and len(model.sizes) == 1:
         raise UserError(
             f"{run} ({type(model).__name__}) has one grid of codes, and no bottom: leave {BOTTOM} "
@@ -147,7 +130,7 @@ def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
     if bottom:
         below = grid_splits(model, splits, x, 1)
         train, valid, test = (
-            replace(split, beside=top)
+            replace(split, coarse_codes=top)
             for split, top in zip(below, (train, valid, test), strict=True)
         )
     return Dataset(
@@ -164,7 +147,7 @@ def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
 
 def encoded(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any]:
     """Gets the codes of all splits from where they are kept, `(N, 1, *code_shape)`."""
-    from nextpixel.model import find
+    from nextpixel.saving import find
 
     folder, dtype = find(run), level_type(level_count(model, splits))
     return kept.made(

@@ -37,14 +37,15 @@ from nextpixel.data import Dataset, Images
 from nextpixel.data.images import spread
 from nextpixel.describe import machine
 from nextpixel.errors import UserError
-from nextpixel.evaluate import Score, evaluate, refuse_padding, told
+from nextpixel.evaluate import Score, evaluate
 from nextpixel.files import replace_file
 from nextpixel.masks import half_mask
-from nextpixel.model import find, load, model_name, read_model
+from nextpixel.model import load, read_model
 from nextpixel.nn import Cache, Site
 from nextpixel.options import progress
+from nextpixel.saving import find, model_name
 from nextpixel.train_options import make_model, train_settings
-from nextpixel.training import Run, TrainArgs, check_data, fit, launched, make_fabric
+from nextpixel.training import Run, TrainArgs, fit, launched, make_fabric
 
 __all__ = ["Budget", "Contender", "Result", "compare_models", "receptive_field", "table"]
 
@@ -224,6 +225,7 @@ def compare_models(
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
     command: str = "",
+    trust: bool = False,
 ) -> list[Result]:
     """Trains or loads models, measures them, and writes the comparison into a folder.
 
@@ -237,6 +239,7 @@ def compare_models(
         device: "auto", "cpu", "cuda" or "cuda:N".
         settings: What else each run's `config.yaml` needs to go on, see `fit`.
         command: The command line, for the record.
+        trust: Of models that are loaded, see `nextpixel.load`.
 
     Returns:
         A result a model, in the order given. `compare.md`, `compare.json`, `compare.png` and
@@ -249,7 +252,7 @@ def compare_models(
     settings = {"data": dataset.name, **(settings or {})}
     where = make_fabric(device, "float32").device  # refuses what is not here
     contenders = [Contender.read(source, out) for source in sources]
-    check(contenders, dataset, budget, settings["data"])
+    check(contenders, dataset, budget, settings["data"], trust)
     # Files may be sorted by class, so that the first images are of one kind.
     dataset = replace(
         dataset, valid=dataset.valid.spread(VALID_IMAGES), test=dataset.test.spread(limit)
@@ -266,7 +269,14 @@ def compare_models(
     for number, contender in enumerate(contenders, 1):
         say(f"[{number}/{len(contenders)}] {contender.label}: scoring, drawing, completing")
         # A path in full, or it might be taken for the name of a model that comes along.
-        model = autoregressive(load(contender.folder.absolute(), device=where), contender.source)
+        model = autoregressive(
+            load(
+                contender.folder.absolute(),
+                device=where,
+                trust=trust or contender.settings is not None,
+            ),
+            contender.source,
+        )
         results.append(measure(contender, model, dataset, batch_size))
         completed[contender.label] = complete(model, dataset.test)
     write(results, contenders, completed, dataset, budget, batch_size, out, command)
@@ -281,17 +291,19 @@ def say(text: str) -> None:
 # --- before anything is trained -------------------------------------------------------------------
 
 
-def check(contenders: Sequence[Contender], dataset: Dataset, budget: Budget, data: str) -> None:
+def check(
+    contenders: Sequence[Contender], dataset: Dataset, budget: Budget, data: str, trust: bool
+) -> None:
     """Checks everything that can be wrong, so that it is not told after an hour of training."""
-    refuse_padding("A comparison", dataset.test)
+    dataset.test.refuse_padding("A comparison")
     labels = [contender.label for contender in contenders]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise UserError(f"Two models are called {twice[0]}: give one of them as OTHER=MODEL.")
     for contender in contenders:
         if contender.settings is None:
             with named(contender.source):
-                model = read_model(contender.folder)
-                check_data(model, dataset)
+                model = read_model(contender.folder, trust=trust)
+                model.check_dataset(dataset)
             autoregressive(model, contender.source)
             if (run := contender.run()) is not None:  # both are read again when it is measured
                 read_config(run)
@@ -475,7 +487,7 @@ def measure(
         naive = naive_seconds(model, batch_size, show)
     with progress(f"{label}: drawing by the cached path") as show:
         cached = cached_seconds(model, batch_size, show)
-    x, given = told(model, dataset.test, spread(len(dataset.test), FIELD_IMAGES))
+    x, given = model.inputs(dataset.test, spread(len(dataset.test), FIELD_IMAGES))
     seen, earlier = receptive_field(model, x, given.context)
     last = metrics[-1] if metrics else {}
     return Result(
@@ -530,7 +542,7 @@ def cached_seconds(
     model: AutoregressiveModel, n: int, show: Callable[[float], None]
 ) -> float | None:
     """Times the model's own sampling, in seconds a sample of n drawn together."""
-    if type(model).step is AutoregressiveModel.step:
+    if not model.has_cached_path:
         return None  # it draws by full passes
     c = classes_in_turn(model, n)
     for _ in itertools.islice(sampling.trace(model, n, c), 2):
@@ -568,7 +580,7 @@ def receptive_field(
 
 def complete(model: AutoregressiveModel, test: Images) -> Tensor:
     """Completes test images of which the lower half is hidden."""
-    x, given = told(model, test, shown(test))
+    x, given = model.inputs(test, shown(test))
     with progress("completing") as show:
         known = half_mask("top", *model.shape[1:])
         return sampling.complete(model, x, known, given.context, seed=1, progress=show)

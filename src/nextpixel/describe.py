@@ -15,17 +15,8 @@ from torch import nn
 from nextpixel import models
 from nextpixel.errors import UserError
 from nextpixel.latent_generator import find_bundle, holds_bundle, read_record
-from nextpixel.model import (
-    ImageModel,
-    Model,
-    bundles,
-    find,
-    find_class,
-    judges,
-    model_name,
-    read_kind,
-    shipped,
-)
+from nextpixel.model import ImageModel, find_class
+from nextpixel.saving import Model, bundles, find, judges, model_name, read_kind, shipped
 
 __all__ = ["explain", "layers", "machine", "overview"]
 
@@ -80,7 +71,14 @@ def summary_of_judge(folder: Path) -> str:
     )
 
 
-def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | None) -> str:
+def explain(
+    name: str,
+    shape: tuple[int, int, int],
+    levels: int,
+    classes: int | None,
+    *,
+    trust: bool = False,
+) -> str:
     """Explains a kind of model (with its default sizes) or a saved model.
 
     Args:
@@ -88,6 +86,7 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
         shape: `(C, H, W)` of the images, for a kind of model.
         levels: Levels of a pixel, for a kind of model.
         classes: Number of classes, for a kind of model.
+        trust: See `nextpixel.load`.
     """
     if name in models.__all__ or (re.fullmatch(r"\w+(\.\w+)+", name) and not Path(name).exists()):
         cls = find_class(name)
@@ -101,21 +100,21 @@ def explain(name: str, shape: tuple[int, int, int], levels: int, classes: int | 
             raise UserError(f"{name} cannot be made like this: {error}") from None
         return f"{title(name, model)}\n{layers(model)}"
     if holds_bundle(name):
-        return explain_bundle(name)
+        return explain_bundle(name, trust)
     try:
         folder = find(name)
     except UserError as error:
         raise UserError(f"{error} Kinds of models are {', '.join(models.__all__)}.") from None
-    saved = read_kind(folder, Model)
+    saved = read_kind(folder, Model, trust=trust)
     lines = [title(name, saved), layers(saved)]
     if (folder / "card.json").is_file():
         lines += ["", "Card:", (folder / "card.json").read_text().rstrip()]
     return "\n".join(lines)
 
 
-def explain_bundle(name: str) -> str:
+def explain_bundle(name: str, trust: bool) -> str:
     """Explains a VQ-VAE and its priors."""
-    parts = [read_kind(folder, Model) for folder in read_record(name)]
+    parts = [read_kind(folder, Model, trust=trust) for folder in read_record(name)]
     lines = [f"{title(name, part)}\n{layers(part)}" for part in parts]
     card = find_bundle(name) / "card.json"
     if card.is_file():
@@ -147,9 +146,9 @@ def layers(model: Model) -> str:
             f"  {name:30} {f'{count} x' if count > 1 else '':>5} {layer:58} {parameters:>12,}"
         )
     total = sum(p.numel() for p in model.parameters())
-    if isinstance(model, ImageModel) and model.features is not None:
-        frozen = sum(p.numel() for p in model.features.parameters())
-        what = f"the classifier, told by its layer {model.features.layer}"
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    if frozen:
+        what = "the classifier whose features condition the model"
         lines.append(f"  {'of these not trained':30} {'':5} {what:58} {frozen:>12,}")
     lines.append(
         f"  {'parameters':30} {'':5} {f'{4 * total / 2**20:.1f} MiB as float32':58} {total:>12,}"

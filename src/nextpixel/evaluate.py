@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data.images import Images, spread
 from nextpixel.errors import UserError
-from nextpixel.model import Given, ImageModel
+from nextpixel.model import ImageModel
 from nextpixel.sampling import evaluation_mode
 
 __all__ = [
@@ -30,10 +30,6 @@ __all__ = [
     "classify",
     "diagnose",
     "evaluate",
-    "padding",
-    "refuse_padding",
-    "told",
-    "told_of",
 ]
 
 
@@ -88,50 +84,6 @@ class Score:
         )
 
 
-def told(
-    model: ImageModel, images: Images, numbers: NDArray[np.integer[Any]], seed: int = 0
-) -> tuple[Tensor, Given]:
-    """Gets images by their numbers, and what the model is told about them, see `told_of`."""
-    pixels, y = images.batch(numbers)
-    x = torch.from_numpy(pixels)
-    return x, told_of(model, images, numbers, x, y, seed)
-
-
-def told_of(
-    model: ImageModel,
-    images: Images,
-    numbers: NDArray[np.integer[Any]],
-    x: Tensor,
-    y: NDArray[np.int64] | None,
-    seed: int,
-) -> Given:
-    """Says what the model is told about images that were read, x and y, see `ImageModel.given`.
-
-    Their padding counts as known.
-    """
-    others = {}
-    if images.beside is not None:
-        others["beside"] = torch.from_numpy(images.beside.batch(numbers)[0])[:, 0].long()
-    ids = None if y is None else torch.from_numpy(y)
-    given = model.given(x, ids, numbers.tolist(), seed, **others)
-    return given.without(padding(model, images, numbers))
-
-
-def padding(model: ImageModel, images: Images, numbers: NDArray[np.integer[Any]]) -> Tensor | None:
-    """Returns where images are padding, `(B, 1, H, W)` on the model's device, or None."""
-    where = images.padding(numbers)
-    return None if where is None else torch.tensor(where, device=model.device)
-
-
-def refuse_padding(what: str, images: Images) -> None:
-    """Refuses images with padding where all their pixels would be counted."""
-    if images.rows is not None:
-        raise UserError(
-            f"{what} counts all pixels of an image, but these have rows of padding, as sounds of "
-            "different lengths do: give images without any."
-        )
-
-
 @torch.inference_mode()
 def evaluate(
     model: ImageModel,
@@ -145,7 +97,7 @@ def evaluate(
     """Scores images under a model, in the precision of its weights, without autocast.
 
     Args:
-        model: The model; it is told of each image what `model.given` says, as its true class.
+        model: The model; each image is scored with what `model.inputs` gives, such as its class.
         images: The images.
         limit: Score only so many, spread evenly over all.
         batch_size: Images scored together.
@@ -170,7 +122,7 @@ def evaluate(
     parts = []
     with evaluation_mode(model):
         for begin in range(0, count, batch_size):
-            x, given = told(model, images, numbers[begin : begin + batch_size])
+            x, given = model.inputs(images, numbers[begin : begin + batch_size])
             x = x.to(model.device)
             nats = score(x) if score else model.score(x, given.context, given.known)
             parts.append(-nats.double().cpu())
@@ -181,7 +133,7 @@ def evaluate(
 
 def diagnose(model: ImageModel, images: Images) -> dict[str, float]:
     """Computes what else a model tells of some of these images, see `ImageModel.diagnose`."""
-    x, given = told(model, images, spread(len(images), DIAGNOSED))
+    x, given = model.inputs(images, spread(len(images), DIAGNOSED))
     return model.diagnose(x, given.known)
 
 
@@ -255,7 +207,7 @@ def classify(
         for begin in range(0, len(images), batch_size):
             numbers = np.arange(begin, min(begin + batch_size, len(images)))
             x, _ = images.batch(numbers)
-            known = padding(model, images, numbers)
+            known = model.padding(images, numbers)
             given = class_log_probs(model, torch.from_numpy(x).to(model.device), known)
             likeliest.append(given.argmax(1).cpu().numpy())
             if progress is not None:

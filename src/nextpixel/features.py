@@ -1,9 +1,9 @@
-"""What a frozen classifier says of an image, as the context of a model: `model.features`.
+"""Frozen classifier features as conditioning.
 
 Example:
-    >>> told = Features(load_classifier("runs/classifier"), "embedding")
+    >>> features = Features(load_classifier("runs/classifier"), "embedding")
     >>> model = GatedPixelCNN(shape=(1, 28, 28), vector=64, width=32, blocks=5, kernel_size=3)
-    >>> model.features = told
+    >>> model.conditioner = features
     >>> npx.fit(model, "mnist", out="runs/mine")
 """
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 from nextpixel.classifier import Classifier
 from nextpixel.errors import UserError
 
+if TYPE_CHECKING:
+    from nextpixel.data import Dataset
+
 __all__ = ["Features"]
 
 
 class Features(nn.Module):
-    """Creates the part of a model that tells it what a layer of a classifier says of an image.
+    """Creates a conditioner that gives a model the features of a classifier's layer.
 
     It holds a copy of the classifier that is never trained: always in evaluation mode, and without
     gradients. The copy is saved with the model, so that the model needs no other folder.
@@ -44,11 +48,15 @@ class Features(nn.Module):
         (https://arxiv.org/abs/1606.05328): portraits by the embedding of a face.
     """
 
+    kind: ClassVar[str] = "features"
+    role: ClassVar[str] = "vary"
+    advice: ClassVar[str] = "use nextpixel vary, or nextpixel eval"
+
     def __init__(self, classifier: Classifier, layer: str) -> None:
         super().__init__()
         self.shape = classifier.layer_shape(layer)
         self.layer = layer
-        self.part = "vector" if len(self.shape) == 1 else "image"
+        self.part: Literal["vector", "image"] = "vector" if len(self.shape) == 1 else "image"
         self.classifier = copy.deepcopy(classifier).eval().requires_grad_(False)
 
     def check(self, shape: tuple[int, int, int], levels: int) -> None:
@@ -92,11 +100,35 @@ class Features(nn.Module):
         mixed = a * ((1 - t) * angle).sin() + b * (t * angle).sin()
         return (mixed / angle.sin()).to(a.dtype)
 
+    def context_size(self, data: Dataset) -> int | tuple[int, int, int]:
+        """Returns the length of the context's vector, or the shape of its image.
+
+        Raises:
+            UserError: The classifier is not one of such images.
+        """
+        self.check(data.shape, data.levels)
+        return self.shape[0] if self.part == "vector" else cast("tuple[int, int, int]", self.shape)
+
+    def condition(
+        self,
+        x: Tensor,
+        levels: int,
+        numbers: Sequence[int],
+        seed: int,
+        coarse_codes: Tensor | None,
+    ) -> tuple[Tensor, None]:
+        """Computes the features of images, see `Conditioner.condition`."""
+        return self(x), None
+
+    def in_words(self) -> str:
+        """Describes in a few words what the model is given."""
+        return f"its {self.layer}"
+
     def settings(self) -> dict[str, Any]:
         """Returns what it takes to make it again, its weights left out, as JSON holds it."""
         return {"layer": self.layer, "classifier": self.classifier.hyperparameters}
 
     @classmethod
-    def like(cls, settings: dict[str, Any]) -> Features:
-        """Makes one by its `settings`, with any weights."""
+    def from_settings(cls, settings: dict[str, Any]) -> Features:
+        """Makes one from its `settings`, with random weights."""
         return cls(Classifier(**settings["classifier"]), settings["layer"])

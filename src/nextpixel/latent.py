@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nextpixel.bounds import LogLikelihood
 from nextpixel.context import Takes
+from nextpixel.data import Dataset
 from nextpixel.distributions import (
     Bernoulli,
     Categorical,
@@ -20,9 +21,10 @@ from nextpixel.distributions import (
     Distribution,
 )
 from nextpixel.errors import UserError
-from nextpixel.model import ImageModel, arguments_of
+from nextpixel.model import ImageModel
 from nextpixel.nn import Quantized, Quantizer, perplexity
 from nextpixel.sampling import evaluation_mode, site_noise
+from nextpixel.saving import arguments_of
 
 __all__ = ["CodebookModel", "IndependentPixels", "LatentModel", "Likelihood", "sum_unknown"]
 
@@ -41,6 +43,12 @@ class LatentModel(ImageModel):
 
     code = "numbers"  # what a code is made of, in a word
     has_prior = False  # whether there is a p(z) to draw codes from
+    has_pixel_means = False  # whether `picture` is the mean of each pixel, computed at once
+
+    @property
+    def role(self) -> str:
+        """What the model is for: "sample" if it has a prior, else "reconstruct"."""
+        return "sample" if self.has_prior else "reconstruct"
 
     def __init__(self, *, latent: int, **arguments: Any) -> None:
         if "latent" in arguments_of(type(self)):
@@ -113,6 +121,7 @@ class IndependentPixels(LatentModel):
         arguments: Those of `LatentModel`.
     """
 
+    has_pixel_means = True
     decoder: nn.Module
 
     def __init__(
@@ -250,6 +259,21 @@ class CodebookModel(IndependentPixels):
         # The numbers of a code are counted by `set_grids`, after the shape has been checked.
         super().__init__(latent=1, codes=codes, **arguments)
         self.code_count = codes
+
+    def check_dataset(self, data: Dataset) -> None:
+        """Checks that the model can be trained or scored on a data set.
+
+        Raises:
+            UserError: See `ImageModel.check_dataset`; or the model has two grids of codes and
+                images end before their last row. Where an image ends is told by a code, and one
+                for each grid could disagree.
+        """
+        super().check_dataset(data)
+        if len(self.sizes) > 1 and data.train.rows is not None:
+            raise UserError(
+                f"{data.name} has rows of padding, as sounds of different lengths do, and a "
+                f"{type(self).__name__} cannot tell where an image ends: train a VQVAE."
+            )
 
     def set_grids(self, **sizes: tuple[int, int]) -> None:
         """Sets how many codes an image has, and how they are laid out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,7 +22,8 @@ from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
 from nextpixel.latent import CodebookModel
-from nextpixel.model import bundles, load
+from nextpixel.model import load
+from nextpixel.saving import bundles
 
 __all__ = ["LatentGenerator", "Pixels"]
 
@@ -51,14 +53,14 @@ class LatentGenerator:
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes that the prior is conditioned on, or None.
-        class_names: Their names, or None.
-        spectrogram: How its images become sounds, or None.
+        data_record: The names of its classes and how its images become sounds.
 
     Example:
         >>> generator = LatentGenerator.load("runs/vq-mnist")
         >>> pictures = generator.sample(16, c=3, seed=0)  # (16, 1, 28, 28)
         >>> speaker = LatentGenerator.load("spoken-digits")
-        >>> waves = speaker.sounds(speaker.sample(4, c=speaker.class_names.index("3 theo")))
+        >>> three = speaker.data_record.class_names.index("3 theo")
+        >>> waves = speaker.sounds(speaker.sample(4, c=three))
     """
 
     def __init__(
@@ -73,21 +75,26 @@ class LatentGenerator:
             model.eval()
         self.decoder, self.prior = decoder, prior
         self.shape, self.levels, self.classes = decoder.shape, decoder.levels, prior.classes
-        self.class_names, self.spectrogram = prior.class_names, decoder.spectrogram
+        self.data_record = replace(
+            prior.data_record, spectrogram=decoder.data_record.spectrogram, codes_of=None
+        )
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> LatentGenerator:
+    def load(
+        cls, folder: str | Path, *, device: str | torch.device = "cpu", trust: bool = False
+    ) -> LatentGenerator:
         """Loads what `save` saved.
 
         Args:
             folder: Its folder, or the name of one that comes with nextpixel.
             device: Where to put the weights.
+            trust: See `nextpixel.load`.
 
         Raises:
             UserError: There is none, or it is damaged.
         """
         digests = read_record(folder)
-        parts = [load(part, device=device) for part in digests]
+        parts = [load(part, device=device, trust=trust) for part in digests]
         if [model.digest() for model in parts] != list(digests.values()):
             raise UserError(
                 f"What is in {folder} does not belong together (the sha256 of its parts are not "
@@ -151,14 +158,14 @@ class LatentGenerator:
                 if progress is not None:
                     progress((drawn + here * done) / self.decoder.latent)
 
-            told = self.told(c, n, grids[0]) if grids else c
+            context = self.bottom_context(c, n, grids[0]) if grids else c
             options = {"seed": seed_of(seed, len(grids)), "progress": share, **how}
-            grids.append(prior.sample(n, told, batch_size=batch_size, **options)[:, 0])
+            grids.append(prior.sample(n, context, batch_size=batch_size, **options)[:, 0])
         codes = self.decoder.join(grids)[:, None]
         of_pixels = seed_of(seed, len(grids))
         return self.show(codes, pixels, seed=of_pixels, numbers=how.get("numbers"))
 
-    def told(self, c: object, n: int, top: Tensor) -> dict[str, object]:
+    def bottom_context(self, c: object, n: int, top: Tensor) -> dict[str, object]:
         """Makes the bottom prior's context, with a class if it takes one; top is `(n, h, w)`."""
         context = self.prior.context(c, n)
         classes = None if context is None or not self.priors[1].classes else context.classes
@@ -227,9 +234,10 @@ class LatentGenerator:
         Raises:
             UserError: The images are no spectrograms.
         """
-        if self.spectrogram is None:
+        spectrogram = self.data_record.spectrogram
+        if spectrogram is None:
             raise UserError("These models were trained on images, not on sounds: they say nothing.")
-        return [self.spectrogram.synthesise(image, None, iterations) for image in x.numpy()]
+        return [spectrogram.synthesise(image, None, iterations) for image in x.numpy()]
 
     @property
     def end(self) -> int | None:
@@ -295,20 +303,21 @@ def check_priors(decoder: CodebookModel, priors: list[AutoregressiveModel]) -> N
 
 def check_prior(decoder: CodebookModel, prior: AutoregressiveModel, grid: str) -> None:
     """Refuses a prior that is not one of the codes of this grid of a model."""
-    if prior.codes_of is None:
+    codes_of = prior.data_record.codes_of
+    if codes_of is None:
         raise UserError(
             f"This {type(prior).__name__} was not trained on codes: train one by nextpixel "
             "train --data codes:RUN, RUN being the VQ-VAE's run folder."
         )
-    if prior.codes_of in [mark(decoder, other) for other in decoder.sizes if other != grid]:
+    if codes_of in [mark(decoder, other) for other in decoder.sizes if other != grid]:
         raise UserError(
             f"A prior over the {grid} codes was wanted, and this one is of the others: give the "
             "top's first, then the bottom's."
         )
-    if prior.codes_of != mark(decoder, grid):
+    if codes_of != mark(decoder, grid):
         raise UserError(
             f"The prior was trained on the codes of another model (sha256 "
-            f"{prior.codes_of[:12]}..., this one's is {decoder.digest()[:12]}...): its numbers "
+            f"{codes_of[:12]}..., this one's is {decoder.digest()[:12]}...): its numbers "
             "stand for other vectors. Train a prior on the codes of this one."
         )
 

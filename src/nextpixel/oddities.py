@@ -32,7 +32,7 @@ from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images
 from nextpixel.data.own import Unsplit
 from nextpixel.errors import UserError
-from nextpixel.evaluate import check_images, class_log_probs, refuse_padding
+from nextpixel.evaluate import check_images, class_log_probs
 from nextpixel.files import atomic_write
 from nextpixel.sampling import evaluation_mode
 
@@ -103,9 +103,9 @@ def score_images(
         models["background_bits_per_dim"] = background
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     parts |= {"complexity_bits_per_dim": []} if complexity else {}
-    check_told("The model", model, images)
+    check_context("The model", model, images)
     if background is not None:
-        check_told("The background model", background, images)
+        check_context("The background model", background, images)
     dims = math.prod(model.shape)
     for begin in range(0, len(images), batch_size):
         x, _ = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
@@ -134,15 +134,15 @@ def with_corrected(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray
     return ordered
 
 
-def check_told(what: str, model: AutoregressiveModel, images: Images) -> None:
+def check_context(what: str, model: AutoregressiveModel, images: Images) -> None:
     """Checks that a model can score images that bring no context; the classes may be others."""
     if others := [name for name in model.takes.parts if name != "classes"]:
         raise UserError(
-            f"{what} is told more of each image ({', '.join(others)}) than images to score bring: "
-            "give a model without a context, or of classes alone."
+            f"{what} is conditioned on more ({', '.join(others)}) than images to score bring: give "
+            "a model without a context, or of classes alone."
         )
     check_images(what, model, images)
-    refuse_padding("A score of single images", images)
+    images.refuse_padding("A score of single images")
 
 
 def mixture_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:

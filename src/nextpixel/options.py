@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nextpixel.data.own import Unsplit
     from nextpixel.latent import LatentModel
     from nextpixel.latent_generator import LatentGenerator
-    from nextpixel.model import Given, ImageModel
+    from nextpixel.model import Conditioning, ImageModel
 
 __all__ = [
     "PICTURES",
@@ -77,6 +77,15 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("--data-dir", type=Path, help="where to look for data first")
         self.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
         self.add_argument("--threads", type=positive, help="processor threads to use")
+        self.add_trust()
+
+    def add_trust(self) -> None:
+        """Adds the option that lets a saved model's own code run."""
+        self.add_argument(
+            "--trust",
+            action="store_true",
+            help="load models of classes that are not nextpixel's: this runs their code",
+        )
 
 
 def positive(text: str) -> int:
@@ -159,14 +168,14 @@ def in_turn(c: Tensor | None, n: int) -> Tensor | None:
 
 def class_names(model: ImageModel) -> Sequence[str]:
     """Names a model's classes as its data did; by their ids where these are not known."""
-    return model.class_names or [str(i) for i in range(model.classes or 0)]
+    return model.data_record.class_names or [str(i) for i in range(model.classes or 0)]
 
 
 def load_any_model(args: argparse.Namespace) -> ImageModel:
     """Loads the model named on the command line, of whatever kind, onto its device."""
     from nextpixel.model import load
 
-    return load(args.model, device=find_device(args))
+    return load(args.model, device=find_device(args), trust=args.trust)
 
 
 def load_bundle(args: argparse.Namespace) -> LatentGenerator | None:
@@ -175,7 +184,7 @@ def load_bundle(args: argparse.Namespace) -> LatentGenerator | None:
 
     if not holds_bundle(args.model):
         return None
-    return LatentGenerator.load(args.model, device=find_device(args))
+    return LatentGenerator.load(args.model, device=find_device(args), trust=args.trust)
 
 
 def find_device(args: argparse.Namespace) -> torch.device:
@@ -194,25 +203,25 @@ def find_device(args: argparse.Namespace) -> torch.device:
     return device
 
 
-def load_model(args: argparse.Namespace, *, told: bool = False) -> AutoregressiveModel:
+def load_model(args: argparse.Namespace, *, conditioned: bool = False) -> AutoregressiveModel:
     """Loads the autoregressive model named on the command line.
 
     Args:
         args: The command line.
-        told: Whether it may be one that is told more of an image than its class: the image
-            degraded, or its features.
+        conditioned: Whether it may be conditioned on more than a class: a degraded image, or
+            features.
 
     Raises:
         UserError: The model is another one than the command takes.
     """
-    return autoregressive_model(load_any_model(args), args, told=told)
+    return autoregressive_model(load_any_model(args), args, conditioned=conditioned)
 
 
 def load_model_or_latent(args: argparse.Namespace) -> AutoregressiveModel | LatentModel:
     """Loads the model named on the command line: an autoregressive one, or one with a code.
 
     Raises:
-        UserError: The model is another one, or it is told more of an image than its class.
+        UserError: The model is another one, or it is conditioned on more than a class.
     """
     from nextpixel.latent import LatentModel
 
@@ -221,33 +230,23 @@ def load_model_or_latent(args: argparse.Namespace) -> AutoregressiveModel | Late
 
 
 def autoregressive_model(
-    model: ImageModel, args: argparse.Namespace, *, told: bool = False
+    model: ImageModel, args: argparse.Namespace, *, conditioned: bool = False
 ) -> AutoregressiveModel:
     """Makes sure that the loaded model is one that the command takes, see `load_model`."""
     from nextpixel.autoregressive import autoregressive
 
     found = autoregressive(model, args.model)
-    if found.task is not None and not told:
+    if found.conditioner is not None and not conditioned:
         raise UserError(
-            f"{args.model} is told a degraded image and restores it ({found.task.name}): use "
-            "nextpixel restore."
-        )
-    if found.features is not None and not told:
-        raise UserError(
-            f"{args.model} is told what a classifier says of an image ({found.features.layer}): "
-            "use nextpixel vary, or nextpixel eval."
-        )
-    if found.codes_of is not None and found.takes.image is not None and not told:
-        raise UserError(
-            f"{args.model} is told the top codes of an image: put it and the top's prior into a "
-            "folder with their model (nextpixel bundle), or use nextpixel eval."
+            f"{args.model} is conditioned on {found.conditioner.in_words()}: "
+            f"{found.conditioner.advice}."
         )
     return found
 
 
 def check_guidance(args: argparse.Namespace) -> None:
     """Refuses --guidance for a model that is known not to have learned the null context."""
-    from nextpixel.model import training_record
+    from nextpixel.saving import training_record
 
     record = training_record(args.model)
     if args.guidance != 1 and record and not record.get("train", {}).get("drop_context"):
@@ -259,8 +258,7 @@ def check_guidance(args: argparse.Namespace) -> None:
 
 def load_data(args: argparse.Namespace, model: ImageModel) -> Dataset:
     """Loads the data named on the command line, or those the model was trained on."""
-    from nextpixel.model import training_record
-    from nextpixel.training import check_data
+    from nextpixel.saving import training_record
 
     name, data_dir = args.data, args.data_dir
     if name is None:
@@ -269,7 +267,7 @@ def load_data(args: argparse.Namespace, model: ImageModel) -> Dataset:
     if name is None:
         raise UserError(f"It is not known which data {args.model} was trained on: give --data.")
     dataset = load_for(model, name, data_dir)
-    check_data(model, dataset)
+    model.check_dataset(dataset)
     return dataset
 
 
@@ -349,7 +347,7 @@ def read_pictures(paths: Sequence[Path], shape: tuple[int, int, int]) -> np.ndar
 
 def images_to_complete(
     args: argparse.Namespace, model: ImageModel, prior: ImageModel | None = None
-) -> tuple[Tensor, Given]:
+) -> tuple[Tensor, Conditioning]:
     """Reads the images to complete (or else), and what is given: picture files, or test images.
 
     What is given are their context and which pixels are padding.
@@ -362,8 +360,7 @@ def images_to_complete(
     import torch
 
     from nextpixel.data.images import requantise, spread
-    from nextpixel.evaluate import told
-    from nextpixel.model import Given
+    from nextpixel.model import Conditioning
 
     of_context = model if prior is None else prior
     if args.images:
@@ -374,11 +371,11 @@ def images_to_complete(
             raise UserError("This model needs the class of the picture: give --class.")
         x = torch.from_numpy(requantise(pictures, 256, model.levels))
         classes = in_turn(parse_classes(args.classes, of_context.classes), len(x))
-        return x, Given(of_context.context(classes, len(x)))
+        return x, Conditioning(of_context.context(classes, len(x)))
     if args.classes is not None:
         raise UserError("Test images have their classes already: leave --class out.")
     test = load_data(args, model).test
-    return told(of_context, test, spread(len(test), args.n))
+    return of_context.inputs(test, spread(len(test), args.n))
 
 
 def add_images(parser: Parser, what: str = "picture files, cut and resized if need be") -> None:
@@ -413,23 +410,22 @@ def add_hidden(parser: Parser, keep: str) -> argparse._MutuallyExclusiveGroup:
     return hidden
 
 
-def images_to_vary(args: argparse.Namespace, model: ImageModel) -> tuple[Tensor, Given]:
+def images_to_vary(args: argparse.Namespace, model: ImageModel) -> tuple[Tensor, Conditioning]:
     """Reads images and what a model is told of them: picture files, or test images."""
     import torch
 
     from nextpixel.data.images import requantise, spread
-    from nextpixel.evaluate import told
 
     if not args.images:
         test = load_data(args, model).test
-        return told(model, test, spread(len(test), args.n))
+        return model.inputs(test, spread(len(test), args.n))
     if args.data is not None:
         raise UserError("Give picture files or images of a data set: leave --data out.")
     if model.classes:
         raise UserError("This model needs the classes of the images: give --data that have them.")
     pictures = read_pictures(args.images, model.shape)
     x = torch.from_numpy(requantise(pictures, 256, model.levels))
-    return x, model.given(x, None, range(len(x)))
+    return x, model.conditioning(x, None, range(len(x)))
 
 
 def known_pixels(args: argparse.Namespace, shape: tuple[int, int, int]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nextpixel import plots
 from nextpixel.data.images import Images
 from nextpixel.errors import UserError
-from nextpixel.latent import IndependentPixels, LatentModel
+from nextpixel.latent import LatentModel
 from nextpixel.sampling import evaluation_mode
 
 __all__ = ["draw_interpolations", "draw_reconstructions", "embed_all", "latent", "refuse_codebook"]
@@ -47,14 +47,15 @@ def draw_reconstructions(
         how: Other arguments of the model's `sample`.
     """
     columns = {"original": plots.to_uint8(x, model.levels)}
-    if isinstance(model, IndependentPixels):
+    if model.has_pixel_means:
         columns["mean"] = bytes_of(model.picture(embed(model, x)), model.levels)
     for number, drawn in enumerate(model.reconstruct(x, draws, **how), 1):
         columns[f"draw {number}"] = plots.to_uint8(drawn, model.levels)
     empty = np.zeros((1, 1, 1, 1), bool) if padding is None else padding.numpy(force=True)
     shown = {name: np.where(empty, 0, column) for name, column in columns.items()}
     return plots.side_by_side(
-        {name: plots.seen(column, model.spectrogram) for name, column in shown.items()}, 256
+        {name: plots.seen(column, model.data_record.spectrogram) for name, column in shown.items()},
+        256,
     )
 
 

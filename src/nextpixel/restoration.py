@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from torch import Tensor
 
 from nextpixel.errors import UserError
 from nextpixel.masks import Half, box_mask, half_mask
+
+if TYPE_CHECKING:
+    from nextpixel.data import Dataset
 
 __all__ = [
     "Degraded",
@@ -139,6 +142,11 @@ class Task:
         UserError: An option is none of those.
     """
 
+    kind: ClassVar[str] = "task"
+    part: ClassVar[Literal["image"]] = "image"
+    role: ClassVar[str] = "restore"
+    advice: ClassVar[str] = "use nextpixel restore"
+
     name: TaskName
     factor: int = 4
     noise: float = 0.3
@@ -208,6 +216,26 @@ class Task:
                 )
             return channels + 1, height, width
         return shape
+
+    def context_size(self, data: Dataset) -> tuple[int, int, int]:
+        """Returns the shape of the context's image for a data set, see `context_shape`."""
+        return self.context_shape(data.shape)
+
+    def condition(
+        self,
+        x: Tensor,
+        levels: int,
+        numbers: Sequence[int],
+        seed: int,
+        coarse_codes: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Computes the degraded images and which pixels they show, see `Conditioner.condition`."""
+        degraded = self.degrade(x, levels, numbers, seed)
+        return degraded.image, degraded.known
+
+    def in_words(self) -> str:
+        """Describes in a few words what the model is given."""
+        return f"a degraded image ({', '.join(map(str, self.settings().values()))})"
 
     def degrade(
         self,

@@ -5,9 +5,9 @@ single image nearest to them all, and their deviation says where they differ.
 
 Example:
     >>> model = npx.load("mnist-inpaint")
-    >>> degraded = model.task.degrade(x, model.levels, numbers=range(len(x)))
+    >>> degraded = model.conditioner.degrade(x, model.levels, numbers=range(len(x)))
     >>> draws = restore(model, degraded, draws=8)  # (8, B, C, H, W)
-    >>> show(model.task, degraded, draws, model.levels, x).save("restored.png")
+    >>> show(model.conditioner, degraded, draws, model.levels, x).save("restored.png")
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ def restore(
     Raises:
         UserError: The model restores no images, or not such ones.
     """
-    if model.task is None:
+    if model.role != "restore":
         raise UserError(
-            "This model is not given degraded images: train one with --task to restore images."
+            "This model is not conditioned on degraded images: train one with --task to restore "
+            "images."
         )
-    count, context = len(degraded), told(model, degraded, classes)
+    count, context = len(degraded), context_of(model, degraded, classes)
     again = torch.arange(count).repeat(draws)
     if degraded.known is not None:
         how |= {"known": degraded.pixels(model.levels)[again], "mask": degraded.known[again]}
@@ -82,7 +83,7 @@ def score(
         classes: The classes, if the model takes them.
         batch_size: Images scored together.
     """
-    context = told(model, degraded, classes)
+    context = context_of(model, degraded, classes)
     nats = []
     with sampling.evaluation_mode(model):
         for some in torch.split(torch.arange(len(x)), batch_size):
@@ -92,7 +93,7 @@ def score(
     return Score.of(torch.cat(nats), np.full(len(x), math.prod(model.shape)))
 
 
-def told(model: AutoregressiveModel, degraded: Degraded, classes: object) -> Context | None:
+def context_of(model: AutoregressiveModel, degraded: Degraded, classes: object) -> Context | None:
     """Makes the context of degraded images."""
     parts = {"classes": classes, "image": degraded.image}
     given = {name: part for name, part in parts.items() if part is not None}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nextpixel import figures, plots, sampling
-from nextpixel.autoregressive import AutoregressiveModel, CausalNetwork, WholePixelNetwork
+from nextpixel.autoregressive import AutoregressiveModel, CausalNetwork
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.masks import MaskType
@@ -415,7 +415,7 @@ def _kernels(size: int) -> dict[str, Tensor]:
 
 def _masks_figure(kind: str, seed: int) -> figures.Figure:
     """Draws the kernels, and what R, G and B see at the centre."""
-    groups = 1 if issubclass(find_class(kind), WholePixelNetwork) else 3
+    groups = 1 if cast("type[CausalNetwork]", find_class(kind)).whole_pixels else 3
     middle = KERNEL // 2
     types: list[MaskType] = ["A", "B"]
     centres = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
+    from nextpixel.conditioning.conditioner import Conditioner
     from nextpixel.data import Dataset
     from nextpixel.features import Features
     from nextpixel.model import ImageModel
@@ -33,6 +34,7 @@ def train_settings(argv: list[str]) -> Any:
             saved = Path(resumed) / "config.yaml"
             if not saved.is_file():
                 raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
+            check_resumed(saved, "--trust" in argv)
             argv = ["--config", str(saved), *argv]
         settings = train_parser().parse_args(argv)
     except argparse.ArgumentError as error:
@@ -44,6 +46,24 @@ def train_settings(argv: list[str]) -> Any:
     if settings.model is None:
         raise UserError("Say which model to train, for example --model GatedPixelCNN.")
     return settings
+
+
+def check_resumed(config: Path, trust: bool) -> None:
+    """Refuses a run of a class outside nextpixel, unless the user trusts it.
+
+    Raises:
+        UserError: It is not trusted, see `saving.check_trusted`, or its configuration is damaged.
+    """
+    import yaml
+
+    from nextpixel.saving import check_trusted
+
+    try:
+        name = str(yaml.safe_load(config.read_text())["model"]["class_path"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{config} is not the configuration of a run: {reason}.") from None
+    check_trusted(name, config, trust)
 
 
 def refusal(message: str) -> str:
@@ -85,6 +105,27 @@ def essence(message: str) -> str:
     return " ".join(line for line in lines if not line.startswith((*noise, "Expected a <class")))
 
 
+def make_conditioner(settings: Any, dataset: Dataset) -> Conditioner | None:
+    """Makes the conditioner that the options or the data name.
+
+    Raises:
+        UserError: Two are named, or options do not go together.
+    """
+    from nextpixel.conditioning.conditioner import CoarseCodes
+
+    named = [make_task(settings), make_features(settings)]
+    if dataset.coarse_codes is not None:
+        if any(named):
+            raise UserError(
+                f"A prior over the codes of {dataset.name} is conditioned on the top codes: leave "
+                "--task and --features out."
+            )
+        return CoarseCodes()
+    if all(named):
+        raise UserError("--task and --features condition a model on two things: give one of them.")
+    return named[0] or named[1]
+
+
 def make_task(settings: Any) -> Task | None:
     """Makes the task that the options name, with its own options.
 
@@ -113,8 +154,6 @@ def make_features(settings: Any) -> Features | None:
         if settings.layer is not None:
             raise UserError("--layer is one of a classifier's: name its folder with --features.")
         return None
-    if settings.task is not None:
-        raise UserError("--task and --features tell a model different things: give one of them.")
     from nextpixel.classifier import load_classifier
     from nextpixel.features import Features
 
@@ -125,62 +164,79 @@ def make_features(settings: Any) -> Features | None:
 
 
 def make_model(settings: Any, dataset: Dataset) -> ImageModel:
-    """Makes the model to train, for the shape, the levels and the classes of the data."""
-    from nextpixel.autoregressive import AutoregressiveModel
-    from nextpixel.model import arguments_of, find_class
+    """Makes the model to train, for the shape, the levels and the classes of the data.
+
+    Raises:
+        UserError: The model cannot be made like this, or does not fit the data.
+    """
+    from nextpixel.model import find_class
 
     cls = find_class(settings.model.class_path)
     options = settings.model.get("init_args")  # not there where a model has none
     arguments = dict(options.as_dict()) if options else {}
-    if settings.conditional and dataset.classes:
-        if "classes" not in arguments_of(cls):
-            raise UserError(
-                f"{cls.__name__} cannot be given the classes of {dataset.name}: add "
-                "--conditional false."
-            )
+    arguments |= arguments_of_data(cls, settings.conditional, dataset)
+    conditioner = make_conditioner(settings, dataset)
+    if conditioner is not None:
+        size = conditioner.context_size(dataset)
+        check_takes(cls, conditioner.part, f"conditioned on {conditioner.in_words()}")
+        arguments[conditioner.part] = size
+    try:
+        model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:  # a user's own class may refuse, too
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{cls.__name__} cannot be made like this: {reason}.") from None
+    if conditioner is not None:  # a user's own network under this name is refused later
+        model.conditioner = conditioner
+    return model
+
+
+def arguments_of_data(cls: type[ImageModel], conditional: bool, dataset: Dataset) -> dict[str, Any]:
+    """Returns the arguments of a model that its data decide.
+
+    Raises:
+        UserError: The model cannot be trained on such data.
+    """
+    from nextpixel.saving import arguments_of
+
+    arguments: dict[str, Any] = {}
+    if conditional and dataset.classes:
+        check_takes(
+            cls,
+            "classes",
+            f"conditioned on the classes of {dataset.name}",
+            "add --conditional false",
+        )
         arguments["classes"] = dataset.classes
     if dataset.codes_of is not None:
-        if not issubclass(cls, AutoregressiveModel):
+        if not cls.fits_codes:
             raise UserError(
                 f"A prior over codes is an autoregressive model, and {cls.__name__} is none: give "
                 "another one (see nextpixel models)."
             )
         if "inputs" in arguments_of(cls):
             arguments["inputs"] = "embedded"  # codes are categories, without an order
-    task = make_task(settings)
-    if task is not None:
-        if "image" not in arguments_of(cls):
-            raise UserError(f"{cls.__name__} cannot be given an image, so it has no --task.")
-        arguments["image"] = task.context_shape(dataset.shape)
-    features = make_features(settings)
-    if features is not None:
-        features.check(dataset.shape, dataset.levels)
-        if features.part not in arguments_of(cls):
-            raise UserError(
-                f"{cls.__name__} cannot be given {'an' if features.part == 'image' else 'a'} "
-                f"{features.part}, so it has no --features of the layer {features.layer}."
-            )
-        dense = features.part == "vector"
-        arguments[features.part] = features.shape[0] if dense else features.shape
-    if dataset.beside is not None:
-        if task is not None or features is not None or "image" not in arguments_of(cls):
-            raise UserError(
-                f"A prior over the codes of {dataset.name} is told the codes of the top grid, and "
-                "nothing else but the class: give a model that can be (see nextpixel models), "
-                "without --task or --features."
-            )
-        arguments["image"] = dataset.beside
-    try:
-        model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
-        model.task = task
-        if features is not None:  # a user's own network under this name is refused later
-            model.features = features
-        return model
-    except UserError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:  # a user's own class may refuse, too
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"{cls.__name__} cannot be made like this: {reason}.") from None
+    return arguments
+
+
+def check_takes(
+    cls: type[ImageModel],
+    argument: str,
+    what: str,
+    instead: str = "give another model (see nextpixel models)",
+) -> None:
+    """Checks that a model has the argument that it takes to be conditioned on something.
+
+    Raises:
+        UserError: It has not.
+    """
+    from nextpixel.saving import arguments_of
+
+    if argument not in arguments_of(cls):
+        raise UserError(
+            f"{cls.__name__} cannot be {what}, because it takes no {argument}: {instead}."
+        )
 
 
 def train_parser() -> Any:
@@ -226,6 +282,11 @@ def train_parser() -> Any:
     )
     parser.add_argument(
         "--layer", type=str | None, help="the classifier's layer: embedding, conv2, ..."
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="with --resume: go on with a model that is not nextpixel's; this runs its code",
     )
     parser.add_argument("--data-dir", type=str | None, help="where to look for data first")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")

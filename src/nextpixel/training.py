@@ -33,7 +33,6 @@ import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
-from PIL.Image import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -41,23 +40,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from nextpixel import data as npx_data
 from nextpixel import plots
-from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.checkpoint import load_state, save_state
-from nextpixel.codes import check_ends, load_data
-from nextpixel.context import Context, Takes
+from nextpixel.codes import load_data
+from nextpixel.conditioning.conditioner import CoarseCodes
+from nextpixel.context import Takes
 from nextpixel.data import Dataset
-from nextpixel.data.images import spread
 from nextpixel.errors import UserError
-from nextpixel.evaluate import diagnose, evaluate, refuse_padding, told, told_of
-from nextpixel.features import Features
+from nextpixel.evaluate import diagnose, evaluate
 from nextpixel.files import remove_parts, replace_file
-from nextpixel.latent import LatentModel
-from nextpixel.model import Given, ImageModel, model_name
+from nextpixel.model import Conditioning, ImageModel
 from nextpixel.nn import recomputing
-from nextpixel.reconstruct import draw_reconstructions
-from nextpixel.restoration import Task
-from nextpixel.restore import restore, show
-from nextpixel.variations import side_by_side, vary
+from nextpixel.previews import draw_preview
+from nextpixel.saving import model_name
 
 __all__ = ["TrainArgs", "fit", "keep_freed_memory"]
 
@@ -206,14 +200,17 @@ def fit(
         where = {} if data_dir is None else {"data_dir": str(data_dir)}
         settings = {"data": data, **where, **(settings or {})}
         data = load_data(data, levels=model.levels, data_dir=data_dir)
-    check_data(model, data)
-    check_features(model)
-    model.codes_of, model.spectrogram = data.codes_of, data.spectrogram
-    model.class_names = data.class_names if model.classes else None
+    if data.coarse_codes is not None and model.conditioner is None:
+        model.conditioner = CoarseCodes()
+    model.check_dataset(data)
+    model.data_record = (
+        data.record if model.classes is not None else replace(data.record, class_names=None)
+    )
     if args.drop_context and not model.takes.parts:
         raise UserError("train.drop_context drops contexts, but this model is unconditional.")
     if args.mutate:
-        refuse_padding("Training with train.mutate", data.train)
+        data.train.refuse_padding("Training with train.mutate")
+        data = replace(data, train=replace(data.train, mutation_rate=args.mutate))
     out = Path(out)
     if (out / "state.pt").exists() and not resume:
         raise UserError(
@@ -224,55 +221,6 @@ def fit(
         Run(fabric, model, data, args, out, settings or {}).train(resume, interrupted)
     model.eval()
     return out
-
-
-def check_data(model: ImageModel, data: Dataset) -> None:
-    """Checks that a data set has the model's shape, levels and classes, and its codebook."""
-    if data.shape != model.shape or data.levels != model.levels:
-        raise UserError(
-            f"The model is for images {model.shape} with {model.levels} levels, but {data.name} "
-            f"has {data.shape} with {data.levels}: make the model with shape={data.shape}, "
-            f"levels={data.levels}."
-        )
-    if model.classes is not None and data.classes != model.classes:
-        raise UserError(
-            f"The model has {model.classes} classes, but {data.name} has {data.classes or 'none'}: "
-            f"make the model with classes={data.classes}."
-        )
-    if data.beside is not None and model.takes.image != data.beside:
-        raise UserError(
-            f"{data.name} has codes beside each image, and the model is not told of such: make it "
-            f"with image={data.beside}."
-        )
-    check_ends(model, data)
-    if model.codes_of not in (None, data.codes_of):
-        raise UserError(
-            f"The model is a prior over codes, and {data.name} is not of the same codebook: was "
-            "the VQ-VAE trained further? Train the prior anew, on --data codes:RUN."
-        )
-
-
-def check_features(model: ImageModel) -> None:
-    """Checks that a model's features are a classifier's, of such images, and its context.
-
-    Raises:
-        UserError: They are not, or a user's own network keeps something else under this name.
-    """
-    features = model.features
-    if features is None:
-        return
-    if not isinstance(features, Features):
-        raise UserError(
-            f"{type(model).__name__}.features is what a classifier tells a model: give your "
-            f"{type(features).__name__} another name."
-        )
-    features.check(model.shape, model.levels)
-    wanted = features.shape if features.part == "image" else features.shape[0]
-    if getattr(model.takes, features.part) != wanted:
-        raise UserError(
-            f"The features are a layer {features.layer}: make the model with "
-            f"{features.part}={wanted}."
-        )
 
 
 def make_fabric(device: str, precision: str) -> Fabric:
@@ -387,9 +335,10 @@ class Run:
         hyperparameters = dict(self.raw.hyperparameters)
         for given_by_data in ("shape", "levels", *Takes._fields):
             hyperparameters.pop(given_by_data, None)  # a model may not have classes
-        task = {} if self.raw.task is None else self.raw.task.settings()
-        if task:
-            task = {"task": task.pop("name"), **task}
+        conditioner, task = self.raw.conditioner, {}
+        if conditioner is not None and conditioner.role == "restore":
+            settings = conditioner.settings()
+            task = {"task": settings.pop("name"), **settings}
         config = {
             "model": {"class_path": model_name(type(self.raw)), "init_args": hyperparameters},
             "data": self.data.name,
@@ -419,7 +368,7 @@ class Run:
                 f"{path} is not the state of such a run: resume it with the model it was begun "
                 f"with ({reason})."
             ) from None
-        if codes_of != self.raw.codes_of:
+        if codes_of != self.raw.data_record.codes_of:
             raise UserError(
                 f"The codes that {self.out} was begun with were of another model: was the VQ-VAE "
                 "trained further? Begin a new run."
@@ -447,7 +396,7 @@ class Run:
                 "step": self.step,
                 "best": self.best,
                 "seconds": self.seconds,
-                "codes_of": self.raw.codes_of,
+                "codes_of": self.raw.data_record.codes_of,
             }
             save_state(self.out / "state.pt", state)
         self.saved_step = self.step
@@ -508,16 +457,16 @@ class Run:
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
 
-    def backward(self, x: Tensor, given: Given) -> Tensor:
+    def backward(self, x: Tensor, given: Conditioning) -> Tensor:
         """Adds the gradient of a batch, part by part, and returns its loss in bits/dim."""
         parts = self.args.accumulate
         losses = []
         for i, images in enumerate(torch.arange(len(x)).tensor_split(parts)):
-            part, told = x[images], given[images]
+            part, of_part = x[images], given[images]
             with self.fabric.no_backward_sync(self.model, enabled=i < parts - 1):
                 # Fabric itself wraps `forward` in autocast, but no other method.
                 with self.fabric.autocast(), recomputing(self.args.checkpoint_activations):
-                    nats = -self.model.objective(part, told.context, told.known).mean()
+                    nats = -self.model.objective(part, of_part.context, of_part.known).mean()
                 nats = nats * (len(part) / len(x))
                 loss = nats / (self.sites * math.log(2))
                 self.fabric.backward(loss)
@@ -553,7 +502,7 @@ class Run:
         key = (self.args.seed, self.step, rank, *what)
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
-    def batch(self) -> tuple[Tensor, Given]:
+    def batch(self) -> tuple[Tensor, Conditioning]:
         """Gets the images of the next step: a function of the seed and the step alone."""
         args, images = self.args, self.data.train
         rank, world = self.fabric.global_rank, self.fabric.world_size
@@ -561,16 +510,12 @@ class Run:
             len(images), args.batch_size, self.step, seed=args.seed, rank=rank, world=world
         )
         key = (args.seed, self.step * world + rank)
-        x, y = images.batch(indices, key)
-        if args.mutate:
-            x = npx_data.mutate(x, args.mutate, images.levels, key)
-        pixels = torch.from_numpy(x)
-        given = told_of(self.raw, images, indices, pixels, y, self.noise_seed(2) >> 1)
+        x, given = self.raw.inputs(images, indices, self.noise_seed(2) >> 1, key)
         if given.context is not None and args.drop_context:
             random = np.random.default_rng(self.noise_seed(1)).random(len(x))
             null = given.context.null(torch.from_numpy(random < args.drop_context))
             given = replace(given, context=null)
-        return pixels.to(self.fabric.device), given
+        return x.to(self.fabric.device), given
 
     def validate(self, show: ShowStep) -> dict[str, float]:
         """Scores the averaged model, keeps it if it is the best, and draws a grid of samples."""
@@ -585,58 +530,15 @@ class Run:
         if score.bits_per_dim < self.best:
             self.best = score.bits_per_dim
             self.average.save(self.out / "best")
-        self.draw_samples()
-        what = f", {self.raw.scores}" if isinstance(self.raw, LatentModel) else ""
+        picture = draw_preview(self.average, self.data)
+        plots.save_image(picture, self.out / "samples" / f"step-{self.step:07d}.png")
+        what = "" if self.raw.is_likelihood else f", {self.raw.scores}"
         show(self.step, None, None, f"step {self.step}: validation {score}{what}")
         return {
             "valid": score.bits_per_dim,
             "valid_error": score.bits_per_dim_error,
             **diagnose(self.average, self.data.valid),
         }
-
-    def some_valid(self, count: int) -> Tensor:
-        """Gets some validation images, spread evenly."""
-        valid = self.data.valid
-        return torch.from_numpy(valid.batch(spread(len(valid), count))[0])
-
-    def draw_samples(self) -> None:
-        """Draws a small grid, the same noise every time, so that one sees the model learn."""
-        task, classes = self.raw.task, self.raw.classes
-        if task is not None:
-            picture = self.draw_restorations(task)
-        elif isinstance(self.average, LatentModel) and not self.average.has_prior:
-            picture = draw_reconstructions(self.average, self.some_valid(8), draws=3)
-        elif self.raw.features is not None:
-            picture = self.draw_variations()
-        else:
-            columns = 8 if classes is None else min(10, classes)
-            n = 4 * columns
-            c: object = None if classes is None else np.arange(n) % columns
-            if self.data.beside is not None:
-                valid = self.data.valid
-                _, given = told(self.average, valid, spread(len(valid), n))
-                n, c = min(n, len(valid)), given.context
-            x = self.average.sample(n, c).numpy(force=True)
-            x = plots.seen(x, self.data.spectrogram)
-            picture = plots.grid(x, self.raw.levels, columns=columns)
-        plots.save_image(picture, self.out / "samples" / f"step-{self.step:07d}.png")
-
-    def draw_restorations(self, task: Task) -> Image:
-        """Draws restorations of a few validation images."""
-        numbers = spread(len(self.data.valid), 8)
-        x, y = self.data.valid.batch(numbers)
-        degraded = task.degrade(torch.from_numpy(x), self.raw.levels, numbers.tolist())
-        model = cast(AutoregressiveModel, self.average)
-        classes = None if model.classes is None else y
-        draws = restore(model, degraded, draws=3, classes=classes)
-        return show(task, degraded, draws, model.levels, torch.from_numpy(x))
-
-    def draw_variations(self) -> Image:
-        """Draws variations of a few validation images."""
-        x, given = told(self.average, self.data.valid, spread(len(self.data.valid), 8))
-        model = cast(AutoregressiveModel, self.average)
-        draws = vary(model, cast(Context, given.context), draws=3)
-        return side_by_side({"original": x, "variation": draws}, model.levels)
 
 
 def complete_line_until(line: bytes, step: int) -> bool:

@@ -5,8 +5,8 @@ what it forgets, by what changes.
 
 Example:
     >>> model = npx.load("runs/mine")  # trained with --features
-    >>> told = model.given(x, None, range(len(x))).context
-    >>> draws = vary(model, told, draws=8)  # (8, B, C, H, W)
+    >>> context = model.conditioning(x, None, range(len(x))).context
+    >>> draws = vary(model, context, draws=8)  # (8, B, C, H, W)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -40,39 +40,39 @@ __all__ = [
 
 
 def features_of(model: AutoregressiveModel) -> Features:
-    """Returns the features that a model is told.
+    """Returns the features that a model is conditioned on.
 
     Raises:
-        UserError: It is told none.
+        UserError: It is conditioned on none.
     """
-    if model.features is None:
+    if model.role != "vary":
         raise UserError(
-            "This model is not told what a classifier says of an image: train one with --features "
+            "This model is not conditioned on a classifier's features: train one with --features "
             "to draw variations."
         )
-    return model.features
+    return cast(Features, model.conditioner)
 
 
-def vary(model: AutoregressiveModel, told: Context, *, draws: int = 4, **how: Any) -> Tensor:
-    """Draws images that are told the same as given ones.
+def vary(model: AutoregressiveModel, context: Context, *, draws: int = 4, **how: Any) -> Tensor:
+    """Draws new images from the context of given ones.
 
     Args:
         model: The model.
-        told: What it is told of B images, see `ImageModel.given`.
+        context: The context of B images, see `ImageModel.conditioning`.
         draws: How many to draw of each.
         how: Other arguments of `sampling.sample`.
 
     Returns:
         Integers in `[0, levels)`, `(draws, B, C, H, W)`, int64, on the CPU.
     """
-    again = torch.arange(len(told)).repeat(draws)
-    x = model.sample(len(again), told[again], **how)
-    return torch.unflatten(x, 0, (draws, len(told)))
+    again = torch.arange(len(context)).repeat(draws)
+    x = model.sample(len(again), context[again], **how)
+    return torch.unflatten(x, 0, (draws, len(context)))
 
 
 def interpolate(
     model: AutoregressiveModel,
-    told: Context,
+    context: Context,
     *,
     draws: int = 1,
     steps: int = 8,
@@ -82,8 +82,8 @@ def interpolate(
     """Draws images on the way from each image's features to the next one's.
 
     Args:
-        model: A model that is told features.
-        told: What it is told of B images, two at least.
+        model: A model that is conditioned on features.
+        context: The context of B images, two at least.
         draws: How many rows to draw of each way. The noise is the same all along a row, so that
             what changes in it is due to the features.
         steps: How many images to draw on the way, both ends included.
@@ -94,13 +94,13 @@ def interpolate(
         Integers in `[0, levels)`, `(B - 1, draws, steps, C, H, W)`, int64, on the CPU.
 
     Raises:
-        UserError: There is no next image, or the model is told no features.
+        UserError: There is no next image, or the model is not conditioned on features.
     """
-    features, ways = features_of(model), len(told) - 1
+    features, ways = features_of(model), len(context) - 1
     if ways < 1:
         raise UserError("To interpolate takes two images at least: give another one.")
     rows = torch.arange(ways).repeat_interleave(draws)
-    a, b = told[rows], told[rows + 1]
+    a, b = context[rows], context[rows + 1]
     columns = []
     for done, t in enumerate(torch.linspace(0, 1, steps).tolist(), 1):
         here = replace(a, **{features.part: between(features, a, b, t)})
@@ -122,9 +122,9 @@ class Kept(NamedTuple):
     """How much a layer says of images, by how many bits they take once it is known.
 
     Attributes:
-        layer: What the model is told, see `layer_of`.
+        layer: What the model is conditioned on, see `layer_of`.
         numbers: How many numbers the layer has; 0 without one.
-        score: The bits of images that a model takes which is told these numbers.
+        score: The score of images under the model that is given these numbers.
     """
 
     layer: str
@@ -134,42 +134,42 @@ class Kept(NamedTuple):
     @classmethod
     def by(cls, model: AutoregressiveModel, images: Images, **how: Any) -> Kept:
         """Scores images by a model, see `evaluate` (also for how)."""
-        numbers = 0
-        if model.features is not None:
-            numbers = math.prod(model.features.shape)
+        numbers = math.prod(features_of(model).shape) if model.role == "vary" else 0
         return cls(layer_of(model), numbers, evaluate(model, images, **how))
 
 
 def layer_of(model: AutoregressiveModel) -> str:
-    """Names the layer that a model is told; without one "class" or "nothing"."""
-    if model.features is not None:
-        return model.features.layer
+    """Names the layer that a model is conditioned on; without one "class" or "nothing"."""
+    if model.role == "vary":
+        return features_of(model).layer
     return "class" if model.classes else "nothing"
 
 
 def same_classifier(models: Sequence[AutoregressiveModel]) -> list[AutoregressiveModel]:
-    """Puts models in the order of what they are told: nothing, the class, the first layer, ...
+    """Sorts models by what they are conditioned on: nothing, the class, the first layer, ...
 
     Raises:
-        UserError: They are told layers of different classifiers, or two the same layer, or none is
-            told a layer.
+        UserError: They are conditioned on layers of different classifiers, or two on the same
+            layer, or none on a layer.
     """
-    told = [model.features for model in models if model.features is not None]
-    if not told:
-        raise UserError("None of these models is told a classifier's layer: train --features.")
-    first = told[0].classifier
+    found = [features_of(model) for model in models if model.role == "vary"]
+    if not found:
+        raise UserError(
+            "None of these models is conditioned on a classifier's layer: train --features."
+        )
+    first = found[0].classifier
     weights = first.state_dict()
-    for features in told[1:]:
+    for features in found[1:]:
         its = features.classifier.state_dict()
         if not all(torch.equal(its[name], weights[name]) for name in weights):
             raise UserError(
-                f"The models are told layers of different classifiers ({told[0].layer} and "
-                f"{features.layer}): train them with --features of the same folder."
+                "The models are conditioned on layers of different classifiers "
+                f"({found[0].layer} and {features.layer}): train them with the same --features."
             )
     order = ["nothing", "class", *first.layers]
     names = [layer_of(model) for model in models]
     if len(set(names)) < len(names):
-        raise UserError(f"Each model is told another layer, but these are {', '.join(names)}.")
+        raise UserError(f"Give models of different layers: these are {', '.join(names)}.")
     return sorted(models, key=lambda model: order.index(layer_of(model)))
 
 

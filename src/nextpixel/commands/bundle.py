@@ -21,6 +21,7 @@ def bundle(argv: list[str]) -> None:
         help="the run folder of its prior; of a VQVAE2 those of two, the top's first",
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_trust()
     args = parser.parse_args(argv)
 
     import yaml
@@ -29,15 +30,16 @@ def bundle(argv: list[str]) -> None:
     from nextpixel.files import replace_file
     from nextpixel.latent import CodebookModel
     from nextpixel.latent_generator import PARTS, LatentGenerator, check_priors
-    from nextpixel.model import TRAINING, load, training_record
+    from nextpixel.model import load
+    from nextpixel.saving import TRAINING, training_record
 
-    model = load(args.model)
+    model = load(args.model, trust=args.trust)
     if not isinstance(model, CodebookModel):
         raise UserError(
             f"{args.model} is of the kind {type(model).__name__}: name the VQVAE first, then the "
             "prior over its codes."
         )
-    priors = [autoregressive(load(prior), prior) for prior in args.priors]
+    priors = [autoregressive(load(prior, trust=args.trust), prior) for prior in args.priors]
     check_priors(model, priors)
     generator = LatentGenerator(model, *priors)
     for part, run in zip(PARTS, (args.model, *args.priors), strict=False):

@@ -56,6 +56,7 @@ def compare(argv: list[str]) -> None:
                 k: str(v) if isinstance(v, Path) else v for k, v in kept.items() if v is not None
             },
             command=shlex.join(["nextpixel", "compare", *argv]),
+            trust=args.trust,
         )
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", file=sys.stderr)

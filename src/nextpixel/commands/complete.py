@@ -71,7 +71,7 @@ def complete(argv: list[str]) -> None:
     hidden = hidden_pixels(args) if generator is None else hidden_codes(args, generator)
     bits = sampling.hidden_bits(hidden.model, hidden.x, hidden.free, hidden.c)
     drawn, completed = draw(args, hidden)
-    spectrogram = (hidden.model if generator is None else generator).spectrogram
+    spectrogram = (hidden.model if generator is None else generator).data_record.spectrogram
     columns = {name: plots.seen(x, spectrogram) for name, x in side_by_side(hidden, drawn, bits)}
     plots.save_image(plots.side_by_side(columns, 256), args.out)
     tell_bits(hidden, bits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nextpixel.errors import UserError
 from nextpixel.options import Parser, load_any_model, load_data, output, positive, progress
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nextpixel.evaluate import Classification, Score
     from nextpixel.latent import CodebookModel
     from nextpixel.model import ImageModel
+    from nextpixel.models import VAE
 
 __all__ = ["evaluate"]
 
@@ -30,7 +31,7 @@ def evaluate(argv: list[str]) -> None:
     args = arguments(argv)
 
     from nextpixel import plots
-    from nextpixel.autoregressive import AutoregressiveModel, autoregressive
+    from nextpixel.autoregressive import autoregressive
     from nextpixel.evaluate import classify, diagnose
     from nextpixel.evaluate import evaluate as score_images
 
@@ -51,21 +52,21 @@ def evaluate(argv: list[str]) -> None:
         names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
         plots.confusion(classified.confusion, names, args.confusion)
     of_codes: dict[str, Any] = {}
-    if model.codes_of is not None:
+    if model.data_record.codes_of is not None:
         with progress("scoring") as show:
             of_codes = about_codes(score, dataset, model.device, args, show)
     which = {
         "model": name,
         "data": dataset.name if name == args.model else f"codes:{name}",  # of a bundle its own
         "split": args.split,
-        "given": what_is_given(model, dataset),
+        "given": what_is_given(model),
         "score": what,
     }
     diagnosis = diagnose(model, images.spread(args.limit))
     if args.json:
         print_json(which, score, classified, diagnosis, of_codes)
         return
-    said = which["given"] if isinstance(model, AutoregressiveModel) else what
+    said = which["given"] if model.is_likelihood else what
     print(f"{name} on {which['data']} ({args.split}, {said}): {score}")
     print_words(classified, diagnosis, of_codes)
 
@@ -114,31 +115,27 @@ def what_is_scored(
     args: argparse.Namespace, model: ImageModel
 ) -> tuple[str, Callable[[Tensor], Tensor] | None]:
     """Says what the score is, and how to compute it where it is not the model's own."""
-    from nextpixel.models import VAE
-
     if args.importance is None:
         return model.scores, None
-    if not isinstance(model, VAE):
+    if not model.has_importance_bound:
         raise UserError(
             f"--importance bounds log p(x) under a VAE, which {args.model} "
             f"({type(model).__name__}) is not: leave it out."
         )
     what = f"importance-weighted bound on log p(x), {args.importance} codes an image"
-    return what, lambda x: model.importance_bound(x, args.importance)
+    return what, lambda x: cast("VAE", model).importance_bound(x, args.importance)
 
 
 def images_to_score(args: argparse.Namespace, dataset: Dataset) -> Images:
     """Picks the split, and refuses what cannot be asked of it."""
-    from nextpixel.evaluate import refuse_padding
-
-    if args.top is not None and dataset.beside is None:
+    if args.top is not None and dataset.coarse_codes is None:
         raise UserError(
             f"--top goes with a prior over bottom codes (codes:RUN#bottom), which {args.model} is "
             "not: leave it out."
         )
     images: Images = getattr(dataset, args.split)
     if args.importance is not None:
-        refuse_padding("The importance-weighted bound", images)
+        images.refuse_padding("The importance-weighted bound")
     return images
 
 
@@ -175,16 +172,12 @@ def print_words(
         print(in_words(of_codes))
 
 
-def what_is_given(model: ImageModel, dataset: Dataset) -> str:
-    """Says what a model is told of an image, in words."""
-    told = ["the class"] if model.classes else []
-    if model.task is not None:
-        told.append(f"a degraded image ({', '.join(map(str, model.task.settings().values()))})")
-    if model.features is not None:
-        told.append(f"its {model.features.layer}")
-    if dataset.beside is not None:
-        told.append("the top codes")
-    return f"given {' and '.join(told)}" if told else "unconditional"
+def what_is_given(model: ImageModel) -> str:
+    """Describes what a model is conditioned on."""
+    parts = ["the class"] if model.classes else []
+    if model.conditioner is not None:
+        parts.append(model.conditioner.in_words())
+    return f"given {' and '.join(parts)}" if parts else "unconditional"
 
 
 def name_parts(args: argparse.Namespace) -> None:
@@ -229,8 +222,8 @@ def about_codes(
     if len(decoder.sizes) > 1:
         if args.top is None:
             return found
-        top = load_top(args.top, decoder, device)
-        bits.append(score_images(top, codes.beside, **how).nats / math.log(2))
+        top = load_top(args.top, decoder, device, args.trust)
+        bits.append(score_images(top, codes.coarse_codes, **how).nats / math.log(2))
         found["top_codes_bits_per_image"] = bits[-1]
     images = getattr(pictures, args.split).spread(args.limit)
     bits.append(score_images(decoder.to(device), images, **how).nats / math.log(2))
@@ -239,13 +232,15 @@ def about_codes(
     return found
 
 
-def load_top(name: str, decoder: CodebookModel, device: torch.device) -> AutoregressiveModel:
+def load_top(
+    name: str, decoder: CodebookModel, device: torch.device, trust: bool
+) -> AutoregressiveModel:
     """Loads the prior over the top codes that goes with one over the bottom's."""
     from nextpixel.autoregressive import autoregressive
     from nextpixel.latent_generator import check_prior
     from nextpixel.model import load
 
-    prior = autoregressive(load(name, device=device), name)
+    prior = autoregressive(load(name, device=device, trust=trust), name)
     check_prior(decoder, prior, next(iter(decoder.sizes)))
     return prior
 

@@ -45,11 +45,11 @@ def invert(argv: list[str]) -> None:
     from nextpixel.context import Context
     from nextpixel.data import Images
 
-    first = load_model(args, told=True)
+    first = load_model(args, conditioned=True)
     models = [first]
     for name in args.others:
         args_of = type(args)(**{**vars(args), "model": name})
-        models.append(load_model(args_of, told=True))
+        models.append(load_model(args_of, conditioned=True))
     models = variations.same_classifier(models)
     if args.images:
         x, _ = images_to_vary(args, first)
@@ -68,7 +68,7 @@ def invert(argv: list[str]) -> None:
             f"{bits:14.1f}"
         )
         x, given = images_to_vary(args, model)
-        if model.features is None:
+        if model.role != "vary":
             continue
         with progress("drawing") as show:
             columns[kept.layer] = variations.vary(

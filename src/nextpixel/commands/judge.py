@@ -54,7 +54,7 @@ def judge(argv: list[str]) -> None:
     from nextpixel.classifier import load_classifier
     from nextpixel.judging import draw_neighbours, judge_samples
     from nextpixel.latent_generator import LatentGenerator
-    from nextpixel.model import judges
+    from nextpixel.saving import judges
 
     name = args.classifier or f"judge-{args.data}"
     if args.classifier is None and name not in judges():

@@ -14,6 +14,7 @@ def models(argv: list[str]) -> None:
     parser.add_argument("--shape", default="1,28,28", metavar="C,H,W", help="for a kind of model")
     parser.add_argument("--levels", type=positive, default=256, help="for a kind of model")
     parser.add_argument("--classes", type=positive, help="for a kind of model")
+    parser.add_trust()
     args = parser.parse_args(argv)
 
     from nextpixel import describe
@@ -23,4 +24,4 @@ def models(argv: list[str]) -> None:
     else:
         channels, height, width = parse_numbers(args.shape, 3, "--shape")
         shape = (channels, height, width)
-        print(describe.explain(args.model, shape, args.levels, args.classes))
+        print(describe.explain(args.model, shape, args.levels, args.classes, trust=args.trust))

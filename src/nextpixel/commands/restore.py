@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nextpixel.errors import UserError
 from nextpixel.options import (
@@ -64,10 +64,10 @@ def restore(argv: list[str]) -> None:
     from nextpixel import restore as restoring
     from nextpixel.files import atomic_write
 
-    model = load_model(args, told=True)
-    task = model.task
-    if task is None:
+    model = load_model(args, conditioned=True)
+    if model.role != "restore":
         raise UserError(f"{args.model} was not trained with --task: it cannot restore images.")
+    task = cast("Task", model.conditioner)
     x, classes, degraded = images_to_restore(args, model, task)
     with progress("restoring") as show:
         draws = restoring.restore(
@@ -112,7 +112,6 @@ def images_to_restore(
 
     from nextpixel import plots
     from nextpixel.data.images import requantise, spread
-    from nextpixel.evaluate import refuse_padding
 
     holes = any((args.keep, args.hide, args.box, args.mask))
     if holes and task.name != "inpaint":
@@ -143,7 +142,7 @@ def images_to_restore(
                 "--degrade out, or give picture files."
             )
         test = load_data(args, model).test
-        refuse_padding("A score of restorations", test)
+        test.refuse_padding("A score of restorations")
         chosen = spread(len(test), args.n)
         pixels, ids = test.batch(chosen)
         x, numbers = torch.from_numpy(pixels), chosen.tolist()

@@ -163,7 +163,7 @@ def draw_pixels(args: argparse.Namespace) -> None:
         at_once = sampling.all_at_once(model, sheet.n, sheet.c, **how)
         wrong = picture_of(at_once, model, sheet)
         picture = plots.beside({"all at once: wrong": wrong, "pixel by pixel: right": picture})
-    film = plots.growing(*moments, model.levels, model.spectrogram, **sheet.layout)
+    film = plots.growing(*moments, model.levels, model.data_record.spectrogram, **sheet.layout)
     write(args, sheet, x, model.levels, picture, film)
 
 
@@ -228,7 +228,7 @@ def picture_of(x: Tensor, model: ImageModel | LatentGenerator, sheet: Sheet) -> 
     """Lays images out as the sheet says."""
     from nextpixel import plots
 
-    return plots.grid(plots.seen(x, model.spectrogram), model.levels, **sheet.layout)
+    return plots.grid(plots.seen(x, model.data_record.spectrogram), model.levels, **sheet.layout)
 
 
 def write(

@@ -47,17 +47,17 @@ def say(argv: list[str]) -> None:
 
     from nextpixel.latent_generator import LatentGenerator, find_bundle
 
-    generator = LatentGenerator.load(args.model, device=find_device(args))
-    if generator.spectrogram is None:
+    generator = LatentGenerator.load(args.model, device=find_device(args), trust=args.trust)
+    if generator.data_record.spectrogram is None:
         raise UserError(f"{args.model} draws images, not sounds: use nextpixel sample.")
     asked = " ".join(filter(None, (args.word, args.speaker))).split()
-    ids = find_classes(generator.class_names, asked)
+    ids = find_classes(generator.data_record.class_names, asked)
     c = in_turn(None if ids is None else torch.tensor(ids), args.n)
     with progress("drawing") as show:
         x = generator.sample(args.n, c, seed=args.seed, temperature=args.temperature, progress=show)
     names = ["sound"] * args.n
-    if c is not None and generator.class_names is not None:
-        names = [generator.class_names[i] for i in c.tolist()]
+    if c is not None and generator.data_record.class_names is not None:
+        names = [generator.data_record.class_names[i] for i in c.tolist()]
     card = find_bundle(args.model) / "card.json"
     source = json.loads(card.read_text())["source"] if card.is_file() else ""
     files = write_sounds(generator, x, names, args.out, args.iterations, source)
@@ -101,7 +101,7 @@ def write_sounds(
     from nextpixel.report import Section, Sound, write_report
     from nextpixel.sound import write_wav
 
-    spectrogram = generator.spectrogram
+    spectrogram = generator.data_record.spectrogram
     assert spectrogram is not None
     heard = (x > 0).any(3).any(1).any(0).nonzero()
     longest = int(heard.max()) + 1 if len(heard) else 1

@@ -60,7 +60,7 @@ def score(argv: list[str]) -> None:
     model = load_model(args)
     background = None
     if args.background is not None:
-        loaded = load(args.background, device=model.device)
+        loaded = load(args.background, device=model.device, trust=args.trust)
         background = autoregressive(loaded, args.background)
     found = [images_to_score(args, model, args.data)]
     if args.against is not None:

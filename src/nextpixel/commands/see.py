@@ -68,14 +68,13 @@ def see_trained(args: argparse.Namespace) -> None:
 
     from nextpixel import see as seeing
     from nextpixel.data.images import spread
-    from nextpixel.evaluate import refuse_padding, told
-    from nextpixel.model import find
+    from nextpixel.saving import find
 
     try:
         find(args.model)
     except UserError as error:
         raise UserError(f"{error} Kinds of models are {', '.join(seeing.KINDS)}.") from None
-    model = load_model(args, told=True).double()
+    model = load_model(args, conditioned=True).double()
     averaged = None
     if args.image is not None:
         args.images = [args.image]
@@ -86,14 +85,14 @@ def see_trained(args: argparse.Namespace) -> None:
         raise UserError("Test images have their classes already: leave --class out.")
     else:
         test, index = load_data(args, model).test, args.index or 0
-        refuse_padding("Seeing where an image's bits are", test)
+        test.refuse_padding("Seeing where an image's bits are")
         if index >= len(test):
             raise UserError(
                 f"There are {len(test)} test images: --index goes from 0 to {len(test) - 1}."
             )
-        x, given = told(model, test, np.array([index]))
+        x, given = model.inputs(test, np.array([index]))
         c = given.context
-        some, of_some = told(model, test, spread(len(test), seeing.AVERAGED))
+        some, of_some = model.inputs(test, spread(len(test), seeing.AVERAGED))
         averaged = some, of_some.context
         what = f"test image {index}"
     if c is not None and c.classes is not None and c.classes[0].max() == 1:  # and no mix

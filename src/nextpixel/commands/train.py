@@ -20,7 +20,6 @@ def train(argv: list[str]) -> None:
     import torch
 
     from nextpixel.codes import load_data, run_of
-    from nextpixel.latent import LatentModel
     from nextpixel.training import TrainArgs, fit, keep_freed_memory
 
     options = vars(settings.train)
@@ -54,17 +53,10 @@ def train(argv: list[str]) -> None:
             print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
-        use = "sample"
-        if model.task is not None:
-            use = "restore"
-        elif model.features is not None:
-            use = "vary"
-        elif isinstance(model, LatentModel) and not model.has_prior:
-            use = "reconstruct"
-        use = f"{use} {out}"
-        if model.codes_of is not None:
+        use = f"{model.role} {out}"
+        if model.role == "prior":
             run, bottom = run_of(settings.data)
-            two_grids = "/" in model.codes_of
+            two_grids = "/" in (model.data_record.codes_of or "")
             priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
             use = f"bundle {run} {priors}"
         print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use}")

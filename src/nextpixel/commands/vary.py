@@ -37,23 +37,23 @@ def vary(argv: list[str]) -> None:
     from nextpixel import plots, variations
     from nextpixel.context import Context
 
-    model = load_model(args, told=True)
+    model = load_model(args, conditioned=True)
     features = variations.features_of(model)
     x, given = images_to_vary(args, model)
-    told = cast(Context, given.context)
+    context = cast(Context, given.context)
     how = {"seed": args.seed, "temperature": args.temperature}
     if args.interpolate:
         with progress("drawing") as show:
             drawn = variations.interpolate(
-                model, told, draws=args.draws, steps=args.steps, progress=show, **how
+                model, context, draws=args.draws, steps=args.steps, progress=show, **how
             )
         picture = variations.ways(x, drawn, model.levels)
     else:
         with progress("drawing") as show:
-            drawn = variations.vary(model, told, draws=args.draws, progress=show, **how)
+            drawn = variations.vary(model, context, draws=args.draws, progress=show, **how)
         picture = variations.side_by_side({"original": x, "variation": drawn}, model.levels)
     with torch.inference_mode():
-        bits = model.bits_per_dim(x.to(model.device), told)
+        bits = model.bits_per_dim(x.to(model.device), context)
     plots.save_image(picture, args.out)
     print(f"The images take, given their {features.layer}:")
     for number, value in enumerate(bits.tolist()):

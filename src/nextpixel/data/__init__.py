@@ -9,10 +9,11 @@ Example:
 """
 
 from nextpixel.data.catalogue import KnownDataset, known, load
-from nextpixel.data.images import Dataset, Images, mutate, requantise
+from nextpixel.data.images import DataRecord, Dataset, Images, mutate, requantise
 from nextpixel.data.sampler import batch_indices
 
 __all__ = [
+    "DataRecord",
     "Dataset",
     "Images",
     "KnownDataset",

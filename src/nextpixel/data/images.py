@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
+from nextpixel.sound import Spectrogram
 
-if TYPE_CHECKING:
-    from nextpixel.sound import Spectrogram
-
-__all__ = ["Dataset", "Images", "draw_bits", "level_type", "mutate", "requantise", "spread"]
+__all__ = [
+    "DataRecord",
+    "Dataset",
+    "Images",
+    "draw_bits",
+    "level_type",
+    "mutate",
+    "requantise",
+    "spread",
+]
 
 BLOCK = 1 << 18  # values that are worked on together where all would take much memory
 
@@ -33,8 +40,10 @@ class Images:
         redraw: Whether every batch draws new bits, with P(1) = x / 255.
         rows: How many rows of each image are real, 1 to H, shape (N,), int64; those below are
             padding, which no loss and no score counts. None: all are real.
-        beside: What a model is told beside each image: the codes of a coarser grid of the same
-            picture, one channel, as many as there are images. None: nothing.
+        coarse_codes: The codes of a coarser grid of each image, one channel, as many as there are
+            images, for a model that is conditioned on them; or None.
+        mutation_rate: The probability that `batch` replaces a value by a level drawn uniformly, see
+            `mutate`.
 
     Raises:
         UserError: If an array has another type or shape, or a value outside [0, levels); the values
@@ -46,7 +55,8 @@ class Images:
     levels: int
     redraw: bool = False
     rows: NDArray[np.int64] | None = None
-    beside: Images | None = None
+    coarse_codes: Images | None = None
+    mutation_rate: float = 0.0
 
     def __post_init__(self) -> None:
         dtype = level_type(self.levels)
@@ -62,10 +72,11 @@ class Images:
             )
         if self.rows is not None:
             self._check_rows(self.rows)
-        if self.beside is not None and self.beside.x.shape[:2] != (len(self.x), 1):
+        coarse = self.coarse_codes
+        if coarse is not None and coarse.x.shape[:2] != (len(self.x), 1):
             raise UserError(
-                f"{len(self.x)} images need {len(self.x)} grids of one channel beside them, not x "
-                f"of shape {self.beside.x.shape}."
+                f"{len(self.x)} images need {len(self.x)} grids of coarse codes with one channel, "
+                f"not x of shape {coarse.x.shape}."
             )
         if not isinstance(self.x, np.memmap):
             self._check_values(self.x)
@@ -100,8 +111,9 @@ class Images:
 
         Args:
             indices: Which images, shape (B,).
-            draw: The key of the noise that a redrawn split takes its bits from: two integers >= 0,
-                say (seed, step), different for every rank. Other splits do not use it.
+            draw: The key of the noise for a redrawn split's bits and for mutated values: two
+                integers >= 0, say (seed, step), different for every rank. Other splits do not use
+                it.
 
         Returns:
             x, shape (B, C, H, W), in [0, levels), uint8, or int32 for more than 256 levels; y,
@@ -112,8 +124,12 @@ class Images:
             self._check_values(x)
         y = None if self.y is None else self.y[indices]
         if self.redraw:
-            return draw_bits(x, draw), y
-        return (x if x.dtype == np.uint8 else x.astype(np.int32)), y  # torch hardly knows uint16
+            x = draw_bits(x, draw)
+        elif x.dtype != np.uint8:
+            x = x.astype(np.int32)  # torch hardly knows uint16
+        if self.mutation_rate:
+            x = mutate(x, self.mutation_rate, self.levels, draw)
+        return x, y
 
     def spread(self, limit: int | None) -> Images:
         """Keeps at most so many images, spread evenly over all: files may be sorted by class."""
@@ -122,8 +138,8 @@ class Images:
         kept = spread(len(self), limit)
         y = None if self.y is None else self.y[kept]
         rows = None if self.rows is None else self.rows[kept]
-        beside = None if self.beside is None else self.beside.spread(limit)
-        return replace(self, x=self.x[kept], y=y, rows=rows, beside=beside)
+        coarse = None if self.coarse_codes is None else self.coarse_codes.spread(limit)
+        return replace(self, x=self.x[kept], y=y, rows=rows, coarse_codes=coarse)
 
     def padding(self, indices: NDArray[np.integer]) -> NDArray[np.bool_] | None:
         """Returns where images are padding, shape (B, 1, H, W), or None where all is real."""
@@ -133,12 +149,58 @@ class Images:
         below = np.arange(height) >= self.rows[indices][:, None]
         return np.broadcast_to(below[:, None, :, None], (len(below), 1, height, width))
 
+    def refuse_padding(self, what: str) -> None:
+        """Refuses images with padding where all their pixels would be counted.
+
+        Raises:
+            UserError: Some rows are padding; `what` begins the sentence.
+        """
+        if self.rows is not None:
+            raise UserError(
+                f"{what} counts all pixels of an image, but these have rows of padding, as sounds "
+                "of different lengths do: give images without any."
+            )
+
     def sites(self) -> NDArray[np.int64]:
         """Counts the real sites of each image, C times its real rows times W, shape (N,)."""
         n, channels, height, width = self.x.shape
         rows = np.full(n, height) if self.rows is None else self.rows
         sites: NDArray[np.int64] = rows * (channels * width)
         return sites
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a model keeps of the data set it was trained on.
+
+    Attributes:
+        class_names: A name for each class id, or None.
+        spectrogram: How sounds became its images, or None.
+        codes_of: Where its images are grids of codes: which ones, see `Dataset.codes_of`.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    spectrogram: Spectrogram | None = None
+    codes_of: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the entries that are not None, as JSON holds them."""
+        entries = {
+            "spectrogram": None if self.spectrogram is None else self.spectrogram.settings(),
+            "class_names": self.class_names,
+            "codes_of": self.codes_of,
+        }
+        return {name: entry for name, entry in entries.items() if entry is not None}
+
+    @classmethod
+    def from_settings(cls, config: dict[str, Any]) -> DataRecord:
+        """Makes one from the entries of a `config.json`; others are ignored."""
+        spectrogram, names = config.get("spectrogram"), config.get("class_names")
+        return cls(
+            None if names is None else tuple(names),
+            None if spectrogram is None else Spectrogram(**spectrogram),
+            config.get("codes_of"),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,12 +242,15 @@ class Dataset:
         return None if self.class_names is None else len(self.class_names)
 
     @property
-    def beside(self) -> tuple[int, int, int] | None:
-        """The levels, the height and the width of what a model is told beside an image, or None."""
-        if self.train.beside is None:
-            return None
-        _, _, h, w = self.train.beside.x.shape
-        return self.train.beside.levels, h, w
+    def coarse_codes(self) -> tuple[int, int, int] | None:
+        """The levels, the height and the width of each image's coarse codes, or None."""
+        coarse = self.train.coarse_codes
+        return None if coarse is None else (coarse.levels, *coarse.x.shape[2:])
+
+    @property
+    def record(self) -> DataRecord:
+        """What a model that is trained on this data set keeps of it."""
+        return DataRecord(self.class_names, self.spectrogram, self.codes_of)
 
     def requantised(self, levels: int) -> Dataset:
         """Returns this data set with fewer levels (see `requantise`).

@@ -52,6 +52,7 @@ class VAE(IndependentPixels):
     paper = "Auto-Encoding Variational Bayes (Kingma and Welling, 2013)"
     scores = "ELBO, a bound on log p(x)"
     has_prior = True
+    has_importance_bound = True
 
     def __init__(
         self,
