@@ -552,7 +552,7 @@ def test_mistakes_in_training(
 
 @pytest.mark.parametrize("recipe", ["", "--recipe recipes/nothing.yaml"])
 def test_shipping_needs_a_recipe(recipe: str, here: Path) -> None:
-    script = Path(__file__).parents[1] / "recipes" / "ship.py"
+    script = Path(__file__).parents[1] / "tools" / "ship_model.py"
     words = [sys.executable, script, "no-run", "no-name", *recipe.split()]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2

@@ -1,7 +1,9 @@
-"""Every recipe is one that `nextpixel train` takes, and says how to run it."""
+"""Every recipe is one that `nextpixel train` takes, says how to run it, and is in the index."""
 
+import json
 import re
-from dataclasses import dataclass
+import runpy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.classifier import Classifier
-from nextpixel.model import ImageModel, find_class
+from nextpixel.model import ImageModel, bundles, find_class, shipped
 from nextpixel.models import __all__ as models
 from nextpixel.train_options import make_model, train_settings
 from nextpixel.training import TrainArgs
@@ -69,24 +71,40 @@ def recipe_model(path: Path, *told: str) -> ImageModel:
     settings = train_settings(["--config", str(ROOT / path), "--out", "x", *told])
     TrainArgs(**vars(settings.train))
     with torch.device("cpu" if told else "meta"):  # a classifier's weights are read from a file
-        return make_model(settings, (DATA | MADE)[settings.data])  # type: ignore[arg-type]
+        data = (DATA | MADE)[settings.data]
+        data = replace(data, levels=settings.levels or data.levels)
+        return make_model(settings, data)  # type: ignore[arg-type]
+
+
+def index() -> dict[Path, int]:
+    """The recipes of recipes/README.md, and their numbers of parameters."""
+    rows = re.findall(
+        r"^\| \[(.+?)\]\((.+?)\) \| [^|]+ \| ([\d,]+) \| [^|]+ \| [^|]+ \|$",
+        (ROOT / "recipes" / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    assert all(name == Path(path).stem for name, path, _ in rows)
+    parameters = {Path("recipes", path): int(count.replace(",", "")) for _, path, count in rows}
+    assert len(parameters) == len(rows)
+    return parameters
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)
 def test_a_recipe_makes_its_model(path: Path, tmp_path: Path) -> None:
     told: list[str] = []
     if "--features" in (ROOT / path).read_text():
-        Classifier(shape=(1, 28, 28), levels=256, classes=18, width=8).save(tmp_path)
+        Classifier(shape=(1, 28, 28), levels=16, classes=18, width=8).save(tmp_path)
         told = ["--features", str(tmp_path), "--layer", "embedding"]
     model = recipe_model(path, *told)
     stem = path.stem.removesuffix("-small")
-    if path.parent.name in DATA:
+    if stem in FILES:
         data = DATA[path.parent.name]
         assert (type(model).__name__, model.shape) == (FILES[stem], data.shape)
         assert model.levels == data.levels
     conditional = "conditional" in (ROOT / path).read_text().splitlines()[0]
     assert conditional == (model.classes is not None)
     parameters = sum(p.numel() for p in model.parameters())
+    assert index()[path] == parameters
     if path.stem.endswith("-small"):
         assert 50_000 < parameters < 1_500_000
         written = re.findall(r"^# ([\d,]+) parameters;", (ROOT / path).read_text(), re.MULTILINE)
@@ -103,8 +121,32 @@ def test_a_recipe_says_how_to_run_it(path: Path) -> None:
     for words in commands:
         assert words[words.index("--config") - 2 :][:2] == ["nextpixel", "train"]
         assert words[words.index("--config") + 1] == path.as_posix()
-        where = path.with_suffix("").relative_to("recipes").as_posix().replace("/", "-")
-        assert words[words.index("--out") + 1] == f"runs/{where}"
+        one_of_each = path.stem.removesuffix("-small") in FILES
+        run = f"{path.parent.name}-{path.stem}" if one_of_each else path.stem
+        assert words[words.index("--out") + 1] == f"runs/{run}"
+
+
+def test_the_index_names_every_recipe_and_nothing_else() -> None:
+    assert sorted(index()) == RECIPES
+    links = re.findall(r"\]\(([^)]+\.ya?ml)\)", (ROOT / "recipes" / "README.md").read_text())
+    assert sorted(Path("recipes", link) for link in links) == RECIPES
+
+
+def test_tools_find_a_recipe_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    find_recipe = runpy.run_path(str(ROOT / "tools" / "ship_bundle.py"))["find_recipe"]
+    for folder in (shipped() | bundles()).values():
+        card = json.loads((folder / "card.json").read_text())
+        recipes = [
+            part["recipe"]
+            for part in (card, *card.values())
+            if isinstance(part, dict) and "recipe" in part
+        ]
+        assert recipes
+        for recipe in map(Path, recipes):
+            assert find_recipe(recipe.stem) == ROOT / recipe
+    assert find_recipe("pixel-cnn") is None  # one for each data set
+    assert find_recipe("nothing") is None
 
 
 def test_every_autoregressive_model_has_recipes_for_every_data_set() -> None:

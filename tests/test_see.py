@@ -18,14 +18,12 @@ from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.cli import main
 from nextpixel.context import Context
 from nextpixel.distributions import Categorical, Distribution
-from nextpixel.masks import channel_mask, kernel_mask
+from nextpixel.masks import channel_mask
 from nextpixel.models import GatedPixelCNN
 from nextpixel.nn import Site
 from nextpixel.saving import find
 
 PAGE = Path(__file__).parents[1] / "docs" / "seeing.md"
-SITE = Site(7, 5)
-SIZE = 11
 
 
 class Fixed(AutoregressiveModel):
@@ -41,7 +39,7 @@ class Fixed(AutoregressiveModel):
 
 def up_and_right(site: Site) -> tuple[Tensor, Tensor]:
     """Rows above the site and columns to its right, of every pixel."""
-    rows, cols = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    rows, cols = torch.meshgrid(torch.arange(see.SIZE), torch.arange(see.SIZE), indexing="ij")
     return site.row - rows, cols - site.col
 
 
@@ -65,8 +63,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_plain_pixel_cnn_has_its_blind_wedge() -> None:
-    grown = see.growth("PixelCNN", size=SIZE, site=SITE)
-    up, right = up_and_right(SITE)
+    grown = see.growth("PixelCNN")
+    up, right = up_and_right(see.SITE)
     # On the row d above the deepest network sees columns up to d + 2 to the right.
     assert torch.equal(grown.blind, (up > 0) & (right > up + 2))
     for blocks in (1, 2, 3):
@@ -78,13 +76,13 @@ def test_plain_pixel_cnn_has_its_blind_wedge() -> None:
 
 @pytest.mark.parametrize("kind", ["GatedPixelCNN", "PixelCNNPP", "PixelSNAIL"])
 def test_others_have_no_blind_spot(kind: str) -> None:
-    *_, deepest = see.growth(kind, size=SIZE, site=SITE).fields.values()
-    assert torch.equal(deepest, see.pixels_before(SITE, SIZE, SIZE))
+    *_, deepest = see.growth(kind).fields.values()
+    assert torch.equal(deepest, see.pixels_before(see.SITE, see.SIZE, see.SIZE))
 
 
 def test_row_lstm_sees_a_triangle() -> None:
-    grown = see.growth("RowLSTM", size=SIZE, site=SITE)
-    up, right = up_and_right(SITE)
+    grown = see.growth("RowLSTM")
+    up, right = up_and_right(see.SITE)
     limit = torch.where(up > 0, up + 2, -1)
     expected = (up >= 0) & (right <= limit) & (right >= -4 - up)
     assert torch.equal(grown.fields["blocks=1"], expected)
@@ -92,13 +90,13 @@ def test_row_lstm_sees_a_triangle() -> None:
 
 def test_diagonal_bilstm_misses_one_pixel() -> None:
     # All layers miss it, see test_contract.
-    assert see.growth("DiagonalBiLSTM", size=SIZE, site=SITE).blind.nonzero().tolist() == [[6, 10]]
+    assert see.growth("DiagonalBiLSTM").blind.nonzero().tolist() == [[14, 20]]
 
 
 @pytest.mark.parametrize("mask_type", ["A", "B"])
 def test_kernel_field_is_the_mask(mask_type: see.MaskType) -> None:
     field = see.kernel_field(mask_type, 5)
-    before = kernel_mask("A", (5, 5))
+    before = (torch.arange(25) < 12).view(5, 5)
     centre = torch.zeros(5, 5, dtype=torch.bool)
     centre[2, 2] = True
     shown = channel_mask(mask_type, 3, 3, 3)
@@ -192,7 +190,7 @@ def test_entropy_of_known_probabilities(channels: int) -> None:
 
 def test_sliding_shows_what_the_kernel_sees() -> None:
     white = np.full((1, 5, 5), 255, dtype=np.uint8)
-    kernels = {"A": kernel_mask("A", (3, 3)), "B": kernel_mask("B", (3, 3))}
+    kernels = {"A": (torch.arange(9) < 4).view(3, 3), "B": (torch.arange(9) < 5).view(3, 3)}
     frames = list(figures.sliding(white, kernels))
     assert len(frames) == 50
     assert len({frame.size for frame in frames}) == 1

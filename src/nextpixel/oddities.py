@@ -349,11 +349,11 @@ def table(
     return "\n".join(lines)
 
 
-def oddest(scores: Mapping[str, NDArray[np.float64]], names: Sequence[str], count: int = 5) -> str:
-    """Writes the images with the largest scores, a line a score."""
+def oddest(scores: Mapping[str, NDArray[np.float64]], names: Sequence[str]) -> str:
+    """Writes the five images with the largest scores, a line for each score."""
     lines = []
     for score, values in scores.items():
-        first = np.argsort(-values, kind="stable")[:count]
+        first = np.argsort(-values, kind="stable")[:5]
         lines.append(
             f"oddest by {score}: " + ", ".join(f"{names[i]} ({values[i]:.4f})" for i in first)
         )

@@ -54,6 +54,7 @@ _BACKGROUND = 244
 _INK = "#303030"
 _TILE = 80  # the side in pixels that small images are brought near to
 _WIDEST = 1600  # the width in pixels that upscaling does not go beyond
+_HOLD = 1.5  # seconds for the last frame of a GIF
 _FASTEST = 0.02  # seconds; browsers slow a GIF down whose frames are shorter
 # Colours that the colour-blind can tell apart (Okabe and Ito, 2008), without the palest.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -127,16 +128,13 @@ def hide(x: ArrayLike, mask: ArrayLike, levels: int) -> Pixels:
     return np.where(known, pixels, _tint())
 
 
-def heat_map(
-    values: ArrayLike, *, vmin: float | None = None, vmax: float | None = None, cmap: str = "magma"
-) -> Pixels:
-    """Turns numbers into colours; a NaN, no value at all, gets the tint of a hidden pixel.
+def heat_map(values: ArrayLike) -> Pixels:
+    """Colours numbers by Matplotlib's "magma", from the smallest to the largest.
+
+    A NaN, no value at all, gets the tint of a hidden pixel.
 
     Args:
         values: Numbers `(N, H, W)`.
-        vmin: The number of the first colour; the smallest value if None.
-        vmax: The number of the last colour; the largest value if None.
-        cmap: Name of a Matplotlib colour map.
 
     Returns:
         Colours `(N, 3, H, W)`, an image of 256 levels.
@@ -151,11 +149,10 @@ def heat_map(
         raise ValueError(f"a heat map needs values (N, H, W), but their shape is {heat.shape}")
     missing = np.isnan(heat)
     present = heat[~missing]
-    low = vmin if vmin is not None else present.min(initial=np.inf)
-    high = vmax if vmax is not None else present.max(initial=-np.inf)
+    low, high = present.min(initial=np.inf), present.max(initial=-np.inf)
     # Equal values everywhere, or none at all, leave no range to divide by.
     span = high - low if high > low else 1.0
-    colours = colormaps[cmap](np.where(missing, 0.0, (heat - low) / span), bytes=True)
+    colours = colormaps["magma"](np.where(missing, 0.0, (heat - low) / span), bytes=True)
     return np.where(missing[:, None], _tint(), np.moveaxis(colours[..., :3], -1, 1))
 
 
@@ -568,37 +565,34 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
 
 
 def save_gif(
-    frames: Iterable[Image.Image],
-    path: str | os.PathLike[str],
-    *,
-    seconds: float = 6.0,
-    hold: float = 1.5,
+    frames: Iterable[Image.Image], path: str | os.PathLike[str], *, seconds: float = 6.0
 ) -> None:
-    """Writes an endless animation that lasts about `seconds`, its last frame `hold` of them.
+    """Writes an endless animation that lasts about `seconds`, its last frame 1.5 of them.
 
     Of more frames than can be shown in that time, an even choice with the last one is kept.
 
     Args:
         frames: Pictures of one size, at least one.
         path: Where to write; .gif, missing folders are made.
-        seconds: Length of one round.
-        hold: Time for the last frame, less than `seconds`.
+        seconds: Length of one round, more than the last frame's 1.5.
 
     Raises:
-        ValueError: If there is no frame or `hold` leaves no time for the others.
+        ValueError: If there is no frame, or no time for any but the last.
         UserError: If the suffix is another.
         OSError: If the file cannot be written.
     """
     _suffix(path, (".gif",))
     shown = list(frames)
-    if not shown or not 0 < hold < seconds:
-        raise ValueError(f"{len(shown)} frames cannot be shown in {seconds} s with {hold} s hold")
-    most = 1 + max(1, int((seconds - hold) / _FASTEST))
+    if not shown or seconds <= _HOLD:
+        raise ValueError(
+            f"{len(shown)} frames cannot be shown in {seconds} s, {_HOLD} s of them for the last"
+        )
+    most = 1 + max(1, int((seconds - _HOLD) / _FASTEST))
     if len(shown) > most:
         shown = [shown[i] for i in np.linspace(0, len(shown) - 1, most).round().astype(int)]
     # A GIF counts in hundredths of a second; rounding the moments keeps the sum right.
-    moments = np.rint(np.linspace(0, 100 * (seconds - hold), len(shown)))
-    durations = [*(10 * np.diff(moments)).astype(int).tolist(), round(1000 * hold)]
+    moments = np.rint(np.linspace(0, 100 * (seconds - _HOLD), len(shown)))
+    durations = [*(10 * np.diff(moments)).astype(int).tolist(), round(1000 * _HOLD)]
     first, *rest = _share_palette(shown)
     with atomic_write(path) as file:
         first.save(

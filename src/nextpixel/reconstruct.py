@@ -88,11 +88,11 @@ def draw_interpolations(model: LatentModel, x: Tensor, steps: int, seed: int = 0
     return plots.side_by_side(columns, 256)
 
 
-def embed_all(model: LatentModel, images: Images, batch_size: int = 500) -> Tensor:
+def embed_all(model: LatentModel, images: Images) -> Tensor:
     """Computes the codes of all images of a split, on the CPU, see `LatentModel.embed`."""
     numbers = torch.arange(len(images)).numpy()
-    batches = range(0, len(images), batch_size)
-    parts = [images.batch(numbers[begin : begin + batch_size])[0] for begin in batches]
+    batches = range(0, len(images), 500)
+    parts = [images.batch(numbers[begin : begin + 500])[0] for begin in batches]
     return torch.cat([embed(model, torch.from_numpy(part)) for part in parts])
 
 

@@ -139,7 +139,7 @@ def show(
         x: The original images, integers `(B, C, H, W)`, or None if they are not known.
     """
     columns = {
-        "given": given_picture(task, degraded, levels),
+        "given": given_picture(task, degraded),
         baseline_name(task): bytes_of(baseline(task, degraded, levels), levels),
     }
     for number, drawn in enumerate(draws[:4], 1):
@@ -164,7 +164,7 @@ def uncertainty(draws: Tensor) -> Tensor:
     return draws.double().var(0).mean(1).sqrt()
 
 
-def given_picture(task: Task, degraded: Degraded, levels: int) -> plots.Pixels:
+def given_picture(task: Task, degraded: Degraded) -> plots.Pixels:
     """Makes of what is given a picture of the size of the restored one."""
     if degraded.known is not None:
         return plots.hide(degraded.picture, degraded.known, 256)

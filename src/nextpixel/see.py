@@ -176,51 +176,40 @@ def pixels_before(site: Site, height: int, width: int) -> Tensor:
 
 
 class Growth(NamedTuple):
-    """How a receptive field grows with a network's depth.
+    """How the receptive field of `SITE` grows with a network's depth.
 
     Attributes:
-        site: The site whose field it is.
         fields: The network's arguments in words -> what is seen, booleans `(H, W)`.
-        blind: What comes before the site and is not even seen by the deepest network, `(H, W)`.
+        blind: What comes before `SITE` and is not even seen by the deepest network, `(H, W)`.
     """
 
-    site: Site
     fields: dict[str, Tensor]
     blind: Tensor
 
 
-def growth(
-    kind: str,
-    *,
-    seed: int = 0,
-    size: int = SIZE,
-    site: Site = SITE,
-    progress: Progress | None = None,
-) -> Growth:
+def growth(kind: str, *, seed: int = 0, progress: Progress | None = None) -> Growth:
     """Measures the receptive fields of networks of growing depth.
 
     Args:
         kind: One of `KINDS`.
         seed: Of the random weights and images.
-        size: Side of the images.
-        site: The site to look from.
         progress: Called with the fraction done, between 0 and 1.
     """
     fields = {}
     for done, arguments in enumerate(STEPS[kind], 1):
         name = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        fields[name] = _union(kind, seed, size, site, arguments)
+        fields[name] = _union(kind, seed, arguments)
         if progress is not None:
             progress(done / len(STEPS[kind]))
-    return Growth(site, fields, blind_spot(fields[name], site))
+    return Growth(fields, blind_spot(fields[name], SITE))
 
 
-def _union(kind: str, seed: int, size: int, site: Site, arguments: dict[str, int]) -> Tensor:
+def _union(kind: str, seed: int, arguments: dict[str, int]) -> Tensor:
     """Unites the fields of a few random networks: a path may be shut in one of them."""
-    seen = torch.zeros(size, size, dtype=torch.bool)
+    seen = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     for number in range(NETWORKS):
-        network = random_network(kind, (1, size, size), seed=seed + number, **arguments)
-        seen |= receptive_field(network, site, seed=seed + number)[0]
+        network = random_network(kind, (1, SIZE, SIZE), seed=seed + number, **arguments)
+        seen |= receptive_field(network, SITE, seed=seed + number)[0]
     return seen
 
 
@@ -364,8 +353,8 @@ def draw_kinds(out: Path, *, seed: int = 0, progress: Progress | None = None) ->
     panels = []
     for done, kind in enumerate(KINDS, 1):
         # Shallow, where they differ most.
-        seen = _union(kind, seed, SIZE, SITE, {"blocks": 2})
-        deepest = _union(kind, seed, SIZE, SITE, STEPS[kind][-1])
+        seen = _union(kind, seed, {"blocks": 2})
+        deepest = _union(kind, seed, STEPS[kind][-1])
         panels.append(figures.Panel(f"{kind}, blocks=2", seen, blind_spot(deepest, SITE)))
         if progress is not None:
             progress(done / len(KINDS))

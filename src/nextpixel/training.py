@@ -1,8 +1,8 @@
 """The trainer: one linear loop that can be killed at any step and goes on exactly.
 
-    nextpixel train --config recipes/mnist-gated.yaml --out runs/mine
+    nextpixel train --config recipes/mnist/mnist-gated.yaml --out runs/mine
     nextpixel train --resume runs/mine
-    torchrun --nproc-per-node 2 -m nextpixel train --config recipes/mnist-gated.yaml --out runs/mine
+    torchrun --nproc-per-node 2 -m nextpixel train --config RECIPE.yaml --out runs/mine
 
 A run folder holds `config.yaml` (the resolved configuration), `metrics.jsonl`, `tensorboard/`,
 `samples/`, the models `best/` and `last/` (both with averaged weights) and `state.pt` to resume.

@@ -173,14 +173,13 @@ def same_classifier(models: Sequence[AutoregressiveModel]) -> list[Autoregressiv
     return sorted(models, key=lambda model: order.index(layer_of(model)))
 
 
-def side_by_side(columns: Mapping[str, Tensor], levels: int, **options: Any) -> Image.Image:
+def side_by_side(columns: Mapping[str, Tensor], levels: int) -> Image.Image:
     """Lays out a row an image: its original beside what was drawn of it.
 
     Args:
         columns: Caption -> images `(B, C, H, W)`, or several draws of each `(draws, B, C, H, W)`,
             whose captions are numbered.
         levels: Number of levels.
-        options: Other arguments of `plots.side_by_side`.
     """
     stacks: dict[str, Tensor] = {}
     for caption, x in columns.items():
@@ -188,7 +187,7 @@ def side_by_side(columns: Mapping[str, Tensor], levels: int, **options: Any) -> 
             stacks[caption] = x
         else:
             stacks |= {f"{caption} {number}": one for number, one in enumerate(x, 1)}
-    return plots.side_by_side(stacks, levels, **options)
+    return plots.side_by_side(stacks, levels)
 
 
 def ways(x: Tensor, drawn: Tensor, levels: int) -> Image.Image:

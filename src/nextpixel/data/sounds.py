@@ -35,7 +35,7 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 OF_TEST, OF_VALID = range(5), range(5, 10)  # the numbers of a digit's and speaker's recordings
 
 
-def load_sounds(folder: Path, spectrogram: Spectrogram | None = None) -> Dataset:
+def load_sounds(folder: Path) -> Dataset:
     """Loads a folder of the user's own sounds as spectrograms.
 
     Subfolders are classes, or splits, and missing splits are made, as for pictures (see
@@ -44,12 +44,11 @@ def load_sounds(folder: Path, spectrogram: Spectrogram | None = None) -> Dataset
 
     Args:
         folder: A folder of WAV, FLAC and Ogg files.
-        spectrogram: How they become images; by default a `Spectrogram()`.
 
     Raises:
         UserError: There is no such folder, or it holds no sounds, or one that cannot be read.
     """
-    spectrogram = spectrogram or Spectrogram()
+    spectrogram = Spectrogram()
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} of sounds: give the path of one.")
 

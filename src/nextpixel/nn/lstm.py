@@ -22,11 +22,11 @@ from nextpixel.nn.conv import MaskedConv2d, Pointwise, of_group
 __all__ = ["DiagonalLayer", "RowLayer"]
 
 
-def lstm_cell(gates: Tensor, c: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
-    """Updates hidden and cell state (equation 3): `gates` holds o, f, i and g along `dim`."""
-    width = c.shape[dim]
-    ofi, g = torch.split_with_sizes(gates, [3 * width, width], dim)
-    o, f, i = torch.sigmoid(ofi).chunk(3, dim)
+def lstm_cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Updates hidden and cell state (equation 3): `gates` holds o, f, i and g along dimension 1."""
+    width = c.shape[1]
+    ofi, g = torch.split_with_sizes(gates, [3 * width, width], 1)
+    o, f, i = torch.sigmoid(ofi).chunk(3, 1)
     c = f * c + i * torch.tanh(g)
     return o * torch.tanh(c), c
 
