@@ -11,8 +11,9 @@ import torch
 
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.classifier import Classifier
-from nextpixel.model import ImageModel, bundles, find_class, shipped
+from nextpixel.model import ImageModel, find_class
 from nextpixel.models import __all__ as models
+from nextpixel.saving import bundles, shipped
 from nextpixel.train_options import make_model, train_settings
 from nextpixel.training import TrainArgs
 
