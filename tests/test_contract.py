@@ -19,6 +19,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from nextpixel.autoregressive import CausalNetwork, WholePixelNetwork
 from nextpixel.context import ContextBias
 from nextpixel.distributions import DiscretizedLogisticMixture
+from nextpixel.engine import begin_tape
+from nextpixel.engine.script import Script
 from nextpixel.errors import UserError
 from nextpixel.model import load
 from nextpixel.models import (
@@ -31,8 +33,6 @@ from nextpixel.models import (
 )
 from nextpixel.nn import CausalAttention, Site, recomputing
 from nextpixel.sampling import site_noise, sites, trace
-from nextpixel.tape import begin_tape
-from nextpixel.tape.script import Script
 
 SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
     PixelCNN: {"width": 6, "blocks": 3, "head": 8},

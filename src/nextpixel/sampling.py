@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from nextpixel.context import Context
 from nextpixel.distributions import Distribution, guided
+from nextpixel.engine import begin_tape, keep_tape, kept_tape, surroundings
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
-from nextpixel.tape import begin_tape, keep_tape, kept_tape, surroundings
 
 __all__ = [
     "Drawing",
@@ -78,7 +78,7 @@ class Generator(Switchable, Protocol):
 # How to draw; the pictures are the same.
 #   "auto": the quickest way for the model and the device, one of those that follow.
 #   "cached": pixel by pixel, remembering what the finished ones gave.
-#   "replayed": the same, but steps are recorded once and replayed (see `nextpixel.tape`), where
+#   "replayed": the same, but steps are recorded once and replayed (see `nextpixel.engine`), where
 #       there is a C compiler. "auto" takes it for nextpixel's own models. Yours may keep its rules,
 #       too: compare its pictures with those of "cached" before you rely on it.
 #   "full": pixel by pixel, by a full pass over the picture for each. Slow, and beyond doubt.

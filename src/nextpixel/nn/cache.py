@@ -61,8 +61,8 @@ class Cache:
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
         views: Parts of these tensors that a layer wants again and again.
         period: After how many rows, and columns, the steps do the same again (strided layers).
-        even: Whether steps are known to move evenly (see `nextpixel.tape`): all layers are ours.
-        tape: Replays the steps (see `nextpixel.tape`); None computes each of them in PyTorch.
+        even: Whether steps are known to move evenly (see `nextpixel.engine`): all layers are ours.
+        tape: Replays the steps (see `nextpixel.engine`); None computes each of them in PyTorch.
     """
 
     context: Any = None

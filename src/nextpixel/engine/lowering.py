@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nextpixel.tape.recording import Call, Track
+from nextpixel.engine.capture import Call, Track
 
 __all__ = [
     "CONSTANTS",

@@ -19,11 +19,11 @@ from nextpixel import models
 from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.compiling import compiled
 from nextpixel.context import ContextBias, Takes
+from nextpixel.engine import Tape, begin_tape
+from nextpixel.engine.program import INSTRUCTION, OPERATIONS, program
+from nextpixel.engine.script import Pace
 from nextpixel.nn import Cache, MaskedConv2d, Pointwise, Site
 from nextpixel.sampling import trace
-from nextpixel.tape import Tape, begin_tape
-from nextpixel.tape.program import INSTRUCTION, OPERATIONS, program
-from nextpixel.tape.script import Pace
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -608,7 +608,7 @@ def test_a_tape_goes_with_its_model_and_only_small_caches_stay(
     del model
     gc.collect()
     assert kept() is None
-    monkeypatch.setattr("nextpixel.tape.reuse.LARGEST", 1000)
+    monkeypatch.setattr("nextpixel.engine.reuse.LARGEST", 1000)
     model = small()
     assert_drawn(model)
     kept = weakref.ref(tapes.pop())

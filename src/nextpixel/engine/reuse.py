@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nextpixel.engine.capture import storage
 from nextpixel.nn import Cache
-from nextpixel.tape.recording import storage
 
 __all__ = ["keep_tape", "kept_tape", "surroundings"]
 

@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nextpixel.nn import Site
-from nextpixel.tape.program import INSTRUCTION, OPERATIONS
-from nextpixel.tape.recording import Call, Recording, Track, UnevenError, places, track
-from nextpixel.tape.translating import (
+from nextpixel.engine.capture import Call, Recording, Track, UnevenError, places, track
+from nextpixel.engine.lowering import (
     CONSTANTS,
     Memory,
     Native,
@@ -31,6 +29,8 @@ from nextpixel.tape.translating import (
     tracks_in,
     tracks_of,
 )
+from nextpixel.engine.program import INSTRUCTION, OPERATIONS
+from nextpixel.nn import Site
 
 __all__ = ["Script", "Weights"]
 
