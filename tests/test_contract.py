@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from nextpixel.autoregressive import CausalNetwork, WholePixelNetwork
 from nextpixel.context import ContextBias
 from nextpixel.distributions import DiscretizedLogisticMixture
-from nextpixel.engine import begin_tape
+from nextpixel.engine import begin_replay
 from nextpixel.engine.script import Script
 from nextpixel.errors import UserError
 from nextpixel.model import load
@@ -359,7 +359,7 @@ def test_images_put_in_the_places_of_others_go_on(
     with torch.inference_mode():
         cache, whole = model.start(4, c), model(x, c)
         if replayed:
-            cache.tape = begin_tape(cache, 4, size)
+            cache.replay = begin_replay(cache, 4, size)
         for number, site in enumerate(sites(model.shape), 1):
             step = model.step(with_future(x, site, torch.zeros_like(x)), site, cache)
             for name, value in vars(whole.at(*site)).items():

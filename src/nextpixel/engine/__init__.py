@@ -1,18 +1,23 @@
-"""Records a step of generation once, and replays it at all other sites without Python.
+"""Captures a step of generation once, and replays it at all other sites without Python.
 
-A step is some hundred tiny operations, and calling them costs more than computing them. So the
-first steps, which PyTorch computes, are watched: which operations, on which places in memory
-(capture.py). At the other sites the same operations use other places; as every index is a row or a
-column, times something, plus something, so is every place, and two steps in a row and one in the
-row below tell all others. They become a script (script.py) for a small compiled program
-(program.c).
+A step consists of about a hundred tiny operations. Calling them costs more than computing them.
 
-No network is written twice: whatever its layers do is what is recorded. What the program does not
-know is called in PyTorch, between two runs of it. Without a C compiler there is no program, and
-every step is computed by PyTorch.
+1. Capture (capture.py): PyTorch computes the first steps, and every operation is noted, with the
+   memory that it uses. At other sites the same operations use other memory. Every index is a row
+   or a column, times something, plus something, so every address is an affine function of both
+   (affine.py): two steps in a row and one in the row below determine all others.
+2. Lowering (lowering.py): operations become instructions, and neighbouring ones are fused. An
+   operation that has no instruction stays a call of PyTorch.
+3. Program (script.py, program.py, program.c): memory is allocated, weights are packed, and the
+   instructions are encoded for program.c, which is compiled once on the user's machine.
+4. Replay (replay.py): at every other site the script is played: one call of C, unless some
+   operations are left to PyTorch. The next generation reuses it (reuse.py).
+
+No network is written twice: whatever its layers do is captured. Without a C compiler PyTorch
+computes every step.
 """
 
-from nextpixel.engine.replay import Tape, begin_tape
-from nextpixel.engine.reuse import keep_tape, kept_tape, surroundings
+from nextpixel.engine.replay import Replay, begin_replay
+from nextpixel.engine.reuse import fingerprint, resume_replay, store_replay
 
-__all__ = ["Tape", "begin_tape", "keep_tape", "kept_tape", "surroundings"]
+__all__ = ["Replay", "begin_replay", "fingerprint", "resume_replay", "store_replay"]

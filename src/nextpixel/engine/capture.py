@@ -1,10 +1,10 @@
-"""Watches steps of generation, and finds how the places they use move from site to site."""
+"""Captures a step of generation: the operations that PyTorch runs, and the memory they use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,26 +12,35 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nextpixel.nn import Site
 
-__all__ = ["Call", "Place", "Recording", "Track", "UnevenError", "places", "storage", "track"]
+__all__ = ["Call", "Capture", "Storage", "View", "replace_each", "storage_address"]
 
 aten = torch.ops.aten
 
 
-class Place(NamedTuple):
-    """Where a tensor lies.
+class Storage(NamedTuple):
+    """A piece of memory that a step uses.
 
     Attributes:
-        memory: Its storage: the address of what was there before the step, or the number of what
-            the step made.
-        made: Whether the step made it.
+        created: Whether the step allocated it. Otherwise it existed before: weights and cache.
+        key: If created, its number in order of allocation; otherwise its address.
+    """
+
+    created: bool
+    key: int
+
+
+class View(NamedTuple):
+    """Where a tensor lies in memory.
+
+    Attributes:
+        storage: The storage that holds it.
         dtype: Type of its elements.
-        offset: Elements before its first one in the storage.
+        offset: Index of its first element in the storage.
         sizes: Its shape.
         strides: Elements from one index to the next, in each dimension.
     """
 
-    memory: int
-    made: bool
+    storage: Storage
     dtype: torch.dtype
     offset: int
     sizes: tuple[int, ...]
@@ -39,13 +48,13 @@ class Place(NamedTuple):
 
 
 class Call(NamedTuple):
-    """An operation, with places for tensors; `track` then makes them tracks.
+    """An operation and its arguments, with a `View` (later an `AffineView`) for each tensor.
 
     Attributes:
         function: The operation.
-        args: Its arguments.
-        kwargs: Its other arguments.
-        out: The place of what it made; None if it writes to its first argument.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        out: The view of its result; None if it writes to its first argument.
     """
 
     function: Any
@@ -54,103 +63,110 @@ class Call(NamedTuple):
     out: Any
 
 
-class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
-    """Watches the operations of a step.
+class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
+    """Captures the operations of one step while PyTorch computes it.
 
     Attributes:
-        site: Where the step is.
-        calls: The operations; those that only make a view are left out.
-        kept: A tensor in each storage that was there before the step, by its address.
-        sizes: Bytes of the storages that the step made.
-        result: What the step returned.
-        problem: Why the step cannot be replayed, if so.
+        site: The site of the step.
+        calls: The operations in order, without those that only return a view.
+        external: One tensor in each storage that existed before the step, by the storage's address.
+        created_sizes: Bytes of each storage that the step allocated.
+        result: The view of the step's result.
+        problem: Why the step cannot be replayed; None if nothing prevents it.
     """
 
     def __init__(self, site: Site) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.site = site
         self.calls: list[Call] = []
-        self.kept: dict[int, Tensor] = {}
-        self.sizes: list[int] = []
-        self.result: Place
+        self.external: dict[int, Tensor] = {}
+        self.created_sizes: list[int] = []
+        self.result: View
         self.problem: str | None = None
-        self._numbers: dict[int, int] = {}  # of the storages that the step made
-        self._alive: list[Tensor] = []  # all it made: an address must not come twice
+        self._numbers: dict[int, int] = {}  # of the created storages, by their addresses
+        self._alive: list[Tensor] = []  # all results, so that no address is used twice
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """Lets PyTorch's compiler look inside: to forbid it, it would have to be imported."""
         return False
 
-    def watch(self, step: Callable[[], Tensor]) -> Tensor:
-        """Runs the step."""
+    def run(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Runs the step and returns its result."""
         with self:
-            result = step()
-        self.result = self._place(result)
+            result = compute()
+        self.result = self._view(result)
         self._alive.clear()
         return result
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs one operation and remembers it."""
+        """Runs one operation and adds it to the calls."""
         kwargs = kwargs or {}
-        does = effect(func)
-        if does == "view":
+        effect = effect_of(func)
+        if effect == "view":
             return func(*args, **kwargs)
-        if does == "composite":
+        if effect == "composite":
             with self:
                 return func.decompose(*args, **kwargs)
-        places = tuple(map(self._places, args)), self._places(kwargs)
+        views = replace_each(Tensor, args, self._view), replace_each(Tensor, kwargs, self._view)
         result = func(*args, **kwargs)
-        if does == "write":
-            self.calls.append(Call(func, *places, None))
-        elif does == "make" and isinstance(result, Tensor):
-            storage = result.untyped_storage()
-            self._numbers[storage.data_ptr()] = len(self.sizes)
-            self.sizes.append(storage.nbytes())
-            self._alive.append(result)
-            self.calls.append(Call(func, *places, self._place(result)))
+        if effect == "write":
+            self.calls.append(Call(func, *views, None))
+        elif effect == "create" and isinstance(result, Tensor):
+            self._add_created(result)
+            self.calls.append(Call(func, *views, self._view(result)))
         else:
             self.problem = f"{func} cannot be replayed"
         return result
 
-    def _place(self, x: Tensor) -> Place:
-        offset, dtype, address = int(x.storage_offset()), x.dtype, storage(x)
+    def _add_created(self, result: Tensor) -> None:
+        storage = result.untyped_storage()
+        self._numbers[storage.data_ptr()] = len(self.created_sizes)
+        self.created_sizes.append(storage.nbytes())
+        self._alive.append(result)
+
+    def _view(self, x: Tensor) -> View:
+        address = storage_address(x)
         number = self._numbers.get(address)
         if number is None:
-            self.kept.setdefault(address, x)
-            return Place(address, False, dtype, offset, x.shape, x.stride())
-        return Place(number, True, dtype, offset, x.shape, x.stride())
-
-    def _places(self, x: Any) -> Any:
-        """Puts places where tensors are."""
-        if isinstance(x, Tensor):
-            return self._place(x)
-        if isinstance(x, (tuple, list)):
-            return type(x)([self._places(one) for one in x])
-        if isinstance(x, dict):
-            return {name: self._places(one) for name, one in x.items()}
-        return x
+            self.external.setdefault(address, x)
+            storage = Storage(created=False, key=address)
+        else:
+            storage = Storage(created=True, key=number)
+        return View(storage, x.dtype, int(x.storage_offset()), x.shape, x.stride())
 
 
-def storage(x: Tensor) -> int:
-    """Finds the address of a tensor's storage."""
+def replace_each(kind: type, x: Any, new: Callable[[Any], Any]) -> Any:
+    """Replaces every object of a kind by `new(object)`, inside tuples, lists, dicts and calls."""
+    if isinstance(x, kind):
+        return new(x)
+    if isinstance(x, dict):
+        return {name: replace_each(kind, one, new) for name, one in x.items()}
+    if isinstance(x, Call):
+        return Call(*(replace_each(kind, one, new) for one in x))
+    if isinstance(x, (tuple, list)):
+        return type(x)([replace_each(kind, one, new) for one in x])
+    return x
+
+
+def storage_address(x: Tensor) -> int:
+    """Returns the address of the storage in which a tensor lies."""
     return x.data_ptr() - int(x.storage_offset()) * x.dtype.itemsize
 
 
 @cache
-def effect(func: Any) -> str:
-    """Says what an operation does.
+def effect_of(func: Any) -> Literal["view", "write", "create", "composite", "other"]:
+    """Classifies an operation by what it does to memory.
 
     Returns:
-        "view" if its results lie where its arguments do, "write" if it writes to its first
-        argument, "make" if it makes a new tensor, "composite" if it is made of others, and "other"
-        if it cannot be replayed: it draws random numbers, say.
+        "view" if its results share the memory of its arguments; "write" if it writes to its first
+        argument; "create" if it returns a new tensor; "composite" if it consists of other
+        operations; "other" if it cannot be replayed, for example because it draws random numbers.
     """
-    composite = torch._C.DispatchKey.CompositeImplicitAutograd
-    # Fused attention is replayed as a whole. It may draw random numbers, but for dropout only.
+    # Fused attention is replayed as a whole. It draws random numbers only for dropout.
     if func is aten.scaled_dot_product_attention.default:
-        return "make"
-    if func.has_kernel_for_dispatch_key(composite):
+        return "create"
+    if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
         return "composite"
     if torch.Tag.nondeterministic_seeded in func.tags:
         return "other"
@@ -158,106 +174,4 @@ def effect(func: Any) -> str:
     written = [alias is not None and alias.is_write for alias in aliased]
     if any(written):
         return "write" if written[0] and not any(written[1:]) else "other"
-    return "view" if any(alias is not None for alias in aliased) else "make"
-
-
-class Track(NamedTuple):
-    """The places of a tensor at all sites.
-
-    Attributes:
-        place: At row 0 and column 0, or where it would be there.
-        by_row: What each row adds to the offset and to each of the sizes.
-        by_col: The same for each column.
-    """
-
-    place: Place
-    by_row: tuple[int, ...]
-    by_col: tuple[int, ...]
-
-    @property
-    def resizes(self) -> bool:
-        """Whether its shape depends on the site."""
-        return any(self.by_row[1:]) or any(self.by_col[1:])
-
-    @property
-    def moves(self) -> bool:
-        """Whether its place or its shape depends on the site."""
-        return any(self.by_row) or any(self.by_col)
-
-
-class UnevenError(Exception):
-    """The steps of a kind differ in more than where they are."""
-
-
-def track(recorded: Sequence[Any], sites: Sequence[Site]) -> Any:
-    """Finds how places move: puts tracks where they are in the arguments of calls.
-
-    Args:
-        recorded: The same calls at three sites.
-        sites: The sites: one, another in its column or the same, another in its row or the same.
-
-    Raises:
-        UnevenError: They are not the same calls, or do not move evenly.
-    """
-    first, by_row, by_col = recorded
-    if first == by_row == by_col:
-        return stay(first)
-    if not type(first) is type(by_row) is type(by_col):
-        raise UnevenError(f"an argument is something else: {recorded}")
-    if isinstance(first, Place):
-        return track_place(first, by_row, by_col, sites)
-    if isinstance(first, (tuple, list, dict)):
-        if not len(first) == len(by_row) == len(by_col):
-            raise UnevenError("there are more or fewer calls, or arguments, than before")
-        if isinstance(first, dict):
-            return {name: track([r[name] for r in recorded], sites) for name in first}
-        each = [track(parts, sites) for parts in zip(*recorded, strict=True)]
-        return type(first)(*each) if isinstance(first, Call) else type(first)(each)
-    raise UnevenError(f"an argument changes: {recorded}")
-
-
-def stay(x: Any) -> Any:
-    """Puts tracks where places are that do not move, see `track`."""
-    if isinstance(x, Place):
-        still = (0,) * (1 + len(x.sizes))
-        return Track(x, still, still)
-    if isinstance(x, Call):
-        return Call(x.function, stay(x.args), stay(x.kwargs), stay(x.out))
-    if isinstance(x, (tuple, list)):
-        return type(x)([stay(one) for one in x])
-    return {name: stay(one) for name, one in x.items()} if isinstance(x, dict) else x
-
-
-def places(x: Any, site: Site) -> Any:
-    """Undoes `track`: puts places at a site where tracks are."""
-    if isinstance(x, Track):
-        by_site = zip([x.place.offset, *x.place.sizes], x.by_row, x.by_col, strict=True)
-        offset, *sizes = (n + site.row * row + site.col * col for n, row, col in by_site)
-        return x.place._replace(offset=offset, sizes=tuple(sizes))
-    if isinstance(x, Call):
-        return Call(*(places(one, site) for one in x))
-    if isinstance(x, (tuple, list)):
-        return type(x)([places(one, site) for one in x])
-    if isinstance(x, dict):
-        return {name: places(one, site) for name, one in x.items()}
-    return x
-
-
-def track_place(first: Place, by_row: Place, by_col: Place, sites: Sequence[Site]) -> Track:
-    """Finds how a place moves, see `track`."""
-    row, col = sites[1].row - sites[0].row, sites[2].col - sites[0].col
-    each_row = change(first, by_row, row)
-    each_col = change(first, by_col, col)
-    numbers = zip([first.offset, *first.sizes], each_row, each_col, strict=True)
-    origin = [n - sites[0].row * r - sites[0].col * c for n, r, c in numbers]
-    return Track(first._replace(offset=origin[0], sizes=tuple(origin[1:])), each_row, each_col)
-
-
-def change(before: Place, after: Place, steps: int) -> tuple[int, ...]:
-    """Finds what each of so many steps adds to an offset and to the sizes."""
-    same = [(p.memory, p.made, p.dtype, p.strides, len(p.sizes)) for p in (before, after)]
-    numbers = [[p.offset, *p.sizes] for p in (before, after)]
-    differences = [b - a for a, b in zip(*numbers, strict=False)]
-    if same[0] != same[1] or any(d % steps if steps else d for d in differences):
-        raise UnevenError(f"a place does not move evenly: {before}, {after}")
-    return tuple(d // steps if steps else 0 for d in differences)
+    return "view" if any(alias is not None for alias in aliased) else "create"
