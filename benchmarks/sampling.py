@@ -5,7 +5,7 @@
 
 A full pass costs the same at every pixel, so a few pixels, spread over the picture, are timed and
 the median is scaled up to all of them. The weights are random: they cost what trained ones do.
-Steps are recorded at a model's first drawing and replayed from then on: the first one stands in a
+Steps are captured at a model's first drawing and replayed from then on: the first one stands in a
 column of its own.
 
 Every row is checked: drawn with the same noise, is the picture the one that full passes draw? The

@@ -41,7 +41,7 @@ every_model = pytest.mark.parametrize("cls", SMALL, ids=lambda cls: cls.__name__
 @pytest.fixture(autouse=True)
 def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+    monkeypatch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
 
 
 def make(cls: type[LatentModel], **arguments: Any) -> Any:
@@ -451,7 +451,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+        patch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
         for name, options in OPTIONS.items():
             words = f"train --model {name} {options} {TINY} --out {name} --train.steps 2"
             assert main(words.split()) == 0

@@ -19,6 +19,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from nextpixel.autoregressive import CausalNetwork, WholePixelNetwork
 from nextpixel.context import ContextBias
 from nextpixel.distributions import DiscretizedLogisticMixture
+from nextpixel.engine import begin_replay
+from nextpixel.engine.script import Script
 from nextpixel.errors import UserError
 from nextpixel.model import load
 from nextpixel.models import (
@@ -31,8 +33,6 @@ from nextpixel.models import (
 )
 from nextpixel.nn import CausalAttention, Site, recomputing
 from nextpixel.sampling import site_noise, sites, trace
-from nextpixel.tape import begin_tape
-from nextpixel.tape.script import Script
 
 SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
     PixelCNN: {"width": 6, "blocks": 3, "head": 8},
@@ -359,7 +359,7 @@ def test_images_put_in_the_places_of_others_go_on(
     with torch.inference_mode():
         cache, whole = model.start(4, c), model(x, c)
         if replayed:
-            cache.tape = begin_tape(cache, 4, size)
+            cache.replay = begin_replay(cache, 4, size)
         for number, site in enumerate(sites(model.shape), 1):
             step = model.step(with_future(x, site, torch.zeros_like(x)), site, cache)
             for name, value in vars(whole.at(*site)).items():

@@ -39,7 +39,7 @@ from nextpixel.sound import Spectrogram
 @pytest.fixture(autouse=True)
 def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+    monkeypatch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
 
 
 # --- the Frechet distance -------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = "--train.batch_size 16 --train.valid_every 40 --train.lr 0.01 --train.steps"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+        patch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
         for words_of in (
             f"classifier {data} --out judge --steps 30 --width 4 --embedding 6 --batch-size 16",
             f"train --model VQVAE --model.width 4 --model.codes 4 --model.code_size 3 {data} "

@@ -24,7 +24,7 @@ SHAPE = (3, 8, 12)  # 2x3 codes
 @pytest.fixture(autouse=True)
 def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+    monkeypatch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+        patch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
         words = f"train {VQ} --data wavs:beeps --conditional false --out vq {steps}"
         assert main(words.split()) == 0
         assert main(f"train {PRIOR} --data codes:vq --out prior {steps}".split()) == 0

@@ -32,7 +32,7 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: str(v
 @pytest.fixture(autouse=True)
 def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+    monkeypatch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
 
 
 def make(**arguments: Any) -> VQVAE:
@@ -212,7 +212,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+        patch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
         words = f"train {VQ} --data tiny.npz --out vq {TRAIN} 60 --train.warmup 5 --train.lr 0.01"
         assert main(words.split()) == 0
     return folder
@@ -291,7 +291,7 @@ def prior(runs: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(runs)
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+        patch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
         options = "--train.batch_size 16 --train.steps 80 --train.warmup 5 --train.lr 0.02"
         assert main(f"train {PRIOR} --data codes:vq --out prior {options}".split()) == 0
         assert main(["bundle", "vq", "prior", "--out", "both"]) == 0

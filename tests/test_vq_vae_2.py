@@ -38,7 +38,7 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: str(v
 @pytest.fixture(autouse=True)
 def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+    monkeypatch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
 
 
 def make(**arguments: Any) -> VQVAE2:
@@ -264,7 +264,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.begin_tape", lambda *_: None)
+        patch.setattr("nextpixel.sampling.begin_replay", lambda *_: None)
         for words in (
             f"train {VQ} --data tiny.npz --conditional false --out vq {TRAIN} 40 --train.lr 0.01",
             f"train {PRIOR} --data codes:vq --out top {TRAIN} 40 --train.lr 0.02",

@@ -197,7 +197,7 @@ class CausalNetwork(AutoregressiveModel):
         channels = self.shape[0] if self.groups == 1 else 1
         cache.newest = torch.zeros(batch, channels, dtype=torch.int64, device=self.device)
         names = {type(module).__module__.partition(".")[0] for module in self.modules()}
-        cache.even = names <= {"nextpixel", "torch"}
+        cache.replay_safe = names <= {"nextpixel", "torch"}
         for layer in self.modules():
             if isinstance(layer, CausalLayer):
                 columns = -(-self.shape[2] // layer.scale)
@@ -216,7 +216,7 @@ class CausalNetwork(AutoregressiveModel):
                     cache.biases = self.condition.biases(cache.prepared, site.row)
                 return self.network(self.encode(newest), cache.biases, cache)
 
-            cache.parameters = cache.tape.step(site, compute) if cache.tape else compute()
+            cache.parameters = cache.replay.step(site, compute) if cache.replay else compute()
         pixel = x[:, :, site.row, site.col]
         distribution = self.distribution(cast(Tensor, cache.parameters), pixel)
         return distribution[:, site.channel if self.groups == 1 else 0]

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from nextpixel.context import Context
 from nextpixel.distributions import Distribution, guided
+from nextpixel.engine import begin_replay, fingerprint, resume_replay, store_replay
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
-from nextpixel.tape import begin_tape, keep_tape, kept_tape, surroundings
 
 __all__ = [
     "Drawing",
@@ -78,7 +78,7 @@ class Generator(Switchable, Protocol):
 # How to draw; the pictures are the same.
 #   "auto": the quickest way for the model and the device, one of those that follow.
 #   "cached": pixel by pixel, remembering what the finished ones gave.
-#   "replayed": the same, but steps are recorded once and replayed (see `nextpixel.tape`), where
+#   "replayed": the same, but steps are captured once and replayed (see `nextpixel.engine`), where
 #       there is a C compiler. "auto" takes it for nextpixel's own models. Yours may keep its rules,
 #       too: compare its pictures with those of "cached" before you rely on it.
 #   "full": pixel by pixel, by a full pass over the picture for each. Slow, and beyond doubt.
@@ -266,11 +266,11 @@ def _steps(
         x = torch.zeros(drawing.copies, n, *model.shape, dtype=torch.int64, device=model.device)
         computed, pictures = x.flatten(0, 1), x[0]
         cache = model.start(len(computed), context)
-        if drawing.sampler == "replayed" or (drawing.sampler == "auto" and cache.even):
+        if drawing.sampler == "replayed" or (drawing.sampler == "auto" and cache.replay_safe):
             if again and isinstance(model, nn.Module):
-                before = surroundings(model)
-                cache = kept_tape(model, cache, before)
-            cache.tape = cache.tape or begin_tape(cache, len(computed), model.shape[1:])
+                before = fingerprint(model)
+                cache = resume_replay(model, cache, before)
+            cache.replay = cache.replay or begin_replay(cache, len(computed), model.shape[1:])
     for site, noise_here in zip(sites(model.shape), _of_sites(noise), strict=True):
         at_site = (..., site.channel, site.row, site.col)
         with torch.inference_mode(), evaluation_mode(model):
@@ -287,7 +287,7 @@ def _steps(
             x[at_site] = value
         yield Step(site, pictures, distribution, cache)
     if before is not None and isinstance(model, nn.Module):
-        keep_tape(model, cache, before)
+        store_replay(model, cache, before)
 
 
 def _of_sites(x: Tensor) -> Sequence[Tensor]:

@@ -28,20 +28,20 @@ class Site(NamedTuple):
         return self.col == 0 and self.channel == 0
 
 
-class Replay(Protocol):
-    """What replays steps."""
+class StepRunner(Protocol):
+    """Runs the steps of a generation: `nextpixel.engine.Replay`."""
 
     def step(self, site: Site, compute: Callable[[], Tensor]) -> Tensor:
-        """Takes a step, by `compute` or by doing the same as it did at other sites."""
+        """Takes a step, by `compute` or by replaying what it did at other sites."""
 
-    def read_anew(self) -> None:
-        """Reads the weights again: they may have changed."""
+    def refresh_weights(self) -> None:
+        """Reads the weights again: their numbers may have changed."""
 
-    def memory(self) -> set[int]:
-        """Lists the storages that the steps need, by their addresses."""
+    def external_storages(self) -> set[int]:
+        """Lists the storages that the steps use but do not create, by their addresses."""
 
     def nbytes(self) -> int:
-        """Counts the bytes of what the steps make."""
+        """Counts the bytes of what the steps create."""
 
 
 @dataclass
@@ -61,8 +61,8 @@ class Cache:
         layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
         views: Parts of these tensors that a layer wants again and again.
         period: After how many rows, and columns, the steps do the same again (strided layers).
-        even: Whether steps are known to move evenly (see `nextpixel.tape`): all layers are ours.
-        tape: Replays the steps (see `nextpixel.tape`); None computes each of them in PyTorch.
+        replay_safe: Whether steps are known to replay correctly: all layers are nextpixel's own.
+        replay: Replays the steps (see `nextpixel.engine`); None computes each of them in PyTorch.
     """
 
     context: Any = None
@@ -74,8 +74,8 @@ class Cache:
     layers: dict[CausalLayer, list[Tensor]] = field(default_factory=dict)
     views: dict[nn.Module, Any] = field(default_factory=dict)
     period: int = 1
-    even: bool = False
-    tape: Replay | None = None
+    replay_safe: bool = False
+    replay: StepRunner | None = None
 
     def nbytes(self) -> int:
         """Counts the bytes that the layers keep, but not the model's weights."""
@@ -87,15 +87,15 @@ class Cache:
         of_layers = (t for tensors in self.layers.values() for t in tensors)
         return [t for t in (*of_layers, *(self.prepared or ()), self.newest) if t is not None]
 
-    def start_like(self, new: Cache, weights: set[int]) -> bool:
-        """Begins another generation in the same memory, so that the tape goes on.
+    def restart_from(self, new: Cache, weights: set[int]) -> bool:
+        """Begins another generation in the same memory, so that its replay stays valid.
 
         Args:
             new: A cache that the same model has just made.
             weights: The addresses of the storages of the model's weights: nothing is written there.
 
         Returns:
-            Whether that was possible: the new one keeps tensors of the same shapes.
+            Whether that was possible: the new cache has tensors of the same shapes.
         """
         mine, others = self.tensors(), new.tensors()
         looks = [[(t.shape, t.stride(), t.dtype) for t in all_] for all_ in (mine, others)]
@@ -112,9 +112,8 @@ class Cache:
     def select(self, images: Tensor) -> None:
         """Puts images of the batch in the places of others, between two steps.
 
-        What is kept changes in place, because layers hold on to parts of it and a tape to its
-        addresses. The biases are left out: they are read only when a row begins, and made anew
-        before.
+        The tensors change in place, because layers hold views of them and a replay their addresses.
+        The biases are left out: they are read only when a row begins, and computed just before.
 
         Args:
             images: For each place the number of the image that comes there, `(B,)`, of the batch

@@ -1,4 +1,4 @@
-/* Replays a recorded step of generation: a list of small operations on fixed places in memory.
+/* Replays a step of generation: runs a list of small instructions on given addresses.
  *
  * Compiled once per type of number (-DREAL=float or -DREAL=double) and loaded by program.py.
  * Every operand is a tensor, images x outer x inner.
@@ -25,8 +25,8 @@
 #define BYTES 16
 #endif
 #define LANES ((long)(BYTES / sizeof(REAL)))
-#define WIDE 4            /* vectors in a panel of weights */
-#define TALL (BYTES == 64 ? 6 : 3)  /* images in a tile: TALL x WIDE sums stay in registers */
+#define WIDE 4            /* vectors of columns in a panel of weights */
+#define TALL (BYTES == 64 ? 6 : 3)  /* rows of a tile: TALL x WIDE sums fit the registers */
 #define UNUSED __attribute__((unused))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -44,9 +44,9 @@ typedef int32_t whole;
 typedef REAL vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 typedef whole ivec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 
-
-/* Strides count elements, the others bytes: a place moves with the site's row and column. */
-typedef struct { int64_t place, per_row, per_col, per_image, per_outer, per_inner; } operand;
+/* INSTRUCTION and OPERATIONS in program.py mirror these. An address is affine in the site's row and
+ * column. It and what a row and a column add are in bytes, strides in elements. */
+typedef struct { int64_t address, per_row, per_col, per_image, per_outer, per_inner; } operand;
 typedef struct {
     int64_t op, outer, inner, depth, weight, relu;
     operand out, a, b, more;
@@ -55,7 +55,7 @@ typedef struct {
 enum { PRODUCT, COPY, CAST, GATHER, RELU, ELU, SIGMOID, TANH, NEGATE, SCALE, SHIFT, ADD, SUBTRACT, MULTIPLY };
 
 INLINE void *at(const operand *o, long row, long col) {
-    return (char *)o->place + row * o->per_row + col * o->per_col;
+    return (char *)o->address + row * o->per_row + col * o->per_col;
 }
 
 /* --- elementary functions, to about an ulp ---------------------------------------------------- */
@@ -86,11 +86,12 @@ INLINE vec clamp(vec x, REAL most) {
 INLINE vec sigmoid(vec x) { vec s, p; expm1_(clamp(-x, MOST), &s, &p); return 1 / (1 + s + s * p); }
 INLINE vec tanh_(vec x) { vec s, p, e = expm1_(clamp(2 * x, 40), &s, &p); return e / (e + 2); }
 INLINE vec elu(vec x) { vec s, p, e = expm1_(clamp(x, MOST), &s, &p); return choose((ivec)(x > 0), x, e); }
-INLINE vec relu(vec x) { return choose((ivec)(x < 0), fill(0), x); } /* not a number stays so */
+INLINE vec relu(vec x) { return choose((ivec)(x < 0), fill(0), x); } /* NaN stays NaN */
 
 /* --- matrix products -------------------------------------------------------------------------- */
 
-/* What a product is about: rows of `a` times panels of weights, `depth` long. */
+/* A product: rows of `a`, `depth` long, times panels of weights; `relu` is a bit mask: 1 for ReLU
+ * of the result, 2 for ReLU of `a`. */
 typedef struct {
     long depth, relu, a_step, b_step, more_step, out_step;
     const REAL *a, *b, *more;
@@ -103,7 +104,7 @@ INLINE void load(vec *to, const int vectors, const REAL *from, long columns) {
     for (int v = 0; v < vectors; v++) to[v] = *(vec *)(from + v * LANES);
 }
 
-/* Ends a product: ReLU, what is to be added, and out. */
+/* Finishes a row of a product: applies ReLU, adds `more` and writes the result. */
 INLINE void finish(vec *sum, const int vectors, const task *t, long row, long columns) {
     REAL edge[WIDE * LANES], *out = t->out + row * t->out_step;
     vec more[WIDE];
@@ -118,9 +119,9 @@ INLINE void finish(vec *sum, const int vectors, const task *t, long row, long co
     if (to == edge) memcpy(out, edge, columns * sizeof(REAL));
 }
 
-/* A tile: `rows` x `vectors` sums. */
+/* Computes a tile of a product: `rows` x `vectors` sums. */
 INLINE void tile(const int rows, const int vectors, const task *t, long row, const REAL *w, long columns) {
-    vec sum[6][WIDE], edge[WIDE]; /* nobody gets the address of the sums: they stay in registers */
+    vec sum[6][WIDE], edge[WIDE]; /* the address of `sum` is never taken, so that it stays in registers */
     const REAL *a = t->a + row * t->a_step;
     const long depth = t->depth, step = t->a_step;
     for (int i = 0; i < rows; i++) {
@@ -141,7 +142,7 @@ INLINE void tile(const int rows, const int vectors, const task *t, long row, con
     }
 }
 
-/* One row: inputs that are 0 (half of them, after a ReLU) cost nothing. */
+/* Computes a single row of a product. Inputs that are 0 (half of them, after a ReLU) are skipped. */
 INLINE void single(const int vectors, long used, const int32_t *which, const REAL *value,
                    const task *t, const REAL *w, long columns) {
     vec even[WIDE], odd[WIDE];
@@ -161,7 +162,7 @@ INLINE void single(const int vectors, long used, const int32_t *which, const REA
     finish(even, vectors, t, 0, columns);
 }
 
-/* Some vectors of columns, which lie in one panel, of all rows. */
+/* Computes some columns, all in one panel, of all rows of a product. */
 INLINE void panel(const int vectors, const task *t, long rows, const REAL *w, long columns) {
     for (long row = 0, now; row < rows; row += now) {
         const long left = rows - row;
@@ -180,7 +181,7 @@ INLINE void panel(const int vectors, const task *t, long rows, const REAL *w, lo
 #define DEEPEST 16384
 static const REAL zeros[WIDE * LANES];
 
-/* Lists the inputs of a row that are not 0. */
+/* Lists the inputs of a row that are not 0; with ReLU, those that are positive (or NaN). */
 static long pick(const task *t, int32_t *which, REAL *value) {
     long used = 0, k = 0;
 #if defined(__AVX512F__) && !IS_DOUBLE
@@ -202,7 +203,7 @@ static long pick(const task *t, int32_t *which, REAL *value) {
     return used;
 }
 
-/* out = b + a W for some rows and the vectors of columns from v0 to v1. */
+/* Computes out = b + a W for some rows, and for the vectors of columns from v0 to v1. */
 static void product(task t, int alone, long rows, long inner, const REAL *weight, long v0, long v1) {
     int32_t which[DEEPEST + LANES];
     REAL value[DEEPEST + LANES];
@@ -227,10 +228,10 @@ static void product(task t, int alone, long rows, long inner, const REAL *weight
 }
 
 INLINE REAL *of(const operand *o, long row, long col, long image, long outer) {
-    return o->place ? (REAL *)at(o, row, col) + image * o->per_image + outer * o->per_outer : 0;
+    return o->address ? (REAL *)at(o, row, col) + image * o->per_image + outer * o->per_outer : 0;
 }
 
-/* The rows of a product are the images, or the outer indices of one image after the other. */
+/* Runs a product. Its rows are the images, or the outer indices of one image after the other. */
 static void products(const instruction *in, long row, long col, long i0, long i1, long o0, long o1,
                      long v0, long v1) {
     const int by_outer = in->outer > 1;
@@ -250,7 +251,7 @@ static void products(const instruction *in, long row, long col, long i0, long i1
 
 /* --- element by element ----------------------------------------------------------------------- */
 
-/* For each image and outer index, `expression` of the vectors x and y. */
+/* Computes `expression` of the vectors x and y for each image and outer index. */
 #define EACH(expression)                                                                          \
     for (long i = image0; i < image1; i++)                                                        \
         for (long o = o0; o < o1; o++) {                                                          \
@@ -274,7 +275,7 @@ static void products(const instruction *in, long row, long col, long i0, long i1
 static void elements(const instruction *in, long row, long col, long image0, long image1, long o0,
                      long o1, long j0, long j1) {
     REAL *out = at(&in->out, row, col);
-    const REAL *a = at(&in->a, row, col), *b = in->b.place ? at(&in->b, row, col) : a;
+    const REAL *a = at(&in->a, row, col), *b = in->b.address ? at(&in->b, row, col) : a;
     const int64_t *integers = (const int64_t *)a;
     const REAL number = in->number;
     const int plain = in->out.per_inner == 1 && in->a.per_inner == 1 && in->b.per_inner <= 1;
@@ -290,7 +291,7 @@ static void elements(const instruction *in, long row, long col, long image0, lon
         case ADD: EACH(x + y)
         case SUBTRACT: EACH(x - y)
         case MULTIPLY: EACH(x * y)
-        default: /* of integers: as they are, or as numbers of rows in the table b */
+        default: /* a is integer: CAST it, or GATHER the rows of the table b that it names */
             for (long i = image0; i < image1; i++)
                 for (long o = o0; o < o1; o++)
                     for (long j = j0; j < j1; j++) {
@@ -304,7 +305,7 @@ static void elements(const instruction *in, long row, long col, long image0, lon
 
 /* --- the program ------------------------------------------------------------------------------ */
 
-/* Waits until all threads are here. */
+/* Waits until all threads have arrived. */
 static void meet(atomic_long *arrived, long threads, long *round) {
     const long all = *round += threads;
     atomic_fetch_add_explicit(arrived, 1, memory_order_acq_rel);
@@ -314,7 +315,7 @@ static void meet(atomic_long *arrived, long threads, long *round) {
 
 INLINE long share(long all, long part, long parts) { return all * part / parts; }
 
-/* Runs a program for a site. The threads share the images, or where these are few the columns. */
+/* Runs a program at a site. Threads share the images or, if there are few, the columns. */
 void replay(const instruction *program, long count, long row, long col, long images, long threads) {
     const int by_image = images >= 4 * threads;
     atomic_long arrived = 0;
@@ -339,7 +340,7 @@ void replay(const instruction *program, long count, long row, long col, long ima
     }
 }
 
-/* Lays a weight (depth x columns, any strides) into panels. */
+/* Packs a weight (depth x columns, any strides) into panels. */
 void pack(const REAL *w, long depth, long columns, long per_depth, long per_column, REAL *panels) {
     for (long begin = 0; begin < columns; begin += WIDE * LANES)
         for (long k = 0; k < depth; k++)

@@ -12,13 +12,14 @@ import torch
 
 from nextpixel.compiling import compiled
 
-__all__ = ["INSTRUCTION", "OPERATIONS", "program"]
+__all__ = ["INSTRUCTION", "OPERATIONS", "load_program"]
 
 SOURCE = Path(__file__).with_name("program.c")
 REALS = {torch.float32: "float", torch.float64: "double"}
 
+# The structs `operand` and `instruction` of program.c.
 OPERAND = np.dtype(
-    [("place", "i8"), ("per_row", "i8"), ("per_col", "i8"), ("strides", "i8", 3)], align=True
+    [("address", "i8"), ("per_row", "i8"), ("per_col", "i8"), ("strides", "i8", 3)], align=True
 )
 INSTRUCTION = np.dtype(
     [
@@ -32,18 +33,18 @@ OPERATIONS = {name: number for number, name in enumerate(_NAMES.split())}
 
 
 @lru_cache
-def program(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """Compiles program.c for a type of number, and declares its functions.
+def load_program(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """Compiles program.c for a type of number, once, and loads it.
 
     Returns:
-        The library; None where `NEXTPIXEL_TAPE=0` says so, for other types than float32 and
-        float64, and where no compiler is found or none can compile it.
+        The library; None if `NEXTPIXEL_ENGINE=0` switches it off, if the type is neither float32
+        nor float64, or if there is no compiler that can compile it.
     """
-    if os.environ.get("NEXTPIXEL_TAPE") == "0" or dtype not in REALS:
+    if os.environ.get("NEXTPIXEL_ENGINE") == "0" or dtype not in REALS:
         return None
     real = REALS[dtype]
     defines = (f"-DREAL={real}", f"-DIS_DOUBLE={int(real == 'double')}")
-    library = compiled(SOURCE, f"tape-{real}", defines)
+    library = compiled(SOURCE, f"engine-{real}", defines)
     if library is not None:
         library.replay.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 5]
         library.pack.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 4, ctypes.c_void_p]

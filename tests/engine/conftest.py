@@ -1,0 +1,43 @@
+"""Shared by the tests of the engine."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from nextpixel.compiling import compiled
+from nextpixel.engine import Replay, begin_replay
+from nextpixel.engine.program import load_program
+from nextpixel.nn import Cache
+
+
+@pytest.fixture
+def forget() -> Callable[[], None]:
+    """Makes the next one look for the compiled program again."""
+
+    def clear() -> None:
+        load_program.cache_clear()
+        compiled.cache_clear()
+
+    return clear
+
+
+@pytest.fixture(autouse=True)
+def _compile_anew(forget: Callable[[], None]) -> Iterator[None]:
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
+    """All replays that are begun."""
+    begun: list[Replay] = []
+
+    def begin(cache: Cache, images: int, size: tuple[int, int]) -> Replay | None:
+        replay = begin_replay(cache, images, size)
+        if replay is not None:
+            begun.append(replay)
+        return replay
+
+    monkeypatch.setattr("nextpixel.sampling.begin_replay", begin)
+    return begun
