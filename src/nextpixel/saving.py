@@ -24,6 +24,7 @@ from nextpixel.files import replace_file
 __all__ = [
     "Model",
     "arguments_of",
+    "bound_arguments",
     "bundles",
     "check_images",
     "find",
@@ -261,6 +262,15 @@ def find_kind(name: str, kind: type[M]) -> type[M]:
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise UserError(f"{name} is not a subclass of {kind.__module__}.{kind.__name__}.")
     return cls
+
+
+def bound_arguments(scope: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments that a model's `__init__` was called with, to hand them on.
+
+    Args:
+        scope: `locals()`, on the first line of `__init__`.
+    """
+    return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
 
 
 def check_images(x: Tensor, shape: tuple[int, int, int], levels: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nextpixel.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
+from nextpixel.saving import bound_arguments
 
 __all__ = ["Autoencoder"]
 
@@ -52,14 +53,7 @@ class Autoencoder(IndependentPixels):
         likelihood: Likelihood = "logistics",
         components: int = 5,
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            latent=latent,
-            width=width,
-            likelihood=likelihood,
-            components=components,
-        )
+        super().__init__(**bound_arguments(locals()))
         self.decoder = ImageDecoder(latent, self.shape[1:], width, self.out_channels)
         self.encoder = ImageEncoder(self.shape[0], self.shape[1:], width, latent)
 

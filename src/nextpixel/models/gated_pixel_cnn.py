@@ -17,6 +17,7 @@ from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
 from nextpixel.masks import MaskType
 from nextpixel.nn import Cache, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d, recompute
+from nextpixel.saving import bound_arguments
 
 __all__ = ["GatedPixelCNN"]
 
@@ -155,18 +156,7 @@ class GatedPixelCNN(CausalNetwork):
         inputs: Inputs = "scaled",
         located: bool = False,
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            classes=classes,
-            vector=vector,
-            image=image,
-            width=width,
-            blocks=blocks,
-            kernel_size=kernel_size,
-            inputs=inputs,
-            located=located,
-        )
+        super().__init__(**bound_arguments(locals()))
         if located and classes is None and vector is None:
             raise UserError("located is about a class or a vector, and this model is told neither.")
         if kernel_size % 2 == 0 or kernel_size < 3:

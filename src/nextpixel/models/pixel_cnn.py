@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.context import ContextBias
 from nextpixel.nn import Cache, Head, MaskedConv2d, Pointwise, recompute
+from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNN"]
 
@@ -87,17 +88,7 @@ class PixelCNN(CausalNetwork):
         head: int | None = None,
         inputs: Inputs = "scaled",
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            classes=classes,
-            vector=vector,
-            image=image,
-            width=width,
-            blocks=blocks,
-            head=head,
-            inputs=inputs,
-        )
+        super().__init__(**bound_arguments(locals()))
         self.condition = ContextBias(self.takes, [width] * blocks, self.shape[1:])
         self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7, groups=self.groups)
         self.blocks = nn.ModuleList(ResidualBlock(width, self.groups) for _ in range(blocks))

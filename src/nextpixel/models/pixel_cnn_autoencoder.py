@@ -16,6 +16,7 @@ from nextpixel.autoregressive import Inputs
 from nextpixel.latent import LatentModel
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
 from nextpixel.nn import ImageEncoder
+from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNNAutoencoder"]
 
@@ -60,16 +61,7 @@ class PixelCNNAutoencoder(LatentModel):
         kernel_size: int = 5,
         inputs: Inputs = "scaled",
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            latent=latent,
-            encoder_width=encoder_width,
-            width=width,
-            blocks=blocks,
-            kernel_size=kernel_size,
-            inputs=inputs,
-        )
+        super().__init__(**bound_arguments(locals()))
         self.decoder = GatedPixelCNN(
             shape=shape,
             levels=levels,

@@ -35,6 +35,7 @@ from nextpixel.nn import (
     recompute,
     start_weights,
 )
+from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNNPP"]
 
@@ -192,19 +193,7 @@ class PixelCNNPP(WholePixelNetwork):
         dropout: float = 0.5,
         inputs: Inputs = "scaled",
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            classes=classes,
-            vector=vector,
-            image=image,
-            width=width,
-            blocks=blocks,
-            stages=stages,
-            components=components,
-            dropout=dropout,
-            inputs=inputs,
-        )
+        super().__init__(**bound_arguments(locals()))
         if stages < 1:
             raise UserError(f"stages must be at least 1, not {stages}.")
         channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros

@@ -23,6 +23,7 @@ from nextpixel.nn import (
     RowLayer,
     recompute,
 )
+from nextpixel.saving import bound_arguments
 
 __all__ = ["DiagonalBiLSTM", "RowLSTM"]
 
@@ -69,17 +70,7 @@ class PixelRNN(CausalNetwork):
         head: int | None = None,
         inputs: Inputs = "scaled",
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            classes=classes,
-            vector=vector,
-            image=image,
-            width=width,
-            blocks=blocks,
-            head=head,
-            inputs=inputs,
-        )
+        super().__init__(**bound_arguments(locals()))
         gates = [self.layer.gates * width] * blocks
         self.condition = ContextBias(self.takes, gates, self.shape[1:])
         self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7, groups=self.groups)

@@ -30,6 +30,7 @@ from nextpixel.nn import (
     recompute,
     start_weights,
 )
+from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelSNAIL"]
 
@@ -150,20 +151,7 @@ class PixelSNAIL(WholePixelNetwork):
         dropout: float = 0.5,
         inputs: Inputs = "scaled",
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            classes=classes,
-            vector=vector,
-            image=image,
-            width=width,
-            blocks=blocks,
-            layers=layers,
-            key=key,
-            components=components,
-            dropout=dropout,
-            inputs=inputs,
-        )
+        super().__init__(**bound_arguments(locals()))
         if min(layers, key) < 1:
             raise UserError(f"layers and key must be at least 1, not {layers} and {key}.")
         self.register_buffer("place", places(*shape[1:]), persistent=False)

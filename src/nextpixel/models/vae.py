@@ -22,6 +22,7 @@ from nextpixel.bounds import Gaussian, code_noise, elbo_terms, image_noise, impo
 from nextpixel.errors import UserError
 from nextpixel.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
+from nextpixel.saving import bound_arguments
 
 __all__ = ["VAE"]
 
@@ -66,16 +67,7 @@ class VAE(IndependentPixels):
         beta: float = 1.0,
         free_bits: float = 0.0,
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            latent=latent,
-            width=width,
-            likelihood=likelihood,
-            components=components,
-            beta=beta,
-            free_bits=free_bits,
-        )
+        super().__init__(**bound_arguments(locals()))
         for name, value in (("beta", beta), ("free_bits", free_bits)):
             if not 0 <= value < math.inf:
                 raise UserError(f"{name} must be at least 0, not {value}.")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nextpixel.latent import CodebookModel, Likelihood
 from nextpixel.nn import Codebook, MapDecoder, MapEncoder, Quantized, Quantizer
+from nextpixel.saving import bound_arguments
 
 __all__ = ["VQVAE"]
 
@@ -66,19 +67,7 @@ class VQVAE(CodebookModel):
         decay: float = 0.99,
         commitment: float = 0.25,
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            downsampling=downsampling,
-            codes=codes,
-            code_size=code_size,
-            width=width,
-            likelihood=likelihood,
-            components=components,
-            codebook=codebook,
-            decay=decay,
-            commitment=commitment,
-        )
+        super().__init__(**bound_arguments(locals()))
         self.encoder = MapEncoder(self.shape[0], self.shape[1:], downsampling, width, code_size)
         self.quantizer = Quantizer(
             codes, code_size, codebook=codebook, decay=decay, commitment=commitment

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nextpixel.errors import UserError
 from nextpixel.latent import CodebookModel, Likelihood
 from nextpixel.nn import Codebook, MapDecoder, MapEncoder, Pointwise, Quantized, Quantizer
+from nextpixel.saving import bound_arguments
 
 __all__ = ["VQVAE2"]
 
@@ -73,19 +74,7 @@ class VQVAE2(CodebookModel):
         decay: float = 0.99,
         commitment: float = 0.25,
     ) -> None:
-        super().__init__(
-            shape=shape,
-            levels=levels,
-            downsampling=downsampling,
-            codes=codes,
-            code_size=code_size,
-            width=width,
-            likelihood=likelihood,
-            components=components,
-            codebook=codebook,
-            decay=decay,
-            commitment=commitment,
-        )
+        super().__init__(**bound_arguments(locals()))
         features = 2 * width
         self.encoder = MapEncoder(self.shape[0], self.shape[1:], downsampling, width, features)
         if any(side % 2 for side in self.encoder.size):
