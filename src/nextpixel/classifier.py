@@ -14,12 +14,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.data import Dataset, Images, batch_indices
+from nextpixel.data.images import batches
 from nextpixel.errors import UserError
 from nextpixel.saving import Model, check_images, find, read_kind
 
@@ -171,8 +171,8 @@ class Classifier(Model):
         if images.y is None or not len(images):
             raise UserError("The accuracy is that of images with classes: there are none here.")
         right = 0
-        for begin in range(0, len(images), batch_size):
-            x, y = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
+        for numbers in batches(len(images), batch_size):
+            x, y = images.batch(numbers)
             guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
             right += int((guess.cpu() == torch.as_tensor(y)).sum())
         return right / len(images)

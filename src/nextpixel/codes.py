@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nextpixel import data
 from nextpixel.data import Dataset, Images, kept
-from nextpixel.data.images import level_type
+from nextpixel.data.images import batches, level_type
 from nextpixel.data.progress import shown
 from nextpixel.errors import UserError
 
@@ -194,8 +194,8 @@ def content(splits: list[Images]) -> str:
     for split in splits:
         total.update(repr((split.x.shape, split.levels, split.redraw)).encode())
         total.update(b"" if split.rows is None else split.rows.tobytes())
-        for begin in range(0, len(split), BLOCK):
-            total.update(split.x[begin : begin + BLOCK].tobytes())
+        for numbers in batches(len(split), BLOCK):
+            total.update(split.x[numbers].tobytes())
     return total.hexdigest()
 
 
@@ -214,11 +214,7 @@ def encode(
     """Computes the codes of all splits in blocks `(B, 1, *code_shape)`; K after an image's end."""
     import torch
 
-    blocks = [
-        (split, np.arange(begin, min(begin + BLOCK, len(split))))
-        for split in splits
-        for begin in range(0, len(split), BLOCK)
-    ]
+    blocks = [(split, numbers) for split in splits for numbers in batches(len(split), BLOCK)]
     with closing(shown(blocks, "encoding", len(blocks))) as counted:
         for split, numbers in counted:
             x, _ = split.batch(numbers, (0, int(numbers[0])))
@@ -260,8 +256,7 @@ def baselines(train: Images, images: Images) -> dict[str, float]:
 
 def real_sites(images: Images) -> Iterator[tuple[NDArray[np.intp], NDArray[np.integer[Any]]]]:
     """Lists the real sites of images, block by block: their positions, and their levels."""
-    for begin in range(0, len(images), BLOCK):
-        numbers = np.arange(begin, min(begin + BLOCK, len(images)))
+    for numbers in batches(len(images), BLOCK):
         x, padding = images.x[numbers], images.padding(numbers)
         real = np.ones(x.shape, bool) if padding is None else ~np.broadcast_to(padding, x.shape)
         flat = real.reshape(len(x), -1)

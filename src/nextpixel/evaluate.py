@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.autoregressive import AutoregressiveModel
-from nextpixel.data.images import Images, spread
+from nextpixel.data.images import Images, batches, spread
 from nextpixel.errors import UserError
 from nextpixel.model import ImageModel
 from nextpixel.sampling import evaluation_mode
@@ -121,13 +121,11 @@ def evaluate(
         )
     parts = []
     with evaluation_mode(model):
-        for begin in range(0, count, batch_size):
-            x, given = model.inputs(images, numbers[begin : begin + batch_size])
+        for batch in batches(count, batch_size, progress):
+            x, given = model.inputs(images, numbers[batch])
             x = x.to(model.device)
             nats = score(x) if score else model.score(x, given.context, given.known)
             parts.append(-nats.double().cpu())
-            if progress is not None:
-                progress((begin + len(x)) / count)
     return Score.of(torch.cat(parts), images.sites()[numbers])
 
 
@@ -204,14 +202,11 @@ def classify(
         )
     likeliest = []
     with evaluation_mode(model):
-        for begin in range(0, len(images), batch_size):
-            numbers = np.arange(begin, min(begin + batch_size, len(images)))
+        for numbers in batches(len(images), batch_size, progress):
             x, _ = images.batch(numbers)
             known = model.padding(images, numbers)
             given = class_log_probs(model, torch.from_numpy(x).to(model.device), known)
             likeliest.append(given.argmax(1).cpu().numpy())
-            if progress is not None:
-                progress((begin + len(x)) / len(images))
     return judge(images.y, np.concatenate(likeliest), model.classes)
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 from nextpixel import plots
 from nextpixel.classifier import Classifier
 from nextpixel.data import Dataset, Images
-from nextpixel.data.images import level_type, spread
+from nextpixel.data.images import batches, level_type, spread
 from nextpixel.errors import UserError
 from nextpixel.evaluate import Classification, judge
 from nextpixel.latent import CodebookModel
@@ -195,7 +195,7 @@ def nearest(
     others = torch.from_numpy(train.x.reshape(len(train), -1).astype(np.float64))
     lengths, sites = others.square().sum(1), torch.from_numpy(train.sites())
     least, chosen = [], []
-    for numbers in _batches(len(images)):
+    for numbers in batches(len(images), BATCH):
         x = torch.from_numpy(images.x[numbers].reshape(len(numbers), -1).astype(np.float64))
         squares = x.square().sum(1)[:, None] + lengths - 2 * x @ others.T
         of_either = torch.maximum(torch.from_numpy(images.sites()[numbers])[:, None], sites)
@@ -260,7 +260,7 @@ def reconstruct(
     Padding stays padding.
     """
     parts = []
-    for numbers in _batches(len(images)):
+    for numbers in batches(len(images), BATCH):
         padding = images.padding(numbers)
         x = torch.from_numpy(images.x[numbers]).to(model.device)
         known = None if padding is None else torch.tensor(padding, device=model.device)
@@ -291,11 +291,6 @@ def _take(images: Images, numbers: _Ids) -> Images:
     x, y = images.batch(numbers)
     rows = None if images.rows is None else images.rows[numbers]
     return Images(x.astype(level_type(images.levels)), y, images.levels, rows=rows)
-
-
-def _batches(count: int) -> Iterator[_Ids]:
-    for begin in range(0, count, BATCH):
-        yield np.arange(begin, min(begin + BATCH, count))
 
 
 # --- all together ---------------------------------------------------------------------------------
@@ -468,7 +463,7 @@ def _embeddings(classifier: Classifier, images: Images) -> _Floats:
 
 
 def _tensors(classifier: Classifier, images: Images) -> Iterator[torch.Tensor]:
-    for numbers in _batches(len(images)):
+    for numbers in batches(len(images), BATCH):
         yield torch.from_numpy(images.x[numbers]).to(classifier.device)
 
 

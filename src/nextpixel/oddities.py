@@ -30,6 +30,7 @@ from torch import Tensor
 
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images
+from nextpixel.data.images import batches
 from nextpixel.data.own import Unsplit
 from nextpixel.errors import UserError
 from nextpixel.evaluate import check_images, class_log_probs
@@ -107,8 +108,8 @@ def score_images(
     if background is not None:
         check_context("The background model", background, images)
     dims = math.prod(model.shape)
-    for begin in range(0, len(images), batch_size):
-        x, _ = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
+    for numbers in batches(len(images), batch_size, progress):
+        x, _ = images.batch(numbers)
         for name, each in models.items():
             with evaluation_mode(each):
                 bits = mixture_bits(each, torch.from_numpy(x).to(each.device))
@@ -116,8 +117,6 @@ def score_images(
         if complexity:
             sizes = [complexity_bits(image) / dims for image in x]
             parts["complexity_bits_per_dim"].append(np.array(sizes))
-        if progress is not None:
-            progress((begin + len(x)) / len(images))
     columns = {name: np.concatenate(values) for name, values in parts.items()}
     return with_corrected(columns)
 

@@ -93,6 +93,12 @@ def to_uint8(x: ArrayLike, levels: int) -> Pixels:
     return np.rint(255.0 * values / (levels - 1)).astype(np.uint8)
 
 
+def real_to_uint8(x: ArrayLike, levels: int) -> Pixels:
+    """Turns real numbers in `[0, levels - 1]`, such as means of levels, into bytes."""
+    values = np.asarray(x, np.float64)
+    return to_uint8(np.rint(values * 255 / (levels - 1)).astype(np.int64), 256)
+
+
 def upright(x: ArrayLike) -> NDArray[Any]:
     """Turns spectrograms as people expect them: time to the right and frequency upward.
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from nextpixel import plots
-from nextpixel.data.images import Images
+from nextpixel.data.images import Images, batches
 from nextpixel.errors import UserError
 from nextpixel.latent import LatentModel
 from nextpixel.sampling import evaluation_mode
@@ -48,7 +48,7 @@ def draw_reconstructions(
     """
     columns = {"original": plots.to_uint8(x, model.levels)}
     if model.has_pixel_means:
-        columns["mean"] = bytes_of(model.picture(embed(model, x)), model.levels)
+        columns["mean"] = plots.real_to_uint8(model.picture(embed(model, x)), model.levels)
     for number, drawn in enumerate(model.reconstruct(x, draws, **how), 1):
         columns[f"draw {number}"] = plots.to_uint8(drawn, model.levels)
     empty = np.zeros((1, 1, 1, 1), bool) if padding is None else padding.numpy(force=True)
@@ -83,16 +83,14 @@ def draw_interpolations(model: LatentModel, x: Tensor, steps: int, seed: int = 0
     for step in range(steps):
         way = step / (steps - 1)
         between = model.picture(torch.lerp(first, last, way), seed)
-        columns[f"{way:.0%}"] = bytes_of(between, model.levels)
+        columns[f"{way:.0%}"] = plots.real_to_uint8(between, model.levels)
     columns["to"] = plots.to_uint8(x[1::2], model.levels)
     return plots.side_by_side(columns, 256)
 
 
 def embed_all(model: LatentModel, images: Images) -> Tensor:
     """Computes the codes of all images of a split, on the CPU, see `LatentModel.embed`."""
-    numbers = torch.arange(len(images)).numpy()
-    batches = range(0, len(images), 500)
-    parts = [images.batch(numbers[begin : begin + 500])[0] for begin in batches]
+    parts = [images.batch(numbers)[0] for numbers in batches(len(images), 500)]
     return torch.cat([embed(model, torch.from_numpy(part)) for part in parts])
 
 
@@ -114,8 +112,3 @@ def embed(model: LatentModel, x: Tensor) -> Tensor:
     """Computes the codes of images without dropout, on the CPU."""
     with evaluation_mode(model):
         return model.embed(x.to(model.device)).cpu()
-
-
-def bytes_of(x: Tensor, levels: int) -> plots.Pixels:
-    """Turns real numbers in `[0, levels - 1]` into bytes."""
-    return plots.to_uint8((x.double() * 255 / (levels - 1)).round().long(), 256)

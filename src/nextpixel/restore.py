@@ -140,12 +140,12 @@ def show(
     """
     columns = {
         "given": given_picture(task, degraded),
-        baseline_name(task): bytes_of(baseline(task, degraded, levels), levels),
+        baseline_name(task): plots.real_to_uint8(baseline(task, degraded, levels), levels),
     }
     for number, drawn in enumerate(draws[:4], 1):
         columns[f"restored {number}"] = plots.to_uint8(drawn, levels)
     if len(draws) > 1:
-        columns[f"mean of {len(draws)}"] = bytes_of(draws.double().mean(0), levels)
+        columns[f"mean of {len(draws)}"] = plots.real_to_uint8(draws.double().mean(0), levels)
         columns["where they differ"] = plots.heat_map(uncertainty(draws))
     if x is not None:
         columns["original"] = plots.to_uint8(x, levels)
@@ -172,8 +172,3 @@ def given_picture(task: Task, degraded: Degraded) -> plots.Pixels:
     if task.name == "super-resolution":
         pixels = pixels.repeat(task.factor, -1).repeat(task.factor, -2)
     return pixels
-
-
-def bytes_of(x: Tensor, levels: int) -> plots.Pixels:
-    """Turns real numbers in `[0, levels - 1]` into bytes."""
-    return plots.to_uint8((x.double() * 255 / (levels - 1)).round().long(), 256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = [
     "DataRecord",
     "Dataset",
     "Images",
+    "batches",
     "draw_bits",
     "level_type",
     "mutate",
@@ -285,6 +286,23 @@ def spread(count: int, limit: int | None) -> NDArray[np.int64]:
     if limit is None or limit >= count:
         return np.arange(count)
     return np.linspace(0, count - 1, limit).round().astype(np.int64)
+
+
+def batches(
+    count: int, size: int, progress: Callable[[float], None] | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """Cuts the numbers from 0 to count - 1 into batches.
+
+    Args:
+        count: How many numbers.
+        size: The length of a batch; the last one may be shorter.
+        progress: Called with the fraction done after each batch.
+    """
+    for begin in range(0, count, size):
+        end = min(begin + size, count)
+        yield np.arange(begin, end)
+        if progress is not None:
+            progress(end / count)
 
 
 def level_type(levels: int) -> np.dtype[Any]:
