@@ -22,6 +22,7 @@ from nextpixel.errors import UserError
 from nextpixel.files import replace_file
 from nextpixel.latent import CodebookModel
 from nextpixel.model import bundles, load
+from nextpixel.noise import make_seed
 
 __all__ = ["LatentGenerator", "Pixels"]
 
@@ -320,7 +321,7 @@ def seed_of(seed: int, part: int) -> int:
     """
     if part == 0:
         return seed
-    return int(np.random.SeedSequence((seed, part)).generate_state(1, np.uint64)[0]) >> 1
+    return make_seed(seed, part) >> 1
 
 
 def find_bundle(name: str | Path) -> Path:

@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nextpixel.context import Context
 from nextpixel.errors import UserError
+from nextpixel.noise import Stream
 from nextpixel.sampling import Generator, Sampler, kept_pixels, trace
 
 __all__ = ["Completed", "complete_with_particles"]
@@ -228,10 +228,6 @@ class _Weights:
 
 
 def resampling_noise(seed: int, images: Sequence[int], row: int) -> Tensor:
-    """Draws a uniform number for each image at the end of a row, `(n,)`, float64.
-
-    It comes from a part of the counters that the noise of the sites never reaches.
-    """
-    counter = [0, row, 0, 1]
-    streams = (np.random.Philox(key=[seed, image], counter=counter) for image in images)
-    return torch.tensor([np.random.Generator(stream).random() for stream in streams]).double()
+    """Draws a uniform number for each image at the end of a row, `(n,)`, float64."""
+    streams = (Stream.RESAMPLING.generator(seed, image, row) for image in images)
+    return torch.tensor([stream.random() for stream in streams]).double()

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from nextpixel.errors import UserError
 from nextpixel.masks import Half, box_mask, half_mask
+from nextpixel.noise import Stream
 
 __all__ = [
     "Degraded",
@@ -243,7 +244,8 @@ class Task:
                 f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed} and "
                 f"{min(numbers)}."
             )
-        streams = [_stream(seed, int(number)) for number in numbers]
+        # Not the noise that a model then draws pixels from, with the same seed and number.
+        streams = [Stream.DEGRADATIONS.generator(seed, int(number)) for number in numbers]
         if self.name == "inpaint":
             hidden = np.stack([self._hidden(pixels.shape[2:], stream) for stream in streams])
             known = ~hidden[:, None]
@@ -525,16 +527,6 @@ def _kernel(sigma: float) -> _Floats:
     point = np.zeros((2 * radius + 1, 2 * radius + 1))
     point[radius, radius] = 1
     return _blurred(point, sigma)
-
-
-def _stream(seed: int, number: int) -> np.random.Generator:
-    """Makes the random numbers of an image.
-
-    `nextpixel.sampling.site_noise` draws the pixels from the same key, with a counter that begins
-    at 0. Beginning far ahead makes the degradation independent of what a model then draws with the
-    same seed and number.
-    """
-    return np.random.Generator(np.random.Philox(counter=1 << 128, key=[seed, number]))
 
 
 def _pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int64]:

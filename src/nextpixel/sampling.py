@@ -22,6 +22,7 @@ from nextpixel.context import Context
 from nextpixel.distributions import Distribution, guided
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
+from nextpixel.noise import Stream
 from nextpixel.tape import begin_tape, keep_tape, kept_tape, surroundings
 
 __all__ = [
@@ -223,8 +224,8 @@ def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) ->
         raise UserError(
             f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed}."
         )
-    streams = (np.random.Generator(np.random.Philox(key=[seed, image])) for image in images)
-    return torch.from_numpy(np.stack([stream.random(shape) for stream in streams]))
+    noise = [Stream.PIXELS.generator(seed, image).random(shape) for image in images]
+    return torch.from_numpy(np.stack(noise))
 
 
 def trace(model: Generator, n: int, c: object = None, **how: Any) -> Iterator[Step]:

@@ -54,6 +54,7 @@ from nextpixel.files import remove_parts, replace_file
 from nextpixel.latent import LatentModel
 from nextpixel.model import Given, ImageModel, model_name
 from nextpixel.nn import recomputing
+from nextpixel.noise import make_seed, seeded
 from nextpixel.reconstruct import draw_reconstructions
 from nextpixel.restoration import Task
 from nextpixel.restore import restore, show
@@ -550,8 +551,7 @@ class Run:
     def noise_seed(self, *what: int, rank: int | None = None) -> int:
         """Makes the seed of what is random in a step, so that no generator has to be saved."""
         rank = self.fabric.global_rank if rank is None else rank
-        key = (self.args.seed, self.step, rank, *what)
-        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        return make_seed(self.args.seed, self.step, rank, *what)
 
     def batch(self) -> tuple[Tensor, Given]:
         """Gets the images of the next step: a function of the seed and the step alone."""
@@ -567,7 +567,7 @@ class Run:
         pixels = torch.from_numpy(x)
         given = told_of(self.raw, images, indices, pixels, y, self.noise_seed(2) >> 1)
         if given.context is not None and args.drop_context:
-            random = np.random.default_rng(self.noise_seed(1)).random(len(x))
+            random = seeded(self.noise_seed(1)).random(len(x))
             null = given.context.null(torch.from_numpy(random < args.drop_context))
             given = replace(given, context=null)
         return pixels.to(self.fabric.device), given
