@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +72,8 @@ class AutoregressiveModel(ImageModel):
         """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
         return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
 
-    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`; `how` are the arguments of `sampling.sample`."""
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[sampling.SampleOptions]) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`; `how` are the options of `sampling.sample`."""
         return sampling.sample(self, n, c, **how)
 
     def start(self, batch: int, c: object = None) -> Cache:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nextpixel.data import Dataset, Images, batch_indices
 from nextpixel.errors import UserError
 from nextpixel.model import Model, check_images, find, read_kind
+from nextpixel.sampling import evaluation_mode
 
 __all__ = ["Classifier", "fit_classifier", "load_classifier"]
 
@@ -173,7 +174,8 @@ class Classifier(Model):
         right = 0
         for begin in range(0, len(images), batch_size):
             x, y = images.batch(np.arange(begin, min(begin + batch_size, len(images))))
-            guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
+            with evaluation_mode(self):
+                guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
             right += int((guess.cpu() == torch.as_tensor(y)).sum())
         return right / len(images)
 

@@ -231,6 +231,8 @@ def encode(
     """Computes the codes of all splits in blocks `(B, 1, *code_shape)`; K after an image's end."""
     import torch
 
+    from nextpixel.sampling import evaluation_mode
+
     blocks = [
         (split, np.arange(begin, min(begin + BLOCK, len(split))))
         for split in splits
@@ -239,7 +241,7 @@ def encode(
     with closing(shown(blocks, "encoding", len(blocks))) as counted:
         for split, numbers in counted:
             x, _ = split.batch(numbers, (0, int(numbers[0])))
-            with torch.inference_mode():
+            with torch.inference_mode(), evaluation_mode(model):
                 codes = model.codes(torch.from_numpy(x).to(model.device)).cpu().numpy()
             if split.rows is not None:
                 real, _ = code_rows(split.rows[numbers], model)

@@ -181,7 +181,6 @@ class IndependentPixels(LatentModel):
         numbers: Sequence[int] | None = None,
         batch_size: int = 256,
         progress: Callable[[float], None] | None = None,
-        **how: Any,
     ) -> Tensor:
         """Draws images from p(x | z).
 
@@ -193,7 +192,6 @@ class IndependentPixels(LatentModel):
             numbers: The numbers of the images, 0 to n - 1 by default.
             batch_size: Images drawn together; it does not change the pictures.
             progress: Called with the fraction done, between 0 and 1.
-            how: Nothing else.
 
         Returns:
             Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
@@ -201,8 +199,6 @@ class IndependentPixels(LatentModel):
         Raises:
             UserError: A number is out of range, or there are no codes.
         """
-        if how:
-            raise TypeError(f"{type(self).__name__}.sample takes no {', '.join(how)}")
         if min(n, batch_size) < 1:
             raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
         if not 0 < temperature < math.inf:

@@ -250,7 +250,8 @@ class LatentGenerator:
         Returns:
             `(B, 1, h, w)`.
         """
-        codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
+        with sampling.evaluation_mode(self.decoder):
+            codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
         if self.end is not None:
             if rows is None:
                 heard = (x.cpu() > 0).any(3).any(1).numpy()

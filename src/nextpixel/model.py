@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import torch
 import yaml
@@ -24,6 +24,7 @@ from nextpixel.context import Context, Takes
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
 from nextpixel.restoration import Task
+from nextpixel.sampling import CommonOptions
 from nextpixel.sound import Spectrogram
 
 if TYPE_CHECKING:
@@ -278,8 +279,8 @@ class ImageModel(Model):
         return self.score(x, c, known)
 
     @abstractmethod
-    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`."""
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`; a model may take more options than these."""
 
     def after_step(
         self,

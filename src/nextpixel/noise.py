@@ -11,7 +11,8 @@ image 3, say. Nothing puts the two together, and published results rest on them.
 
 PyTorch's generators are seeded, too, with the seeds in `SEEDS`. Where the caller's seed is used as
 it is, it is not listed: first weights (`torch.manual_seed` in `nextpixel train` and its like), and
-the random networks and images of `nextpixel.see`.
+the random networks and images of `nextpixel.see`. `Distribution.sample` without noise takes
+PyTorch's default generator as it finds it.
 
 References:
     Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3, 2011

@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from nextpixel.bounds import Gaussian, code_noise, elbo_terms, image_noise, impo
 from nextpixel.errors import UserError
 from nextpixel.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
+from nextpixel.sampling import CommonOptions
 
 __all__ = ["VAE"]
 
@@ -147,7 +148,7 @@ class VAE(IndependentPixels):
             kl = kl.mean(0, keepdim=True).clamp_min(self.free_bits)
         return reconstruction - self.beta * kl.sum(1)
 
-    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
         """Draws images: codes from the prior unless c gives them, see `IndependentPixels.sample`.
 
         The code of image k depends on the seed and k only, as its pixels do.
