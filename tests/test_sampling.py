@@ -11,14 +11,16 @@ from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.classifier import Classifier
 from nextpixel.data.images import Images
 from nextpixel.errors import UserError
-from nextpixel.evaluate import classify, evaluate
+from nextpixel.evaluate import class_log_probs, classify, evaluate
 from nextpixel.features import Features
+from nextpixel.latent import LatentModel
 from nextpixel.reconstruct import embed
 from nextpixel.sampling import (
     Sampler,
     all_at_once,
     evaluation_mode,
     film,
+    fixed_point,
     hidden_bits,
     site_noise,
 )
@@ -144,6 +146,56 @@ def test_mistakes_are_told(model: Rows) -> None:
         npx.complete(model, x[..., :3], torch.ones(4, 5, dtype=torch.bool))
     with pytest.raises(UserError, match="seed lies"):
         model.sample(1, seed=-1)
+
+
+DRAW: dict[str, Callable[[AutoregressiveModel, Tensor, Tensor], object]] = {
+    "sample": lambda model, x, mask: model.sample(1, 0, x=x, mask=mask),
+    "sample at once": lambda model, x, mask: model.sample(
+        1, 0, x=x, mask=mask, sampler="fixed-point"
+    ),
+    "fixed_point": lambda model, x, mask: fixed_point(model, 1, 0, x=x, mask=mask),
+    "trace": lambda model, x, mask: next(npx.trace(model, 1, 0, x=x, mask=mask)),
+    "film": lambda model, x, mask: film(model, 1, 0, x=x, mask=mask),
+    "complete": lambda model, x, mask: npx.complete(model, x, mask, 0),
+    "complete_with_particles": lambda model, x, mask: npx.complete_with_particles(
+        model, x, mask, 0, particles=2
+    ),
+}
+SCORE: dict[str, Callable[[AutoregressiveModel, Tensor, Tensor], object]] = {
+    "hidden_bits": lambda model, x, mask: hidden_bits(model, x, mask, 0),
+    "log_prob": lambda model, x, mask: model.log_prob(x, 0, mask),
+    "score": lambda model, x, mask: model.score(x, 0, mask),
+    "objective": lambda model, x, mask: model.objective(x, 0, mask),
+    "class_log_probs": lambda model, x, mask: class_log_probs(model, x, mask),
+}
+
+
+@pytest.mark.parametrize("name", DRAW | SCORE)
+def test_pixels_and_masks_are_not_mixed_up(name: str) -> None:
+    model = npx.GatedPixelCNN(shape=(1, 4, 5), levels=2, classes=3, width=6, blocks=2)
+    use = (DRAW | SCORE)[name]
+    x, mask = torch.zeros(1, 1, 4, 5, dtype=torch.int64), torch.ones(1, 1, 4, 5, dtype=torch.bool)
+    use(model, x, mask)
+    for pixels in (mask, x.float()):
+        with pytest.raises(UserError, match=r"integers.*not torch\.(bool|float32)"):
+            use(model, pixels, mask)
+    for known in (x, x.float()):
+        with pytest.raises(UserError, match=r"mask is made of booleans.*torch\.(int64|float32)"):
+            use(model, x, known)
+
+
+@pytest.mark.parametrize("cls", [npx.Autoencoder, npx.VAE, npx.VQVAE, npx.PixelCNNAutoencoder])
+def test_models_with_a_code_do_not_mix_them_up_either(cls: Callable[..., LatentModel]) -> None:
+    model = cls(shape=(1, 8, 8), levels=2)
+    x, mask = torch.zeros(2, 1, 8, 8, dtype=torch.int64), torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    for compute in (model.score, model.objective):
+        compute(x, None, mask)
+        with pytest.raises(UserError, match=r"integers in .*, not torch\.bool"):
+            compute(mask, None, mask)
+        with pytest.raises(UserError, match="mask is made of booleans"):
+            compute(x, None, x)
+    with pytest.raises(UserError, match="integers"):
+        model.reconstruct(mask)
 
 
 def test_known_pixels_of_256_levels_may_be_bytes() -> None:

@@ -172,7 +172,7 @@ def evaluate(
         for begin in range(0, count, batch_size):
             x, given = told(model, images, numbers[begin : begin + batch_size])
             x = x.to(model.device)
-            nats = score(x) if score else model.score(x, given.context, given.known)
+            nats = score(x) if score else model.score(x, given.context, given.mask)
             parts.append(-nats.double().cpu())
             if progress is not None:
                 progress((begin + len(x)) / count)
@@ -182,7 +182,7 @@ def evaluate(
 def diagnose(model: ImageModel, images: Images) -> dict[str, float]:
     """Computes what else a model tells of some of these images, see `ImageModel.diagnose`."""
     x, given = told(model, images, spread(len(images), DIAGNOSED))
-    return model.diagnose(x, given.known)
+    return model.diagnose(x, given.mask)
 
 
 @dataclass(frozen=True)
@@ -255,8 +255,8 @@ def classify(
         for begin in range(0, len(images), batch_size):
             numbers = np.arange(begin, min(begin + batch_size, len(images)))
             x, _ = images.batch(numbers)
-            known = padding(model, images, numbers)
-            given = class_log_probs(model, torch.from_numpy(x).to(model.device), known)
+            mask = padding(model, images, numbers)
+            given = class_log_probs(model, torch.from_numpy(x).to(model.device), mask)
             likeliest.append(given.argmax(1).cpu().numpy())
             if progress is not None:
                 progress((begin + len(x)) / len(images))
@@ -273,19 +273,19 @@ def judge(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: int) -> C
     return Classification(float(right.mean()), float(error), count, table)
 
 
-def class_log_probs(model: AutoregressiveModel, x: Tensor, known: Tensor | None = None) -> Tensor:
+def class_log_probs(model: AutoregressiveModel, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """Computes log p(x | c) for every class c of a class-conditional model.
 
     Args:
         model: The model.
         x: Integers `(B, C, H, W)`.
-        known: True at pixels that carry no bits, broadcastable to x.
+        mask: True at pixels that carry no bits, broadcastable to x.
 
     Returns:
         Nats, `(B, classes)`, float64.
     """
     classes = range(cast(int, model.classes))
-    return torch.stack([model.log_prob(x, c, known).double() for c in classes], 1)
+    return torch.stack([model.log_prob(x, c, mask).double() for c in classes], 1)
 
 
 def check_images(what: str, model: ImageModel, images: Images) -> None:

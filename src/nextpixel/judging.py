@@ -264,9 +264,9 @@ def reconstruct(
     for numbers in _batches(len(images)):
         padding = images.padding(numbers)
         x = torch.from_numpy(images.x[numbers]).to(model.device)
-        known = None if padding is None else torch.tensor(padding, device=model.device)
+        mask = None if padding is None else torch.tensor(padding, device=model.device)
         with torch.inference_mode(), evaluation_mode(model):
-            codes = model.sent(x, known)
+            codes = model.sent(x, mask)
         shown = model.picture(codes).round().numpy()
         parts.append(shown if padding is None else np.where(padding, 0, shown))
         if progress is not None:

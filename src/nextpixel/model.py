@@ -121,23 +121,23 @@ class Given:
 
     Attributes:
         context: Their context, or None.
-        known: True at pixels that are known already and carry no bits, `(B, 1, H, W)`, or None.
+        mask: True at pixels that are known already and carry no bits, `(B, 1, H, W)`, or None.
     """
 
     context: Context | None = None
-    known: Tensor | None = None
+    mask: Tensor | None = None
 
     def __getitem__(self, images: Any) -> Given:
         """Picks out images: a slice or indices."""
         context = None if self.context is None else self.context[images]
-        return Given(context, None if self.known is None else self.known[images])
+        return Given(context, None if self.mask is None else self.mask[images])
 
     def without(self, padding: Tensor | None) -> Given:
         """Takes padding out of what carries bits: True there, `(B, 1, H, W)`, or None."""
         if padding is None:
             return self
-        known = padding if self.known is None else self.known | padding.to(self.known.device)
-        return replace(self, known=known)
+        mask = padding if self.mask is None else self.mask | padding.to(self.mask.device)
+        return replace(self, mask=mask)
 
 
 class ImageModel(Model):
@@ -233,16 +233,16 @@ class ImageModel(Model):
             UserError: The model needs to be told more than this.
         """
         parts: dict[str, object] = {"classes": y} if self.classes else {}
-        known = None
+        mask = None
         if self.task is not None:
             degraded = self.task.degrade(x, self.levels, numbers, seed)
             parts["image"] = degraded.image
-            known = None if degraded.known is None else degraded.known.to(self.device)
+            mask = None if degraded.mask is None else degraded.mask.to(self.device)
         if self.features is not None:
             parts[self.features.part] = self.features(x)
         if beside is not None:
             parts["image"] = beside
-        return Given(self.context(parts or None, len(x)), known)
+        return Given(self.context(parts or None, len(x)), mask)
 
     def described(self) -> dict[str, Any]:
         """Says what else belongs into `config.json`: the attributes that are not None."""
@@ -262,21 +262,21 @@ class ImageModel(Model):
         self.codes_of = config.get("codes_of")
 
     @abstractmethod
-    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes how likely images are, in nats: what is reported of a model.
 
         Args:
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
             c: The context, see `context`.
-            known: True at pixels that carry no bits, broadcastable to x.
+            mask: True at pixels that carry no bits, broadcastable to x.
 
         Returns:
             log p(x | c), or what the model has in its place and says in `scores`, `(B,)`.
         """
 
-    def objective(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes what training makes as large as it can: by default the score, `(B,)`."""
-        return self.score(x, c, known)
+        return self.score(x, c, mask)
 
     @abstractmethod
     def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
@@ -300,12 +300,12 @@ class ImageModel(Model):
             seed: Of what is random; the same on all ranks.
         """
 
-    def diagnose(self, x: Tensor, known: Tensor | None = None) -> dict[str, float]:
+    def diagnose(self, x: Tensor, mask: Tensor | None = None) -> dict[str, float]:
         """Computes what else is worth logging at a validation, by name: by default nothing.
 
         Args:
             x: Some validation images, integers `(B, C, H, W)`.
-            known: Which of their pixels are known, see `score`.
+            mask: Which of their pixels are known, see `score`.
         """
         return {}
 

@@ -123,7 +123,7 @@ def complete_with_particles(
 
 
 def _complete(
-    model: Generator, x: Tensor, known: Tensor, c: Context | None, images: Sequence[int], how: _How
+    model: Generator, x: Tensor, mask: Tensor, c: Context | None, images: Sequence[int], how: _How
 ) -> Completed:
     """Completes the images of a batch, of these numbers; see `complete_with_particles`."""
     channels, height, width = model.shape
@@ -133,8 +133,8 @@ def _complete(
         model,
         len(of_image),
         None if c is None else c[of_image],
-        known=x[of_image],
-        mask=known[of_image],
+        x=x[of_image],
+        mask=mask[of_image],
         seed=how.seed,
         numbers=[image * how.particles + i for image in images for i in range(how.particles)],
         sampler=how.sampler,
@@ -142,8 +142,8 @@ def _complete(
     for done, step in enumerate(steps, 1):
         row, col, channel = step.site
         at_site = (..., channel, row, col)
-        if bool(known[at_site].any()):
-            weights.weigh(step.distribution.log_prob(step.x[at_site]), known[at_site])
+        if bool(mask[at_site].any()):
+            weights.weigh(step.distribution.log_prob(step.x[at_site]), mask[at_site])
         if (col, channel) == (width - 1, channels - 1):
             few = weights.few()
             if row < height - 1 and bool(few.any()):
@@ -177,9 +177,9 @@ class _Weights:
         self.effective = self.least = torch.full_like(self.log[:, 0], particles)
         self.resamplings = torch.zeros_like(self.least, dtype=torch.int64)
 
-    def weigh(self, nats: Tensor, known: Tensor) -> None:
+    def weigh(self, nats: Tensor, mask: Tensor) -> None:
         """Takes in `log p(pixel | its past)` of all particles at one site, where it is known."""
-        self.log += nats.double().view_as(self.log).where(known[:, None], 0)
+        self.log += nats.double().view_as(self.log).where(mask[:, None], 0)
 
     def few(self) -> Tensor:
         """Measures the weights at the end of a row: where few particles carry them, `(n,)`."""

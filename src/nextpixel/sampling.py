@@ -35,6 +35,8 @@ __all__ = [
     "Sampler",
     "Step",
     "all_at_once",
+    "check_integers",
+    "check_mask",
     "complete",
     "evaluation_mode",
     "film",
@@ -102,8 +104,8 @@ class Drawing:
         guidance: Scales the step from the null context to the given one, in log-probability: 1
             draws from the model, more exaggerates what the context asks for, 0 ignores it. Other
             values than 1 change the distribution and double the time.
-        known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
-        mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
+        x: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
+        mask: True where x is kept, booleans, broadcastable to `(n, C, H, W)`.
         numbers: The number of each image; 0 to n - 1 if None. Images with the same number have the
             same noise, and differ only by their contexts.
         sampler: One of `Sampler`.
@@ -119,7 +121,7 @@ class Drawing:
     seed: int = 0
     temperature: float = 1.0
     guidance: float = 1.0
-    known: Tensor | None = None
+    x: Tensor | None = None
     mask: Tensor | None = None
     numbers: Sequence[int] | None = None
     sampler: Sampler = "auto"
@@ -143,7 +145,7 @@ class Drawing:
 
         Returns:
             The context (with guidance, followed by n null contexts), the noise `(n, C, H, W)`, and
-            `(known, mask)` or None.
+            `(x, mask)` or None.
         """
         context = model.context(c, n)
         if self.copies == 2:
@@ -151,7 +153,7 @@ class Drawing:
                 raise UserError("guidance needs a context, and this model is unconditional.")
             context = context.cat(context.null())
         noise = site_noise(model.shape, self.seed, self.numbers_of(n))
-        return context, noise.to(model.device), kept_pixels(model, self.known, self.mask, n)
+        return context, noise.to(model.device), kept_pixels(model, self.x, self.mask, n)
 
     def numbers_of(self, n: int) -> Sequence[int]:
         """Returns the numbers of n images."""
@@ -185,7 +187,7 @@ class CompleteOptions(CommonOptions, total=False):
 class SampleOptions(CompleteOptions, total=False):
     """The options of `sample`."""
 
-    known: Tensor | None
+    x: Tensor | None
     mask: Tensor | None
 
 
@@ -195,7 +197,7 @@ class DrawingOptions(TypedDict, total=False):
     seed: int
     temperature: float
     guidance: float
-    known: Tensor | None
+    x: Tensor | None
     mask: Tensor | None
     numbers: Sequence[int] | None
     sampler: Sampler
@@ -345,8 +347,8 @@ def _steps(
                 distribution = guided(distribution, drawing.guidance)
             value = distribution.sample(noise_here, drawing.temperature)
             if kept is not None:
-                given, keep = kept
-                value = torch.where(keep[at_site], given[at_site], value)
+                given, mask = kept
+                value = torch.where(mask[at_site], given[at_site], value)
             x[at_site] = value
         yield Step(site, pictures, distribution, cache)
     if before is not None and isinstance(model, nn.Module):
@@ -387,7 +389,7 @@ def sample(
     """
     drawing = Drawing(**how)
     _check_count(min(n, batch_size))
-    context, kept = model.context(c, n), kept_pixels(model, drawing.known, drawing.mask, n)
+    context, kept = model.context(c, n), kept_pixels(model, drawing.x, drawing.mask, n)
     if drawing.sampler == "auto":
         with evaluation_mode(model):
             cache = model.start(1, None if context is None else context[:1])
@@ -402,7 +404,7 @@ def sample(
 
         here = replace(drawing, numbers=numbers[part])
         if kept is not None:
-            here = replace(here, known=kept[0][part], mask=kept[1][part])
+            here = replace(here, x=kept[0][part], mask=kept[1][part])
         arguments = (model, part.stop - begin, None if context is None else context[part])
         if here.sampler == "fixed-point":
             x, count = fixed_point(*arguments, progress=show, **vars(here))
@@ -549,7 +551,7 @@ def complete(
     Raises:
         UserError: An argument is out of range or does not fit the model.
     """
-    return sample(model, len(x), c, known=x, mask=mask, **how)
+    return sample(model, len(x), c, x=x, mask=mask, **how)
 
 
 @torch.inference_mode()
@@ -569,6 +571,8 @@ def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> 
     Raises:
         UserError: An argument does not fit the model.
     """
+    check_integers(x)
+    check_mask(mask)
     context = model.context(c, len(x))
     bits = []
     with evaluation_mode(model):
@@ -614,7 +618,7 @@ def _batches(n: int, size: int = 64) -> Iterator[slice]:
 
 
 def kept_pixels(
-    model: Generator, known: Tensor | None, mask: Tensor | None, batch: int
+    model: Generator, x: Tensor | None, mask: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor] | None:
     """Checks the known pixels and their mask and expands them to the batch.
 
@@ -624,22 +628,42 @@ def kept_pixels(
     Raises:
         UserError: They do not fit the model, or one of them is missing.
     """
-    if known is None and mask is None:
+    if x is None and mask is None:
         return None
-    if known is None or mask is None:
-        raise UserError("Known pixels and their mask go together: give both or none.")
+    if x is None or mask is None:
+        raise UserError("Known pixels, x, and their mask go together: give both or none.")
     shape = (batch, *model.shape)
-    given, keep = torch.as_tensor(known), torch.as_tensor(mask)
-    if given.is_floating_point() or keep.dtype != torch.bool:
-        raise UserError("Known pixels are integers, and their mask is made of booleans.")
+    x, mask = torch.as_tensor(x), torch.as_tensor(mask)
+    check_integers(x)
+    check_mask(mask)
     try:
-        given, keep = given.long().expand(shape), keep.expand(shape)
+        x, mask = x.long().expand(shape), mask.expand(shape)
     except RuntimeError:
         raise UserError(
             f"Known pixels and their mask must fit {shape}, "
-            f"not {tuple(given.shape)} and {tuple(keep.shape)}."
+            f"not {tuple(x.shape)} and {tuple(mask.shape)}."
         ) from None
-    wrong = keep & ((given < 0) | (given >= model.levels))
+    wrong = mask & ((x < 0) | (x >= model.levels))
     if bool(wrong.any()):
         raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
-    return given.to(model.device), keep.to(model.device)
+    return x.to(model.device), mask.to(model.device)
+
+
+def check_integers(x: Tensor) -> None:
+    """Checks that pixels are integers.
+
+    Raises:
+        UserError: They are floats or booleans.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise UserError(f"Pixels, x, are integers, not {x.dtype}.")
+
+
+def check_mask(mask: Tensor) -> None:
+    """Checks that a mask is made of booleans: true at known pixels.
+
+    Raises:
+        UserError: It is not.
+    """
+    if mask.dtype != torch.bool:
+        raise UserError(f"A mask is made of booleans, true at known pixels, not of {mask.dtype}.")

@@ -504,7 +504,7 @@ class Run:
         self.optimizer.zero_grad()
         with torch.no_grad(), self.fabric.autocast():
             splits = torch.arange(len(x)).tensor_split(args.accumulate)
-            parts = [(x[images], given[images].known) for images in splits]
+            parts = [(x[images], given[images].mask) for images in splits]
             self.raw.after_step(parts, self.gather, self.noise_seed(3, rank=0))
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
@@ -518,7 +518,7 @@ class Run:
             with self.fabric.no_backward_sync(self.model, enabled=i < parts - 1):
                 # Fabric itself wraps `forward` in autocast, but no other method.
                 with self.fabric.autocast(), recomputing(self.args.checkpoint_activations):
-                    nats = -self.model.objective(part, told.context, told.known).mean()
+                    nats = -self.model.objective(part, told.context, told.mask).mean()
                 nats = nats * (len(part) / len(x))
                 loss = nats / (self.sites * math.log(2))
                 self.fabric.backward(loss)

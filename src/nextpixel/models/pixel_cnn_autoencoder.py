@@ -92,10 +92,10 @@ class PixelCNNAutoencoder(LatentModel):
         z: Tensor = self.encoder(self.encode(x))
         return z
 
-    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | z = e(x)) in nats, `(B,)`: it does not count what the code tells."""
         self.context(c, len(x))
-        return self.decoder.log_prob(x, self.embed(x), known)
+        return self.decoder.log_prob(x, self.embed(x), mask)
 
     def picture(self, z: Tensor, seed: int = 0) -> Tensor:
         """Draws one image a code, see `LatentModel.picture`."""
