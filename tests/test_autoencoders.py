@@ -105,9 +105,9 @@ def test_score_is_the_sum_over_the_pixels_that_count(
     x = images(model)
     top = torch.zeros(1, 1, *model.shape[1:], dtype=torch.bool)
     top[:, :, :2] = True
-    nothing = model.score(x, known=torch.ones_like(top))
-    upper = model.score(x, known=~top) - nothing
-    lower = model.score(x, known=top) - nothing
+    nothing = model.score(x, mask=torch.ones_like(top))
+    upper = model.score(x, mask=~top) - nothing
+    lower = model.score(x, mask=top) - nothing
     torch.testing.assert_close(upper + lower + nothing, model.score(x))
 
 

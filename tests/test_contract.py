@@ -393,7 +393,7 @@ def test_all_samplers_draw_the_same(cls: type[CausalNetwork], variant: Any) -> N
     known, c = images(model, 3)
     mask = torch.zeros(model.shape, dtype=torch.bool)
     mask[:, 2:4, 1:5] = True
-    for kept in ({}, {"known": known, "mask": mask}):
+    for kept in ({}, {"x": known, "mask": mask}):
         full = model.sample(3, c, sampler="full", **kept)
         for sampler in ("auto", "cached", "fixed-point"):
             assert torch.equal(model.sample(3, c, sampler=sampler, **kept), full), sampler
@@ -485,12 +485,12 @@ def test_completion_keeps_the_known_pixels(cls: type[CausalNetwork], variant: An
     model = make(cls, **variant)
     x, c = images(model, 3)
     mask = torch.rand(3, *model.shape, generator=torch.Generator().manual_seed(2)) < 0.5
-    completed = model.sample(3, c, known=x, mask=mask, seed=1)
+    completed = model.sample(3, c, x=x, mask=mask, seed=1)
     assert torch.equal(completed[mask], x[mask])
-    assert torch.equal(model.sample(3, c, known=x, mask=torch.ones_like(mask)), x)
-    nothing = model.sample(3, c, known=x, mask=torch.zeros_like(mask), seed=1)
+    assert torch.equal(model.sample(3, c, x=x, mask=torch.ones_like(mask)), x)
+    nothing = model.sample(3, c, x=x, mask=torch.zeros_like(mask), seed=1)
     assert torch.equal(nothing, model.sample(3, c, seed=1))
-    one = model.sample(3, c, known=x[0], mask=mask[0], seed=1)
+    one = model.sample(3, c, x=x[0], mask=mask[0], seed=1)
     assert torch.equal(one[:, mask[0]], x[0][mask[0]].expand(3, -1))
 
 
@@ -626,4 +626,4 @@ def test_wrong_images_and_classes_are_refused(cls: type[CausalNetwork]) -> None:
     with pytest.raises(UserError, match="temperature"):
         model.sample(1, 0, temperature=0.0)
     with pytest.raises(UserError, match="go together"):
-        model.sample(1, 0, known=x)
+        model.sample(1, 0, x=x)

@@ -77,6 +77,21 @@ def test_samples_follow_the_pmf(which: int, temperature: float) -> None:
     assert chi_square < max(limit, 24.0)
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_without_noise_the_default_generator_draws(which: int) -> None:
+    distribution = distributions()[which]
+    torch.manual_seed(5)
+    drawn = distribution.sample()
+    other = distribution.sample(temperature=2.0)
+    torch.manual_seed(5)
+    noise, others = torch.rand(2, *shape(distribution), dtype=torch.float64)
+    assert torch.equal(drawn, distribution.sample(noise))
+    assert torch.equal(other, distribution.sample(others, 2.0))
+    assert not torch.equal(noise, others)
+    at_site = distribution.at(2, 1, 0)
+    assert at_site.sample().shape == (2,)
+
+
 def test_temperature_divides_the_logits() -> None:
     logits = torch.tensor([[[0.5, -1.0, 2.0]]], dtype=torch.float64)
     expected = torch.softmax(logits / 0.7, -1)

@@ -49,7 +49,7 @@ def measure(name: str) -> dict[str, Any]:
     y = np.arange(3) % (model.classes or 1)
     _, given = model.inputs(Images(x, y, model.levels), np.arange(3))
     with torch.no_grad():
-        nats = -model.score(torch.from_numpy(x), given.context, given.known)
+        nats = -model.score(torch.from_numpy(x), given.context, given.mask)
         c: Any = None if given.context is None else given.context[:1]
         if isinstance(model, LatentModel) and not model.has_prior:
             c = model.embed(torch.from_numpy(x[:1]))

@@ -63,6 +63,11 @@ def test_hide_paints_the_hidden_pixels_only(channels):
     assert len(set(TINT)) == 3  # no grey level looks like it
 
 
+def test_hide_takes_no_pixels_for_a_mask():
+    with pytest.raises(UserError, match="mask is made of booleans"):
+        plots.hide(images(), images(), 4)
+
+
 def test_hide_takes_one_mask_for_all_and_needs_all_channels():
     x = images(channels=3)
     mask = np.ones((3, 5, 6), dtype=bool)

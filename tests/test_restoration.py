@@ -42,8 +42,8 @@ def drawn(*shape: int, levels: int = 256) -> Pixels:
 
 
 def hidden(degraded: Degraded) -> NDArray[np.bool_]:
-    assert degraded.known is not None
-    return ~degraded.known[:, 0].numpy()
+    assert degraded.mask is not None
+    return ~degraded.mask[:, 0].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_shapes(task: Task, channels: int) -> None:
     assert task.context_shape((channels, 8, 12)) == context.get(task.name, default)
     assert degraded.image.shape == (2, *task.context_shape((channels, 8, 12)))
     assert degraded.image.dtype == torch.float32
-    assert (degraded.known is not None) == (task.name == "inpaint")
+    assert (degraded.mask is not None) == (task.name == "inpaint")
     assert degraded.picture.dtype == torch.uint8
     assert degraded.picture.shape == (2, *context.get(task.name, (channels, 8, 12)))
     pixels = degraded.pixels(50)
@@ -142,8 +142,8 @@ def test_black_is_minus_one_and_white_one(name: str, levels: int) -> None:
     x[1] = levels - 1
     degraded = Task(name).degrade(x, levels, [0, 1])  # type: ignore[arg-type]
     image = degraded.image[:, : degraded.picture.shape[1]]
-    if degraded.known is not None:
-        image = torch.where(degraded.known, image, torch.tensor([-1.0, 1])[:, None, None, None])
+    if degraded.mask is not None:
+        image = torch.where(degraded.mask, image, torch.tensor([-1.0, 1])[:, None, None, None])
     assert (image[0] == -1).all()
     assert (image[1] == 1).all()
 
@@ -211,7 +211,7 @@ def test_a_blurred_picture_is_mirrored_at_its_edges() -> None:
 @pytest.mark.parametrize("task", TASKS, ids=words)
 def test_a_picture_that_was_written_and_read_is_the_same(task: Task, levels: int) -> None:
     degraded = task.degrade(drawn(2, 3, 8, 12, levels=levels), levels, [0, 1])
-    read = task.from_pictures(degraded.picture.numpy(), (3, 8, 12), levels, degraded.known)
+    read = task.from_pictures(degraded.picture.numpy(), (3, 8, 12), levels, degraded.mask)
     assert torch.equal(read.image, degraded.image)
 
 
@@ -220,9 +220,9 @@ def test_known_pixels_of_a_file_have_the_nearest_level() -> None:
     known = torch.from_numpy(drawn(4, 5, levels=2) == 1)
     read = Task("inpaint").from_pictures(pictures, (1, 4, 5), 5, known)
     nearest = np.abs(pictures[..., None] - np.linspace(0, 255, 5)).argmin(-1)
-    assert read.known is not None
-    assert torch.equal(read.known, known.expand(2, 1, 4, 5))
-    where = read.known.numpy()
+    assert read.mask is not None
+    assert torch.equal(read.mask, known.expand(2, 1, 4, 5))
+    where = read.mask.numpy()
     assert np.array_equal(read.pixels(5).numpy()[where], nearest[where])
     # Bytes are 127.5 a unit, and rounded.
     scaled = read.image[:, :1].numpy()[where]
@@ -529,9 +529,9 @@ def test_pictures_that_do_not_fit() -> None:
         task.from_pictures(x, (3, 8, 8), 256)
     with pytest.raises(UserError, match=r"not torch.int64 \(2, 3, 8, 8\)"):
         Task("denoise").from_pictures(x.astype(np.int64), (3, 8, 8), 256)
-    with pytest.raises(UserError, match="said for inpaint"):
+    with pytest.raises(UserError, match="goes with inpaint"):
         Task("denoise").from_pictures(x, (3, 8, 8), 256, known)
-    with pytest.raises(UserError, match="said for inpaint"):
+    with pytest.raises(UserError, match="goes with inpaint"):
         Task("inpaint").from_pictures(x, (3, 8, 8), 256)
     with pytest.raises(UserError, match=r"booleans \(8, 8\) or \(2, 1, 8, 8\), not torch.bool"):
         Task("inpaint").from_pictures(x, (3, 8, 8), 256, known[:4])

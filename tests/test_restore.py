@@ -95,12 +95,12 @@ def test_known_pixels_carry_no_bits_in_score_and_training() -> None:
     model = make(Task("inpaint"))
     x = some_images(5)
     given = model.conditioning(x, None, range(5))
-    assert given.known is not None
+    assert given.mask is not None
     of_sites = model(x, given.context).log_prob(x)
-    expected = (of_sites * ~given.known).flatten(1).sum(1)
-    torch.testing.assert_close(model.score(x, given.context, given.known), expected)
-    torch.testing.assert_close(model.objective(x, given.context, given.known), expected)
-    assert (of_sites * given.known).sum() < -1  # there was something to leave out
+    expected = (of_sites * ~given.mask).flatten(1).sum(1)
+    torch.testing.assert_close(model.score(x, given.context, given.mask), expected)
+    torch.testing.assert_close(model.objective(x, given.context, given.mask), expected)
+    assert (of_sites * given.mask).sum() < -1  # there was something to leave out
 
 
 def test_a_score_tells_each_image_the_same_whatever_is_scored_beside_it(data: Dataset) -> None:
@@ -128,8 +128,8 @@ def test_restorations_are_drawn_from_what_the_image_is_given(name: Any) -> None:
     draws = restore(model, degraded, draws=2, seed=3)
     assert draws.shape == (2, 3, 1, 8, 8)
     context = model.context(degraded.image, 3)
-    known = degraded.known
-    kept = {} if known is None else {"known": x, "mask": known}
+    known = degraded.mask
+    kept = {} if known is None else {"x": x, "mask": known}
     first = model.sample(3, context, seed=3, **kept)  # type: ignore[arg-type]
     second = model.sample(3, context, seed=3, numbers=[3, 4, 5], **kept)  # type: ignore[arg-type]
     assert torch.equal(draws, torch.stack([first, second]))
@@ -147,7 +147,7 @@ def test_a_class_goes_along() -> None:
     scores = [score(model, x, degraded, c).nats for c in (0, 1)]
     assert abs(scores[0] - scores[1]) > 0.1
     context = model.context({"classes": 1, "image": degraded.image}, 2)
-    drawn = model.sample(2, context, known=x, mask=degraded.known)
+    drawn = model.sample(2, context, x=x, mask=degraded.mask)
     assert torch.equal(restore(model, degraded, draws=1, classes=1)[0], drawn)
     with pytest.raises(UserError, match="needs a class from 0 to 2 and an image"):
         restore(model, degraded, draws=1)
@@ -269,11 +269,11 @@ def test_the_command_restores_test_images_and_judges_them(
     test = load_data("mnist", levels=4).test
     numbers = np.linspace(0, len(test) - 1, 3).round().astype(int)
     given = model.conditioning(torch.from_numpy(test.x[numbers]), None, numbers.tolist())
-    nats = -model.score(torch.from_numpy(test.x[numbers]), given.context, given.known).mean().item()
+    nats = -model.score(torch.from_numpy(test.x[numbers]), given.context, given.mask).mean().item()
     assert f"{nats / math.log(2) / 784:.4f} ±" in said
-    assert given.known is not None
+    assert given.mask is not None
     kept = torch.from_numpy(x) == torch.from_numpy(test.x[numbers])
-    assert bool((kept | ~given.known).all())
+    assert bool((kept | ~given.mask).all())
 
 
 def test_the_command_restores_files_as_they_are(

@@ -1,11 +1,31 @@
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import nextpixel as npx
 from nextpixel.autoregressive import AutoregressiveModel
+from nextpixel.classifier import Classifier
+from nextpixel.data.images import Images
 from nextpixel.errors import UserError
-from nextpixel.sampling import Sampler, all_at_once, film, hidden_bits, site_noise
+from nextpixel.evaluate import class_log_probs, classify, evaluate
+from nextpixel.features import Features
+from nextpixel.latent import LatentModel
+from nextpixel.reconstruct import embed
+from nextpixel.sampling import (
+    Sampler,
+    all_at_once,
+    evaluation_mode,
+    film,
+    fixed_point,
+    hidden_bits,
+    site_noise,
+)
+
+T = TypeVar("T")
 
 
 class Rows(AutoregressiveModel):
@@ -128,6 +148,56 @@ def test_mistakes_are_told(model: Rows) -> None:
         model.sample(1, seed=-1)
 
 
+DRAW: dict[str, Callable[[AutoregressiveModel, Tensor, Tensor], object]] = {
+    "sample": lambda model, x, mask: model.sample(1, 0, x=x, mask=mask),
+    "sample at once": lambda model, x, mask: model.sample(
+        1, 0, x=x, mask=mask, sampler="fixed-point"
+    ),
+    "fixed_point": lambda model, x, mask: fixed_point(model, 1, 0, x=x, mask=mask),
+    "trace": lambda model, x, mask: next(npx.trace(model, 1, 0, x=x, mask=mask)),
+    "film": lambda model, x, mask: film(model, 1, 0, x=x, mask=mask),
+    "complete": lambda model, x, mask: npx.complete(model, x, mask, 0),
+    "complete_with_particles": lambda model, x, mask: npx.complete_with_particles(
+        model, x, mask, 0, particles=2
+    ),
+}
+SCORE: dict[str, Callable[[AutoregressiveModel, Tensor, Tensor], object]] = {
+    "hidden_bits": lambda model, x, mask: hidden_bits(model, x, mask, 0),
+    "log_prob": lambda model, x, mask: model.log_prob(x, 0, mask),
+    "score": lambda model, x, mask: model.score(x, 0, mask),
+    "objective": lambda model, x, mask: model.objective(x, 0, mask),
+    "class_log_probs": lambda model, x, mask: class_log_probs(model, x, mask),
+}
+
+
+@pytest.mark.parametrize("name", DRAW | SCORE)
+def test_pixels_and_masks_are_not_mixed_up(name: str) -> None:
+    model = npx.GatedPixelCNN(shape=(1, 4, 5), levels=2, classes=3, width=6, blocks=2)
+    use = (DRAW | SCORE)[name]
+    x, mask = torch.zeros(1, 1, 4, 5, dtype=torch.int64), torch.ones(1, 1, 4, 5, dtype=torch.bool)
+    use(model, x, mask)
+    for pixels in (mask, x.float()):
+        with pytest.raises(UserError, match=r"integers.*not torch\.(bool|float32)"):
+            use(model, pixels, mask)
+    for known in (x, x.float()):
+        with pytest.raises(UserError, match=r"mask is made of booleans.*torch\.(int64|float32)"):
+            use(model, x, known)
+
+
+@pytest.mark.parametrize("cls", [npx.Autoencoder, npx.VAE, npx.VQVAE, npx.PixelCNNAutoencoder])
+def test_models_with_a_code_do_not_mix_them_up_either(cls: Callable[..., LatentModel]) -> None:
+    model = cls(shape=(1, 8, 8), levels=2)
+    x, mask = torch.zeros(2, 1, 8, 8, dtype=torch.int64), torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    for compute in (model.score, model.objective):
+        compute(x, None, mask)
+        with pytest.raises(UserError, match=r"integers in .*, not torch\.bool"):
+            compute(mask, None, mask)
+        with pytest.raises(UserError, match="mask is made of booleans"):
+            compute(x, None, x)
+    with pytest.raises(UserError, match="integers"):
+        model.reconstruct(mask)
+
+
 def test_known_pixels_of_256_levels_may_be_bytes() -> None:
     model = Rows(shape=(1, 2, 3), levels=256)
     x = torch.full((1, 1, 2, 3), 255, dtype=torch.uint8)
@@ -153,3 +223,158 @@ def test_a_fixed_point_that_never_comes_is_told(model: Rows) -> None:
         model.sample(2, sampler="fixed-point")
     with pytest.raises(UserError, match="no sampler 'ful'"):
         next(npx.trace(model, 1, sampler="ful"))  # type: ignore[arg-type]
+
+
+# Autocast
+
+NETWORKS = {
+    "gated": lambda: npx.GatedPixelCNN(
+        shape=(1, 4, 4), levels=5, classes=3, width=32, blocks=2, kernel_size=3
+    ),
+    "colours": lambda: npx.PixelCNNPP(shape=(3, 4, 4), levels=16, classes=3, width=32, blocks=1),
+    "forward alone": lambda: Rounded(shape=(1, 4, 5), levels=3, classes=3),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+class Rounded(Rows):
+    """A user's own model, whose answers autocast would round."""
+
+    def __init__(self, *, shape: tuple[int, int, int], levels: int, classes: int) -> None:
+        AutoregressiveModel.__init__(self, shape=shape, levels=levels, classes=classes)
+        self.layer = torch.nn.Linear(levels, levels)
+
+    def forward(self, x: Tensor, c: object = None) -> npx.Categorical:
+        left = torch.nn.functional.pad(x, (1, -1))
+        return npx.Categorical(
+            self.layer(torch.nn.functional.one_hot(left.long(), self.levels).float())
+        )
+
+
+def network(name: str) -> AutoregressiveModel:
+    """Random weights everywhere, so that all of them count; in training mode."""
+    torch.manual_seed(0)
+    network = NETWORKS[name]()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=1 / parameter[0].numel() ** 0.5)
+    return network
+
+
+def outside_and_inside(compute: Callable[[], T]) -> tuple[T, T]:
+    """What is computed outside and inside of autocast."""
+    outside = compute()
+    with torch.autocast("cpu", torch.bfloat16):
+        return outside, compute()
+
+
+@every_network
+def test_a_pass_under_autocast_is_rounded(name: str) -> None:
+    """Or the tests below would say nothing."""
+    model = network(name).eval()
+    x = torch.randint(model.levels, (2, *model.shape))
+    with torch.no_grad():
+        outside, inside = outside_and_inside(lambda: model.log_prob(x, 1))
+    assert not torch.equal(outside, inside)
+
+
+@every_network
+@pytest.mark.parametrize("sampler", ["auto", "cached", "full", "fixed-point"])
+@pytest.mark.parametrize("guidance", [1, 2])
+def test_drawing_under_autocast_is_drawing(name: str, sampler: Sampler, guidance: float) -> None:
+    model = network(name)
+    outside, inside = outside_and_inside(
+        lambda: model.sample(20, 1, seed=3, sampler=sampler, guidance=guidance)
+    )
+    assert torch.equal(outside, inside)
+    assert model.training
+
+
+@every_network
+def test_all_other_ways_to_draw_ignore_autocast(name: str) -> None:
+    model = network(name)
+    x, mask = model.sample(6, 1, seed=9), torch.rand(model.shape) < 0.5
+    ways: list[Callable[[], Tensor]] = [
+        lambda: npx.complete(model, x, mask, 1),
+        lambda: film(model, 6, 1)[0][-1],
+        lambda: all_at_once(model, 20, 1),
+        lambda: torch.cat([step.distribution.pmf().flatten() for step in npx.trace(model, 2, 1)]),
+        lambda: npx.complete_with_particles(model, x, mask, 1, particles=8).log_evidence,
+    ]
+    for way in ways:
+        outside, inside = outside_and_inside(way)
+        assert torch.equal(outside, inside)
+
+
+@every_network
+def test_scores_ignore_autocast(name: str) -> None:
+    model = network(name)
+    x = model.sample(20, 1)
+    images = Images(x.numpy().astype(np.uint8), np.arange(20) % 3, model.levels)
+    for compute in (lambda: evaluate(model, images), lambda: str(classify(model, images))):
+        outside, inside = outside_and_inside(compute)
+        assert outside == inside
+    nothing = torch.zeros(model.shape, dtype=torch.bool)
+    outside, inside = outside_and_inside(lambda: hidden_bits(model, x, nothing, 1))
+    assert torch.equal(outside, inside)
+
+
+@pytest.mark.parametrize("cls", [npx.VAE, npx.VQVAE])
+def test_models_with_a_code_ignore_autocast(cls: type[npx.VAE | npx.VQVAE]) -> None:
+    torch.manual_seed(0)
+    model = cls(shape=(1, 8, 8), levels=16, width=32)
+    x = torch.randint(16, (20, 1, 8, 8))
+    images = Images(x.numpy().astype(np.uint8), None, 16)
+    outside, inside = outside_and_inside(lambda: evaluate(model, images))
+    assert outside == inside
+    outside, inside = outside_and_inside(lambda: model.reconstruct(x))
+    assert torch.equal(outside, inside)
+    outside, inside = outside_and_inside(lambda: model.picture(embed(model, x)))
+    assert torch.equal(outside, inside)
+
+
+def test_features_and_classifiers_ignore_autocast() -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(shape=(1, 8, 8), levels=16, classes=3, width=32).eval()
+    features = Features(classifier, "embedding")
+    x = torch.randint(16, (20, 1, 8, 8))
+    outside, inside = outside_and_inside(lambda: features(x))
+    assert torch.equal(outside, inside)
+    with torch.no_grad():
+        outside, inside = outside_and_inside(lambda: classifier(x))
+    assert not torch.equal(outside, inside)
+
+
+def test_evaluation_mode_leaves_all_as_it_was(model: Rows) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        with evaluation_mode(model):
+            assert not torch.is_autocast_enabled("cpu")
+            assert not model.training
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+        assert model.training
+        with pytest.raises(ZeroDivisionError), evaluation_mode(model.eval()):
+            raise ZeroDivisionError
+        assert torch.is_autocast_enabled("cpu")
+        assert not model.training
+
+
+# Options
+
+
+@pytest.mark.parametrize("draw", [npx.trace, film])
+def test_a_fixed_point_has_no_steps(model: Rows, draw: Callable[..., object]) -> None:
+    with pytest.raises(UserError, match="no steps to follow"):
+        draw(model, 2, sampler="fixed-point")
+
+
+def test_unknown_options_are_told_by_name(model: Rows) -> None:
+    x, mask = model.sample(1), torch.ones(4, 5, dtype=torch.bool)
+    for draw in (
+        lambda how: model.sample(1, **how),
+        lambda how: npx.trace(model, 1, **how),
+        lambda how: film(model, 1, **how),
+        lambda how: npx.complete(model, x, mask, **how),
+        lambda how: npx.VAE(shape=(1, 8, 8), levels=2).sample(1, **how),
+    ):
+        with pytest.raises(TypeError, match="temprature"):
+            draw({"temprature": 2.0})

@@ -386,10 +386,10 @@ def test_padding_and_known_pixels_add_up() -> None:
     model.takes = model.takes._replace(image=(2, 6, 3))
     numbers = np.arange(12)
     _, given = model.inputs(images, numbers)
-    known = model.conditioner.degrade(images.x, 4, numbers.tolist()).known
+    known = model.conditioner.degrade(images.x, 4, numbers.tolist()).mask
     expected = known | torch.tensor(images.padding(numbers))
-    assert torch.equal(given.known, expected)
-    assert not torch.equal(given.known, known)
+    assert torch.equal(given.mask, expected)
+    assert not torch.equal(given.mask, known)
 
 
 def test_training_counts_real_sites_only(tmp_path: Path) -> None:

@@ -333,11 +333,11 @@ def test_contexts_are_dropped_as_the_step_says(
     seen: list[Tensor] = []
     log_prob = GatedPixelCNN.log_prob
 
-    def spy(self: GatedPixelCNN, x: Tensor, c: Any = None, known: Tensor | None = None) -> Tensor:
+    def spy(self: GatedPixelCNN, x: Tensor, c: Any = None, mask: Tensor | None = None) -> Tensor:
         if self.training:
             assert torch.equal(c.classes.sum(1), c.present)
             seen.append(c.present)
-        return log_prob(self, x, c, known)
+        return log_prob(self, x, c, mask)
 
     monkeypatch.setattr(GatedPixelCNN, "log_prob", spy)
     options = {**OPTIONS, "drop_context": 0.5, "batch_size": 40, "steps": 4}

@@ -86,7 +86,7 @@ def test_score_is_that_of_the_pixels_given_the_codes(variant: dict[str, Any]) ->
     known = torch.zeros(1, 1, *model.shape[1:], dtype=torch.bool)
     known[..., 0] = True  # no code is known to its last pixel
     rest = of_sites[..., 1:].flatten(1).sum(1)
-    torch.testing.assert_close(model.score(x, known=known), rest)
+    torch.testing.assert_close(model.score(x, mask=known), rest)
 
 
 def test_no_code_is_sent_of_what_is_known() -> None:
@@ -100,7 +100,7 @@ def test_no_code_is_sent_of_what_is_known() -> None:
     codes[:, 1:] = model.codes(torch.zeros_like(x))[:, 1:]
     assert not torch.equal(codes, model.codes(x))
     expected = model.decode(codes).log_prob(x)[:, :, :side].flatten(1).sum(1)
-    torch.testing.assert_close(model.score(x, known=known), expected)
+    torch.testing.assert_close(model.score(x, mask=known), expected)
 
 
 def test_objective_is_the_score_less_the_commitment() -> None:

@@ -134,7 +134,7 @@ def test_padding_is_left_out_of_both_grids() -> None:
         for one, size in zip(quantized, model.sizes.values(), strict=True)
     )
     nats = model.decode(model.codes(x)).log_prob(x)[:, :, :4].flatten(1).sum(1)
-    torch.testing.assert_close(model.objective(x, known=known), nats - 96 * off)
+    torch.testing.assert_close(model.objective(x, mask=known), nats - 96 * off)
     top, bottom = model.split(model.sent(x, known))
     ours, empty = model.split(model.codes(x)), model.split(model.nothing()[None])
     for found, true, nothing in zip((top, bottom), ours, empty, strict=True):

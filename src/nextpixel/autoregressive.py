@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,13 +53,13 @@ class AutoregressiveModel(ImageModel):
             A distribution of `batch_shape` `(B, C, H, W)`.
         """
 
-    def log_prob(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def log_prob(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | c) in nats, `(B,)`.
 
         Args:
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
             c: The context, see `context`.
-            known: True at pixels that carry no bits, broadcastable to x: where c shows them, this
+            mask: True at pixels that carry no bits, broadcastable to x: where c shows them, this
                 is the log-probability of the others.
 
         Raises:
@@ -68,20 +68,21 @@ class AutoregressiveModel(ImageModel):
         self.check(x)
         distribution: Distribution = self(x, c)
         of_sites = distribution.log_prob(x)
-        if known is not None:
-            of_sites = of_sites.masked_fill(known, 0)
+        if mask is not None:
+            sampling.check_mask(mask)
+            of_sites = of_sites.masked_fill(mask, 0)
         return of_sites.flatten(1).sum(1)
 
-    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | c), see `log_prob`."""
-        return self.log_prob(x, c, known)
+        return self.log_prob(x, c, mask)
 
     def bits_per_dim(self, x: Tensor, c: object = None) -> Tensor:
         """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
         return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
 
-    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`; `how` are the arguments of `sampling.sample`."""
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[sampling.SampleOptions]) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`; `how` are the options of `sampling.sample`."""
         return sampling.sample(self, n, c, **how)
 
     def start(self, batch: int, c: object = None) -> Cache:

@@ -11,7 +11,6 @@ References:
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -19,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from nextpixel.noise import Stream, content_key
 
 __all__ = [
     "Gaussian",
@@ -113,9 +114,8 @@ def code_noise(seed: int, numbers: Iterable[int], count: int) -> Tensor:
     Returns:
         Noise `(B, count)`, float64, on the CPU. That of image k depends on `(seed, k)` only.
     """
-    # The second half of the stream whose first half is the noise of the image's pixels.
-    streams = (np.random.Philox(counter=[0, 0, 0, 1], key=[seed, k]) for k in numbers)
-    return torch.from_numpy(np.stack([_normal(stream, count) for stream in streams]))
+    streams = (Stream.PRIOR_CODES.generator(seed, number) for number in numbers)
+    return torch.from_numpy(np.stack([stream.standard_normal(count) for stream in streams]))
 
 
 def image_noise(seed: int, x: Tensor, samples: int, count: int) -> Tensor:
@@ -133,11 +133,6 @@ def image_noise(seed: int, x: Tensor, samples: int, count: int) -> Tensor:
     """
     draws = []
     for image in x.cpu().long().numpy():
-        digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
-        stream = np.random.Philox(key=[seed, int.from_bytes(digest, "little")])
-        draws.append(_normal(stream, samples * count).reshape(samples, count))
+        stream = Stream.SCORED_CODES.generator(seed, content_key(image))
+        draws.append(stream.standard_normal((samples, count)))
     return torch.from_numpy(np.stack(draws, 1))
-
-
-def _normal(stream: np.random.Philox, count: int) -> np.ndarray:
-    return np.random.Generator(stream).standard_normal(count)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from nextpixel.data import Dataset, Images, batch_indices
 from nextpixel.data.images import batches
 from nextpixel.errors import UserError
+from nextpixel.sampling import evaluation_mode
 from nextpixel.saving import Model, check_images, find, read_kind
 
 __all__ = ["Classifier", "fit_classifier", "load_classifier"]
@@ -173,7 +174,8 @@ class Classifier(Model):
         right = 0
         for numbers in batches(len(images), batch_size):
             x, y = images.batch(numbers)
-            guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
+            with evaluation_mode(self):
+                guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
             right += int((guess.cpu() == torch.as_tensor(y)).sum())
         return right / len(images)
 

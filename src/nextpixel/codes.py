@@ -214,11 +214,13 @@ def encode(
     """Computes the codes of all splits in blocks `(B, 1, *code_shape)`; K after an image's end."""
     import torch
 
+    from nextpixel.sampling import evaluation_mode
+
     blocks = [(split, numbers) for split in splits for numbers in batches(len(split), BLOCK)]
     with closing(shown(blocks, "encoding", len(blocks))) as counted:
         for split, numbers in counted:
             x, _ = split.batch(numbers, (0, int(numbers[0])))
-            with torch.inference_mode():
+            with torch.inference_mode(), evaluation_mode(model):
                 codes = model.codes(torch.from_numpy(x).to(model.device)).cpu().numpy()
             if split.rows is not None:
                 real, _ = code_rows(split.rows[numbers], model)

@@ -58,17 +58,20 @@ class Distribution(ABC):
         """Picks out one site of a whole map: `batch_shape` goes from `(B, C, H, W)` to `(B,)`."""
         return self[:, channel, row, col]
 
-    def sample(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """Turns uniform noise into levels by the inverse CDF, in float64.
+    def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """Draws a level at every site: turns uniform noise into levels by the inverse CDF.
 
         Args:
-            noise: Uniform numbers in `[0, 1)`, float64, of `batch_shape`.
+            noise: Uniform numbers in `[0, 1)`, float64, of `batch_shape`. Without any they are
+                drawn from PyTorch's default generator: `torch.manual_seed` makes them repeatable.
             temperature: See `pmf`; below 1 the likely levels gain.
 
         Returns:
-            Levels, int64, of `batch_shape`: the smallest k with `P(x <= k) > noise`.
+            Levels, int64, of `batch_shape`: the smallest k with `P(x <= k) > noise`, in float64.
         """
         cdf = self.pmf(temperature).cumsum(-1)
+        if noise is None:
+            noise = torch.rand(cdf.shape[:-1], dtype=cdf.dtype, device=cdf.device)
         # Rounding may leave the last sum a little off 1; scaling the noise by it keeps every
         # level that is drawn one of positive probability.
         threshold = noise.to(cdf).unsqueeze(-1) * cdf[..., -1:]

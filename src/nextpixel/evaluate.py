@@ -124,7 +124,7 @@ def evaluate(
         for batch in batches(count, batch_size, progress):
             x, given = model.inputs(images, numbers[batch])
             x = x.to(model.device)
-            nats = score(x) if score else model.score(x, given.context, given.known)
+            nats = score(x) if score else model.score(x, given.context, given.mask)
             parts.append(-nats.double().cpu())
     return Score.of(torch.cat(parts), images.sites()[numbers])
 
@@ -132,7 +132,7 @@ def evaluate(
 def diagnose(model: ImageModel, images: Images) -> dict[str, float]:
     """Computes what else a model tells of some of these images, see `ImageModel.diagnose`."""
     x, given = model.inputs(images, spread(len(images), DIAGNOSED))
-    return model.diagnose(x, given.known)
+    return model.diagnose(x, given.mask)
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ def classify(
     with evaluation_mode(model):
         for numbers in batches(len(images), batch_size, progress):
             x, _ = images.batch(numbers)
-            known = model.padding(images, numbers)
-            given = class_log_probs(model, torch.from_numpy(x).to(model.device), known)
+            mask = model.padding(images, numbers)
+            given = class_log_probs(model, torch.from_numpy(x).to(model.device), mask)
             likeliest.append(given.argmax(1).cpu().numpy())
     return judge(images.y, np.concatenate(likeliest), model.classes)
 
@@ -220,19 +220,19 @@ def judge(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: int) -> C
     return Classification(float(right.mean()), float(error), count, table)
 
 
-def class_log_probs(model: AutoregressiveModel, x: Tensor, known: Tensor | None = None) -> Tensor:
+def class_log_probs(model: AutoregressiveModel, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """Computes log p(x | c) for every class c of a class-conditional model.
 
     Args:
         model: The model.
         x: Integers `(B, C, H, W)`.
-        known: True at pixels that carry no bits, broadcastable to x.
+        mask: True at pixels that carry no bits, broadcastable to x.
 
     Returns:
         Nats, `(B, classes)`, float64.
     """
     classes = range(cast(int, model.classes))
-    return torch.stack([model.log_prob(x, c, known).double() for c in classes], 1)
+    return torch.stack([model.log_prob(x, c, mask).double() for c in classes], 1)
 
 
 def check_images(what: str, model: ImageModel, images: Images) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nextpixel.classifier import Classifier
 from nextpixel.errors import UserError
+from nextpixel.sampling import evaluation_mode
 
 if TYPE_CHECKING:
     from nextpixel.data import Dataset
@@ -79,7 +80,8 @@ class Features(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Computes what the layer says of images: integers `(B, C, H, W)` -> `(B, *shape)`."""
-        return self.classifier.features(x.to(self.classifier.device), self.layer)
+        with evaluation_mode(self.classifier):
+            return self.classifier.features(x.to(self.classifier.device), self.layer)
 
     def between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
         """Goes from one image's features to another's.

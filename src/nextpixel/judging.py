@@ -31,6 +31,7 @@ from nextpixel.evaluate import Classification, judge
 from nextpixel.latent import CodebookModel
 from nextpixel.latent_generator import LatentGenerator
 from nextpixel.model import ImageModel
+from nextpixel.sampling import evaluation_mode
 from nextpixel.sound import Spectrogram
 
 __all__ = [
@@ -263,9 +264,9 @@ def reconstruct(
     for numbers in batches(len(images), BATCH):
         padding = images.padding(numbers)
         x = torch.from_numpy(images.x[numbers]).to(model.device)
-        known = None if padding is None else torch.tensor(padding, device=model.device)
-        with torch.inference_mode():
-            codes = model.sent(x, known)
+        mask = None if padding is None else torch.tensor(padding, device=model.device)
+        with torch.inference_mode(), evaluation_mode(model):
+            codes = model.sent(x, mask)
         shown = model.picture(codes).round().numpy()
         parts.append(shown if padding is None else np.where(padding, 0, shown))
         if progress is not None:
@@ -447,7 +448,8 @@ def classified(
 
     A word's probability is that of all classes with it.
     """
-    logits = torch.cat([classifier(x).cpu() for x in _tensors(classifier, images)])
+    with evaluation_mode(classifier):
+        logits = torch.cat([classifier(x).cpu() for x in _tensors(classifier, images)])
     probabilities, y = logits.double().softmax(1).numpy(), _classes_of(images)
     by_word = {}
     for word, number in shared.items():
@@ -458,7 +460,8 @@ def classified(
 
 @torch.inference_mode()
 def _embeddings(classifier: Classifier, images: Images) -> _Floats:
-    parts = [classifier.features(x, "embedding").cpu() for x in _tensors(classifier, images)]
+    with evaluation_mode(classifier):
+        parts = [classifier.features(x, "embedding").cpu() for x in _tensors(classifier, images)]
     return torch.cat(parts).double().numpy()
 
 

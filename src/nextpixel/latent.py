@@ -23,7 +23,7 @@ from nextpixel.distributions import (
 from nextpixel.errors import UserError
 from nextpixel.model import ImageModel
 from nextpixel.nn import Quantized, Quantizer, perplexity
-from nextpixel.sampling import evaluation_mode, site_noise
+from nextpixel.sampling import check_mask, evaluation_mode, site_noise
 from nextpixel.saving import arguments_of
 
 __all__ = ["CodebookModel", "IndependentPixels", "LatentModel", "Likelihood", "sum_unknown"]
@@ -159,12 +159,12 @@ class IndependentPixels(LatentModel):
         # Maps near 0 begin with scales of about a seventh of the range.
         return DiscretizedLogisticMixture(logits, means, log_scales - 2, levels=self.levels)
 
-    def log_likelihood(self, x: Tensor, known: Tensor | None = None) -> LogLikelihood:
+    def log_likelihood(self, x: Tensor, mask: Tensor | None = None) -> LogLikelihood:
         """Makes of images the function from codes `(S, B, latent)` to log p(x | z), `(S, B)`."""
 
         def at(z: Tensor) -> Tensor:
             of_sites = self.decode(z.flatten(0, 1)).log_prob(x.repeat(len(z), 1, 1, 1))
-            return sum_unknown(torch.unflatten(of_sites, 0, z.shape[:2]), known)
+            return sum_unknown(torch.unflatten(of_sites, 0, z.shape[:2]), mask)
 
         return at
 
@@ -190,7 +190,6 @@ class IndependentPixels(LatentModel):
         numbers: Sequence[int] | None = None,
         batch_size: int = 256,
         progress: Callable[[float], None] | None = None,
-        **how: Any,
     ) -> Tensor:
         """Draws images from p(x | z).
 
@@ -202,7 +201,6 @@ class IndependentPixels(LatentModel):
             numbers: The numbers of the images, 0 to n - 1 by default.
             batch_size: Images drawn together; it does not change the pictures.
             progress: Called with the fraction done, between 0 and 1.
-            how: Nothing else.
 
         Returns:
             Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
@@ -210,8 +208,6 @@ class IndependentPixels(LatentModel):
         Raises:
             UserError: A number is out of range, or there are no codes.
         """
-        if how:
-            raise TypeError(f"{type(self).__name__}.sample takes no {', '.join(how)}")
         if min(n, batch_size) < 1:
             raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
         if not 0 < temperature < math.inf:
@@ -344,21 +340,22 @@ class CodebookModel(IndependentPixels):
         every: Tensor = codes.to(self.device, torch.int64).expand(wanted)
         return every
 
-    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | codes(x)) in nats, `(B,)`: it does not count what the codes tell."""
         self.context(c, len(x))
-        return sum_unknown(self.decode(self.sent(x, known)).log_prob(x), known)
+        return sum_unknown(self.decode(self.sent(x, mask)).log_prob(x), mask)
 
-    def sent(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+    def sent(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Computes the codes that tell of images what is not known, `(B, *code_shape)`.
 
         Where all pixels of a code are known, as padding is, no code is sent. There the decoder is
         given those of an image that is 0 everywhere.
         """
         codes = self.codes(x)
-        if known is None:
+        if mask is None:
             return codes
-        real = [self.real_codes(x, known, size) for size in self.sizes.values()]
+        check_mask(mask)
+        real = [self.real_codes(x, mask, size) for size in self.sizes.values()]
         return torch.where(self.join(real), codes, self.nothing())
 
     @torch.no_grad()
@@ -366,7 +363,7 @@ class CodebookModel(IndependentPixels):
         """Computes the codes of an image that is 0 everywhere, `code_shape`."""
         return self.codes(torch.zeros(1, *self.shape, dtype=torch.int64, device=self.device))[0]
 
-    def objective(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | codes(x)) less the quantizers' losses, `(B,)`.
 
         As in the papers a loss is averaged over a grid's numbers, and the likelihood over the
@@ -377,21 +374,21 @@ class CodebookModel(IndependentPixels):
         self.check(x)
         grids = self.quantize(x)
         parameters = self.decoder(*(quantized.vectors for quantized in grids))
-        nats = sum_unknown(self.distribution(parameters).log_prob(x), known)
+        nats = sum_unknown(self.distribution(parameters).log_prob(x), mask)
         for size, quantized in zip(self.sizes.values(), grids, strict=True):
-            loss = (quantized.loss * self.real_codes(x, known, size)).flatten(1).sum(1)
+            loss = (quantized.loss * self.real_codes(x, mask, size)).flatten(1).sum(1)
             nats = nats - math.prod(self.shape) / math.prod(size) * loss
         return nats
 
-    def real_codes(self, x: Tensor, known: Tensor | None, size: tuple[int, int]) -> Tensor:
+    def real_codes(self, x: Tensor, mask: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Tells which codes of a grid have a pixel that is not known, `(B, h, w)`."""
-        if known is None:
+        if mask is None:
             return torch.ones((len(x), *size), dtype=torch.bool, device=x.device)
-        unknown = (~known.expand(x.shape)).any(1, keepdim=True)
+        unknown = (~mask.expand(x.shape)).any(1, keepdim=True)
         return F.max_pool2d(unknown.to(self.dtype), self.shape[1] // size[0])[:, 0] > 0
 
     @torch.no_grad()
-    def diagnose(self, x: Tensor, known: Tensor | None = None) -> dict[str, float]:
+    def diagnose(self, x: Tensor, mask: Tensor | None = None) -> dict[str, float]:
         """Computes how the codebooks are used by some images, and how well they come back.
 
         Returns:
@@ -401,23 +398,24 @@ class CodebookModel(IndependentPixels):
             over some of the images. Codes and pixels that are known, as padding is, do not count.
         """
         with evaluation_mode(self):
-            codes = self.sent(x.to(self.device), known).cpu()
+            codes = self.sent(x.to(self.device), mask).cpu()
         told = {}
         for (name, size), grid in zip(self.sizes.items(), self.split(codes), strict=True):
-            real = self.real_codes(x, known, size).cpu()
+            real = self.real_codes(x, mask, size).cpu()
             counts = torch.bincount(grid[real], minlength=self.code_count)
             prefix = f"{name}_" if len(self.sizes) > 1 else ""
             told[f"{prefix}perplexity"] = perplexity(counts)
             told[f"{prefix}usage"] = float((counts > 0).double().mean())
         some = slice(None, None, -(-len(x) // PICTURED))
         off = (self.picture(codes[some]) - x[some]) / (self.levels - 1)
-        if known is not None:
-            off = off[~known.cpu().expand(x.shape)[some]]
+        if mask is not None:
+            off = off[~mask.cpu().expand(x.shape)[some]]
         return {**told, "reconstruction_error": float(off.square().mean())}
 
 
-def sum_unknown(of_sites: Tensor, known: Tensor | None) -> Tensor:
+def sum_unknown(of_sites: Tensor, mask: Tensor | None) -> Tensor:
     """Sums numbers `(*, C, H, W)` over the pixels that are not known, `(*)`."""
-    if known is not None:
-        of_sites = of_sites.masked_fill(known, 0)
+    if mask is not None:
+        check_mask(mask)
+        of_sites = of_sites.masked_fill(mask, 0)
     return of_sites.flatten(-3).sum(-1)

@@ -23,6 +23,7 @@ from nextpixel.errors import UserError
 from nextpixel.files import replace_file
 from nextpixel.latent import CodebookModel
 from nextpixel.model import load
+from nextpixel.noise import make_seed
 from nextpixel.saving import bundles
 
 __all__ = ["LatentGenerator", "Pixels"]
@@ -257,7 +258,8 @@ class LatentGenerator:
         Returns:
             `(B, 1, h, w)`.
         """
-        codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
+        with sampling.evaluation_mode(self.decoder):
+            codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
         if self.end is not None:
             if rows is None:
                 heard = (x.cpu() > 0).any(3).any(1).numpy()
@@ -329,7 +331,7 @@ def seed_of(seed: int, part: int) -> int:
     """
     if part == 0:
         return seed
-    return int(np.random.SeedSequence((seed, part)).generate_state(1, np.uint64)[0]) >> 1
+    return make_seed(seed, part) >> 1
 
 
 def find_bundle(name: str | Path) -> Path:

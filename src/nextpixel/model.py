@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from nextpixel.context import Context, Takes
 from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.features import Features
+from nextpixel.sampling import CommonOptions
 from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
 
 __all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
@@ -30,16 +31,16 @@ class Conditioning:
 
     Attributes:
         context: Their context, or None.
-        known: True at pixels that are known already and carry no bits, `(B, 1, H, W)`, or None.
+        mask: True at pixels that are known already and carry no bits, `(B, 1, H, W)`, or None.
     """
 
     context: Context | None = None
-    known: Tensor | None = None
+    mask: Tensor | None = None
 
     def __getitem__(self, images: Any) -> Conditioning:
         """Picks out images: a slice or indices."""
         context = None if self.context is None else self.context[images]
-        return Conditioning(context, None if self.known is None else self.known[images])
+        return Conditioning(context, None if self.mask is None else self.mask[images])
 
 
 class ImageModel(Model):
@@ -149,10 +150,10 @@ class ImageModel(Model):
         if images.coarse_codes is not None:
             coarse_codes = torch.from_numpy(images.coarse_codes.batch(numbers)[0])[:, 0].long()
         given = self.conditioning(x, y, numbers.tolist(), seed, coarse_codes)
-        padding, known = self.padding(images, numbers), given.known
+        padding, mask = self.padding(images, numbers), given.mask
         if padding is not None:
-            known = padding if known is None else known | padding
-        return x, Conditioning(given.context, known)
+            mask = padding if mask is None else mask | padding
+        return x, Conditioning(given.context, mask)
 
     def conditioning(
         self,
@@ -177,12 +178,12 @@ class ImageModel(Model):
             UserError: The model needs more than this.
         """
         parts: dict[str, object] = {"classes": y} if self.classes else {}
-        known = None
+        mask = None
         if self.conditioner is not None:
-            part, known = self.conditioner.condition(x, self.levels, numbers, seed, coarse_codes)
+            part, mask = self.conditioner.condition(x, self.levels, numbers, seed, coarse_codes)
             parts[self.conditioner.part] = part
-        known = None if known is None else known.to(self.device)
-        return Conditioning(self.context(parts or None, len(x)), known)
+        mask = None if mask is None else mask.to(self.device)
+        return Conditioning(self.context(parts or None, len(x)), mask)
 
     def padding(self, images: Images, numbers: NDArray[np.integer[Any]]) -> Tensor | None:
         """Returns where images are padding, `(B, 1, H, W)` on the model's device, or None."""
@@ -256,25 +257,25 @@ class ImageModel(Model):
         return super().load_state_dict(state_dict, strict, assign)
 
     @abstractmethod
-    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes how likely images are, in nats: what is reported of a model.
 
         Args:
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
             c: The context, see `context`.
-            known: True at pixels that carry no bits, broadcastable to x.
+            mask: True at pixels that carry no bits, broadcastable to x.
 
         Returns:
             log p(x | c), or what the model has in its place and says in `scores`, `(B,)`.
         """
 
-    def objective(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes what training makes as large as it can: by default the score, `(B,)`."""
-        return self.score(x, c, known)
+        return self.score(x, c, mask)
 
     @abstractmethod
-    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`."""
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`; a model may take more options than these."""
 
     def after_step(
         self,
@@ -294,12 +295,12 @@ class ImageModel(Model):
             seed: Of what is random; the same on all ranks.
         """
 
-    def diagnose(self, x: Tensor, known: Tensor | None = None) -> dict[str, float]:
+    def diagnose(self, x: Tensor, mask: Tensor | None = None) -> dict[str, float]:
         """Computes what else is worth logging at a validation, by name: by default nothing.
 
         Args:
             x: Some validation images, integers `(B, C, H, W)`.
-            known: Which of their pixels are known, see `score`.
+            mask: Which of their pixels are known, see `score`.
         """
         return {}
 

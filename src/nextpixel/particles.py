@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nextpixel.context import Context
 from nextpixel.errors import UserError
+from nextpixel.noise import Stream
 from nextpixel.sampling import Generator, Sampler, kept_pixels, trace
 
 __all__ = ["Completed", "complete_with_particles"]
@@ -123,7 +123,7 @@ def complete_with_particles(
 
 
 def _complete(
-    model: Generator, x: Tensor, known: Tensor, c: Context | None, images: Sequence[int], how: _How
+    model: Generator, x: Tensor, mask: Tensor, c: Context | None, images: Sequence[int], how: _How
 ) -> Completed:
     """Completes the images of a batch, of these numbers; see `complete_with_particles`."""
     channels, height, width = model.shape
@@ -133,8 +133,8 @@ def _complete(
         model,
         len(of_image),
         None if c is None else c[of_image],
-        known=x[of_image],
-        mask=known[of_image],
+        x=x[of_image],
+        mask=mask[of_image],
         seed=how.seed,
         numbers=[image * how.particles + i for image in images for i in range(how.particles)],
         sampler=how.sampler,
@@ -142,8 +142,8 @@ def _complete(
     for done, step in enumerate(steps, 1):
         row, col, channel = step.site
         at_site = (..., channel, row, col)
-        if bool(known[at_site].any()):
-            weights.weigh(step.distribution.log_prob(step.x[at_site]), known[at_site])
+        if bool(mask[at_site].any()):
+            weights.weigh(step.distribution.log_prob(step.x[at_site]), mask[at_site])
         if (col, channel) == (width - 1, channels - 1):
             few = weights.few()
             if row < height - 1 and bool(few.any()):
@@ -177,9 +177,9 @@ class _Weights:
         self.effective = self.least = torch.full_like(self.log[:, 0], particles)
         self.resamplings = torch.zeros_like(self.least, dtype=torch.int64)
 
-    def weigh(self, nats: Tensor, known: Tensor) -> None:
+    def weigh(self, nats: Tensor, mask: Tensor) -> None:
         """Takes in `log p(pixel | its past)` of all particles at one site, where it is known."""
-        self.log += nats.double().view_as(self.log).where(known[:, None], 0)
+        self.log += nats.double().view_as(self.log).where(mask[:, None], 0)
 
     def few(self) -> Tensor:
         """Measures the weights at the end of a row: where few particles carry them, `(n,)`."""
@@ -228,10 +228,6 @@ class _Weights:
 
 
 def resampling_noise(seed: int, images: Sequence[int], row: int) -> Tensor:
-    """Draws a uniform number for each image at the end of a row, `(n,)`, float64.
-
-    It comes from a part of the counters that the noise of the sites never reaches.
-    """
-    counter = [0, row, 0, 1]
-    streams = (np.random.Philox(key=[seed, image], counter=counter) for image in images)
-    return torch.tensor([np.random.Generator(stream).random() for stream in streams]).double()
+    """Draws a uniform number for each image at the end of a row, `(n,)`, float64."""
+    streams = (Stream.RESAMPLING.generator(seed, image, row) for image in images)
+    return torch.tensor([stream.random() for stream in streams]).double()

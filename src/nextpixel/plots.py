@@ -127,10 +127,16 @@ def hide(x: ArrayLike, mask: ArrayLike, levels: int) -> Pixels:
 
     Returns:
         Colours `(N, 3, H, W)`, an image of 256 levels.
+
+    Raises:
+        UserError: The mask is not made of booleans.
     """
+    mask = np.asarray(mask)
+    if mask.dtype != bool:
+        raise UserError(f"A mask is made of booleans, true at known pixels, not of {mask.dtype}.")
     pixels = _to_rgb(_to_pixels(x, levels))
     shape = np.shape(x)
-    known = np.broadcast_to(np.asarray(mask, dtype=bool), shape).all(axis=1, keepdims=True)
+    known = np.broadcast_to(mask, shape).all(axis=1, keepdims=True)
     return np.where(known, pixels, _tint())
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from nextpixel.errors import UserError
 from nextpixel.masks import Half, box_mask, half_mask
+from nextpixel.noise import Stream
 
 if TYPE_CHECKING:
     from nextpixel.data import Dataset
@@ -69,18 +70,18 @@ class Degraded:
     Attributes:
         picture: Bytes `(B, C, Hc, Wc)`, uint8: 0 is black and 255 white. What stands at hidden
             pixels is never looked at; `Task.degrade` paints them grey.
-        known: True at known pixels, `(B, 1, H, W)`; None where no pixel is hidden.
+        mask: True at known pixels, `(B, 1, H, W)`; None where no pixel is hidden.
     """
 
     picture: Tensor
-    known: Tensor | None = None
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.picture)
 
     def __getitem__(self, images: Any) -> Degraded:
         """Picks out images: a slice or indices."""
-        return Degraded(self.picture[images], None if self.known is None else self.known[images])
+        return Degraded(self.picture[images], None if self.mask is None else self.mask[images])
 
     @property
     def image(self) -> Tensor:
@@ -90,9 +91,9 @@ class Degraded:
         hidden ones.
         """
         image = (self.picture.double() / 255 * 2 - 1).float()
-        if self.known is None:
+        if self.mask is None:
             return image
-        return torch.cat([torch.where(self.known, image, 0.0), self.known.float()], 1)
+        return torch.cat([torch.where(self.mask, image, 0.0), self.mask.float()], 1)
 
     def pixels(self, levels: int) -> Tensor:
         """Rounds to the nearest levels; those of known pixels are what they were.
@@ -231,7 +232,7 @@ class Task:
     ) -> tuple[Tensor, Tensor | None]:
         """Computes the degraded images and which pixels they show, see `Conditioner.condition`."""
         degraded = self.degrade(x, levels, numbers, seed)
-        return degraded.image, degraded.known
+        return degraded.image, degraded.mask
 
     def in_words(self) -> str:
         """Describes in a few words what the model is given."""
@@ -271,12 +272,13 @@ class Task:
                 f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed} and "
                 f"{min(numbers)}."
             )
-        streams = [_stream(seed, int(number)) for number in numbers]
+        # Not the noise that a model then draws pixels from, with the same seed and number.
+        streams = [Stream.DEGRADATIONS.generator(seed, int(number)) for number in numbers]
         if self.name == "inpaint":
             hidden = np.stack([self._hidden(pixels.shape[2:], stream) for stream in streams])
-            known = ~hidden[:, None]
-            picture = np.where(known, 255 * pixels / (levels - 1), _GREY)
-            return Degraded(_bytes(picture), torch.from_numpy(known))
+            mask = ~hidden[:, None]
+            picture = np.where(mask, 255 * pixels / (levels - 1), _GREY)
+            return Degraded(_bytes(picture), torch.from_numpy(mask))
         return Degraded(_bytes(self._changed(pixels, levels, streams)))
 
     def from_pictures(
@@ -284,7 +286,7 @@ class Task:
         pictures: Tensor | NDArray[np.uint8],
         shape: tuple[int, int, int],
         levels: int,
-        known: Tensor | NDArray[np.bool_] | None = None,
+        mask: Tensor | NDArray[np.bool_] | None = None,
     ) -> Degraded:
         """Takes pictures as they are: degraded images from files, say.
 
@@ -293,7 +295,7 @@ class Task:
                 levels, for a known pixel is one of the restored image's.
             shape: `(C, H, W)` of the images that they are to be restored to.
             levels: Number of levels of these images.
-            known: Inpaint: true at known pixels, `(H, W)` for all pictures or `(B, 1, H, W)`.
+            mask: Inpaint: true at known pixels, `(H, W)` for all pictures or `(B, 1, H, W)`.
 
         Raises:
             UserError: The pictures are not what this task makes of images of this shape.
@@ -306,14 +308,14 @@ class Task:
                 f"Pictures for {self.name} to images {shape} are bytes (B, {_commas(expected)}), "
                 f"not {given.dtype} ({_commas(given.shape)})."
             )
-        if (known is not None) != (self.name == "inpaint"):
-            raise UserError("Which pixels are known is said for inpaint, and only for it.")
-        if known is None:
+        if (mask is not None) != (self.name == "inpaint"):
+            raise UserError("A mask of known pixels goes with inpaint, and only with it.")
+        if mask is None:
             return Degraded(given)
-        mask = torch.as_tensor(known).cpu()
+        mask = torch.as_tensor(mask).cpu()
         if mask.dtype != torch.bool or mask.shape not in {(*size,), (len(given), 1, *size)}:
             raise UserError(
-                f"Known pixels are told by booleans ({_commas(size)}) or "
+                f"The mask of known pixels is made of booleans ({_commas(size)}) or "
                 f"({_commas((len(given), 1, *size))}), not {mask.dtype} ({_commas(mask.shape)})."
             )
         pixels = Degraded(given).pixels(levels).numpy()
@@ -405,14 +407,14 @@ def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
         Numerical Aspects, 2018 (https://doi.org/10.1155/2018/3950312).
     """
     _check_levels(levels)
-    if (task.name == "inpaint") != (degraded.known is not None):
+    if (task.name == "inpaint") != (degraded.mask is not None):
         raise UserError("Images with hidden pixels belong to the task inpaint, and only to it.")
     # Black is 0 and white 1 in what follows.
     images = degraded.picture.numpy() / 255
     masks = np.ones((len(images), *images.shape[2:]), dtype=np.bool_)
-    if degraded.known is not None:
+    if degraded.mask is not None:
         images = degraded.pixels(levels).numpy() / (levels - 1)
-        masks = degraded.known[:, 0].numpy()
+        masks = degraded.mask[:, 0].numpy()
     restore = _method(task)[1]
     restored = [restore(task, *one) for one in zip(images, masks, strict=True)]
     return _float32(np.stack(restored).clip(0, 1) * (levels - 1))
@@ -478,23 +480,23 @@ def _method(task: Task) -> tuple[str, _Restore]:
 # Each of these is given the task, an image (C, H, W) from 0 to 1 and its known pixels (H, W).
 
 
-def _enlarged(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
+def _enlarged(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
     size = image.shape[2] * task.factor, image.shape[1] * task.factor
     channels = [Image.fromarray(channel.astype(np.float32)) for channel in image]
     return np.stack([np.asarray(c.resize(size, Image.Resampling.BICUBIC)) for c in channels])
 
 
-def _grey(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
+def _grey(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
     return image.repeat(3, 0)
 
 
-def _median(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
+def _median(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
     from skimage.filters import median
 
     return np.stack([median(channel, np.ones((3, 3))) for channel in image])
 
 
-def _smoothed(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
+def _smoothed(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
     from skimage.restoration import denoise_tv_chambolle
 
     smooth = denoise_tv_chambolle(image, _VARIATION * task.noise, channel_axis=0)
@@ -506,7 +508,7 @@ def _smoothed(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
     return unclipped
 
 
-def _deconvolved(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
+def _deconvolved(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
     from skimage.restoration import wiener
 
     kernel = _kernel(task.sigma)
@@ -524,12 +526,12 @@ def _deconvolved(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Float
     return sharp
 
 
-def _filled_in(task: Task, image: _Floats, known: NDArray[np.bool_]) -> _Floats:
+def _filled_in(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
     from skimage.restoration import inpaint_biharmonic
 
-    if not known.any():  # nothing to go by
+    if not mask.any():  # nothing to go by
         return np.full_like(image, 0.5)
-    filled: _Floats = inpaint_biharmonic(image, ~known, channel_axis=0)
+    filled: _Floats = inpaint_biharmonic(image, ~mask, channel_axis=0)
     return filled
 
 
@@ -553,16 +555,6 @@ def _kernel(sigma: float) -> _Floats:
     point = np.zeros((2 * radius + 1, 2 * radius + 1))
     point[radius, radius] = 1
     return _blurred(point, sigma)
-
-
-def _stream(seed: int, number: int) -> np.random.Generator:
-    """Makes the random numbers of an image.
-
-    `nextpixel.sampling.site_noise` draws the pixels from the same key, with a counter that begins
-    at 0. Beginning far ahead makes the degradation independent of what a model then draws with the
-    same seed and number.
-    """
-    return np.random.Generator(np.random.Philox(counter=1 << 128, key=[seed, number]))
 
 
 def _pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int64]:

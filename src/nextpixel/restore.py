@@ -60,8 +60,8 @@ def restore(
         )
     count, context = len(degraded), context_of(model, degraded, classes)
     again = torch.arange(count).repeat(draws)
-    if degraded.known is not None:
-        how |= {"known": degraded.pixels(model.levels)[again], "mask": degraded.known[again]}
+    if degraded.mask is not None:
+        how |= {"x": degraded.pixels(model.levels)[again], "mask": degraded.mask[again]}
     x = model.sample(len(again), None if context is None else context[again], **how)
     return torch.unflatten(x, 0, (draws, count))
 
@@ -87,9 +87,9 @@ def score(
     nats = []
     with sampling.evaluation_mode(model):
         for some in torch.split(torch.arange(len(x)), batch_size):
-            known = None if degraded.known is None else degraded.known[some].to(model.device)
+            mask = None if degraded.mask is None else degraded.mask[some].to(model.device)
             of_some = None if context is None else context[some]
-            nats.append(-model.log_prob(x[some].to(model.device), of_some, known).double().cpu())
+            nats.append(-model.log_prob(x[some].to(model.device), of_some, mask).double().cpu())
     return Score.of(torch.cat(nats), np.full(len(x), math.prod(model.shape)))
 
 
@@ -166,8 +166,8 @@ def uncertainty(draws: Tensor) -> Tensor:
 
 def given_picture(task: Task, degraded: Degraded) -> plots.Pixels:
     """Makes of what is given a picture of the size of the restored one."""
-    if degraded.known is not None:
-        return plots.hide(degraded.picture, degraded.known, 256)
+    if degraded.mask is not None:
+        return plots.hide(degraded.picture, degraded.mask, 256)
     pixels = plots.to_uint8(degraded.picture, 256)
     if task.name == "super-resolution":
         pixels = pixels.repeat(task.factor, -1).repeat(task.factor, -2)

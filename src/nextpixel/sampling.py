@@ -1,7 +1,7 @@
-"""The only generation loop.
+"""Draws images: the only generation loop, and completion, films and fixed points on top of it.
 
-It knows a model by its incremental interface alone, `start(batch, c)` and `step(x, site, cache)`.
-Its noise is drawn per image, so that a picture depends on its seed and its number only, not on the
+The loop needs two methods of a model: `start(batch, c)` and `step(x, site, cache)`. Each image has
+noise of its own, decided by the seed and the image's number, so an image does not depend on the
 batch it is drawn in.
 """
 
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Unpack, get_args
 
 import numpy as np
 import torch
@@ -23,13 +23,20 @@ from nextpixel.distributions import Distribution, guided
 from nextpixel.engine import begin_replay, fingerprint, resume_replay, store_replay
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
+from nextpixel.noise import Stream
 
 __all__ = [
+    "CommonOptions",
+    "CompleteOptions",
     "Drawing",
+    "DrawingOptions",
     "Generator",
+    "SampleOptions",
     "Sampler",
     "Step",
     "all_at_once",
+    "check_integers",
+    "check_mask",
     "complete",
     "evaluation_mode",
     "film",
@@ -44,7 +51,7 @@ __all__ = [
 
 
 class Switchable(Protocol):
-    """A network with dropout."""
+    """A network with a training mode."""
 
     training: bool
 
@@ -53,54 +60,54 @@ class Switchable(Protocol):
 
 
 class Generator(Switchable, Protocol):
-    """What the loop needs of a model."""
+    """A model that the loop can draw from."""
 
     shape: tuple[int, int, int]
     levels: int
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
 
     def context(self, c: object, batch: int) -> Context | None:
-        """Turns the context a user gave into one row an image."""
+        """Turns the context that a user gave into one row for each image."""
 
     def __call__(self, x: Tensor, c: object = None) -> Distribution:
-        """Gives the distributions of all sites of whole pictures."""
+        """Computes the distributions of all sites of whole images."""
 
     def start(self, batch: int, c: object = None) -> Cache:
         """Begins a batch."""
 
     def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
-        """Gives the distribution at a site from the pixels before it."""
+        """Computes the distribution at a site from the pixels before it."""
 
 
-# How to draw; the pictures are the same.
-#   "auto": the quickest way for the model and the device, one of those that follow.
-#   "cached": pixel by pixel, remembering what the finished ones gave.
-#   "replayed": the same, but steps are captured once and replayed (see `nextpixel.engine`), where
-#       there is a C compiler. "auto" takes it for nextpixel's own models. Yours may keep its rules,
-#       too: compare its pictures with those of "cached" before you rely on it.
-#   "full": pixel by pixel, by a full pass over the picture for each. Slow, and beyond doubt.
-#   "fixed-point": all pixels at once, again and again until nothing changes, see `fixed_point`.
+# Ways to draw; all give the same images.
+#   "auto": the fastest of the following for the model and the device.
+#   "cached": pixel by pixel, with a cache of what earlier pixels contribute.
+#   "replayed": as "cached", but the steps are captured once and replayed by a C program (see
+#       `nextpixel.engine`); needs a C compiler. "auto" takes it for nextpixel's own models. It may
+#       also work for your layers: compare its images with those of "cached" before you rely on it.
+#   "full": pixel by pixel, with a full forward pass for each. Slow; the reference for the others.
+#   "fixed-point": guesses all pixels at once and repeats until nothing changes, see `fixed_point`.
 #       "auto" takes it for a model that has no cached path.
 Sampler = Literal["auto", "cached", "replayed", "full", "fixed-point"]
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """How to draw, by whatever function draws.
+    """Holds the options that all drawing functions share.
 
     Attributes:
-        seed: Together with an image's number decides its noise.
+        seed: Decides an image's noise, together with its number.
         temperature: Divides the logits, see `Distribution.sample`.
-        guidance: How far to go from the null context to the one given, in log-probability: 1 draws
-            from the model, more exaggerates what the context asks for, 0 ignores it. It changes
-            the distribution and takes twice the time.
-        known: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
-        mask: True where `known` is kept, broadcastable to `(n, C, H, W)`.
-        numbers: The numbers of the images, one each; 0 to n - 1 if None. Images of one number have
-            the same noise: they differ by their contexts only.
+        guidance: Scales the step from the null context to the given one, in log-probability: 1
+            draws from the model, more exaggerates what the context asks for, 0 ignores it. Other
+            values than 1 change the distribution and double the time.
+        x: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
+        mask: True where x is kept, booleans, broadcastable to `(n, C, H, W)`.
+        numbers: The number of each image; 0 to n - 1 if None. Images with the same number have the
+            same noise, and differ only by their contexts.
         sampler: One of `Sampler`.
 
     Raises:
@@ -114,7 +121,7 @@ class Drawing:
     seed: int = 0
     temperature: float = 1.0
     guidance: float = 1.0
-    known: Tensor | None = None
+    x: Tensor | None = None
     mask: Tensor | None = None
     numbers: Sequence[int] | None = None
     sampler: Sampler = "auto"
@@ -130,15 +137,15 @@ class Drawing:
 
     @property
     def copies(self) -> int:
-        """How many times each image is computed: with guidance once more in the null context."""
+        """Times that each image is computed: guidance needs the null context, too."""
         return 1 if self.guidance == 1 else 2
 
     def begin(self, model: Generator, n: int, c: object) -> tuple[Context | None, Tensor, Any]:
         """Makes the context, the noise and the known pixels of a batch of n images.
 
         Returns:
-            The context (with guidance followed by as many null contexts), the noise
-            `(n, C, H, W)`, and `(known, mask)` or None.
+            The context (with guidance, followed by n null contexts), the noise `(n, C, H, W)`, and
+            `(x, mask)` or None.
         """
         context = model.context(c, n)
         if self.copies == 2:
@@ -146,7 +153,7 @@ class Drawing:
                 raise UserError("guidance needs a context, and this model is unconditional.")
             context = context.cat(context.null())
         noise = site_noise(model.shape, self.seed, self.numbers_of(n))
-        return context, noise.to(model.device), kept_pixels(model, self.known, self.mask, n)
+        return context, noise.to(model.device), kept_pixels(model, self.x, self.mask, n)
 
     def numbers_of(self, n: int) -> Sequence[int]:
         """Returns the numbers of n images."""
@@ -156,16 +163,56 @@ class Drawing:
         return numbers
 
 
+class CommonOptions(TypedDict, total=False):
+    """The options of `ImageModel.sample` that every model takes.
+
+    See `Drawing` and `sample` for what they mean.
+    """
+
+    seed: int
+    temperature: float
+    numbers: Sequence[int] | None
+    batch_size: int
+    progress: Callable[[float], None] | None
+
+
+class CompleteOptions(CommonOptions, total=False):
+    """The options of `complete`."""
+
+    guidance: float
+    sampler: Sampler
+    passes: Callable[[int], object] | None
+
+
+class SampleOptions(CompleteOptions, total=False):
+    """The options of `sample`."""
+
+    x: Tensor | None
+    mask: Tensor | None
+
+
+class DrawingOptions(TypedDict, total=False):
+    """The options of `trace`, `film` and `fixed_point`: the attributes of `Drawing`."""
+
+    seed: int
+    temperature: float
+    guidance: float
+    x: Tensor | None
+    mask: Tensor | None
+    numbers: Sequence[int] | None
+    sampler: Sampler
+
+
 class Step(NamedTuple):
     """One step of generation, as `trace` yields it.
 
     Attributes:
         site: The site that was just drawn.
-        x: The pictures so far, `(B, C, H, W)`, int64; zero where nothing is drawn yet. The same
-            tensor every time: copy it to keep it.
-        distribution: What it was drawn from; like x it may change at the next step.
-        cache: What the model remembers. Who puts images in the places of others, by
-            `Cache.select`, does the same to x; not with guidance, which computes images twice.
+        x: The images so far, `(B, C, H, W)`, int64; zero where nothing is drawn yet. It is the same
+            tensor at every step: copy it to keep it.
+        distribution: The distribution that the site was drawn from; the next step may change it.
+        cache: The model's state. If you reorder the batch with `Cache.select`, reorder x, too. With
+            guidance this is impossible: each image is computed twice.
     """
 
     site: Site
@@ -176,39 +223,46 @@ class Step(NamedTuple):
 
 @contextmanager
 def evaluation_mode(model: Switchable) -> Iterator[None]:
-    """Makes a network's answers exact for a while.
+    """Makes a network compute exactly and repeatably while the context lasts.
 
-    Dropout is off, for it would give another answer each time, and on a GPU convolutions of float32
-    keep all of its bits.
+    Dropout is off, autocast is off on the CPU and on GPUs, and convolutions on a GPU use no TF32.
+    Afterwards everything is as it was before.
 
     Args:
-        model: The model; in the end it is in the mode it was in.
+        model: The model.
     """
     training = model.training
     on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # of torch
-    short_floats = on_gpu and torch.backends.cudnn.allow_tf32
+    tf32 = on_gpu and torch.backends.cudnn.allow_tf32
+    # Not by torch.autocast(enabled=False): this runs at every site, and must take no time.
+    devices = ("cpu", "cuda") if on_gpu else ("cpu",)
+    autocast = [device for device in devices if torch.is_autocast_enabled(device)]
     if training:
         model.train(False)
-    if short_floats:
+    if tf32:
         torch.backends.cudnn.allow_tf32 = False
+    for device in autocast:
+        torch.set_autocast_enabled(device, False)
     try:
         yield
     finally:
-        if short_floats:
+        for device in autocast:
+            torch.set_autocast_enabled(device, True)
+        if tf32:
             torch.backends.cudnn.allow_tf32 = True
         if training:
             model.train()
 
 
 def sites(shape: tuple[int, int, int]) -> Iterator[Site]:
-    """Goes through the sites of an image `(C, H, W)` in the order of generation."""
+    """Yields the sites of an image `(C, H, W)` in the order of generation."""
     channels, height, width = shape
     for row, col, channel in itertools.product(range(height), range(width), range(channels)):
         yield Site(row, col, channel)
 
 
 def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) -> Tensor:
-    """Draws one uniform number a site for each image.
+    """Draws a uniform number for each site of each image.
 
     Args:
         shape: `(C, H, W)` of one image.
@@ -216,52 +270,63 @@ def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) ->
         images: The numbers of the images, not negative.
 
     Returns:
-        Noise in `[0, 1)`, `(len(images), C, H, W)`, float64, on the CPU. Image k's noise depends on
-        `(seed, k)` only.
+        Noise in `[0, 1)`, `(len(images), C, H, W)`, float64, on the CPU. The noise of image k
+        depends only on `(seed, k)`.
+
+    Raises:
+        UserError: The seed or a number is out of range.
     """
     if not 0 <= seed < 2**63 or min(images, default=0) < 0:
         raise UserError(
             f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed}."
         )
-    streams = (np.random.Generator(np.random.Philox(key=[seed, image])) for image in images)
-    return torch.from_numpy(np.stack([stream.random(shape) for stream in streams]))
+    noise = [Stream.PIXELS.generator(seed, image).random(shape) for image in images]
+    return torch.from_numpy(np.stack(noise))
 
 
-def trace(model: Generator, n: int, c: object = None, **how: Any) -> Iterator[Step]:
-    """Draws a batch pixel by pixel, channel by channel, and yields every step.
+def trace(
+    model: Generator, n: int, c: object = None, **how: Unpack[DrawingOptions]
+) -> Iterator[Step]:
+    """Draws a batch pixel by pixel, channel by channel, one step at a time.
 
     Args:
         model: The model to draw from.
         n: Number of images, drawn together.
         c: The context: one for all images, or one for each.
-        how: The arguments of `Drawing`; not the sampler "fixed-point", which does not go pixel by
-            pixel.
+        how: The attributes of `Drawing`.
 
-    Yields:
-        A `Step` for every site, in raster order.
+    Returns:
+        An iterator over a `Step` for every site, in raster order. It draws as it is asked.
 
     Raises:
-        UserError: Something given does not fit the model.
+        UserError: An argument does not fit the model, or the sampler is "fixed-point", which draws
+            in no order.
     """
-    yield from _steps(model, n, c, Drawing(**how))
+    drawing = Drawing(**how)
+    if drawing.sampler == "fixed-point":
+        raise UserError(
+            "The sampler 'fixed-point' draws all pixels at once, so there are no steps to follow: "
+            "leave the sampler at 'auto'."
+        )
+    return _steps(model, n, c, drawing)
 
 
 def _steps(
     model: Generator, n: int, c: object, drawing: Drawing, again: bool = False
 ) -> Iterator[Step]:
-    """Draws as `trace` does.
+    """Draws a batch and yields every step, see `trace`.
 
     Args:
         model: The model.
         n: Number of images.
         c: The context.
-        drawing: How to draw.
-        again: Whether the memory of the steps may be used again for the next drawing, when this one
-            has ended.
+        drawing: The options.
+        again: Whether the memory of the steps may be reused by the next drawing after this one has
+            ended.
     """
     _check_count(n)
     before: tuple[Any, ...] | None = None
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluation_mode(model):
         context, noise, kept = drawing.begin(model, n, c)
         x = torch.zeros(drawing.copies, n, *model.shape, dtype=torch.int64, device=model.device)
         computed, pictures = x.flatten(0, 1), x[0]
@@ -282,8 +347,8 @@ def _steps(
                 distribution = guided(distribution, drawing.guidance)
             value = distribution.sample(noise_here, drawing.temperature)
             if kept is not None:
-                given, keep = kept
-                value = torch.where(keep[at_site], given[at_site], value)
+                given, mask = kept
+                value = torch.where(mask[at_site], given[at_site], value)
             x[at_site] = value
         yield Step(site, pictures, distribution, cache)
     if before is not None and isinstance(model, nn.Module):
@@ -291,7 +356,7 @@ def _steps(
 
 
 def _of_sites(x: Tensor) -> Sequence[Tensor]:
-    """Takes a map `(B, C, H, W)` apart into its sites, in the order of generation."""
+    """Splits a map `(B, C, H, W)` into its sites, in the order of generation."""
     return x.movedim(1, -1).flatten(1).unbind(1)
 
 
@@ -303,7 +368,7 @@ def sample(
     batch_size: int = 256,
     passes: Callable[[int], object] | None = None,
     progress: Callable[[float], None] | None = None,
-    **how: Any,
+    **how: Unpack[DrawingOptions],
 ) -> Tensor:
     """Draws n images, in batches.
 
@@ -311,19 +376,23 @@ def sample(
         model: The model to draw from.
         n: Number of images.
         c: The context: one for all images, or one for each.
-        batch_size: Images drawn together; it does not change the pictures.
-        passes: Called with the number of passes of each batch that `fixed_point` draws.
+        batch_size: Images drawn together; it does not change the images.
+        passes: Called with the number of forward passes of each batch that `fixed_point` draws.
         progress: Called with the fraction done, between 0 and 1.
-        how: The arguments of `Drawing`.
+        how: The attributes of `Drawing`.
 
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
+
+    Raises:
+        UserError: An argument is out of range or does not fit the model.
     """
     drawing = Drawing(**how)
     _check_count(min(n, batch_size))
-    context, kept = model.context(c, n), kept_pixels(model, drawing.known, drawing.mask, n)
+    context, kept = model.context(c, n), kept_pixels(model, drawing.x, drawing.mask, n)
     if drawing.sampler == "auto":
-        cache = model.start(1, None if context is None else context[:1])
+        with evaluation_mode(model):
+            cache = model.start(1, None if context is None else context[:1])
         drawing = drawing if cache.layers else replace(drawing, sampler="fixed-point")
     pictures, numbers = [], drawing.numbers_of(n)
     for begin in range(0, n, batch_size):
@@ -335,7 +404,7 @@ def sample(
 
         here = replace(drawing, numbers=numbers[part])
         if kept is not None:
-            here = replace(here, known=kept[0][part], mask=kept[1][part])
+            here = replace(here, x=kept[0][part], mask=kept[1][part])
         arguments = (model, part.stop - begin, None if context is None else context[part])
         if here.sampler == "fixed-point":
             x, count = fixed_point(*arguments, progress=show, **vars(here))
@@ -357,26 +426,27 @@ def fixed_point(
     c: object = None,
     *,
     progress: Callable[[float], None] | None = None,
-    **how: Any,
+    **how: Unpack[DrawingOptions],
 ) -> tuple[Tensor, int]:
-    """Draws a batch by guessing all pixels at once, from the guess before, until nothing changes.
+    """Draws a batch by guessing all pixels at once, again and again until nothing changes.
 
-    The noise is fixed, so that a pixel follows from those before it, and the picture is the one
-    that follows from itself. In every pass at least one more pixel settles; where pixels say little
-    about each other, as in binary or smooth pictures, it is many at a time.
+    Each guess is computed from the one before, by a full pass. As the noise is fixed, a pixel is a
+    function of those before it, and the image is the fixed point. Every pass settles at least one
+    more pixel, and many at a time where pixels depend little on each other, as in binary or smooth
+    images.
 
     Args:
         model: The model to draw from.
         n: Number of images, drawn together.
         c: The context: one for all images, or one for each.
         progress: Called with the fraction of the sites that have settled in all images.
-        how: The arguments of `Drawing`.
+        how: The attributes of `Drawing`; its sampler does not matter.
 
     Returns:
-        The pictures, as `sample` returns them, and how many passes it took.
+        The images, as `sample` returns them, and the number of passes.
 
     Raises:
-        UserError: Something given does not fit the model, or the model is not causal.
+        UserError: An argument does not fit the model, or the model is not causal.
 
     References:
         Song, Meng, Liao, Ermon: Accelerating Feedforward Computation via Parallel Nonlinear
@@ -391,8 +461,8 @@ def fixed_point(
     while len(moving):
         if count > math.prod(model.shape):
             raise UserError(
-                "The pixels do not settle: this model's answers are random, or what it says of a "
-                "pixel depends on later ones."
+                "The pixels do not settle: the model computes something random, or the "
+                "distribution of a pixel depends on later pixels."
             )
         count += 1
         computed = torch.cat([moving + copy * n for copy in range(drawing.copies)])
@@ -423,21 +493,24 @@ def film(
     *,
     moments: int = 100,
     progress: Callable[[float], None] | None = None,
-    **how: Any,
+    **how: Unpack[DrawingOptions],
 ) -> tuple[list[Tensor], list[int]]:
-    """Draws n images together and keeps what they looked like on the way.
+    """Draws n images together and keeps snapshots of them on the way.
 
     Args:
         model: The model to draw from.
         n: Number of images.
         c: The context: one for all images, or one for each.
-        moments: Largest number of moments to keep, the finished pictures included.
+        moments: Largest number of snapshots, the finished images included.
         progress: Called with the fraction done, between 0 and 1.
-        how: The arguments of `Drawing`, see `trace`.
+        how: The attributes of `Drawing`, see `trace`.
 
     Returns:
-        The pictures at each moment, `(n, C, H, W)` on the CPU, and the number of pixels that were
-        finished by then. The last are the same as `sample` returns.
+        The snapshots, `(n, C, H, W)` each, on the CPU, and the number of finished pixels at each.
+        The last snapshot is what `sample` returns.
+
+    Raises:
+        UserError: As for `trace`, or no snapshot is asked for.
     """
     steps_in_all, channels = math.prod(model.shape), model.shape[0]
     if moments < 1:
@@ -453,28 +526,37 @@ def film(
     return pictures, pixels_done
 
 
-def complete(model: Generator, x: Tensor, mask: Tensor, c: object = None, **how: Any) -> Tensor:
+def complete(
+    model: Generator,
+    x: Tensor,
+    mask: Tensor,
+    c: object = None,
+    **how: Unpack[CompleteOptions],
+) -> Tensor:
     """Keeps x where the mask is true and draws the rest.
 
     A pixel is drawn given the pixels before it in raster order. Known pixels that come later are
-    kept, but they do not influence what is drawn before them: `nextpixel.particles` is for that.
+    kept, but do not influence the pixels drawn before them: for that, see `nextpixel.particles`.
 
     Args:
         model: The model to draw from.
         x: The images, integers `(N, C, H, W)`; the values at hidden pixels do not matter.
         mask: True at known pixels, broadcastable to `(N, C, H, W)`.
         c: The context: one for all images, or one for each.
-        how: The other arguments of `sample` and `Drawing`; other `numbers` give other completions.
+        how: The other arguments of `sample`; other `numbers` give other completions.
 
     Returns:
         Integers in `[0, levels)`, `(N, C, H, W)`, int64, on the CPU.
+
+    Raises:
+        UserError: An argument is out of range or does not fit the model.
     """
-    return sample(model, len(x), c, known=x, mask=mask, **how)
+    return sample(model, len(x), c, x=x, mask=mask, **how)
 
 
 @torch.inference_mode()
 def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> Tensor:
-    """Computes how many bits the hidden pixels take, each given the true pixels before it.
+    """Computes the bits of the hidden pixels, each given the true pixels before it.
 
     Args:
         model: The model.
@@ -484,8 +566,13 @@ def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> 
 
     Returns:
         `-log2 p(pixel | pixels before it)` at hidden pixels and 0 at known ones, `(N, C, H, W)`,
-        on the CPU. Their sum is exact: it is the length of an ideal code for the hidden pixels.
+        on the CPU. Their sum is the length of an ideal code for the hidden pixels.
+
+    Raises:
+        UserError: An argument does not fit the model.
     """
+    check_integers(x)
+    check_mask(mask)
     context = model.context(c, len(x))
     bits = []
     with evaluation_mode(model):
@@ -500,10 +587,10 @@ def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> 
 def all_at_once(
     model: Generator, n: int, c: object = None, *, seed: int = 0, temperature: float = 1.0
 ) -> Tensor:
-    """Draws all pixels in one parallel pass over an empty picture: the wrong way.
+    """Draws all pixels in one parallel pass over an empty image: the wrong way.
 
-    No pixel is told what the others became, so they do not fit together. This is here to be looked
-    at beside the right way, which has the same noise.
+    The pixels do not know each other, so they do not fit together. Meant for comparison with
+    `sample`, which uses the same noise.
 
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
@@ -526,37 +613,57 @@ def _check_count(n: int) -> None:
 
 
 def _batches(n: int, size: int = 64) -> Iterator[slice]:
-    """Cuts n images into batches for passes over whole maps."""
+    """Yields the batches of n images for passes over whole maps."""
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))
 
 
 def kept_pixels(
-    model: Generator, known: Tensor | None, mask: Tensor | None, batch: int
+    model: Generator, x: Tensor | None, mask: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Checks the known pixels and their mask and spreads them over the batch.
+    """Checks the known pixels and their mask and expands them to the batch.
 
     Returns:
-        Both `(batch, C, H, W)`, on the model's device; None if neither was given.
+        Both `(batch, C, H, W)`, on the model's device; None if neither is given.
 
     Raises:
         UserError: They do not fit the model, or one of them is missing.
     """
-    if known is None and mask is None:
+    if x is None and mask is None:
         return None
-    if known is None or mask is None:
-        raise UserError("Known pixels and their mask go together: give both or none.")
+    if x is None or mask is None:
+        raise UserError("Known pixels, x, and their mask go together: give both or none.")
     shape = (batch, *model.shape)
-    given, keep = torch.as_tensor(known), torch.as_tensor(mask)
-    if given.is_floating_point() or keep.dtype != torch.bool:
-        raise UserError("Known pixels are integers, and their mask is made of booleans.")
+    x, mask = torch.as_tensor(x), torch.as_tensor(mask)
+    check_integers(x)
+    check_mask(mask)
     try:
-        given, keep = given.long().expand(shape), keep.expand(shape)
+        x, mask = x.long().expand(shape), mask.expand(shape)
     except RuntimeError:
         raise UserError(
             f"Known pixels and their mask must fit {shape}, "
-            f"not {tuple(given.shape)} and {tuple(keep.shape)}."
+            f"not {tuple(x.shape)} and {tuple(mask.shape)}."
         ) from None
-    wrong = keep & ((given < 0) | (given >= model.levels))
+    wrong = mask & ((x < 0) | (x >= model.levels))
     if bool(wrong.any()):
         raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
-    return given.to(model.device), keep.to(model.device)
+    return x.to(model.device), mask.to(model.device)
+
+
+def check_integers(x: Tensor) -> None:
+    """Checks that pixels are integers.
+
+    Raises:
+        UserError: They are floats or booleans.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise UserError(f"Pixels, x, are integers, not {x.dtype}.")
+
+
+def check_mask(mask: Tensor) -> None:
+    """Checks that a mask is made of booleans: true at known pixels.
+
+    Raises:
+        UserError: It is not.
+    """
+    if mask.dtype != torch.bool:
+        raise UserError(f"A mask is made of booleans, true at known pixels, not of {mask.dtype}.")

@@ -331,7 +331,8 @@ def entropy(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor:
         `-sum_v p(v) log2 p(v)`, summed over the channels, `(N, H, W)`. A channel's distribution is
         the one given the true channels before it.
     """
-    pmf = model(x.to(model.device), c).pmf()
+    with sampling.evaluation_mode(model):
+        pmf = model(x.to(model.device), c).pmf()
     bits: Tensor = torch.special.entr(pmf).sum((1, -1)) / math.log(2)
     return bits.cpu()
 

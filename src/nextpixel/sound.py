@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 from nextpixel.files import replace_file
+from nextpixel.noise import Stream
 
 __all__ = ["Spectrogram", "read_wav", "resample", "write_wav"]
 
@@ -424,7 +425,7 @@ def _griffin_lim(
     some sound has; the momentum goes on in the direction of the last change. The sound is where
     `inside` says, and what comes before and after it is silence.
     """
-    noise = np.random.Generator(np.random.Philox(key=_PHASES))
+    noise = Stream.PHASES.generator(_PHASES, 0)
     spectrum = wanted * np.exp(2j * np.pi * noise.random(wanted.shape))
     before: NDArray[np.complex128] | None = None
     for _ in range(iterations):

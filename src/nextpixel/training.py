@@ -29,7 +29,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
-import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
@@ -50,6 +49,7 @@ from nextpixel.evaluate import diagnose, evaluate
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.model import Conditioning, ImageModel
 from nextpixel.nn import recomputing
+from nextpixel.noise import make_seed, seeded
 from nextpixel.previews import draw_preview
 from nextpixel.saving import model_name
 
@@ -452,7 +452,7 @@ class Run:
         self.optimizer.zero_grad()
         with torch.no_grad(), self.fabric.autocast():
             splits = torch.arange(len(x)).tensor_split(args.accumulate)
-            parts = [(x[images], given[images].known) for images in splits]
+            parts = [(x[images], given[images].mask) for images in splits]
             self.raw.after_step(parts, self.gather, self.noise_seed(3, rank=0))
         update_average(self.average, self.raw, step, args.ema)
         return {"loss": bits, "lr": rate, "grad_norm": float(norm)}
@@ -466,7 +466,7 @@ class Run:
             with self.fabric.no_backward_sync(self.model, enabled=i < parts - 1):
                 # Fabric itself wraps `forward` in autocast, but no other method.
                 with self.fabric.autocast(), recomputing(self.args.checkpoint_activations):
-                    nats = -self.model.objective(part, of_part.context, of_part.known).mean()
+                    nats = -self.model.objective(part, of_part.context, of_part.mask).mean()
                 nats = nats * (len(part) / len(x))
                 loss = nats / (self.sites * math.log(2))
                 self.fabric.backward(loss)
@@ -499,8 +499,7 @@ class Run:
     def noise_seed(self, *what: int, rank: int | None = None) -> int:
         """Makes the seed of what is random in a step, so that no generator has to be saved."""
         rank = self.fabric.global_rank if rank is None else rank
-        key = (self.args.seed, self.step, rank, *what)
-        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        return make_seed(self.args.seed, self.step, rank, *what)
 
     def batch(self) -> tuple[Tensor, Conditioning]:
         """Gets the images of the next step: a function of the seed and the step alone."""
@@ -512,7 +511,7 @@ class Run:
         key = (args.seed, self.step * world + rank)
         x, given = self.raw.inputs(images, indices, self.noise_seed(2) >> 1, key)
         if given.context is not None and args.drop_context:
-            random = np.random.default_rng(self.noise_seed(1)).random(len(x))
+            random = seeded(self.noise_seed(1)).random(len(x))
             null = given.context.null(torch.from_numpy(random < args.drop_context))
             given = replace(given, context=null)
         return x.to(self.fabric.device), given

@@ -4,6 +4,7 @@ import pytest
 from nextpixel.data import batch_indices
 from nextpixel.data import sampler as sampler_module
 from nextpixel.errors import UserError
+from nextpixel.noise import Stream
 
 
 @pytest.mark.parametrize(("n", "batch"), [(10, 5), (10, 3), (7, 7), (5, 12), (1, 4), (100, 32)])
@@ -27,7 +28,7 @@ def test_epochs_and_seeds_differ():
 
 
 def test_the_order_is_not_made_of_the_noise_of_the_redrawn_bits():
-    noise = np.random.Generator(np.random.Philox(key=np.array([5, 0], np.uint64)))
+    noise = Stream.BITS.generator(5, 0)
     assert not np.array_equal(batch_indices(50, 50, 0, seed=5), noise.permutation(50))
 
 

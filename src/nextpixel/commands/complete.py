@@ -44,7 +44,7 @@ class Hidden:
         site: "pixel" or "code".
         model: Draws them.
         x: What it draws, of each image, `(N, C, h, w)`.
-        known: Which of them are kept, `(h, w)`.
+        mask: Which of them are kept, `(h, w)`.
         free: Which carry no bits, as they are known or padding, `(N, 1, h, w)`.
         c: The model's context.
         columns: What the picture shows before the completions.
@@ -54,7 +54,7 @@ class Hidden:
     site: str
     model: AutoregressiveModel
     x: Tensor
-    known: Tensor
+    mask: Tensor
     free: Tensor
     c: Context | None
     columns: dict[str, Pixels]
@@ -130,7 +130,7 @@ def draw(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Completed | 
 
     again = torch.arange(len(hidden.x)).repeat(args.draws)
     c = None if hidden.c is None else hidden.c[again]
-    given = (hidden.model, hidden.x[again], hidden.known, c)
+    given = (hidden.model, hidden.x[again], hidden.mask, c)
     with progress("completing") as show:
         if args.particles == 1:
             how = {"seed": args.seed, "temperature": args.temperature}
@@ -172,8 +172,8 @@ def hidden_pixels(args: argparse.Namespace) -> Hidden:
         "given": plots.hide(x, known, model.levels),
     }
     free = known.expand(len(x), 1, *known.shape)
-    if given.known is not None:
-        free = free | given.known.cpu()
+    if given.mask is not None:
+        free = free | given.mask.cpu()
     return Hidden(
         "pixel",
         model,
@@ -201,7 +201,7 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
         kept = cell_mask(known_pixels(args, decoder.shape), (height, width))
     else:
         kept = first_codes(args.codes, (height, width))
-    rows = None if given.known is None else (~given.known[:, 0, :, 0]).sum(1).cpu().numpy()
+    rows = None if given.mask is None else (~given.mask[:, 0, :, 0]).sum(1).cpu().numpy()
     codes = generator.codes(x, rows)
 
     def show(drawn: Tensor) -> Pixels:

@@ -70,7 +70,7 @@ def reconstruct(argv: list[str]) -> None:
                 model,
                 x,
                 args.draws or 4,
-                padding=given.known,
+                padding=given.mask,
                 seed=args.seed,
                 temperature=1.0 if args.temperature is None else args.temperature,
                 progress=show,

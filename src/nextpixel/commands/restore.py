@@ -93,8 +93,8 @@ def restore(argv: list[str]) -> None:
     if x is not None:
         score = restoring.score(model, x, degraded, classes)
         print(table(score, restoring.qualities(task, degraded, draws, model.levels, x)))
-        if degraded.known is not None:
-            hidden = (~degraded.known).float().mean().item()
+        if degraded.mask is not None:
+            hidden = (~degraded.mask).float().mean().item()
             print(f"Of the pixels {hidden:.1%} are hidden; bits/dim count them over all pixels.")
     print(f"Written: {', '.join(map(str, written))}")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
+from nextpixel.noise import Stream
 from nextpixel.sound import Spectrogram
 
 __all__ = [
@@ -347,7 +348,7 @@ def draw_bits(x: NDArray[np.integer[Any]], key: Sequence[int]) -> NDArray[np.uin
     Returns:
         uint8, 0 or 1, of the same shape.
     """
-    noise = np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64)))
+    noise = Stream.BITS.generator(*key)
     # noise < 1, so that 255 is always 1 and 0 never.
     return (noise.random(x.shape) * 255 < x).astype(np.uint8)
 
@@ -373,8 +374,6 @@ def mutate(
         Ren et al.: Likelihood Ratios for Out-of-Distribution Detection, 2019
         (https://arxiv.org/abs/1906.02845): how the images of a background model are made.
     """
-    # Away from the noise of bits (counter 0) and of the order (counter 1) under the same key.
-    philox = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=[0, 0, 0, 2])
-    noise = np.random.Generator(philox)
+    noise = Stream.MUTATIONS.generator(*key)
     replaced = noise.random(x.shape) < share
     return np.where(replaced, noise.integers(levels, size=x.shape).astype(x.dtype), x)

@@ -26,6 +26,7 @@ from nextpixel.data.images import Dataset, Images, requantise
 from nextpixel.data.progress import shown
 from nextpixel.data.readers import read_bytes, read_idx, read_numpy
 from nextpixel.errors import UserError
+from nextpixel.noise import Stream
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -341,8 +342,7 @@ def _take_missing(
             "give 10 or more, or those splits."
         )
     # The whole key, n included, fixes the permutation: it is the same whichever splits are missing.
-    key = np.array([SPLIT_SEED, n], dtype=np.uint64)
-    order = np.random.Generator(np.random.Philox(key=key)).permutation(n)
+    order = Stream.SPLITS.generator(SPLIT_SEED, n).permutation(n)
     tenths = {"test": order[: n // 10], "valid": order[n // 10 : 2 * (n // 10)]}
     rest = np.ones(n, bool)
     train_x, train_y = x["train"], y.get("train")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
+from nextpixel.noise import Stream
 
 __all__ = ["batch_indices"]
 
@@ -52,10 +53,6 @@ def batch_indices(
 
 @lru_cache(maxsize=4)  # the epoch that runs and its neighbours, for a run or two at a time
 def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    key = np.array([seed, epoch], dtype=np.uint64)
-    # Bits are drawn from counter 0 of the key (seed, step); the order must not be made of the same
-    # noise, so its counter starts out of their reach.
-    philox = np.random.Philox(key=key, counter=[0, 0, 0, 1])
-    order = np.random.Generator(philox).permutation(n).astype(np.int64)
+    order = Stream.ORDER.generator(seed, epoch).permutation(n).astype(np.int64)
     order.flags.writeable = False
     return order

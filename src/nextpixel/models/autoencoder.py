@@ -63,7 +63,7 @@ class Autoencoder(IndependentPixels):
         z: Tensor = self.encoder(self.encode(x))
         return z
 
-    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | z = e(x)) in nats, `(B,)`: it does not count what the code tells."""
         self.context(c, len(x))
-        return self.log_likelihood(x, known)(self.embed(x)[None])[0]
+        return self.log_likelihood(x, mask)(self.embed(x)[None])[0]

@@ -7,7 +7,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from nextpixel.autoregressive import Inputs
 from nextpixel.latent import LatentModel
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
 from nextpixel.nn import ImageEncoder
+from nextpixel.sampling import SampleOptions
 from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNNAutoencoder"]
@@ -83,23 +84,23 @@ class PixelCNNAutoencoder(LatentModel):
         z: Tensor = self.encoder(self.encode(x))
         return z
 
-    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | z = e(x)) in nats, `(B,)`: it does not count what the code tells."""
         self.context(c, len(x))
-        return self.decoder.log_prob(x, self.embed(x), known)
+        return self.decoder.log_prob(x, self.embed(x), mask)
 
     def picture(self, z: Tensor, seed: int = 0) -> Tensor:
         """Draws one image a code, see `LatentModel.picture`."""
         return self.sample(len(z), z, seed=seed).to(self.dtype)
 
     @torch.no_grad()
-    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[SampleOptions]) -> Tensor:
         """Draws n images from p(x | z), pixel by pixel, integers `(n, C, H, W)`.
 
         Args:
             n: Number of images.
             c: Their codes, `(n, latent)` or one for all.
-            how: The arguments of `sampling.sample`.
+            how: The options of `sampling.sample`.
 
         Raises:
             UserError: There are no codes, or an argument is out of range.

@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from nextpixel.bounds import Gaussian, code_noise, elbo_terms, image_noise, impo
 from nextpixel.errors import UserError
 from nextpixel.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
+from nextpixel.sampling import CommonOptions
 from nextpixel.saving import bound_arguments
 
 __all__ = ["VAE"]
@@ -85,7 +86,7 @@ class VAE(IndependentPixels):
         return self.posterior(x).mean
 
     def elbo(
-        self, x: Tensor, samples: int = 1, seed: int = 0, known: Tensor | None = None
+        self, x: Tensor, samples: int = 1, seed: int = 0, mask: Tensor | None = None
     ) -> Tensor:
         """Computes the evidence lower bound E_q log p(x | z) - KL(q || p) in nats, `(B,)`.
 
@@ -93,12 +94,12 @@ class VAE(IndependentPixels):
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
             samples: Draws of q over which the first term is averaged.
             seed: Together with an image's pixels decides its noise.
-            known: True at pixels that carry no bits, broadcastable to x.
+            mask: True at pixels that carry no bits, broadcastable to x.
 
         Raises:
             UserError: x does not fit the model, or there are no draws.
         """
-        log_likelihood = self.log_likelihood(x, known)
+        log_likelihood = self.log_likelihood(x, mask)
         reconstruction, kl = elbo_terms(log_likelihood, *self.draws(x, samples, seed))
         return reconstruction - kl.sum(1)
 
@@ -124,23 +125,23 @@ class VAE(IndependentPixels):
             raise UserError(f"A bound takes at least 1 draw of the code, not {samples}.")
         return posterior, image_noise(seed, x, samples, self.latent).to(posterior.mean)
 
-    def score(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes the ELBO with one draw an image; neither beta nor free bits are in it."""
         self.context(c, len(x))
-        return self.elbo(x, known=known)
+        return self.elbo(x, mask=mask)
 
-    def objective(self, x: Tensor, c: object = None, known: Tensor | None = None) -> Tensor:
+    def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes the ELBO with `beta` and `free_bits`, for fresh noise each time, `(B,)`."""
         self.context(c, len(x))
         posterior = self.posterior(x)
         noise = torch.randn_like(posterior.mean)[None]
-        reconstruction, kl = elbo_terms(self.log_likelihood(x, known), posterior, noise)
+        reconstruction, kl = elbo_terms(self.log_likelihood(x, mask), posterior, noise)
         if self.free_bits:
             # All images share what is below: their average counts, as in the paper.
             kl = kl.mean(0, keepdim=True).clamp_min(self.free_bits)
         return reconstruction - self.beta * kl.sum(1)
 
-    def sample(self, n: int = 1, c: object = None, **how: Any) -> Tensor:
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
         """Draws images: codes from the prior unless c gives them, see `IndependentPixels.sample`.
 
         The code of image k depends on the seed and k only, as its pixels do.

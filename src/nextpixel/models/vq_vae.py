@@ -92,5 +92,5 @@ class VQVAE(CodebookModel):
     ) -> None:
         """Updates the codebook, by what the encoder now makes of the step's images."""
         z = torch.cat([self.encoder(self.encode(x)) for x, _ in parts])
-        real = torch.cat([self.real_codes(x, known, self.encoder.size) for x, known in parts])
+        real = torch.cat([self.real_codes(x, mask, self.encoder.size) for x, mask in parts])
         self.quantizer.update(z, gather, seed, real)

@@ -132,7 +132,7 @@ class VQVAE2(CodebookModel):
         encoded = [self.encode_top(x) for x, _ in parts]
         features, top = (torch.cat(maps) for maps in zip(*encoded, strict=True))
         real_top, real_bottom = (
-            torch.cat([self.real_codes(x, known, size) for x, known in parts])
+            torch.cat([self.real_codes(x, mask, size) for x, mask in parts])
             for size in self.sizes.values()
         )
         self.top_quantizer.update(top, gather, seed, real_top)
