@@ -4,6 +4,9 @@ It was run once, with the version that preceded the refactoring of the whole pac
 the numbers in expected.json say how things were then, and the names used here are those of then.
 Never run it again to make a failing test pass: what somebody saved then would still not load.
 
+One number was changed since, on purpose: the pixels drawn from `vae`, whose codes had shared a
+random stream with the particles' resampling (see nextpixel/noise.py).
+
     python tests/golden/make.py
 """
 
