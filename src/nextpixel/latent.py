@@ -23,7 +23,7 @@ from nextpixel.distributions import (
 from nextpixel.errors import UserError
 from nextpixel.model import ImageModel
 from nextpixel.nn import Quantized, Quantizer, perplexity
-from nextpixel.sampling import check_mask, evaluation_mode, site_noise
+from nextpixel.sampling import check_mask, evaluation_mode, repeat_draws, site_noise
 from nextpixel.saving import arguments_of
 
 __all__ = ["CodebookModel", "IndependentPixels", "LatentModel", "Likelihood", "sum_unknown"]
@@ -88,8 +88,11 @@ class LatentModel(ImageModel):
         """
         with torch.no_grad(), evaluation_mode(self):
             z = self.embed(x.to(self.device))
-        drawn = self.sample(draws * len(x), torch.cat([z] * draws), **how)
-        return torch.unflatten(drawn, 0, (draws, len(x)))
+
+        def draw(again: Tensor) -> Tensor:
+            return self.sample(len(again), z[again], **how)
+
+        return repeat_draws(draw, len(x), draws)
 
     def read_codes(self, c: object, n: int) -> Tensor:
         """Reads codes that a user gave, one for all images or one for each, `(n, latent)`.

@@ -59,11 +59,15 @@ def restore(
             "images."
         )
     count, context = len(degraded), context_of(model, degraded, classes)
-    again = torch.arange(count).repeat(draws)
-    if degraded.mask is not None:
-        how |= {"x": degraded.pixels(model.levels)[again], "mask": degraded.mask[again]}
-    x = model.sample(len(again), None if context is None else context[again], **how)
-    return torch.unflatten(x, 0, (draws, count))
+
+    def draw(again: Tensor) -> Tensor:
+        known: dict[str, Tensor] = {}
+        if degraded.mask is not None:
+            known = {"x": degraded.pixels(model.levels)[again], "mask": degraded.mask[again]}
+        here = None if context is None else context[again]
+        return model.sample(len(again), here, **known, **how)
+
+    return sampling.repeat_draws(draw, count, draws)
 
 
 @torch.inference_mode()

@@ -43,6 +43,7 @@ __all__ = [
     "fixed_point",
     "hidden_bits",
     "kept_pixels",
+    "repeat_draws",
     "sample",
     "site_noise",
     "sites",
@@ -647,6 +648,20 @@ def kept_pixels(
     if bool(wrong.any()):
         raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
     return x.to(model.device), mask.to(model.device)
+
+
+def repeat_draws(draw: Callable[[Tensor], Tensor], count: int, draws: int) -> Tensor:
+    """Draws several images for each of a number of contexts, all in one call.
+
+    Args:
+        draw: Draws an image for each of these numbers of contexts, `(draws * count,)`.
+        count: Number of contexts.
+        draws: Images for each.
+
+    Returns:
+        `(draws, count, C, H, W)`.
+    """
+    return torch.unflatten(draw(torch.arange(count).repeat(draws)), 0, (draws, count))
 
 
 def check_integers(x: Tensor) -> None:

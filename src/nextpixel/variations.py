@@ -27,6 +27,7 @@ from nextpixel.data import Images
 from nextpixel.errors import UserError
 from nextpixel.evaluate import Score, evaluate
 from nextpixel.features import Features
+from nextpixel.sampling import repeat_draws
 
 __all__ = [
     "Kept",
@@ -65,9 +66,11 @@ def vary(model: AutoregressiveModel, context: Context, *, draws: int = 4, **how:
     Returns:
         Integers in `[0, levels)`, `(draws, B, C, H, W)`, int64, on the CPU.
     """
-    again = torch.arange(len(context)).repeat(draws)
-    x = model.sample(len(again), context[again], **how)
-    return torch.unflatten(x, 0, (draws, len(context)))
+
+    def draw(again: Tensor) -> Tensor:
+        return model.sample(len(again), context[again], **how)
+
+    return repeat_draws(draw, len(context), draws)
 
 
 def interpolate(
