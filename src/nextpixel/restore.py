@@ -61,7 +61,7 @@ def restore(
     count, context = len(degraded), context_of(model, degraded, classes)
 
     def draw(again: Tensor) -> Tensor:
-        known: dict[str, Tensor] = {}
+        known: dict[str, Any] = {}
         if degraded.mask is not None:
             known = {"x": degraded.pixels(model.levels)[again], "mask": degraded.mask[again]}
         here = None if context is None else context[again]
