@@ -43,7 +43,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nextpixel as npx
 from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images, batch_indices
-from nextpixel.nn import CausalConv2d, DiagonalLayer, recomputing
+from nextpixel.nn import CausalConv2d, DiagonalLayer, checkpointing
 from nextpixel.nn.lstm import lstm_cell
 from nextpixel.training import (
     TrainArgs,
@@ -125,7 +125,7 @@ class Side:
         for part in x.tensor_split(self.args.accumulate):
             with (
                 torch.autocast("cpu", torch.bfloat16, enabled=self.half),
-                recomputing(self.args.checkpoint_activations),
+                checkpointing(self.args.checkpoint_activations),
             ):
                 loss = self.model.bits_per_dim(part).mean() * (len(part) / len(x))
             loss.backward()

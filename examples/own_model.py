@@ -72,7 +72,7 @@ class MyFastNet(CausalNetwork):
         super().__init__(
             shape=shape, levels=levels, classes=classes, width=width, blocks=blocks, inputs=inputs
         )
-        self.condition = ContextBias(self.takes, [width] * blocks, self.shape[1:])
+        self.condition = ContextBias(self.context_spec, [width] * blocks, self.shape[1:])
         self.first = MaskedConv2d("A", self.in_channels, width, 7, groups=self.groups)
         self.convs = nn.ModuleList(
             MaskedConv2d("B", width, width, 3, groups=self.groups) for _ in range(blocks)

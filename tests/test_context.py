@@ -7,13 +7,13 @@ import torch
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
-from nextpixel.context import Context, ContextBias, Takes
+from nextpixel.context import Context, ContextBias, ContextSpec
 from nextpixel.distributions import Categorical, guided
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN, PixelCNNPP
 from nextpixel.sampling import Sampler
 
-ALL = Takes(classes=3, vector=2, image=(1, 2, 4))
+ALL = ContextSpec(classes=3, vector=2, image=(1, 2, 4))
 
 
 def model(**arguments: Any) -> GatedPixelCNN:
@@ -70,24 +70,32 @@ def test_images_are_picked_out_and_put_together() -> None:
 @pytest.mark.parametrize(
     ("takes", "c", "message"),
     [
-        (Takes(), 1, "unconditional"),
-        (Takes(classes=3), None, "needs a class from 0 to 2 .* given nothing"),
-        (Takes(classes=3), {"vector": 1}, "given vector"),
-        (Takes(classes=3), "none", "null"),
-        (Takes(classes=3), [[1, 0, 0], [1, 0, 0], [0, 1, 0]], "one class id"),
-        (Takes(classes=3), torch.ones(2, 4), "Class weights are"),
-        (Takes(classes=3), object(), "made of numbers"),
-        (Takes(vector=4), torch.ones(3), r"A context vector is \(2, 4\) or \(4,\)"),
-        (Takes(vector=2), torch.tensor([1, 2]), r"real numbers here, not \(2,\) of torch.int64"),
-        (Takes(vector=2), torch.tensor([1.0, torch.nan]), "finite"),
-        (Takes(image=(1, 2, 4)), torch.ones(2, 1, 4, 2), "A context image is"),
-        (Takes(vector=4, image=(1, 2, 4)), torch.ones(4), 'give c={"vector": ..., "image": ...}'),
+        (ContextSpec(), 1, "unconditional"),
+        (ContextSpec(classes=3), None, "needs a class from 0 to 2 .* given nothing"),
+        (ContextSpec(classes=3), {"vector": 1}, "given vector"),
+        (ContextSpec(classes=3), "none", "null"),
+        (ContextSpec(classes=3), [[1, 0, 0], [1, 0, 0], [0, 1, 0]], "one class id"),
+        (ContextSpec(classes=3), torch.ones(2, 4), "Class weights are"),
+        (ContextSpec(classes=3), object(), "made of numbers"),
+        (ContextSpec(vector=4), torch.ones(3), r"A context vector is \(2, 4\) or \(4,\)"),
+        (
+            ContextSpec(vector=2),
+            torch.tensor([1, 2]),
+            r"real numbers here, not \(2,\) of torch.int64",
+        ),
+        (ContextSpec(vector=2), torch.tensor([1.0, torch.nan]), "finite"),
+        (ContextSpec(image=(1, 2, 4)), torch.ones(2, 1, 4, 2), "A context image is"),
+        (
+            ContextSpec(vector=4, image=(1, 2, 4)),
+            torch.ones(4),
+            'give c={"vector": ..., "image": ...}',
+        ),
         (ALL, {"classes": 1}, "a class from 0 to 2 and a vector of 2 numbers and an image"),
-        (Takes(classes=3), Context(torch.ones(3), torch.ones(3, 3)), "other images"),
-        (Takes(classes=3), Context(torch.ones(2), None, torch.ones(2, 3)), "another model"),
+        (ContextSpec(classes=3), Context(torch.ones(3), torch.ones(3, 3)), "other images"),
+        (ContextSpec(classes=3), Context(torch.ones(2), None, torch.ones(2, 3)), "another model"),
     ],
 )
-def test_wrong_contexts_are_refused(takes: Takes, c: object, message: str) -> None:
+def test_wrong_contexts_are_refused(takes: ContextSpec, c: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         takes.read(c, 2)
 

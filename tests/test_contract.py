@@ -31,7 +31,7 @@ from nextpixel.models import (
     PixelSNAIL,
     RowLSTM,
 )
-from nextpixel.nn import CausalAttention, Site, recomputing
+from nextpixel.nn import CausalAttention, Site, checkpointing
 from nextpixel.sampling import site_noise, sites, trace
 
 SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
@@ -71,7 +71,7 @@ def can_be(cls: type[CausalNetwork], variant: dict[str, Any]) -> bool:
 
 
 every_model = pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
-LOCATED = {"channels": 1, "levels": 4, "classes": 3, "vector": 4, "located": True}
+SPATIAL = {"channels": 1, "levels": 4, "classes": 3, "vector": 4, "spatial": True}
 every_variant = pytest.mark.parametrize(
     ("cls", "variant"),
     [
@@ -80,7 +80,7 @@ every_variant = pytest.mark.parametrize(
         for variant in VARIANTS
         if can_be(cls, variant)
     ]
-    + [pytest.param(GatedPixelCNN, LOCATED, id="GatedPixelCNN-located")],
+    + [pytest.param(GatedPixelCNN, SPATIAL, id="GatedPixelCNN-spatial")],
 )
 
 
@@ -105,7 +105,7 @@ def images(model: CausalNetwork, n: int, seed: int = 0) -> tuple[Tensor, Any]:
     """Random images, and whatever contexts the model takes."""
     random = torch.Generator().manual_seed(seed)
     x = torch.randint(model.levels, (n, *model.shape), generator=random)
-    classes, vector, image = model.takes
+    classes, vector, image = model.context_spec
     c: dict[str, Tensor] = {}
     if classes is not None:
         c["classes"] = torch.randint(classes, (n,), generator=random)
@@ -550,7 +550,7 @@ def test_recomputed_activations_give_the_same_gradient(
             return tensor
 
         torch.manual_seed(1)
-        with recomputing(recomputed), saved_tensors_hooks(pack, lambda tensor: tensor):
+        with checkpointing(recomputed), saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = model.log_prob(x, c).sum()
         return list(torch.autograd.grad(loss, list(model.parameters()))), kept
 

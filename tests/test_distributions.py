@@ -320,7 +320,7 @@ def joint(parameters: list[float], pixel: list[int], components: int, levels: in
 def test_coloured_channels_multiply_to_the_joint(channels: int, levels: int) -> None:
     x = pixels(channels, levels)
     parameters = colour_parameters(channels, 3, 1, 1, 1)
-    made = DiscretizedLogisticMixture.coloured(
+    made = DiscretizedLogisticMixture.from_pixel_parameters(
         parameters.expand(len(x), -1, 1, 1), scaled(x, levels), levels=levels
     )
     log_prob = made.log_prob(x)
@@ -339,11 +339,11 @@ def test_coloured_channels_multiply_to_the_joint(channels: int, levels: int) -> 
 def test_coloured_channel_sees_only_those_before_it(channel: int) -> None:
     parameters = colour_parameters(3, 4, 2, 3, 5)
     x = 2 * torch.rand(2, 3, 3, 5, generator=torch.Generator().manual_seed(8)).double() - 1
-    made = DiscretizedLogisticMixture.coloured(parameters, x, levels=16)
+    made = DiscretizedLogisticMixture.from_pixel_parameters(parameters, x, levels=16)
     for other in (-0.3, 1e30, math.nan):
         changed = x.clone()
         changed[:, channel:] = other
-        again = DiscretizedLogisticMixture.coloured(parameters, changed, levels=16)
+        again = DiscretizedLogisticMixture.from_pixel_parameters(parameters, changed, levels=16)
         for name in ("logits", "means", "log_scales"):
             before, after = getattr(made, name), getattr(again, name)
             assert torch.equal(before[:, : channel + 1], after[:, : channel + 1])
@@ -355,7 +355,7 @@ def test_coloured_jacobian_is_that_of_the_order() -> None:
     level = torch.full((1, 3, 2, 2), 5)
 
     def log_prob(x: Tensor) -> Tensor:
-        made = DiscretizedLogisticMixture.coloured(parameters, x, levels=16)
+        made = DiscretizedLogisticMixture.from_pixel_parameters(parameters, x, levels=16)
         return made.log_prob(level).flatten(2)
 
     jacobian = torch.autograd.functional.jacobian(log_prob, x).flatten(5)[0, :, :, 0]
@@ -367,19 +367,23 @@ def test_coloured_jacobian_is_that_of_the_order() -> None:
 def test_coloured_at_one_pixel_is_the_same_as_in_the_map() -> None:
     parameters = colour_parameters(3, 4, 2, 3, 5)
     x = 2 * torch.rand(2, 3, 3, 5, generator=torch.Generator().manual_seed(8)).double() - 1
-    whole = DiscretizedLogisticMixture.coloured(parameters, x, levels=16)
-    one = DiscretizedLogisticMixture.coloured(parameters[..., 2, 1], x[..., 2, 1], levels=16)
+    whole = DiscretizedLogisticMixture.from_pixel_parameters(parameters, x, levels=16)
+    one = DiscretizedLogisticMixture.from_pixel_parameters(
+        parameters[..., 2, 1], x[..., 2, 1], levels=16
+    )
     torch.testing.assert_close(one.pmf(), whole.pmf()[:, :, 2, 1], rtol=1e-12, atol=0)
 
 
 def test_coloured_works_in_float32_under_autocast() -> None:
     parameters = colour_parameters(3, 4, 2, 3, 5).bfloat16()
     x = torch.randint(256, (2, 3, 3, 5), generator=torch.Generator().manual_seed(8))
-    expected = DiscretizedLogisticMixture.coloured(
+    expected = DiscretizedLogisticMixture.from_pixel_parameters(
         parameters.double(), scaled(x, 256), levels=256
     ).log_prob(x)
     with torch.autocast("cpu", torch.bfloat16):
-        made = DiscretizedLogisticMixture.coloured(parameters, scaled(x, 256).float(), levels=256)
+        made = DiscretizedLogisticMixture.from_pixel_parameters(
+            parameters, scaled(x, 256).float(), levels=256
+        )
         log_prob = made.log_prob(x)
     assert log_prob.dtype == torch.float32
     torch.testing.assert_close(log_prob.double(), expected, rtol=1e-5, atol=1e-5)

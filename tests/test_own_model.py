@@ -83,7 +83,7 @@ GATED = """
 import torch
 from torch import nn
 
-from nextpixel.context import ContextBias, Takes
+from nextpixel.context import ContextBias, ContextSpec
 from nextpixel.autoregressive import CausalNetwork
 from nextpixel.nn import Head, MaskedConv2d
 from nextpixel.nn.resnet import concat_elu
@@ -93,7 +93,7 @@ class Gated(CausalNetwork):
 
     def __init__(self, *, shape, levels, classes=None, inputs="scaled"):
         super().__init__(shape=shape, levels=levels, classes=classes, inputs=inputs)
-        self.condition = ContextBias(Takes(), [], (1, 1))
+        self.condition = ContextBias(ContextSpec(), [], (1, 1))
         self.first = MaskedConv2d("A", self.in_channels, 12, 3, groups=self.groups)
         inputs = 24 if self.doubled else 12
         self.gate = MaskedConv2d("B", inputs, 24, 3, groups=self.groups, parts=self.parts)

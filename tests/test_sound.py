@@ -383,7 +383,7 @@ def test_padding_and_known_pixels_add_up() -> None:
     images = padded()
     model = Above(shape=(1, 6, 3), levels=4)
     model.conditioner = Task("inpaint", holes="scattered")
-    model.takes = model.takes._replace(image=(2, 6, 3))
+    model.context_spec = model.context_spec._replace(image=(2, 6, 3))
     numbers = np.arange(12)
     _, given = model.inputs(images, numbers)
     known = model.conditioner.degrade(images.x, 4, numbers.tolist()).mask

@@ -16,7 +16,7 @@ from torch import Tensor
 from nextpixel.cli import main
 from nextpixel.codes import load_codes, load_data
 from nextpixel.conditioning.conditioner import CoarseCodes
-from nextpixel.context import Takes
+from nextpixel.context import ContextSpec
 from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.evaluate import evaluate
@@ -220,7 +220,7 @@ def test_coarse_codes_become_one_hot_planes() -> None:
     assert np.array_equal(few.coarse_codes.x, split.coarse_codes.x[[0, 13, 26, 39]])  # type: ignore[union-attr]
     with pytest.raises(UserError, match="coarse codes with one channel"):
         replace(split, coarse_codes=few.coarse_codes)
-    takes = Takes(image=(3, 2, 2))
+    takes = ContextSpec(image=(3, 2, 2))
     one = takes.read(torch.zeros(2, 2, dtype=torch.int64), 5)
     assert one is not None
     assert one.image is not None

@@ -269,7 +269,9 @@ class WholePixelNetwork(CausalNetwork):
         """Makes the distribution from the network's output, see `CausalNetwork.distribution`."""
         if not self.mixture:
             return super().distribution(parameters, x)
-        return DiscretizedLogisticMixture.coloured(parameters, self.encode(x), levels=self.levels)
+        return DiscretizedLogisticMixture.from_pixel_parameters(
+            parameters, self.encode(x), levels=self.levels
+        )
 
 
 def autoregressive(model: ImageModel, name: str | Path) -> AutoregressiveModel:

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.errors import UserError
-from nextpixel.nn.recomputing import recompute
+from nextpixel.nn.checkpointing import checkpoint
 
-__all__ = ["Context", "ContextBias", "Prepared", "Takes"]
+__all__ = ["Context", "ContextBias", "ContextSpec", "Prepared"]
 
 
 @dataclass(eq=False)  # not frozen: Fabric changes the types of its tensors where it wraps a model
@@ -65,7 +65,7 @@ class Context:
         return Context(*(None if x[0] is None else change(*x) for x in parts))  # type: ignore[arg-type]
 
 
-class Takes(NamedTuple):
+class ContextSpec(NamedTuple):
     """Which contexts a model takes.
 
     Attributes:
@@ -268,7 +268,7 @@ class ImageFeatures(nn.Module):
         """Computes the features of all sites."""
         h = F.adaptive_avg_pool2d(self.first(image), self.size)
         for layer in self.layers:
-            h = recompute(layer, h)
+            h = checkpoint(layer, h)
         # They are fed to every layer. If they could grow, the first steps of training would drive
         # all gates into saturation, and the network would not learn.
         return F.group_norm(h, 8) / math.sqrt(h.shape[1])
@@ -284,27 +284,27 @@ class ContextBias(nn.Module):
         channels: Channels of each layer's bias.
         size: `(H, W)` of the picture.
         scales: How many times smaller each layer's maps are than the picture; once by default.
-        located: Classes and vectors, too, add something else at every site, as an image that has
+        spatial: Classes and vectors, too, add something else at every site, as an image that has
             the same pixel everywhere: what a class says of a pixel depends on where it is.
 
     References:
         van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, equation 4
-        (https://arxiv.org/abs/1606.05328): the terms V h, and V * s for what is located, s = m(h).
+        (https://arxiv.org/abs/1606.05328): the terms V h, and V * s for what is spatial, s = m(h).
     """
 
     features = 64  # of a context's image, at every site
 
     def __init__(
         self,
-        takes: Takes,
+        takes: ContextSpec,
         channels: Sequence[int],
         size: tuple[int, int],
         scales: Sequence[int] | None = None,
-        located: bool = False,
+        spatial: bool = False,
     ) -> None:
         super().__init__()
-        self.located = located
-        self.takes, self.channels = takes, list(channels)
+        self.spatial = spatial
+        self.context_spec, self.channels = takes, list(channels)
         self.scales = list(scales or [1] * len(self.channels))
         total = sum(self.channels)
 
@@ -316,7 +316,7 @@ class ContextBias(nn.Module):
         self.vector_weight = zeros(takes.vector + 1, total) if takes.vector else None
         self.map_weight = self.image_features = None
         planes = takes.image[0] if takes.image else 0
-        if located:
+        if spatial:
             planes += (takes.classes or 0) + (takes.vector or 0)
         if planes:
             self.image_features = ImageFeatures(planes, self.features, size)
@@ -345,9 +345,9 @@ class ContextBias(nn.Module):
         return Prepared(everywhere, maps)
 
     def planes(self, context: Context) -> Tensor:
-        """Makes one image of all that is located, `(B, planes, Hc, Wc)`."""
+        """Makes one image of all that is spatial, `(B, planes, Hc, Wc)`."""
         planes = [] if context.image is None else [context.image]
-        if self.located:
+        if self.spatial:
             height, width = planes[0].shape[2:] if planes else (1, 1)
             parts = (part for part in (context.classes, context.vector) if part is not None)
             planes += [part[:, :, None, None].expand(-1, -1, height, width) for part in parts]

@@ -174,11 +174,13 @@ class DiscretizedLogisticMixture(Distribution):
 
     @staticmethod
     def parameter_count(channels: int, components: int) -> int:
-        """Counts the numbers that `coloured` needs for one pixel."""
+        """Counts the numbers that `from_pixel_parameters` needs for one pixel."""
         return components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     @classmethod
-    def coloured(cls, parameters: Tensor, x: Tensor, *, levels: int) -> DiscretizedLogisticMixture:
+    def from_pixel_parameters(
+        cls, parameters: Tensor, x: Tensor, *, levels: int
+    ) -> DiscretizedLogisticMixture:
         """Makes the conditionals of the channels from one output for the whole pixel.
 
         The channels of a pixel share the component, and the mean of each moves linearly with the
@@ -249,7 +251,7 @@ class DiscretizedLogisticMixture(Distribution):
 
 
 def _split(parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Splits the output for a whole pixel, see `DiscretizedLogisticMixture.coloured`.
+    """Splits the output for a whole pixel, see `DiscretizedLogisticMixture.from_pixel_parameters`.
 
     Args:
         parameters: `(B, P, *sites)`.

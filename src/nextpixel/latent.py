@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.bounds import LogLikelihood
-from nextpixel.context import Takes
+from nextpixel.context import ContextSpec
 from nextpixel.data import Dataset
 from nextpixel.distributions import (
     Bernoulli,
@@ -105,9 +105,9 @@ class LatentModel(ImageModel):
                 f"{type(self).__name__} has no prior to draw codes from: use nextpixel "
                 "reconstruct, or give codes as c, such as embed returns."
             )
-        context = Takes(vector=self.latent).read(c, n)
+        context = ContextSpec(vector=self.latent).read(c, n)
         if context is None or context.vector is None:
-            raise TypeError("a model that takes a vector was given one")  # see Takes.read
+            raise TypeError("a model that takes a vector was given one")  # see ContextSpec.read
         return context.vector.to(self.device, self.dtype)
 
 

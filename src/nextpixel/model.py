@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
-from nextpixel.context import Context, Takes
+from nextpixel.context import Context, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.features import Features
@@ -85,7 +85,7 @@ class ImageModel(Model):
         **hyperparameters: Any,
     ) -> None:
         image = None if image is None else cast("tuple[int, int, int]", tuple(image))
-        takes = Takes(classes, vector, image)
+        takes = ContextSpec(classes, vector, image)
         for name, what in takes._asdict().items():
             if what is not None or name in arguments_of(type(self)):
                 hyperparameters[name] = what
@@ -100,7 +100,7 @@ class ImageModel(Model):
             raise UserError(f"A context vector has at least 1 number, not {vector}.")
         if image is not None and (len(image) != 3 or min(image) < 1):
             raise UserError(f"A context image has (channels, height, width), not {image}.")
-        self.takes = takes
+        self.context_spec = takes
         self.conditioner = None
         self.data_record = DataRecord()
         channels, height, width = shape
@@ -117,8 +117,8 @@ class ImageModel(Model):
         return "sample" if self.data_record.codes_of is None else "prior"
 
     def context(self, c: object, batch: int) -> Context | None:
-        """Turns what a user gave as context into one row an image, see `Takes.read`."""
-        context = self.takes.read(c, batch)
+        """Turns what a user gave as context into one row an image, see `ContextSpec.read`."""
+        context = self.context_spec.read(c, batch)
         return None if context is None else context.to(self.device)
 
     def inputs(
@@ -207,7 +207,7 @@ class ImageModel(Model):
                 f"The model has {self.classes} classes, but {data.name} has "
                 f"{data.classes or 'none'}: make the model with classes={data.classes}."
             )
-        if data.coarse_codes is not None and self.takes.image != data.coarse_codes:
+        if data.coarse_codes is not None and self.context_spec.image != data.coarse_codes:
             raise UserError(
                 f"{data.name} has coarse codes for each image, and the model is not conditioned on "
                 f"them: make it with image={data.coarse_codes}."
@@ -219,7 +219,7 @@ class ImageModel(Model):
                     f"your {type(self.conditioner).__name__} another name."
                 )
             part, size = self.conditioner.part, self.conditioner.context_size(data)
-            if getattr(self.takes, part) != size:
+            if getattr(self.context_spec, part) != size:
                 raise UserError(
                     f"The model is conditioned on {self.conditioner.in_words()}: make it with "
                     f"{part}={size}."

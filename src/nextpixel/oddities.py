@@ -135,7 +135,7 @@ def with_corrected(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray
 
 def check_context(what: str, model: AutoregressiveModel, images: Images) -> None:
     """Checks that a model can score images that bring no context; the classes may be others."""
-    if others := [name for name in model.takes.parts if name != "classes"]:
+    if others := [name for name in model.context_spec.parts if name != "classes"]:
         raise UserError(
             f"{what} is conditioned on more ({', '.join(others)}) than images to score bring: give "
             "a model without a context, or of classes alone."

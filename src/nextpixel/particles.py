@@ -178,7 +178,7 @@ class _Weights:
         self.resamplings = torch.zeros_like(self.least, dtype=torch.int64)
 
     def weigh(self, nats: Tensor, mask: Tensor) -> None:
-        """Takes in `log p(pixel | its past)` of all particles at one site, where it is known."""
+        """Adds `log p(pixel | its past)` at one site to all particles, where the pixel is known."""
         self.log += nats.double().view_as(self.log).where(mask[:, None], 0)
 
     def few(self) -> Tensor:

@@ -44,7 +44,7 @@ def restore(
         model: A model that was trained for a task.
         degraded: The images, degraded by this task.
         draws: How many restorations to draw of each.
-        classes: The classes, if the model takes them, see `Takes.read`.
+        classes: The classes, if the model takes them, see `ContextSpec.read`.
         how: Other arguments of `sampling.sample`.
 
     Returns:

@@ -8,6 +8,7 @@ import importlib.resources
 import inspect
 import json
 from abc import ABC
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 FORMAT = 1  # of config.json
+RENAMED = {"located": "spatial"}  # hyperparameters that had another name before 0.2
 TRAINING = "training.yaml"  # beside config.json, what a bundle keeps of the run's configuration
 
 
@@ -192,7 +194,7 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-        name, hyperparameters = str(config["model"]), dict(config["hyperparameters"])
+        name, hyperparameters = str(config["model"]), with_new_names(config["hyperparameters"])
         weights, digest = folder / Path(config["weights"]).name, config["sha256"]
         saved_format = config["format"]
     except (ValueError, KeyError, TypeError) as error:
@@ -219,6 +221,11 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
         reason = " ".join(str(error).split())
         raise UserError(f"The weights in {folder} do not fit {name}: {reason}") from None
     return model
+
+
+def with_new_names(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames the hyperparameters that had another name when the model was saved."""
+    return {RENAMED.get(name, name): value for name, value in hyperparameters.items()}
 
 
 def check_trusted(name: str, file: Path, trust: bool) -> None:

@@ -34,8 +34,7 @@ def train_settings(argv: list[str]) -> Any:
             saved = Path(resumed) / "config.yaml"
             if not saved.is_file():
                 raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
-            check_resumed(saved, "--trust" in argv)
-            argv = ["--config", str(saved), *argv]
+            argv = ["--config", resumed_config(saved, "--trust" in argv), *argv]
         settings = train_parser().parse_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(refusal(str(error))) from None
@@ -48,22 +47,30 @@ def train_settings(argv: list[str]) -> Any:
     return settings
 
 
-def check_resumed(config: Path, trust: bool) -> None:
-    """Refuses a run of a class outside nextpixel, unless the user trusts it.
+def resumed_config(file: Path, trust: bool) -> str:
+    """Reads the configuration of a run to resume, with today's names of hyperparameters.
+
+    Returns:
+        YAML, for `--config`.
 
     Raises:
-        UserError: It is not trusted, see `saving.check_trusted`, or its configuration is damaged.
+        UserError: It is damaged, or names a class outside nextpixel and is not trusted, see
+            `saving.check_trusted`.
     """
     import yaml
 
-    from nextpixel.saving import check_trusted
+    from nextpixel.saving import check_trusted, with_new_names
 
     try:
-        name = str(yaml.safe_load(config.read_text())["model"]["class_path"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        config = yaml.safe_load(file.read_text())
+        model = config["model"]
+        name = str(model["class_path"])
+        model["init_args"] = with_new_names(model.get("init_args") or {})
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{config} is not the configuration of a run: {reason}.") from None
-    check_trusted(name, config, trust)
+        raise UserError(f"{file} is not the configuration of a run: {reason}.") from None
+    check_trusted(name, file, trust)
+    return yaml.safe_dump(config, sort_keys=False)
 
 
 def refusal(message: str) -> str:
@@ -244,7 +251,7 @@ def train_parser() -> Any:
     import jsonargparse
 
     import nextpixel.models  # noqa: F401  (their bare names are known once they are imported)
-    from nextpixel.context import Takes
+    from nextpixel.context import ContextSpec
     from nextpixel.model import ImageModel
     from nextpixel.restoration import Holes, NoiseKind, TaskName
     from nextpixel.training import TrainArgs
@@ -294,7 +301,7 @@ def train_parser() -> Any:
     parser.add_subclass_arguments(
         ImageModel,
         "model",
-        skip={"shape", "levels", *Takes._fields},
+        skip={"shape", "levels", *ContextSpec._fields},
         required=False,
         help="GatedPixelCNN, PixelCNNPP, ... (see nextpixel models), or your own's dotted path",
     )

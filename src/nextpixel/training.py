@@ -42,13 +42,13 @@ from nextpixel import plots
 from nextpixel.checkpoint import load_state, save_state
 from nextpixel.codes import load_data
 from nextpixel.conditioning.conditioner import CoarseCodes
-from nextpixel.context import Takes
+from nextpixel.context import ContextSpec
 from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.evaluate import diagnose, evaluate
 from nextpixel.files import remove_parts, replace_file
 from nextpixel.model import Conditioning, ImageModel
-from nextpixel.nn import recomputing
+from nextpixel.nn import checkpointing
 from nextpixel.noise import make_seed, seeded
 from nextpixel.previews import draw_preview
 from nextpixel.saving import model_name
@@ -206,7 +206,7 @@ def fit(
     model.data_record = (
         data.record if model.classes is not None else replace(data.record, class_names=None)
     )
-    if args.drop_context and not model.takes.parts:
+    if args.drop_context and not model.context_spec.parts:
         raise UserError("train.drop_context drops contexts, but this model is unconditional.")
     if args.mutate:
         data.train.refuse_padding("Training with train.mutate")
@@ -333,7 +333,7 @@ class Run:
     def write_config(self) -> None:
         """Writes `config.yaml`, which `nextpixel train --config` can read."""
         hyperparameters = dict(self.raw.hyperparameters)
-        for given_by_data in ("shape", "levels", *Takes._fields):
+        for given_by_data in ("shape", "levels", *ContextSpec._fields):
             hyperparameters.pop(given_by_data, None)  # a model may not have classes
         conditioner, task = self.raw.conditioner, {}
         if conditioner is not None and conditioner.role == "restore":
@@ -465,7 +465,7 @@ class Run:
             part, of_part = x[images], given[images]
             with self.fabric.no_backward_sync(self.model, enabled=i < parts - 1):
                 # Fabric itself wraps `forward` in autocast, but no other method.
-                with self.fabric.autocast(), recomputing(self.args.checkpoint_activations):
+                with self.fabric.autocast(), checkpointing(self.args.checkpoint_activations):
                     nats = -self.model.objective(part, of_part.context, of_part.mask).mean()
                 nats = nats * (len(part) / len(x))
                 loss = nats / (self.sites * math.log(2))

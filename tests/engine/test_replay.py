@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nextpixel import models
 from nextpixel.autoregressive import CausalNetwork, Inputs
-from nextpixel.context import ContextBias, Takes
+from nextpixel.context import ContextBias, ContextSpec
 from nextpixel.engine import Replay, begin_replay
 from nextpixel.engine.program import load_program
 from nextpixel.nn import Cache, MaskedConv2d, Pointwise, Site
@@ -31,7 +31,7 @@ class OwnNet(CausalNetwork):
         self, *, shape: tuple[int, int, int], levels: int, inputs: Inputs = "scaled"
     ) -> None:
         super().__init__(shape=shape, levels=levels, classes=None, inputs=inputs)
-        self.condition = ContextBias(Takes(), [], (1, 1))
+        self.condition = ContextBias(ContextSpec(), [], (1, 1))
         self.first = MaskedConv2d("A", self.in_channels, 8, 5)
         self.last = Pointwise(8, self.out_channels)
 

@@ -16,7 +16,7 @@ from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
 from nextpixel.masks import MaskType
-from nextpixel.nn import Cache, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d, recompute
+from nextpixel.nn import Cache, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d, checkpoint
 from nextpixel.saving import bound_arguments
 
 __all__ = ["GatedPixelCNN"]
@@ -65,7 +65,7 @@ class VerticalStack(nn.Module):
         """
         outputs: list[Tensor] = []
         for i in range(len(self.convs)):
-            x, output = recompute(self._layer, i, x, biases, cache)
+            x, output = checkpoint(self._layer, i, x, biases, cache)
             outputs.append(output)
         return outputs
 
@@ -128,7 +128,7 @@ class GatedPixelCNN(CausalNetwork):
         blocks: Number of layers, the first one (with its 7x7 kernel) included.
         kernel_size: k of the later layers, odd.
         inputs: "scaled" or "embedded", see `CausalNetwork`.
-        located: What a class or a vector adds depends on the place in the picture, see
+        spatial: What a class or a vector adds depends on the place in the picture, see
             `ContextBias`: the paper's location-dependent variant.
 
     Raises:
@@ -154,16 +154,18 @@ class GatedPixelCNN(CausalNetwork):
         blocks: int = 20,
         kernel_size: int = 5,
         inputs: Inputs = "scaled",
-        located: bool = False,
+        spatial: bool = False,
     ) -> None:
         super().__init__(**bound_arguments(locals()))
-        if located and classes is None and vector is None:
-            raise UserError("located is about a class or a vector, and this model is told neither.")
+        if spatial and classes is None and vector is None:
+            raise UserError(
+                "spatial is about a class or a vector, and this model is conditioned on neither."
+            )
         if kernel_size % 2 == 0 or kernel_size < 3:
             raise UserError(f"kernel_size is odd and at least 3, not {kernel_size}.")
         sizes = [7] + [kernel_size] * (blocks - 1)
         biases = [2 * width] * (2 * blocks - 1)
-        self.condition = ContextBias(self.takes, biases, self.shape[1:], located=located)
+        self.condition = ContextBias(self.context_spec, biases, self.shape[1:], spatial=spatial)
         self.vertical = OncePerRow(
             VerticalStack(self.in_channels, width, sizes),
             self.in_channels,
@@ -183,6 +185,6 @@ class GatedPixelCNN(CausalNetwork):
         from_vertical = self.vertical(x, biases, cache)
         h = x
         for layer, rows in zip(self.horizontal, from_vertical, strict=True):
-            h = recompute(layer, h, rows, cache)
+            h = checkpoint(layer, h, rows, cache)
         parameters: Tensor = self.head(h, cache)
         return parameters

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nextpixel.autoregressive import CausalNetwork, Inputs
 from nextpixel.context import ContextBias
-from nextpixel.nn import Cache, Head, MaskedConv2d, Pointwise, recompute
+from nextpixel.nn import Cache, Head, MaskedConv2d, Pointwise, checkpoint
 from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNN"]
@@ -89,7 +89,7 @@ class PixelCNN(CausalNetwork):
         inputs: Inputs = "scaled",
     ) -> None:
         super().__init__(**bound_arguments(locals()))
-        self.condition = ContextBias(self.takes, [width] * blocks, self.shape[1:])
+        self.condition = ContextBias(self.context_spec, [width] * blocks, self.shape[1:])
         self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7, groups=self.groups)
         self.blocks = nn.ModuleList(ResidualBlock(width, self.groups) for _ in range(blocks))
         self.head = Head(
@@ -100,6 +100,6 @@ class PixelCNN(CausalNetwork):
         """Computes the parameters of the distributions, see `CausalNetwork.network`."""
         h = self.first(x, cache=cache)
         for block, bias in zip(self.blocks, biases, strict=True):
-            h = recompute(block, h, bias, cache)
+            h = checkpoint(block, h, bias, cache)
         parameters: Tensor = self.head(h, cache)
         return parameters

@@ -31,8 +31,8 @@ from nextpixel.nn import (
     OncePerRow,
     Pointwise,
     RowConv2d,
+    checkpoint,
     concat_elu,
-    recompute,
     start_weights,
 )
 from nextpixel.saving import bound_arguments
@@ -84,7 +84,7 @@ class VerticalStage(nn.Module):
         here, smaller = biases[: len(self.links)], biases[len(self.links) :]
         skips, maps = [u], []
         for i, layer in enumerate(self.down):
-            u = recompute(layer, u, cache, bias=here[i])
+            u = checkpoint(layer, u, cache, bias=here[i])
             skips.append(u)
             maps.append(u)
         inside: list[Tensor | None] = []
@@ -93,10 +93,10 @@ class VerticalStage(nn.Module):
         else:
             u, inside = self.smaller(u, smaller, cache=cache)
         for i, layer in enumerate(self.up, len(self.down)):
-            u = recompute(layer, u, cache, skip=skips.pop(), bias=here[i])
+            u = checkpoint(layer, u, cache, skip=skips.pop(), bias=here[i])
             maps.append(u)
         links = zip(self.links, maps, strict=True)
-        return u, [*(recompute(feed, link, u) for link, u in links), *inside]
+        return u, [*(checkpoint(feed, link, u) for link, u in links), *inside]
 
 
 class HorizontalStage(nn.Module):
@@ -120,14 +120,14 @@ class HorizontalStage(nn.Module):
         layers = len(self.down) + len(self.up)
         skips = [h]
         for i, layer in enumerate(self.down):
-            h = recompute(layer, h, cache, from_vertical=rows[i], bias=biases[i])
+            h = checkpoint(layer, h, cache, from_vertical=rows[i], bias=biases[i])
             skips.append(h)
         if self.smaller is None:
             skips.pop()
         else:
             h = self.smaller(h, rows[layers:], biases[layers:], cache=cache)
         for i, layer in enumerate(self.up, len(self.down)):
-            h = recompute(layer, h, cache, skip=skips.pop(), from_vertical=rows[i], bias=biases[i])
+            h = checkpoint(layer, h, cache, skip=skips.pop(), from_vertical=rows[i], bias=biases[i])
         return h
 
 
@@ -200,7 +200,7 @@ class PixelCNNPP(WholePixelNetwork):
         stage = VerticalStage(width, blocks, stages, dropout)
         layers = len(stage.scales)
         self.condition = ContextBias(
-            self.takes, [2 * width] * (2 * layers), self.shape[1:], 2 * stage.scales
+            self.context_spec, [2 * width] * (2 * layers), self.shape[1:], 2 * stage.scales
         )
         self.vertical = OncePerRow(
             VerticalStack(channels, stage, width), channels, [width] * layers, scales=stage.scales

@@ -21,7 +21,7 @@ from nextpixel.nn import (
     MaskedConv2d,
     Pointwise,
     RowLayer,
-    recompute,
+    checkpoint,
 )
 from nextpixel.saving import bound_arguments
 
@@ -72,7 +72,7 @@ class PixelRNN(CausalNetwork):
     ) -> None:
         super().__init__(**bound_arguments(locals()))
         gates = [self.layer.gates * width] * blocks
-        self.condition = ContextBias(self.takes, gates, self.shape[1:])
+        self.condition = ContextBias(self.context_spec, gates, self.shape[1:])
         self.first = MaskedConv2d("A", self.in_channels, 2 * width, 7, groups=self.groups)
         layers = (self.layer(2 * width, width, groups=self.groups) for _ in range(blocks))
         self.blocks = nn.ModuleList(ResidualBlock(layer, width, self.groups) for layer in layers)
@@ -85,7 +85,7 @@ class PixelRNN(CausalNetwork):
         h = self.first(x, cache=cache)
         skips = []
         for block, bias in zip(self.blocks, biases, strict=True):
-            h, skip = recompute(block, h, bias, cache)
+            h, skip = checkpoint(block, h, bias, cache)
             skips.append(skip)
         parameters: Tensor = self.head(sum(skips, h), cache)
         return parameters

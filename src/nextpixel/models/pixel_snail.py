@@ -27,7 +27,7 @@ from nextpixel.nn import (
     GatedResNet,
     MaskedConv2d,
     Pointwise,
-    recompute,
+    checkpoint,
     start_weights,
 )
 from nextpixel.saving import bound_arguments
@@ -156,7 +156,9 @@ class PixelSNAIL(WholePixelNetwork):
             raise UserError(f"layers and key must be at least 1, not {layers} and {key}.")
         self.register_buffer("place", places(*shape[1:]), persistent=False)
         channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
-        self.condition = ContextBias(self.takes, [2 * width] * (blocks * layers), self.shape[1:])
+        self.condition = ContextBias(
+            self.context_spec, [2 * width] * (blocks * layers), self.shape[1:]
+        )
         self.first = MaskedConv2d("A", channels, width, 3)
         self.blocks = nn.ModuleList(
             Block(channels, width, key, layers, shape[1:], dropout) for _ in range(blocks)
@@ -172,6 +174,6 @@ class PixelSNAIL(WholePixelNetwork):
         h = self.first(x, cache=cache)
         layers = len(biases) // len(self.blocks)
         for i, block in enumerate(self.blocks):
-            h = recompute(block, h, x, place, biases[i * layers : (i + 1) * layers], cache)
+            h = checkpoint(block, h, x, place, biases[i * layers : (i + 1) * layers], cache)
         parameters: Tensor = self.last(F.elu(h), cache=cache)
         return parameters

@@ -14,11 +14,11 @@ sums) is written once.
 from nextpixel.nn.attention import CausalAttention, Delayed
 from nextpixel.nn.autoencoding import ImageDecoder, ImageEncoder, MapDecoder, MapEncoder
 from nextpixel.nn.cache import Cache, CausalLayer, Site
+from nextpixel.nn.checkpointing import checkpoint, checkpointing
 from nextpixel.nn.conv import CausalConv2d, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
 from nextpixel.nn.halved import Halved, HalvedRows
 from nextpixel.nn.lstm import DiagonalLayer, RowLayer
 from nextpixel.nn.quantize import Codebook, Quantized, Quantizer, perplexity
-from nextpixel.nn.recomputing import recompute, recomputing
 from nextpixel.nn.resnet import GatedResNet, concat_elu, start_weights
 
 __all__ = [
@@ -45,9 +45,9 @@ __all__ = [
     "RowConv2d",
     "RowLayer",
     "Site",
+    "checkpoint",
+    "checkpointing",
     "concat_elu",
     "perplexity",
-    "recompute",
-    "recomputing",
     "start_weights",
 ]
