@@ -651,6 +651,34 @@ def test_output_that_nobody_reads() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def allocate_too_much(*args: object, **options: object) -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def run_out_of_gpu_memory(*args: object, **options: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4.00 GiB.")
+
+
+def misuse_a_memory_format(*args: object, **options: object) -> None:
+    torch.eye(2).to_sparse().clone(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("fail", [allocate_too_much, run_out_of_gpu_memory])
+def test_too_little_memory_is_told(
+    fail, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nextpixel.model.load", fail)
+    assert "not enough memory" in refused("sample run --out never.png", capsys)
+
+
+def test_other_errors_that_speak_of_memory_are_raised(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nextpixel.model.load", misuse_a_memory_format)
+    with pytest.raises(RuntimeError, match="memory format"):
+        main(["sample", "run", "--out", "never.png"])
+
+
 def test_ctrl_c_ends_a_command(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,13 @@ from nextpixel.errors import UserError
 
 __all__ = ["main"]
 
+# PyTorch's allocator for the processor raises a bare RuntimeError: its words on Linux and macOS,
+# and on Windows.
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status: 2 after a mistake of the user's."""
@@ -46,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         abandon_output()
         return 2
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch has no own type
+        if not is_out_of_memory(error):
             raise
         print("nextpixel: There is not enough memory: ask for fewer images.", file=sys.stderr)
         return 2
@@ -112,6 +119,14 @@ def overview(commands: dict[str, Callable[[list[str]], None]]) -> str:
             "nextpixel COMMAND --help explains a command; nextpixel --version prints the version.",
         ]
     )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tells whether memory ran out, of the processor or of a GPU."""
+    torch = sys.modules.get("torch")  # not imported by commands that need no model
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def explain(error: OSError) -> str:
