@@ -530,10 +530,12 @@ def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFix
         ("--model PixelCNN --out run", "already holds a run"),
         ("--model PixelCNN --out seven.png", "seven.png"),
         ("--config nothing.yaml --out x", "nothing.yaml"),
-        ("--config broken.yaml --out x", "line 2"),
+        ("--config broken.yaml --out x", "broken.yaml is not YAML (line 1)"),
         ("--config text.yaml --out x", "hello"),
         ("--config binary.yaml --out x", "not text"),
-        ("--config typo.yaml --out x", "'stpes'"),
+        ("--config typo.yaml --out x", "no option --train.stpes (did you mean steps?)"),
+        ("--model PixelCNN --out x --levels", "--levels takes a whole number, not nothing"),
+        ("--model PixelCN --out x", "(did you mean PixelCNN?)"),
     ],
 )
 def test_mistakes_in_training(
