@@ -30,13 +30,13 @@ def classifier(argv: list[str]) -> None:
     import torch
 
     from nextpixel.classifier import Classifier, fit_classifier
-    from nextpixel.data import load
+    from nextpixel.codes import load_data
     from nextpixel.errors import UserError
 
     device = find_device(args)
     if not 0 < args.lr < math.inf:
         raise UserError(f"--lr must be above 0, not {args.lr}.")
-    data = load(
+    data = load_data(
         args.data,
         levels=args.levels,
         data_dir=args.data_dir,

@@ -19,7 +19,7 @@ def compare(argv: list[str]) -> None:
         metavar="MODEL",
         help="a recipe (YAML) or a kind of model, to be trained, or a trained model; or NAME=MODEL",
     )
-    parser.add_argument("--data", required=True, help="a name, or a path to your own images")
+    parser.add_argument("--data", required=True, help="a name, a path to your own, or codes:RUN")
     parser.add_argument("--steps", type=positive, help="train each model for so many steps")
     parser.add_argument("--seconds", type=positive, help="or for as many as take so long")
     parser.add_argument("--out", type=Path, required=True, help="the folder of all that is written")
@@ -35,13 +35,13 @@ def compare(argv: list[str]) -> None:
 
     import shlex
 
+    from nextpixel.codes import load_data
     from nextpixel.compare import Budget, compare_models, table
-    from nextpixel.data import load
 
     budget = Budget(args.steps, args.seconds)
     set_threads(args.threads)
     where = {"data_dir": args.data_dir, "size": args.size, "channels": args.channels}
-    dataset = load(args.data, levels=args.levels, **where)
+    dataset = load_data(args.data, levels=args.levels, **where)
     kept = {"data": args.data, **where, "device": args.device, "threads": args.threads}
     try:
         results = compare_models(
