@@ -5,8 +5,8 @@ r"""Puts a trained VQ-VAE and its prior into the package, with a card of what wa
     python recipes/ship_bundle.py runs/vq-vae-spoken-digits runs/vq-prior-spoken-digits \
         spoken-digits
 
-The card holds what is printed by `nextpixel eval NAME --json` and `nextpixel judge NAME --data DATA
--n 50 --json`.
+The card holds what is printed by `nextpixel eval NAME --json` and
+`nextpixel evaluate-samples NAME --data DATA --per-class 50 --json`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def main() -> None:
         }
     commands = {
         "codes": ["eval", args.name, "--json"],
-        "quality": ["judge", args.name, "--data", data, "-n", "50", "--json"],
+        "quality": [
+            *("evaluate-samples", args.name, "--data", data),
+            *("--per-class", "50", "--json"),
+        ],
     }
     card = {
         "name": args.name,

@@ -4,7 +4,7 @@
     python recipes/ship_judge.py judge-spoken-digits
 
 The card says how it was made, on which machine, and which part of the whole test set it classifies
-right: `nextpixel judge` prints the same numbers in its first row.
+right: `nextpixel evaluate-samples` prints the same numbers in its first row.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nextpixel.cli import main
@@ -277,8 +278,8 @@ def test_eval_reconstruct_and_what_has_no_prior(
         assert told[name] == pytest.approx(last[name])
     assert "4 codes an image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
     assert "no prior" in refused("sample vq", capsys)
-    assert "between" in refused("reconstruct vq --interpolate 3", capsys)
-    assert "between" in refused("reconstruct vq --scatter s.png", capsys)
+    assert "between" in refused("reconstruct vq --interpolate", capsys)
+    assert "between" in refused("reconstruct vq --plot s.png", capsys)
 
 
 # --- codes as data --------------------------------------------------------------------------------
@@ -305,6 +306,13 @@ def test_data_shows_codes(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "grids of codes of 1 x 2 x 2, 6 levels" in out
     assert f"{len(np.unique(codes.train.x))} different codes occur" in out
     assert Path("codes-vq.png").is_file()
+
+
+def test_complete_takes_codes(prior: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (2, 2)).save("grey.png")
+    words = "complete prior --keep left -n 2 --draws 1 --out c.png"
+    assert run(f"{words} codes:vq", capsys) == run(words, capsys)
+    assert "models codes, not pixels" in refused(f"{words} grey.png", capsys)
 
 
 def test_compare_takes_codes(prior: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -343,7 +343,9 @@ def train_parser() -> Any:
     parser = jsonargparse.ArgumentParser(
         prog="nextpixel train",
         description="Train a model by maximum likelihood; a stopped run can be resumed exactly.",
-        epilog="The options of a kind of model: nextpixel train --model.help GatedPixelCNN",
+        epilog="For example: nextpixel train --model GatedPixelCNN --model.width 32 --data mnist "
+        "--levels 4 --train.steps 300 --out runs/mine. The options of a kind of model: "
+        "nextpixel train --model.help GatedPixelCNN",
         exit_on_error=False,
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""`nextpixel data`: the data sets."""
+"""List the data sets, or show one."""
 
 from __future__ import annotations
 
@@ -6,69 +6,67 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.options import PICTURES, Parser, output, positive
+from nextpixel.options import PICTURES, Parser, add_data, output
 
 if TYPE_CHECKING:
+    import argparse
+
     from nextpixel.data import Dataset, Images
 
-__all__ = ["data"]
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel data",
+    "nextpixel data mnist",
+    "nextpixel data my-pictures --size 64 --out some.png",
+    "nextpixel data codes:runs/vq-vae",
+]
 
 
-def data(argv: list[str]) -> None:
-    """List the data sets, or show one."""
-    parser = Parser("data", data)
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    add_data(parser, positional=True)
     parser.add_argument(
-        "name", nargs="?", help="a name, a path to your own, wavs:FOLDER or codes:RUN"
+        "--out", type=output(*PICTURES), help="the picture to write (default: DATA.png)"
     )
-    parser.add_argument("--levels", type=positive, help="requantise pixels to so many levels")
-    parser.add_argument("--size", type=positive, help="side that a folder's images are cut to")
-    parser.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
-    parser.add_argument("--data-dir", type=Path, help="where to look first")
-    parser.add_argument(
-        "--out", type=output(*PICTURES), help="where to write the grid (default: NAME.png)"
-    )
-    args = parser.parse_args(argv)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Lists all data sets, or loads one and shows it."""
     from nextpixel.codes import load_data
-    from nextpixel.data import known
 
-    if args.name is None:
-        for entry in known(args.data_dir):
-            print(f"{entry.name:16} {entry.description}")
-            where = (
-                f"in {entry.present}"
-                if entry.present
-                else f"not here, downloaded when needed: {', '.join(entry.files)}"
-            )
-            print(f"{'':16} {where}")
-        print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
-        print("Your own sounds: wavs:FOLDER, a folder of WAV, FLAC or Ogg files.")
-        print("Codes: codes:RUN, the run folder of a VQ-VAE; codes:RUN#bottom of a VQ-VAE-2.")
+    if args.data is None:
+        list_data(args.data_dir)
         return
     dataset = load_data(
-        args.name,
+        args.data,
         levels=args.levels,
         data_dir=args.data_dir,
         size=args.size,
         channels=args.channels,
     )
     name = re.sub(r"[^\w.-]+", "-", dataset.name)  # a file here, also of codes:runs/mine#bottom
-    show_data(dataset, args.out or Path(f"{name}.png"))
+    report(dataset, args.out or Path(f"{name}.png"))
 
 
-def summary(dataset: Dataset, images: Images) -> str:
-    """Sums up the values of a split: the mean of pixels, or how many codes occur."""
-    if dataset.codes_of is not None:
-        import numpy as np
+def list_data(data_dir: Path | None) -> None:
+    """Prints the data sets that are known by name, and what else there may be."""
+    from nextpixel.data import known
 
-        used = len(np.unique(images.x))
-        return f"{used} different codes occur"
-    # A redrawn split holds intensities, whose mean is that of the bits.
-    top = 255 if images.redraw else dataset.levels - 1
-    return f"mean {images.x.mean() / top:.6f} of the highest level"
+    for entry in known(data_dir):
+        print(f"{entry.name:16} {entry.description}")
+        where = (
+            f"in {entry.present}"
+            if entry.present
+            else f"not here, downloaded when needed: {', '.join(entry.files)}"
+        )
+        print(f"{'':16} {where}")
+    print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
+    print("Your own sounds: wavs:FOLDER, a folder of WAV, FLAC or Ogg files.")
+    print("Codes: codes:RUN, the run folder of a VQ-VAE; codes:RUN#bottom of a VQ-VAE-2.")
 
 
-def show_data(dataset: Dataset, out: Path) -> None:
+def report(dataset: Dataset, out: Path) -> None:
     """Prints what a data set holds and writes a grid of its training images."""
     import numpy as np
 
@@ -98,3 +96,14 @@ def show_data(dataset: Dataset, out: Path) -> None:
         x = x[:, :, : dataset.train.rows[some].max()]
     plots.save_image(plots.grid(plots.seen(x, dataset.spectrogram), dataset.levels), out)
     print(f"  some of them: {out}")
+
+
+def summary(dataset: Dataset, images: Images) -> str:
+    """Sums up the values of a split: the mean of pixels, or how many codes occur."""
+    if dataset.codes_of is not None:
+        import numpy as np
+
+        return f"{len(np.unique(images.x))} different codes occur"
+    # A redrawn split holds intensities, whose mean is that of the bits.
+    top = 255 if images.redraw else dataset.levels - 1
+    return f"mean {images.x.mean() / top:.6f} of the highest level"
