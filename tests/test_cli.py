@@ -556,6 +556,7 @@ def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFix
         ("--model PixelCNN --out x --levels 1", "levels"),
         ("--model PixelCNN --out x --conditional so", "--conditional takes true or false, not so"),
         ("--model PixelCNN --out x --bogus 3", "--bogus"),
+        ("--modle PixelCNN --out x", "no option --modle (did you mean model?)"),
         ("--model PixelCNN --out x stray", "stray"),
         ("--model PixelCNN --out x --data nothing", "no data set, file or folder 'nothing'"),
         ("--model PixelCNN --out x --threads 0", "--threads must be at least 1"),

@@ -173,6 +173,8 @@ def test_classes_of_folders_are_those_of_the_model(here: Path, tmp_path: Path) -
         ("complete classes splits/test --class 2", "no class 2"),
         ("complete plain splits/test --data all.npz", "leave --data out"),
         ("complete plain all.npz mnist", "come alone"),
+        ("invert varying --data all.npz --class 1", "leave --class out"),
+        ("complete plain nothing.png", "no picture nothing.png"),
         ("complete plain nothing", "no data set, file or folder 'nothing'"),
         ("complete plain", "not known which data"),
         ("complete plain mnist", "The model is for images"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nextpixel import codes
@@ -23,7 +24,6 @@ from nextpixel.latent_generator import LatentGenerator, holds_bundle
 from nextpixel.masks import Half, box_mask, half_mask
 from nextpixel.model import Given, ImageModel, bundles, judges, load, shipped, training_record
 from nextpixel.options import in_turn, parse_classes, parse_numbers
-from nextpixel.training import check_data
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,8 +45,6 @@ __all__ = [
     "names_data",
     "read_pictures",
 ]
-
-ARRAYS = (".npz", ".npy", ".gz")  # files that hold many images; IDX files may have no ending
 
 Shape = tuple[int, int, int]
 
@@ -165,6 +163,8 @@ def load_model_data(
     Raises:
         UserError: There are no such data, or they do not fit the model.
     """
+    from nextpixel.training import check_data  # slow to import, and not needed to draw
+
     dataset = load_own_or(name, data, model.shape, model.levels, data_dir)
     check_data(model, dataset)
     return dataset
@@ -256,6 +256,8 @@ class Pictures:
             UserError: They have another shape, other levels or classes; or the class is missing.
         """
         if self.dataset is not None:
+            from nextpixel.training import check_data  # slow to import, and not needed to draw
+
             check_data(model, self.dataset)
         elif model.codes_of is not None:
             raise UserError(f"{name} models codes, not pixels: give it codes:RUN.")
@@ -374,14 +376,14 @@ def load_split(dataset: Dataset, source: str | None, split: str) -> Pictures:
 def load_pictures(path: Path, shape: Shape, levels: int) -> Pictures:
     """Loads a picture, all pictures of a folder, or all images of a file of arrays."""
     what = path.name or str(path)
-    holds_many = path.is_dir() or path.suffix in ARRAYS or "ubyte" in path.name
-    if holds_many and path.exists():
+    is_picture = path.suffix.lower() in Image.registered_extensions() and not path.is_dir()
+    if path.exists() and not is_picture:
         size, channels = own_options(shape, path)
         found = load_unsplit(path, size=size, channels=channels, levels=levels)
         if found.images.x.shape[1:] != shape:
             raise UserError(misfit(str(path), found.images.x.shape[1:], shape))
         return Pictures(found.images, found.names, found.class_names, what)
-    if not holds_many and (path.exists() or path.suffix):
+    if is_picture:
         x = requantise(read_pictures([path], shape), 256, levels)
         return Pictures(Images(x, None, levels), [what], None, what, one_by_one=True)
     load_for(str(path), shape, levels)  # says which data there are

@@ -148,6 +148,7 @@ def option_types() -> dict[str, Any]:
 
     types = {name: kind for name, (kind, _, _) in options().items()}
     trained = get_type_hints(TrainArgs)
+    types |= {"model": str, "config": str}
     return types | {f"train.{field.name}": trained[field.name] for field in fields(TrainArgs)}
 
 

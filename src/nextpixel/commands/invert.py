@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from nextpixel.errors import UserError
 from nextpixel.options import Parser, add_common, add_draws, add_images, image_options, progress
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
     device = set_up(args.device, args.threads)
     loaded = [load_model(name, device, told=True) for name in (args.model, *args.others)]
     models = variations.same_classifier(loaded)
+    if args.classes is not None and not any(model.classes for model in models):
+        raise UserError("These models are unconditional: leave --class out.")
     pictures = load_images(args.model, models[0].shape, models[0].levels, **image_options(args))
     numbers = pictures.numbers(args.n, args.shown)
     columns = {}
