@@ -29,7 +29,7 @@ def make_figures() -> None:
     for model, files in SHOWN.items():
         with TemporaryDirectory() as folder:
             words = [model] if model else []
-            if main(["see", *words, "--out", folder, "--threads", "1"]) != 0:
+            if main(["inspect", *words, "--out", folder, "--threads", "1"]) != 0:
                 sys.exit(1)
             (OUT / model).mkdir(parents=True, exist_ok=True)
             for file in files:

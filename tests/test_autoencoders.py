@@ -516,16 +516,16 @@ def test_reconstruct(name: str, here: Path, capsys: pytest.CaptureFixture[str]) 
     run(f"reconstruct {name} -n 3 --draws 2 --temperature 0.5 --seed 1 --out a.png", capsys)
     run(f"reconstruct {name} -n 3 --draws 1 --out b.png", capsys)
     assert size("a.png")[0] > size("b.png")[0]
-    run(f"reconstruct {name} 0.png 1.png --interpolate 4 --out c.png", capsys)
-    run(f"reconstruct {name} --interpolate 4 -n 4 --out d.png", capsys)
+    run(f"reconstruct {name} 0.png 1.png --interpolate --columns 4 --out c.png", capsys)
+    run(f"reconstruct {name} --interpolate --columns 4 -n 4 --out d.png", capsys)
     assert size("c.png")[1] < size("d.png")[1]
 
 
 def test_scatter(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = run("reconstruct VAE --scatter s.png", capsys)
-    assert "8 test images" in out
+    out = run("reconstruct VAE --plot s.png", capsys)
+    assert "8 images of tiny (test)" in out
     assert size("s.png")[0] > 300
-    assert "have 3" in refused("reconstruct Autoencoder --scatter s.png", capsys)
+    assert "have 3" in refused("reconstruct Autoencoder --plot s.png", capsys)
 
 
 def test_sample_draws_from_the_prior(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -546,10 +546,10 @@ def test_sample_draws_from_the_prior(here: Path, capsys: pytest.CaptureFixture[s
         ("sample VAE --class 1", "unconditional"),
         ("reconstruct mnist-gated", "no codes"),
         ("reconstruct VAE 0.png --data tiny.npz", "leave --data out"),
-        ("reconstruct VAE 0.png --interpolate 3", "pairs"),
-        ("reconstruct VAE --interpolate 3 --draws 2", "with --interpolate"),
-        ("reconstruct VAE --scatter s.png --out x.png", "with --scatter"),
-        ("reconstruct VAE 0.png --scatter s.png", "with --scatter"),
+        ("reconstruct VAE 0.png --interpolate --columns 3", "pairs"),
+        ("reconstruct VAE --interpolate --columns 3 --draws 2", "with --interpolate"),
+        ("reconstruct VAE --plot s.png --out x.png", "with --plot"),
+        ("reconstruct VAE -n 3 --plot s.png", "with --plot"),
         ("train --model VAE --data tiny.npz --out x", "--conditional false"),
         ("train --model VAE --data tiny.npz --conditional false --task denoise --out x", "--task"),
         ("eval mnist-gated --importance 5", "leave it out"),
@@ -562,7 +562,7 @@ def test_refused(words: str, reason: str, here: Path, capsys: pytest.CaptureFixt
 @every_name
 @pytest.mark.parametrize(
     "words",
-    ["complete {}", "see {}", "score {} tiny.npz", "compare {} --data tiny.npz --out compared"],
+    ["complete {}", "inspect {}", "score {} tiny.npz", "compare {} --data tiny.npz --out compared"],
 )
 def test_commands_that_need_an_order_of_the_pixels(
     words: str, name: str, here: Path, capsys: pytest.CaptureFixture[str]

@@ -20,7 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
-from nextpixel import GatedPixelCNN, load, load_data, plots
+from nextpixel import GatedPixelCNN, cli, load, load_data, plots
 from nextpixel.cli import main
 from nextpixel.data import DataRecord
 from nextpixel.evaluate import classify, evaluate
@@ -212,25 +212,52 @@ def test_complete_tells_how_the_particles_fared(
 # --- what the commands do -------------------------------------------------------------------------
 
 
-def test_help_needs_no_torch() -> None:
-    code = (
-        "import sys; from nextpixel.cli import main; status = main(['--help']); "
-        "sys.exit(status or bool({'torch', 'numpy', 'PIL', 'jsonargparse'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    for name in ("train", "eval", "sample", "complete", "reconstruct", "models", "data"):
-        assert f"\n  {name} " in done.stdout
-
-
 @pytest.mark.parametrize(
-    "name", ["train", "eval", "sample", "complete", "reconstruct", "models", "data"]
+    ("words", "expected"),
+    [
+        (["--help"], 0),
+        (["smaple", "mnist-gated"], 2),
+        (["complete", "run", "--particels", "2"], 2),
+        (["sample", "run", "--class"], 2),
+    ],
 )
+def test_help_and_mistakes_need_no_torch(words: list[str], expected: int) -> None:
+    code = (
+        "import sys; from nextpixel.cli import main; status = main(sys.argv[1:]); "
+        "heavy = {'torch', 'numpy', 'PIL', 'jsonargparse'} & set(sys.modules); "
+        "sys.exit(99 if heavy else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == expected, done.stderr
+
+
+def test_help_shows_all_commands_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("--help", capsys)
+    modules = {path.stem for path in Path(cli.__file__).with_name("commands").glob("[a-z]*.py")}
+    assert modules == {cli.MODULES.get(name, name).replace("-", "_") for name in cli.COMMANDS}
+    for group, names in cli.GROUPS.items():
+        assert f"\n{group}:\n  {names[0]} " in out
+        for name in names:
+            assert f"\n  {name} " in out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
 def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
-    assert f"usage: nextpixel {name}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"usage: nextpixel {name}" in out
+    assert f"nextpixel {name}" in out.split("xample")[1]
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "train"])
+def test_examples_can_be_read(name: str) -> None:
+    for example in cli.command(name).EXAMPLES:
+        program, of, *words = example.split()
+        assert program == "nextpixel"
+        assert of in cli.COMMANDS
+        cli.read(of, cli.command(of), words)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +281,7 @@ def test_eval_of_one_image_is_json(here: Path, capsys: pytest.CaptureFixture[str
 
 def test_eval_classifies(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = classify(load("run"), load_data("mnist", levels=4).test, limit=12)
-    out = run("eval run --limit 12 --classify --confusion confusion.png", capsys)
+    out = run("eval run --limit 12 --classify --plot confusion.png", capsys)
     assert out.splitlines()[1:] == [f"It {found}"]
     assert size("confusion.png") > (300, 300)
     score = json.loads(run("eval run --limit 12 --classify --json", capsys))
@@ -444,8 +471,8 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("sample run --interpolate 3,8 --class 3", "without --class"),
         ("sample run --interpolate 3,8 --all-at-once", "--all-at-once"),
         ("sample run --gif g.gif --sampler fixed-point", "pixel after pixel"),
-        ("eval run --confusion c.png", "give both"),
-        ("eval run --classify --confusion c.jpg", ".png"),
+        ("eval run --plot c.png", "give both"),
+        ("eval run --classify --plot c.jpg", ".png"),
         ("sample run -n 0", "whole number above 0"),
         ("sample run --seed -1", "whole number from 0"),
         ("sample run --seed 9223372036854775808", "whole number from 0"),
@@ -460,7 +487,13 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("sample run --gif grid.png", "must end in .gif"),
         ("sample run --npz grid.png", "must end in .npz"),
         ("complete run nothing.png --class 7", "no picture nothing.png"),
-        ("complete run run --class 7", "no picture run"),
+        ("complete run nothing --class 7", "no data set, file or folder 'nothing'"),
+        ("complete run mnist seven.png --class 7", "come alone"),
+        ("complete run seven.png seven.png --split test", "come alone"),
+        ("complete run --particels 2", "did you mean --particles"),
+        ("sample mnist-gatd", "did you mean mnist-gated?"),
+        ("smaple mnist-gated", "did you mean sample?"),
+        ("models PixelCN", "did you mean PixelCNN?"),
         ("complete run corrupt.png --class 7", "corrupt.png is corrupt"),
         ("complete run seven.png", "give --class"),
         ("complete run seven.png --data mnist", "leave --data out"),
@@ -524,6 +557,7 @@ def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFix
         ("--model PixelCNN --out x --levels 1", "levels"),
         ("--model PixelCNN --out x --conditional so", "--conditional takes true or false, not so"),
         ("--model PixelCNN --out x --bogus 3", "--bogus"),
+        ("--modle PixelCNN --out x", "no option --modle (did you mean model?)"),
         ("--model PixelCNN --out x stray", "stray"),
         ("--model PixelCNN --out x --data nothing", "no data set, file or folder 'nothing'"),
         ("--model PixelCNN --out x --threads 0", "--threads must be at least 1"),
@@ -531,10 +565,12 @@ def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFix
         ("--model PixelCNN --out run", "already holds a run"),
         ("--model PixelCNN --out seven.png", "seven.png"),
         ("--config nothing.yaml --out x", "nothing.yaml"),
-        ("--config broken.yaml --out x", "line 2"),
+        ("--config broken.yaml --out x", "broken.yaml is not YAML (line 1)"),
         ("--config text.yaml --out x", "hello"),
         ("--config binary.yaml --out x", "not text"),
-        ("--config typo.yaml --out x", "'stpes'"),
+        ("--config typo.yaml --out x", "no option --train.stpes (did you mean steps?)"),
+        ("--model PixelCNN --out x --levels", "--levels takes a whole number, not nothing"),
+        ("--model PixelCN --out x", "(did you mean PixelCNN?)"),
     ],
 )
 def test_mistakes_in_training(
@@ -652,13 +688,41 @@ def test_output_that_nobody_reads() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def allocate_too_much(*args: object, **options: object) -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def run_out_of_gpu_memory(*args: object, **options: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4.00 GiB.")
+
+
+def misuse_a_memory_format(*args: object, **options: object) -> None:
+    torch.eye(2).to_sparse().clone(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("fail", [allocate_too_much, run_out_of_gpu_memory])
+def test_too_little_memory_is_told(
+    fail, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nextpixel.loading.load", fail)
+    assert "not enough memory" in refused("sample run --out never.png", capsys)
+
+
+def test_other_errors_that_speak_of_memory_are_raised(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nextpixel.loading.load", misuse_a_memory_format)
+    with pytest.raises(RuntimeError, match="memory format"):
+        main(["sample", "run", "--out", "never.png"])
+
+
 def test_ctrl_c_ends_a_command(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nextpixel.model.load", interrupt)
+    monkeypatch.setattr("nextpixel.loading.load", interrupt)
     assert main(["sample", "run", "--out", "never.png"]) == 130
     assert capsys.readouterr().err == "nextpixel: interrupted.\n"
     assert not Path("never.png").exists()

@@ -297,7 +297,7 @@ def test_numbers_have_three_digits() -> None:
         ("gated=plain.yaml --steps 3 --out out", "out/gated holds another model than plain.yaml"),
         ("gated.yaml --steps 4 --out out", "out/gated was trained with steps=3, not 4"),
         ("levels.yaml --steps 3", "levels.yaml is for 2 levels.*give --levels 2"),
-        ("broken.yaml --steps 3", "broken.yaml: .*'stpes'"),
+        ("broken.yaml --steps 3", "broken.yaml: There is no option --train.stpes"),
         ("wide.yaml --steps 3", "wide.yaml: width must be at least"),
         ("plain.yaml --steps 3 --device cuda:99", "no device cuda:99"),
     ],

@@ -267,7 +267,7 @@ def test_vary(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out
     assert "given their embedding" in printed
     assert printed.count("bits/dim") == 2
-    command(f"vary {run}/embedding -n 3 --draws 2 --interpolate --steps 4 --out {out}")
+    command(f"vary {run}/embedding -n 3 --draws 2 --interpolate --columns 4 --out {out}")
     wide, high = size_of(out)
     assert wide > 1.2 * high  # 4 rows of 6
     command(f"eval {run}/conv1")

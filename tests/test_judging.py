@@ -232,11 +232,11 @@ def run(
     return running
 
 
-COMMAND = "judge both --data halves.npz --classifier judge"
+COMMAND = "evaluate-samples both --data halves.npz --classifier judge"
 
 
 def test_the_command_judges_a_bundle(run: Callable[[str], str], here: Path) -> None:
-    told = json.loads(run(f"{COMMAND} -n 7 --seed 3 --json --pictures beside.png"))
+    told = json.loads(run(f"{COMMAND} --per-class 7 --seed 3 --json --plot beside.png"))
     assert (here / "beside.png").stat().st_size > 0
     names = ["test images", "validation images", "training images", "reconstructions", "samples"]
     rows = {row["name"]: row for row in told["rows"]}
@@ -256,7 +256,7 @@ def test_the_command_judges_a_bundle(run: Callable[[str], str], here: Path) -> N
     train = load_data(here / "halves.npz").train
     distances, _ = nearest(Images(x.numpy().astype(np.uint8), None, 4), train)
     assert rows["samples"]["distance"] == pytest.approx(np.median(distances))
-    table = run(f"{COMMAND} -n 2 --limit 9")
+    table = run(f"{COMMAND} --per-class 2 --limit 9")
     assert table.splitlines()[1].split() == [
         *("images", "accuracy", "of", "real's", "Frechet", "nearest", "close")
     ]
@@ -322,15 +322,18 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        ("judge both --data halves.npz", "No judge of halves.npz comes along"),
-        ("judge both --data halves.npz --classifier vq", "not a subclass"),
-        ("judge both --data halves.npz --classifier judge-mnist", "The judge is for images"),
-        ("judge mnist-gated --data halves.npz --classifier judge", "requantise|levels"),
-        ("judge vq --data halves.npz --classifier judge", "VQVAE"),
+        ("evaluate-samples both --data halves.npz", "No judge of halves.npz comes along"),
+        ("evaluate-samples both --data halves.npz --classifier vq", "not a subclass"),
+        (
+            "evaluate-samples both --data halves.npz --classifier judge-mnist",
+            "The judge is for images",
+        ),
+        ("evaluate-samples mnist-gated --data halves.npz --classifier judge", "requantise|levels"),
+        ("evaluate-samples vq --data halves.npz --classifier judge", "VQVAE"),
         (f"{COMMAND} --limit 1", "Every class needs an image in every split"),
-        (f"{COMMAND} -n 0", "above 0"),
-        (f"{COMMAND} --pictures x.txt", "must end in"),
-        ("judge both --classifier judge", "--data"),
+        (f"{COMMAND} --per-class 0", "above 0"),
+        (f"{COMMAND} --plot x.txt", "must end in"),
+        ("evaluate-samples both --classifier judge", "--data"),
     ],
 )
 def test_refused(command: str, reason: str, run: Callable[[str], str]) -> None:

@@ -211,7 +211,7 @@ def test_a_bundle_knows_its_data(here: Path, capsys: pytest.CaptureFixture[str])
         ("complete both --box 7,0,2,2", "does not lie"),
         ("complete both --particles 4 --temperature 0.5", "leave --temperature out"),
         ("complete vq", "autoregressive"),
-        ("see both", "nextpixel sample or complete"),
+        ("inspect both", "nextpixel sample or complete"),
     ],
 )
 def test_refused(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

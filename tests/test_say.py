@@ -123,7 +123,7 @@ def test_samples_end_in_silence(here: Path) -> None:
 
 
 def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = f"say low --model both -n 3 --seed 4 --iterations 2 --out {tmp_path}/low"
+    words = f"synthesize both --word low -n 3 --seed 4 --iterations 2 --out {tmp_path}/low"
     assert main(words.split()) == 0
     out, err = capsys.readouterr()
     assert "low: 3 sounds" in out
@@ -137,7 +137,7 @@ def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     page = (tmp_path / "low" / "index.html").read_text()
     assert page.count("<audio controls") == page.count("data:audio/wav;base64,") == 3
     assert (tmp_path / "low" / "spectrograms.png").is_file()
-    assert main(f"say --model both -n 4 --iterations 1 --out {tmp_path}/all".split()) == 0
+    assert main(f"synthesize both -n 4 --iterations 1 --out {tmp_path}/all".split()) == 0
     assert {file.name for file in (tmp_path / "all").glob("*.wav")} == {
         "high-0.wav",
         "low-1.wav",
@@ -149,11 +149,11 @@ def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("say loud --model both", "known are high, low"),
-        ("say low --speaker theo --model both", "Nobody says low theo"),
-        ("say low --model nowhere", "holds no VQ-VAE"),
-        ("say low --model prior", "holds no VQ-VAE"),
-        ("say low --model both --temperature -1", "temperature"),
+        ("synthesize both --word loud", "known are high, low"),
+        ("synthesize both --word low --speaker theo", "Nobody says low theo"),
+        ("synthesize nowhere --word low", "holds no VQ-VAE"),
+        ("synthesize prior --word low", "holds no VQ-VAE"),
+        ("synthesize both --word low --temperature -1", "temperature"),
     ],
 )
 def test_refused(

@@ -417,11 +417,11 @@ def test_a_named_data_set_is_scored_by_its_test_images(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("score", "required: model, data"),
+        ("score", "required: model"),
         ("score model nothing-here", "There is no data set, file or folder 'nothing-here'"),
         ("score nothing rows.npz", "nothing"),
         ("score model mnist --limit 2", "fit each other"),
-        ("score digits rows.npz", "fit each other"),
+        ("score digits rows.npz", "8 x 8 pixels, but the model's images are 28 x 28"),
         ("score model rows.npz --background digits", "fit each other"),
         ("score model rows.npz --background nothing", "nothing"),
         ("score model rows.npz --background digits", "The background model is for"),

@@ -230,14 +230,14 @@ def test_see_a_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    out = run(f"see PixelCNN --out {tmp_path / 'new'}", capsys)
+    out = run(f"inspect PixelCNN --out {tmp_path / 'new'}", capsys)
     assert written(out) == ["blind-spot.png", "field.png", "masks.png", "slide.gif"]
-    out = run(f"see --out {tmp_path}", capsys)
+    out = run(f"inspect --out {tmp_path}", capsys)
     assert written(out) == ["kinds.png"]
 
 
 @pytest.mark.parametrize(
-    "which", ["--image picture.png --class 1", "--data images.npz --index 2", "--data images.npz"]
+    "which", ["picture.png --class 1", "--data images.npz --index 2", "--data images.npz"]
 )
 def test_see_a_model(
     which: str,
@@ -248,7 +248,7 @@ def test_see_a_model(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(trained)
-    out = run(f"see model {which} --out {tmp_path}", capsys)
+    out = run(f"inspect model {which} --out {tmp_path}", capsys)
     assert "bits/dim" in out
     assert written(out) == ["effective.png", "slide.gif", "surprise.png"]
 
@@ -271,7 +271,7 @@ def test_index_is_the_number_of_the_test_image(
     draw_model = see.draw_model
     monkeypatch.setattr(see, "draw_model", look)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    words = f"see {trained / 'model'} --data {file} --index {index} --out {tmp_path / 'out'}"
+    words = f"inspect {trained / 'model'} --data {file} --index {index} --out {tmp_path / 'out'}"
     assert main(words.split()) == 0
     ((x, c, (some, their), what),) = looked
 
@@ -304,9 +304,9 @@ def test_the_page_says_what_the_command_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    out = run(f"see mnist-gated --index 0 --out {tmp_path}", capsys)
+    out = run(f"inspect mnist-gated --index 0 --out {tmp_path}", capsys)
     printed = out.split("Wrote ")[0]
-    assert f"$ nextpixel see mnist-gated --index 0\n{printed}" in PAGE.read_text()
+    assert f"$ nextpixel inspect mnist-gated --index 0\n{printed}" in PAGE.read_text()
 
 
 def test_the_page_says_what_the_card_says() -> None:
@@ -326,9 +326,9 @@ def test_the_page_says_what_the_card_says() -> None:
         ("PixelCNN --index 3", "random weights"),
         ("model", "give --data"),
         ("model --device foo", "give auto, cpu, cuda or cuda:N.\n"),
-        ("model --image picture.png", "give --class"),
-        ("model --image nothing.png --class 0", "no picture nothing.png"),
-        ("model --image picture.png --index 1", "not allowed"),
+        ("model picture.png", "give --class"),
+        ("model nothing.png --class 0", "no picture nothing.png"),
+        ("model picture.png --class 1 --index 1", "--index goes from 0 to 0"),
         ("model --data images.npz --index 1000", "--index goes from 0"),
         ("model --data images.npz --index -1", "--index"),
         ("model --data images.npz --class 1", "leave --class out"),
@@ -344,7 +344,7 @@ def test_mistakes(
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(trained)
     before = sorted(trained.rglob("*"))
-    assert main(["see", *words.split()]) == 2
+    assert main(["inspect", *words.split()]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("nextpixel: ")

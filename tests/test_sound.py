@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from nextpixel import AutoregressiveModel, Categorical
-from nextpixel.commands.data import data as data_command
-from nextpixel.commands.data import show_data
+from nextpixel.cli import main
+from nextpixel.commands.data import report
 from nextpixel.data import Dataset, Images, load
 from nextpixel.errors import UserError
 from nextpixel.evaluate import Score, classify, evaluate
@@ -259,7 +259,7 @@ def test_the_spoken_digits(shared_data: Path, tmp_path: Path, capsys) -> None:
     assert rows <= digits.valid.rows[number] < rows + 8
     assert not digits.valid.x[number, 0, rows:].any()
 
-    show_data(digits, tmp_path / "grid.png")
+    report(digits, tmp_path / "grid.png")
     printed = capsys.readouterr().out
     assert "CC BY-SA 4.0" in printed
     assert "2.30 s of sound at 8000 Hz, 40 bands" in printed
@@ -298,7 +298,7 @@ def test_a_folder_of_sounds(folder: Path, tmp_path: Path, monkeypatch, capsys) -
     # What was decoded is kept.
     monkeypatch.setattr("nextpixel.data.sounds.read_wav", None)
     np.testing.assert_array_equal(load(f"wavs:{folder}").train.rows, found.train.rows)
-    data_command([f"wavs:{folder}", "--out", str(tmp_path / "own.png")])
+    main(["data", f"wavs:{folder}", "--out", str(tmp_path / "own.png")])
     assert "classes in train: high" in capsys.readouterr().out
 
 

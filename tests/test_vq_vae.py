@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nextpixel.cli import main
 from nextpixel.codes import baselines, load_codes, load_data
 from nextpixel.data import Images
 from nextpixel.errors import UserError
+from nextpixel.evaluate import evaluate as score_images
 from nextpixel.latent_generator import LatentGenerator, seed_of
 from nextpixel.model import load
 from nextpixel.models import VQVAE
@@ -276,8 +278,8 @@ def test_eval_reconstruct_and_what_has_no_prior(
         assert told[name] == pytest.approx(last[name])
     assert "4 codes an image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
     assert "no prior" in refused("sample vq", capsys)
-    assert "between" in refused("reconstruct vq --interpolate 3", capsys)
-    assert "between" in refused("reconstruct vq --scatter s.png", capsys)
+    assert "between" in refused("reconstruct vq --interpolate", capsys)
+    assert "between" in refused("reconstruct vq --plot s.png", capsys)
 
 
 # --- codes as data --------------------------------------------------------------------------------
@@ -296,6 +298,31 @@ def prior(runs: Path) -> Path:
         assert main(f"train {PRIOR} --data codes:vq --out prior {options}".split()) == 0
         assert main(["bundle", "vq", "prior", "--out", "both"]) == 0
     return runs
+
+
+def test_data_shows_codes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("data codes:vq", capsys)
+    codes = load_codes("vq")
+    assert "grids of codes of 1 x 2 x 2, 6 levels" in out
+    assert f"{len(np.unique(codes.train.x))} different codes occur" in out
+    assert Path("codes-vq.png").is_file()
+
+
+def test_complete_takes_codes(prior: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (2, 2)).save("grey.png")
+    words = "complete prior --keep left -n 2 --draws 1 --out c.png"
+    assert run(f"{words} codes:vq", capsys) == run(words, capsys)
+    assert "models codes, not pixels" in refused(f"{words} grey.png", capsys)
+
+
+def test_compare_takes_codes(prior: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "compare prior new=PixelCNN --data codes:vq --steps 2 --batch-size 2 --limit 5 --out c"
+    assert main(words.split()) == 0
+    results = json.loads(Path("c/compare.json").read_text())
+    expected = score_images(load("prior"), load_codes("vq").test, limit=5)
+    assert results["data"] == "codes:vq"
+    assert results["models"][0]["score"]["bits_per_dim"] == expected.bits_per_dim
+    assert load("c/new").codes_of == load("prior").codes_of
 
 
 def test_codes_as_data(here: Path) -> None:

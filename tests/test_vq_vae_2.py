@@ -406,6 +406,7 @@ def test_commands_of_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) ->
         ("sample bottom", "conditioned on the top codes"),
         ("sample vq", "no prior"),
         ("eval top --data codes:vq#bottom", "has (1, 4, 4)"),
+        ("compare bottom --data codes:vq#bottom --out x", "priors over the top codes"),
         ("eval top --top top", "leave it out"),
         ("eval bottom --top bottom", "the top's first"),
         (f"train {PRIOR} --data codes:vq#middle --out x", "does not exist"),

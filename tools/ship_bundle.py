@@ -5,7 +5,7 @@
     python tools/ship_bundle.py runs/vq-vae-mnist runs/vq-prior-mnist vq-mnist
 
 Name each run folder after its recipe. The card holds the output of `nextpixel eval NAME --json` and
-`nextpixel judge NAME --data DATA -n 50 --json`.
+`nextpixel evaluate-samples NAME --data DATA --per-class 50 --json`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def main() -> None:
         }
     commands = {
         "codes": ["eval", args.name, "--json"],
-        "quality": ["judge", args.name, "--data", data, "-n", "50", "--json"],
+        "quality": [
+            *("evaluate-samples", args.name, "--data", data),
+            *("--per-class", "50", "--json"),
+        ],
     }
     card = {
         "name": args.name,

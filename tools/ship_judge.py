@@ -4,7 +4,7 @@
     python tools/ship_judge.py judge-spoken-digits
 
 The card says how and on which machine it was trained, and its accuracy on the whole test set;
-`nextpixel judge` prints the same numbers in its first row.
+`nextpixel evaluate-samples` prints the same numbers in its first row.
 """
 
 from __future__ import annotations

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from nextpixel.commands.bundle import bundle
-from nextpixel.commands.classifier import classifier
-from nextpixel.commands.compare import compare
-from nextpixel.commands.complete import complete
-from nextpixel.commands.data import data
-from nextpixel.commands.evaluate import evaluate
-from nextpixel.commands.invert import invert
-from nextpixel.commands.judge import judge
-from nextpixel.commands.models import models
-from nextpixel.commands.reconstruct import reconstruct
-from nextpixel.commands.restore import restore
-from nextpixel.commands.sample import sample
-from nextpixel.commands.say import say
-from nextpixel.commands.score import score
-from nextpixel.commands.see import see
-from nextpixel.commands.train import train
-from nextpixel.commands.vary import vary
-from nextpixel.errors import UserError
+from nextpixel.errors import UserError, did_you_mean
+from nextpixel.options import Parser
 
 __all__ = ["main"]
+
+# The commands as the help shows them. Each is a module of `nextpixel.commands`.
+GROUPS = {
+    "Start": ["models", "data", "train"],
+    "Draw": ["sample", "complete", "restore", "vary", "reconstruct", "synthesize"],
+    "Evaluate": ["eval", "score", "evaluate-samples", "compare"],
+    "Understand": ["inspect", "invert"],
+    "Advanced": ["classifier", "bundle"],
+}
+COMMANDS = [name for names in GROUPS.values() for name in names]
+MODULES = {"eval": "evaluate"}  # where the name of the command is another one
+
+# PyTorch's allocator for the processor raises a bare RuntimeError: its words on Linux and macOS,
+# and on Windows.
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         abandon_output()
         return 2
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch has no own type
+        if not is_out_of_memory(error):
             raise
         print("nextpixel: There is not enough memory: ask for fewer images.", file=sys.stderr)
         return 2
@@ -61,57 +65,63 @@ def run(argv: list[str]) -> None:
     # For the user's own models; last, so that no file here hides a module of somebody else's.
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
-    commands: dict[str, Callable[[list[str]], None]] = {
-        "train": train,
-        "eval": evaluate,
-        "score": score,
-        "sample": sample,
-        "complete": complete,
-        "restore": restore,
-        "reconstruct": reconstruct,
-        "classifier": classifier,
-        "vary": vary,
-        "invert": invert,
-        "bundle": bundle,
-        "say": say,
-        "judge": judge,
-        "compare": compare,
-        "see": see,
-        "models": models,
-        "data": data,
-    }
-    if not argv or argv[0] in ("-h", "--help"):
-        print(overview(commands))
-    elif argv[0] == "--version":
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+    elif name == "--version":
         from importlib.metadata import version
 
         print(version("nextpixel"))
-    elif argv[0] in commands:
-        commands[argv[0]](argv[1:])
+    elif name in COMMANDS:
+        module = command(name)
+        module.run(module.arguments(rest) if name == "train" else read(name, module, rest))
     else:
         raise UserError(
-            f"There is no command {argv[0]}: the commands are {', '.join(commands)}; see "
-            "nextpixel --help."
+            f"There is no command {name}{did_you_mean(name, COMMANDS)}: the commands are "
+            f"{', '.join(COMMANDS)}; see nextpixel --help."
         )
 
 
-def overview(commands: dict[str, Callable[[list[str]], None]]) -> str:
-    """Writes the help of the whole program from the commands' first lines."""
+def command(name: str) -> ModuleType:
+    """Imports the module of a command."""
+    return import_module(f"nextpixel.commands.{MODULES.get(name, name).replace('-', '_')}")
+
+
+def read(name: str, module: ModuleType, argv: list[str]) -> argparse.Namespace:
+    """Reads a command's arguments; as `argv` they come along as they are."""
+    parser = Parser(name, module.__doc__ or "", module.EXAMPLES)
+    module.arguments(parser)
+    args = parser.read(argv)
+    args.argv = argv
+    return args
+
+
+def overview() -> str:
+    """Writes the help of the whole program from the first lines of the commands' help."""
     lines = [
-        f"  {name:12}{(command.__doc__ or '').splitlines()[0]}"
-        for name, command in commands.items()
+        "usage: nextpixel COMMAND ...",
+        "",
+        "Exact-likelihood pixel models: train, score, sample and complete images.",
     ]
+    for group, names in GROUPS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:17}{(command(name).__doc__ or '').splitlines()[0]}" for name in names]
     return "\n".join(
         [
-            "usage: nextpixel COMMAND ...",
-            "",
-            "Exact-likelihood pixel models: train, score, sample and complete images.",
-            "",
             *lines,
             "",
+            "A first picture: nextpixel sample mnist-gated",
             "nextpixel COMMAND --help explains a command; nextpixel --version prints the version.",
         ]
     )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tells whether memory ran out, of the processor or of a GPU."""
+    torch = sys.modules.get("torch")  # not imported by commands that need no model
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def explain(error: OSError) -> str:

@@ -296,6 +296,11 @@ def check(
 ) -> None:
     """Checks everything that can be wrong, so that it is not told after an hour of training."""
     dataset.test.refuse_padding("A comparison")
+    if dataset.coarse_codes is not None:
+        raise UserError(
+            f"A comparison draws images, and the codes of {dataset.name} are drawn given those of "
+            "the top grid: compare priors over the top codes."
+        )
     labels = [contender.label for contender in contenders]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise UserError(f"Two models are called {twice[0]}: give one of them as OTHER=MODEL.")

@@ -1,6 +1,9 @@
 """The one exception for mistakes a user can make."""
 
-__all__ = ["UserError"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "did_you_mean"]
 
 
 class UserError(ValueError):
@@ -9,3 +12,9 @@ class UserError(ValueError):
     The sentence says what was wrong, what was expected and what to do. The command line prints it
     without a traceback and exits with status 2.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Writes the known name nearest to a wrong one, to end a sentence with; "" if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -17,7 +17,6 @@ import json
 import logging
 import math
 import os
-import re
 import signal
 import threading
 import time
@@ -44,6 +43,7 @@ from nextpixel.codes import load_data
 from nextpixel.conditioning.conditioner import CoarseCodes
 from nextpixel.context import ContextSpec
 from nextpixel.data import Dataset
+from nextpixel.devices import find_device
 from nextpixel.errors import UserError
 from nextpixel.evaluate import diagnose, evaluate
 from nextpixel.files import remove_parts, replace_file
@@ -225,20 +225,14 @@ def fit(
 
 def make_fabric(device: str, precision: str) -> Fabric:
     """Makes the Fabric for one process, or for those that torchrun started."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UserError(f"Unknown device {device}: give auto, cpu, cuda or cuda:N.")
-    accelerator, _, index = device.partition(":")
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UserError(f"There is no device {device} here: use --device cpu.")
+    found = find_device(device)
     if precision == "auto":
-        precision = "bf16" if has_bf16(accelerator) else "float32"
+        precision = "bf16" if has_bf16(found.type) else "float32"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return Fabric(
-        accelerator=accelerator,
-        devices=[int(index)] if index else processes,
+        accelerator=found.type,
+        devices=processes if found.index is None else [found.index],
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )

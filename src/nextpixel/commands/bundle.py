@@ -1,18 +1,26 @@
-"""`nextpixel bundle`: a VQ-VAE and the priors over its codes, in one folder."""
+"""Put a VQ-VAE and the prior over its codes into one folder, to draw from."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
-from nextpixel.options import Parser
+from nextpixel.options import Parser, add_trust
 
-__all__ = ["bundle"]
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel bundle runs/vq-vae runs/prior --out runs/both",
+    "nextpixel sample runs/both",
+]
 
 
-def bundle(argv: list[str]) -> None:
-    """Put a VQ-VAE and the prior over its codes into one folder, to draw from."""
-    parser = Parser("bundle", bundle)
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
     parser.add_argument("model", metavar="VQVAE", help="the run folder of the VQ-VAE")
     parser.add_argument(
         "priors",
@@ -21,9 +29,11 @@ def bundle(argv: list[str]) -> None:
         help="the run folder of its prior; of a VQVAE2 those of two, the top's first",
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_trust()
-    args = parser.parse_args(argv)
+    add_trust(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Checks that the models belong together, and writes the folder."""
     import yaml
 
     from nextpixel.autoregressive import autoregressive
@@ -42,8 +52,13 @@ def bundle(argv: list[str]) -> None:
     priors = [autoregressive(load(prior, trust=args.trust), prior) for prior in args.priors]
     check_priors(model, priors)
     generator = LatentGenerator(model, *priors)
-    for part, run in zip(PARTS, (args.model, *args.priors), strict=False):
-        record = yaml.safe_dump(training_record(run), sort_keys=False)
+    for part, name in zip(PARTS, (args.model, *args.priors), strict=False):
+        record = yaml.safe_dump(training_record(name), sort_keys=False)
         replace_file(args.out / part / TRAINING, record.encode())
     generator.save(args.out)  # last, so that nothing is missing where it is whole
-    print(f"Bundled into {args.out}: try nextpixel sample {args.out}")
+    report(args.out)
+
+
+def report(out: Path) -> None:
+    """Says where the folder is."""
+    print(f"Bundled into {out}: try nextpixel sample {out}")

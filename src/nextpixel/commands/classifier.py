@@ -1,42 +1,54 @@
-"""`nextpixel classifier`: a small classifier, whose layers models can be told."""
+"""Train a small classifier, whose layers a model can be told (train --features)."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nextpixel.options import Parser, find_device, positive, progress, seed
+from nextpixel.errors import UserError
+from nextpixel.options import Parser, add_common, add_data, positive, progress, seed
 
-__all__ = ["classifier"]
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from nextpixel.classifier import Classifier
+    from nextpixel.data import Dataset
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel classifier --data mnist --out runs/classifier",
+    "nextpixel classifier --data my.npz --levels 4 --steps 1000 --out runs/classifier",
+]
 
 
-def classifier(argv: list[str]) -> None:
-    """Train a small classifier, whose layers a model can be told (train --features)."""
-    parser = Parser("classifier", classifier)
-    parser.add_argument("--data", required=True, help="a name, or a path to your own, with classes")
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    add_data(parser)
     parser.add_argument("--out", type=Path, required=True, help="the folder to save it in")
-    parser.add_argument("--levels", type=positive, help="requantise pixels to so many levels")
-    parser.add_argument("--size", type=positive, help="side that a folder's images are cut to")
-    parser.add_argument("--channels", type=positive, help="1 for grey, 3 for colour")
-    parser.add_argument("--steps", type=positive, default=2000, help="default: 2000")
-    parser.add_argument("--batch-size", type=positive, default=64, help="images a step (64)")
-    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate at first (0.002)")
-    parser.add_argument("--width", type=positive, default=32, help="channels of conv1 (32)")
-    parser.add_argument("--embedding", type=positive, default=64, help="its numbers (64)")
+    parser.add_argument("--steps", type=positive, default=2000, help="training steps")
+    parser.add_argument("--batch-size", type=positive, default=64, help="images at a time")
+    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate at first")
+    parser.add_argument("--width", type=positive, default=32, help="channels of conv1")
+    parser.add_argument("--embedding", type=positive, default=64, help="length of the embedding")
     parser.add_argument("--seed", type=seed, default=0, help="of the weights and the order")
-    parser.add_common(data=True)
-    args = parser.parse_args(argv)
+    add_common(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Trains the classifier and saves it."""
     import torch
 
     from nextpixel.classifier import Classifier, fit_classifier
-    from nextpixel.data import load
-    from nextpixel.errors import UserError
+    from nextpixel.codes import load_data
+    from nextpixel.devices import set_up
 
-    device = find_device(args)
+    device = set_up(args.device, args.threads)
     if not 0 < args.lr < math.inf:
         raise UserError(f"--lr must be above 0, not {args.lr}.")
-    data = load(
+    data = load_data(
         args.data,
         levels=args.levels,
         data_dir=args.data_dir,
@@ -64,6 +76,11 @@ def classifier(argv: list[str]) -> None:
             seed=args.seed,
             progress=show,
         )
+    report(model, data, losses, args.out)
+
+
+def report(model: Classifier, data: Dataset, losses: Sequence[float], out: Path) -> None:
+    """Prints the loss, the test accuracy and the layers."""
     accuracy, count = model.accuracy(data.test), len(data.test)
     error = math.sqrt(accuracy * (1 - accuracy) / count)
     last = losses[-100:]
@@ -71,4 +88,4 @@ def classifier(argv: list[str]) -> None:
     print(f"Test accuracy: {accuracy:.2%} ± {error:.2%} of {count:,} images of {data.name}")
     shapes = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in model.shapes.items())
     print(f"Its layers: {shapes}")
-    print(f"The classifier is in {args.out}: try nextpixel train --features {args.out} --layer ...")
+    print(f"The classifier is in {out}: try nextpixel train --features {out} --layer ...")

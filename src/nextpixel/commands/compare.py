@@ -1,47 +1,58 @@
-"""`nextpixel compare`: several models at an equal budget."""
+"""Compare models on the same data at an equal budget, in one table."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nextpixel.options import Parser, positive, set_threads
+from nextpixel.options import Parser, add_common, add_data, positive
 
-__all__ = ["compare"]
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from nextpixel.compare import Result
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel compare PixelCNN GatedPixelCNN --data mnist --levels 4 --steps 300 --out runs/two",
+    "nextpixel compare runs/mine other=mnist-four-levels --data mnist --levels 4 --out runs/both",
+]
 
 
-def compare(argv: list[str]) -> None:
-    """Compare models on the same data at an equal budget, in one table."""
-    parser = Parser("compare", compare)
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
     parser.add_argument(
         "models",
         nargs="+",
         metavar="MODEL",
         help="a recipe (YAML) or a kind of model, to be trained, or a trained model; or NAME=MODEL",
     )
-    parser.add_argument("--data", required=True, help="a name, or a path to your own images")
+    add_data(parser)
     parser.add_argument("--steps", type=positive, help="train each model for so many steps")
-    parser.add_argument("--seconds", type=positive, help="or for as many as take so long")
+    parser.add_argument("--seconds", type=positive, help="or for so many seconds")
     parser.add_argument("--out", type=Path, required=True, help="the folder of all that is written")
-    parser.add_argument("--limit", type=positive, help="score only so many, evenly spread images")
     parser.add_argument(
-        "--batch-size", type=positive, default=16, help="images drawn together (default: 16)"
+        "--limit", type=positive, help="score at most so many images, spread evenly"
     )
-    parser.add_argument("--levels", type=positive, help="requantise pixels to so many levels")
-    parser.add_argument("--size", type=positive, help="side that a folder's images are cut to")
-    parser.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
-    parser.add_common(data=True)
-    args = parser.parse_args(argv)
+    parser.add_argument("--batch-size", type=positive, default=16, help="images at a time")
+    add_common(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Trains what is to be trained, and measures all models."""
     import shlex
 
-    from nextpixel.compare import Budget, compare_models, table
-    from nextpixel.data import load
+    from nextpixel.codes import load_data
+    from nextpixel.compare import Budget, compare_models
+    from nextpixel.devices import set_threads
 
     budget = Budget(args.steps, args.seconds)
     set_threads(args.threads)
     where = {"data_dir": args.data_dir, "size": args.size, "channels": args.channels}
-    dataset = load(args.data, levels=args.levels, **where)
+    dataset = load_data(args.data, levels=args.levels, **where)
     kept = {"data": args.data, **where, "device": args.device, "threads": args.threads}
     try:
         results = compare_models(
@@ -55,11 +66,18 @@ def compare(argv: list[str]) -> None:
             settings={
                 k: str(v) if isinstance(v, Path) else v for k, v in kept.items() if v is not None
             },
-            command=shlex.join(["nextpixel", "compare", *argv]),
+            command=shlex.join(["nextpixel", "compare", *args.argv]),
             trust=args.trust,
         )
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", file=sys.stderr)
         raise
+    report(results, args.out)
+
+
+def report(results: Sequence[Result], out: Path) -> None:
+    """Prints the table, and says which files were written."""
+    from nextpixel.compare import table
+
     print(table(results))
-    print(f"Written: {args.out / 'compare.md'}, with compare.json, compare.png, completions.png")
+    print(f"Written: {out / 'compare.md'}, with compare.json, compare.png, completions.png")

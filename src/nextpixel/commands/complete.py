@@ -1,28 +1,31 @@
-"""`nextpixel complete`: the rest of half-hidden images."""
+"""Complete half-hidden images."""
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
 from nextpixel.options import (
+    MODEL_OR_BUNDLE,
     Parser,
+    add_common,
     add_draws,
     add_hidden,
     add_images,
-    images_to_complete,
-    known_pixels,
-    load_bundle,
-    load_model,
+    hidden_options,
+    image_options,
     positive,
     progress,
 )
 
 if TYPE_CHECKING:
+    import argparse
+
+    import torch
     from torch import Tensor
 
     from nextpixel.autoregressive import AutoregressiveModel
@@ -31,7 +34,14 @@ if TYPE_CHECKING:
     from nextpixel.particles import Completed
     from nextpixel.plots import Pixels
 
-__all__ = ["complete"]
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel complete mnist-gated --keep top",
+    "nextpixel complete mnist-gated seven.png --class 7 --hide left --draws 8",
+    "nextpixel complete mnist-gated --box 10,0,4,28 --particles 64",
+    "nextpixel complete vq-mnist --codes 14",
+]
 
 COLLAPSED = 2  # an effective sample size below this
 
@@ -44,7 +54,7 @@ class Hidden:
         site: "pixel" or "code".
         model: Draws them.
         x: What it draws, of each image, `(N, C, h, w)`.
-        mask: Which of them are kept, `(h, w)`.
+        known: Which of them are kept, `(h, w)`.
         free: Which carry no bits, as they are known or padding, `(N, 1, h, w)`.
         c: The model's context.
         columns: What the picture shows before the completions.
@@ -54,44 +64,16 @@ class Hidden:
     site: str
     model: AutoregressiveModel
     x: Tensor
-    mask: Tensor
+    known: Tensor
     free: Tensor
     c: Context | None
     columns: dict[str, Pixels]
     show: Callable[[Tensor], Pixels]
 
 
-def complete(argv: list[str]) -> None:
-    """Complete half-hidden images."""
-    args = arguments(argv)
-
-    from nextpixel import plots, sampling
-
-    generator = load_bundle(args)
-    hidden = hidden_pixels(args) if generator is None else hidden_codes(args, generator)
-    bits = sampling.hidden_bits(hidden.model, hidden.x, hidden.free, hidden.c)
-    drawn, completed = draw(args, hidden)
-    spectrogram = (hidden.model if generator is None else generator).data_record.spectrogram
-    columns = {name: plots.seen(x, spectrogram) for name, x in side_by_side(hidden, drawn, bits)}
-    plots.save_image(plots.side_by_side(columns, 256), args.out)
-    tell_bits(hidden, bits)
-    if completed is None:
-        print(
-            f"{hidden.site.capitalize()}s are drawn in raster order: each is told only of those in "
-            f"the rows above it and to its left. Known {hidden.site}s that come later are kept, "
-            "but nothing is drawn to fit them (--particles 64 takes them into account)."
-        )
-    else:
-        tell_particles(completed, args.particles, args.draws, hidden.site)
-    print(f"Side by side: {args.out}")
-
-
-def arguments(argv: list[str]) -> argparse.Namespace:
-    """Reads the options."""
-    parser = Parser("complete", complete)
-    parser.add_argument(
-        "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
-    )
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", help=MODEL_OR_BUNDLE)
     add_images(parser)
     which = add_hidden(parser, "default: top")
     which.add_argument(
@@ -100,7 +82,6 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         metavar="K",
         help="of a bundle, keep the first K codes: one image gives many in its style",
     )
-    parser.add_argument("--class", dest="classes", metavar="C", help="class of the picture files")
     add_draws(parser, "completions", "completions.png")
     parser.add_argument(
         "--particles",
@@ -108,13 +89,49 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         default=1,
         help="draw so many together for each completion, and take later known pixels into account",
     )
-    parser.add_common(data=True)
-    args = parser.parse_args(argv)
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws the completions, and writes them beside the images."""
+    from nextpixel import plots, sampling
+    from nextpixel.devices import set_up
+    from nextpixel.loading import load_bundle
+
     if args.particles > 1 and args.temperature != 1:
         raise UserError(
             "Particles are weighed by the model's own probabilities: leave --temperature out."
         )
-    return args
+    device = set_up(args.device, args.threads)
+    generator = load_bundle(args.model, device, trust=args.trust)
+    hidden = hidden_pixels(args, device) if generator is None else hidden_codes(args, generator)
+    bits = sampling.hidden_bits(hidden.model, hidden.x, hidden.free, hidden.c)
+    drawn, completed = draw(args, hidden)
+    spectrogram = (hidden.model if generator is None else generator).data_record.spectrogram
+    columns = {name: plots.seen(x, spectrogram) for name, x in side_by_side(hidden, drawn, bits)}
+    plots.save_image(plots.side_by_side(columns, 256), args.out)
+    report(hidden, bits, completed, args.particles, args.draws, args.out)
+
+
+def report(
+    hidden: Hidden,
+    bits: Tensor,
+    completed: Completed | None,
+    particles: int,
+    draws: int,
+    out: Path,
+) -> None:
+    """Prints what the hidden sites cost, how the particles fared, and where the picture is."""
+    tell_bits(hidden, bits)
+    if completed is None:
+        print(
+            f"{hidden.site.capitalize()}s are drawn in raster order: each is told only of those in "
+            f"the rows above it and to its left. Known {hidden.site}s that come later are kept, "
+            "but nothing is drawn to fit them (--particles 64 takes them into account)."
+        )
+    else:
+        tell_particles(completed, particles, draws, hidden.site)
+    print(f"Side by side: {out}")
 
 
 def draw(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Completed | None]:
@@ -130,7 +147,7 @@ def draw(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Completed | 
 
     again = torch.arange(len(hidden.x)).repeat(args.draws)
     c = None if hidden.c is None else hidden.c[again]
-    given = (hidden.model, hidden.x[again], hidden.mask, c)
+    given = (hidden.model, hidden.x[again], hidden.known, c)
     with progress("completing") as show:
         if args.particles == 1:
             how = {"seed": args.seed, "temperature": args.temperature}
@@ -155,18 +172,20 @@ def side_by_side(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[
     yield f"bits a {hidden.site}", plots.heat_map(enlarged(of_sites, size))
 
 
-def hidden_pixels(args: argparse.Namespace) -> Hidden:
-    """Reads images of which pixels are hidden, and the model that draws these."""
+def hidden_pixels(args: argparse.Namespace, device: torch.device) -> Hidden:
+    """Loads images of which pixels are hidden, and the model that draws these."""
     from nextpixel import plots
+    from nextpixel.loading import known_pixels, load_model, load_model_images
 
-    model = load_model(args)
+    model = load_model(args.model, device, trust=args.trust)
     if args.codes is not None:
         raise UserError(
             f"--codes is for a folder that nextpixel bundle wrote, and {args.model} draws pixels: "
             "leave it out."
         )
-    x, given = images_to_complete(args, model)
-    known = known_pixels(args, model.shape)
+    pictures = load_model_images(model, args.model, args.classes, **image_options(args))
+    x, given = pictures.inputs(model, pictures.numbers(args.n, args.shown))
+    known = known_pixels(model.shape, **hidden_options(args))
     columns = {
         "original": plots.to_uint8(x, model.levels),
         "given": plots.hide(x, known, model.levels),
@@ -187,18 +206,24 @@ def hidden_pixels(args: argparse.Namespace) -> Hidden:
 
 
 def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden:
-    """Reads images of which codes are hidden: those whose pixels are not all known."""
+    """Loads images of which codes are hidden: those whose pixels are not all known."""
     from nextpixel import plots
     from nextpixel.latent_generator import find_bundle
+    from nextpixel.loading import known_pixels, load_images
     from nextpixel.masks import cell_mask
 
     decoder, prior = generator.decoder, generator.prior
     generator.check_one_grid()
-    args.model = str(find_bundle(args.model) / "decoder")  # whose data are the images
-    x, given = images_to_complete(args, decoder, prior)
+    name = str(find_bundle(args.model) / "decoder")  # whose data are the images
+    pictures = (
+        load_images(name, decoder.shape, decoder.levels, **image_options(args))
+        .fit(decoder, name)
+        .classified(prior, args.classes)
+    )
+    x, given = pictures.inputs(prior, pictures.numbers(args.n, args.shown))
     _, height, width = prior.shape
     if args.codes is None:
-        kept = cell_mask(known_pixels(args, decoder.shape), (height, width))
+        kept = cell_mask(known_pixels(decoder.shape, **hidden_options(args)), (height, width))
     else:
         kept = first_codes(args.codes, (height, width))
     rows = None if given.mask is None else (~given.mask[:, 0, :, 0]).sum(1).cpu().numpy()

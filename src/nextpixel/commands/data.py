@@ -1,56 +1,72 @@
-"""`nextpixel data`: the data sets."""
+"""List the data sets, or show one."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.options import PICTURES, Parser, output, positive
+from nextpixel.options import PICTURES, Parser, add_data, output
 
 if TYPE_CHECKING:
-    from nextpixel.data import Dataset
+    import argparse
 
-__all__ = ["data"]
+    from nextpixel.data import Dataset, Images
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel data",
+    "nextpixel data mnist",
+    "nextpixel data my-pictures --size 64 --out some.png",
+    "nextpixel data codes:runs/vq-vae",
+]
 
 
-def data(argv: list[str]) -> None:
-    """List the data sets, or show one."""
-    parser = Parser("data", data)
-    parser.add_argument("name", nargs="?", help="a name, a path to your images, or wavs:FOLDER")
-    parser.add_argument("--levels", type=positive, help="requantise pixels to so many levels")
-    parser.add_argument("--size", type=positive, help="side that a folder's images are cut to")
-    parser.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
-    parser.add_argument("--data-dir", type=Path, help="where to look first")
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    add_data(parser, positional=True)
     parser.add_argument(
-        "--out", type=output(*PICTURES), help="where to write the grid (default: NAME.png)"
+        "--out", type=output(*PICTURES), help="the picture to write (default: DATA.png)"
     )
-    args = parser.parse_args(argv)
 
-    from nextpixel.data import known, load
 
-    if args.name is None:
-        for entry in known(args.data_dir):
-            print(f"{entry.name:16} {entry.description}")
-            where = (
-                f"in {entry.present}"
-                if entry.present
-                else f"not here, downloaded when needed: {', '.join(entry.files)}"
-            )
-            print(f"{'':16} {where}")
-        print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
-        print("Your own sounds: wavs:FOLDER, a folder of WAV, FLAC or Ogg files.")
+def run(args: argparse.Namespace) -> None:
+    """Lists all data sets, or loads one and shows it."""
+    from nextpixel.codes import load_data
+
+    if args.data is None:
+        list_data(args.data_dir)
         return
-    dataset = load(
-        args.name,
+    dataset = load_data(
+        args.data,
         levels=args.levels,
         data_dir=args.data_dir,
         size=args.size,
         channels=args.channels,
     )
-    show_data(dataset, args.out or Path(f"{dataset.name}.png"))
+    name = re.sub(r"[^\w.-]+", "-", dataset.name)  # a file here, also of codes:runs/mine#bottom
+    report(dataset, args.out or Path(f"{name}.png"))
 
 
-def show_data(dataset: Dataset, out: Path) -> None:
+def list_data(data_dir: Path | None) -> None:
+    """Prints the data sets that are known by name, and what else there may be."""
+    from nextpixel.data import known
+
+    for entry in known(data_dir):
+        print(f"{entry.name:16} {entry.description}")
+        where = (
+            f"in {entry.present}"
+            if entry.present
+            else f"not here, downloaded when needed: {', '.join(entry.files)}"
+        )
+        print(f"{'':16} {where}")
+    print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
+    print("Your own sounds: wavs:FOLDER, a folder of WAV, FLAC or Ogg files.")
+    print("Codes: codes:RUN, the run folder of a VQ-VAE; codes:RUN#bottom of a VQ-VAE-2.")
+
+
+def report(dataset: Dataset, out: Path) -> None:
     """Prints what a data set holds and writes a grid of its training images."""
     import numpy as np
 
@@ -59,7 +75,8 @@ def show_data(dataset: Dataset, out: Path) -> None:
 
     channels, height, width = dataset.shape
     print(f"{dataset.name}: {dataset.source}")
-    print(f"  images of {channels} x {height} x {width}, {dataset.levels} levels")
+    what = "images" if dataset.codes_of is None else "grids of codes"
+    print(f"  {what} of {channels} x {height} x {width}, {dataset.levels} levels")
     if (how := dataset.spectrogram) is not None:
         print(
             f"  spectrograms: up to {how.longest / how.rate:.2f} s of sound at {how.rate} Hz, "
@@ -67,11 +84,8 @@ def show_data(dataset: Dataset, out: Path) -> None:
         )
     for name in ("train", "valid", "test"):
         images = getattr(dataset, name)
-        # A redrawn split holds intensities, whose mean is that of the bits.
-        top = 255 if images.redraw else dataset.levels - 1
-        mean = images.x.mean() / top
         real = "" if images.rows is None else f", {images.rows.mean():.1f} rows real on average"
-        print(f"  {name:6} {len(images):7,} images, mean {mean:.6f} of the highest level{real}")
+        print(f"  {name:6} {len(images):7,} images, {summary(dataset, images)}{real}")
     if dataset.class_names and dataset.train.y is not None:
         counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
         pairs = zip(dataset.class_names, counts, strict=True)
@@ -82,3 +96,14 @@ def show_data(dataset: Dataset, out: Path) -> None:
         x = x[:, :, : dataset.train.rows[some].max()]
     plots.save_image(plots.grid(plots.seen(x, dataset.spectrogram), dataset.levels), out)
     print(f"  some of them: {out}")
+
+
+def summary(dataset: Dataset, images: Images) -> str:
+    """Sums up the values of a split: the mean of pixels, or how many codes occur."""
+    if dataset.codes_of is not None:
+        import numpy as np
+
+        return f"{len(np.unique(images.x))} different codes occur"
+    # A redrawn split holds intensities, whose mean is that of the bits.
+    top = 255 if images.redraw else dataset.levels - 1
+    return f"mean {images.x.mean() / top:.6f} of the highest level"

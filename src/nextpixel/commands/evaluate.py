@@ -1,4 +1,4 @@
-"""`nextpixel eval`: the score of a data set, and how well its classes are told apart."""
+"""Score a data set: test bits/dim and nats, with their standard errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import math
 from typing import TYPE_CHECKING, Any, cast
 
 from nextpixel.errors import UserError
-from nextpixel.options import Parser, load_any_model, load_data, output, positive, progress
+from nextpixel.options import (
+    CHARTS,
+    MODEL_OR_BUNDLE,
+    SPLITS,
+    Parser,
+    add_common,
+    add_data_dir,
+    output,
+    positive,
+    progress,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -23,63 +33,26 @@ if TYPE_CHECKING:
     from nextpixel.model import ImageModel
     from nextpixel.models import VAE
 
-__all__ = ["evaluate"]
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel eval mnist-gated",
+    "nextpixel eval runs/mine --data mnist --split valid --limit 1000 --json",
+    "nextpixel eval mnist-gated --classify --limit 500 --plot confusion.png",
+]
 
 
-def evaluate(argv: list[str]) -> None:
-    """Score a data set: test bits/dim and nats, with their standard errors."""
-    args = arguments(argv)
-
-    from nextpixel import plots
-    from nextpixel.autoregressive import autoregressive
-    from nextpixel.evaluate import classify, diagnose
-    from nextpixel.evaluate import evaluate as score_images
-
-    name = args.model
-    name_parts(args)
-    model = load_any_model(args)
-    what, bound = what_is_scored(args, model)
-    dataset = load_data(args, model)
-    images = images_to_score(args, dataset)
-    how = {"limit": args.limit, "batch_size": args.batch_size}
-    classified = None
-    if args.classify:  # first, because it may be refused
-        with progress("classifying") as show:
-            classified = classify(autoregressive(model, args.model), images, **how, progress=show)
-    with progress("scoring") as show:
-        score = score_images(model, images, **how, progress=show, score=bound)
-    if args.confusion is not None and classified is not None:
-        names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
-        plots.confusion(classified.confusion, names, args.confusion)
-    of_codes: dict[str, Any] = {}
-    if model.data_record.codes_of is not None:
-        with progress("scoring") as show:
-            of_codes = about_codes(score, dataset, model.device, args, show)
-    which = {
-        "model": name,
-        "data": dataset.name if name == args.model else f"codes:{name}",  # of a bundle its own
-        "split": args.split,
-        "given": what_is_given(model),
-        "score": what,
-    }
-    diagnosis = diagnose(model, images.spread(args.limit))
-    if args.json:
-        print_json(which, score, classified, diagnosis, of_codes)
-        return
-    said = which["given"] if model.is_likelihood else what
-    print(f"{name} on {which['data']} ({args.split}, {said}): {score}")
-    print_words(classified, diagnosis, of_codes)
-
-
-def arguments(argv: list[str]) -> argparse.Namespace:
-    """Reads the options."""
-    parser = Parser("eval", evaluate)
-    parser.add_argument(
-        "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", help=MODEL_OR_BUNDLE)
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--data",
+        help="a data set: a name, a path, wavs:FOLDER or codes:RUN (default: the model's own)",
     )
-    parser.add_argument("--data", help="a name or a path; the model's own data by default")
-    parser.add_argument("--split", choices=["train", "valid", "test"], default="test")
-    parser.add_argument("--limit", type=positive, help="score only so many images, spread evenly")
+    group.add_argument("--split", choices=SPLITS, default="test", help="of the data set")
+    add_data_dir(group)
+    group.add_argument("--limit", type=positive, help="score at most so many images, spread evenly")
     parser.add_argument(
         "--importance",
         type=positive,
@@ -98,17 +71,60 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         help="also how often the likeliest class of an image is the true one (a pass for each)",
     )
     parser.add_argument(
-        "--confusion",
-        type=output(".png", ".svg"),
+        "--plot",
+        type=output(*CHARTS),
         metavar="PICTURE",
         help="with --classify, also draw which class was taken for which",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
-    parser.add_common(data=True)
-    args = parser.parse_args(argv)
-    if args.confusion is not None and not args.classify:
-        parser.error("--confusion draws what --classify finds: give both")
-    return args
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Scores the data set."""
+    from nextpixel import plots
+    from nextpixel.autoregressive import autoregressive
+    from nextpixel.devices import set_up
+    from nextpixel.evaluate import classify, diagnose
+    from nextpixel.evaluate import evaluate as score_images
+    from nextpixel.loading import load_any_model, load_model_data
+
+    if args.plot is not None and not args.classify:
+        raise UserError("--plot draws what --classify finds: give both.")
+    name = args.model
+    name_parts(args)
+    device = set_up(args.device, args.threads)
+    model = load_any_model(args.model, device, trust=args.trust)
+    what, bound = what_is_scored(args, model)
+    dataset = load_model_data(model, args.model, args.data, args.data_dir)
+    images = images_to_score(args, dataset)
+    how = {"limit": args.limit, "batch_size": args.batch_size}
+    classified = None
+    if args.classify:  # first, because it may be refused
+        with progress("classifying") as show:
+            classified = classify(autoregressive(model, args.model), images, **how, progress=show)
+    with progress("scoring") as show:
+        score = score_images(model, images, **how, progress=show, score=bound)
+    if args.plot is not None and classified is not None:
+        names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
+        plots.confusion(classified.confusion, names, args.plot)
+    of_codes: dict[str, Any] = {}
+    if model.data_record.codes_of is not None:
+        with progress("scoring") as show:
+            of_codes = about_codes(score, dataset, model.device, args, show)
+    which = {
+        "model": name,
+        "data": dataset.name if name == args.model else f"codes:{name}",  # of a bundle its own
+        "split": args.split,
+        "given": what_is_given(model),
+        "score": what,
+    }
+    diagnosis = diagnose(model, images.spread(args.limit))
+    if args.json:
+        print_json(which, score, classified, diagnosis, of_codes)
+        return
+    said = which["given"] if model.is_likelihood else what
+    report(which, said, score, classified, diagnosis, of_codes)
 
 
 def what_is_scored(
@@ -157,12 +173,18 @@ def print_json(
     print(json.dumps(which | numbers | diagnosis | of_codes))
 
 
-def print_words(
-    classified: Classification | None, diagnosis: dict[str, float], of_codes: dict[str, Any]
+def report(
+    which: dict[str, str],
+    said: str,
+    score: Score,
+    classified: Classification | None,
+    diagnosis: dict[str, float],
+    of_codes: dict[str, Any],
 ) -> None:
-    """Prints what was found beside the score, in sentences."""
+    """Prints all that was found in sentences."""
     from nextpixel.evaluate import DIAGNOSED
 
+    print(f"{which['model']} on {which['data']} ({which['split']}, {said}): {score}")
     if classified is not None:
         print(f"It {classified}")
     if diagnosis:

@@ -1,4 +1,4 @@
-"""`nextpixel reconstruct`: images from their codes."""
+"""Reconstruct images from their codes, or walk from one code to another."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
 from nextpixel.options import (
+    CHARTS,
     PICTURES,
     Parser,
+    add_common,
     add_images,
-    images_to_complete,
-    load_any_model,
-    load_data,
+    image_options,
     output,
     positive,
     progress,
@@ -24,46 +24,64 @@ if TYPE_CHECKING:
 
     from nextpixel.latent import LatentModel
 
-__all__ = ["reconstruct"]
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel reconstruct runs/vae -n 10 --draws 2",
+    "nextpixel reconstruct runs/vae one.png two.png --interpolate --columns 9",
+    "nextpixel reconstruct runs/vae-with-two-numbers --plot codes.png",
+]
+
+COLUMNS = 8  # pictures on the way from one code to another
 
 
-def reconstruct(argv: list[str]) -> None:
-    """Reconstruct images from their codes, or walk from one code to another."""
-    parser = Parser("reconstruct", reconstruct)
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
     parser.add_argument("model", help="a run folder of a model with codes, as a VAE")
     add_images(parser)
     parser.add_argument("--draws", type=positive, help="reconstructions of each (default: 4)")
     parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
-    parser.add_argument("--temperature", type=float, help="below 1: likelier pixels")
+    parser.add_argument("--temperature", type=float, help="below 1: likelier images (default: 1.0)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--interpolate",
-        type=positive,
-        metavar="STEPS",
-        help="from each image's code to the next one's, in so many pictures, two images a row",
+        action="store_true",
+        help="go from one image to another: two images a row",
     )
     which.add_argument(
-        "--scatter",
-        type=output(".png", ".svg"),
-        help="draw where the test images' codes lie, if they have 2 numbers",
+        "--plot",
+        type=output(*CHARTS),
+        help="only draw where the images' codes lie, if they have 2 numbers",
     )
-    parser.add_argument("--out", type=output(*PICTURES), help="default: reconstructions.png")
-    parser.add_common(data=True)
-    args = parser.parse_args(argv)
+    parser.add_argument(
+        "--columns", type=positive, help=f"pictures in a row of --interpolate (default: {COLUMNS})"
+    )
+    parser.add_argument(
+        "--out", type=output(*PICTURES), help="the picture to write (default: reconstructions.png)"
+    )
+    add_common(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Draws the reconstructions, the way between codes, or where codes lie."""
     from nextpixel import plots
     from nextpixel import reconstruct as pictures
+    from nextpixel.devices import set_up
+    from nextpixel.loading import load_any_model, load_model_images
 
-    if args.interpolate or args.scatter is not None:
+    if args.columns is not None and not args.interpolate:
+        raise UserError("--columns is for --interpolate: leave it out, or give both.")
+    if args.interpolate or args.plot is not None:
         refuse_draws(args)
-    model = pictures.latent(load_any_model(args), args.model)
-    if args.scatter is not None:
+    device = set_up(args.device, args.threads)
+    model = pictures.latent(load_any_model(args.model, device, trust=args.trust), args.model)
+    if args.plot is not None:
         scatter(args, model)
         return
-    args.classes = None
-    x, given = images_to_complete(args, model)
+    found = load_model_images(model, args.model, args.classes, **image_options(args))
+    x, given = found.inputs(model, found.numbers(args.n, args.shown))
     if args.interpolate:
-        picture = pictures.draw_interpolations(model, x, args.interpolate, args.seed)
+        picture = pictures.draw_interpolations(model, x, args.columns or COLUMNS, args.seed)
     else:
         with progress("drawing") as show:
             picture = pictures.draw_reconstructions(
@@ -77,33 +95,39 @@ def reconstruct(argv: list[str]) -> None:
             )
     out = args.out or Path("reconstructions.png")
     plots.save_image(picture, out)
+    report(model, out)
+
+
+def report(model: LatentModel, out: Path) -> None:
+    """Says how large a code is, and where the picture is."""
     print(f"{model.latent} {model.code} an image: {out}")
 
 
 def refuse_draws(args: argparse.Namespace) -> None:
-    """Refuses the options that --interpolate and --scatter have no use for."""
+    """Refuses the options that --interpolate and --plot have no use for."""
     asked = {"--draws": args.draws is not None, "--temperature": args.temperature is not None}
     which = "--interpolate"
-    if args.scatter is not None:
-        which = "--scatter"
-        asked |= {"picture files": bool(args.images), "--out": args.out is not None}
+    if args.plot is not None:
+        which = "--plot"
+        asked |= {"-n": args.n is not None, "--out": args.out is not None}
     for name, given in asked.items():
         if given:
             raise UserError(f"{name} cannot be given with {which}: leave it out.")
 
 
 def scatter(args: argparse.Namespace, model: LatentModel) -> None:
-    """Draws where the codes of the test images lie."""
+    """Draws where the codes of all images lie."""
     from nextpixel import plots
+    from nextpixel.loading import load_model_images
     from nextpixel.reconstruct import embed_all, refuse_codebook
 
     refuse_codebook(model)
     if model.latent != 2:
         raise UserError(
-            f"--scatter draws codes of 2 numbers, and those of {args.model} have {model.latent}: "
+            f"--plot draws codes of 2 numbers, and those of {args.model} have {model.latent}: "
             "train a model with --model.latent 2."
         )
-    dataset = load_data(args, model)
-    codes = embed_all(model, dataset.test)
-    plots.scatter(codes, dataset.test.y, dataset.class_names, args.scatter)
-    print(f"The codes of {len(codes):,} test images of {dataset.name}: {args.scatter}")
+    found = load_model_images(model, args.model, args.classes, **image_options(args))
+    codes = embed_all(model, found.images)
+    plots.scatter(codes, found.images.y, found.class_names, args.plot)
+    print(f"The codes of {len(codes):,} images of {found.what}: {args.plot}")

@@ -1,4 +1,9 @@
-"""`nextpixel restore`: degraded images, restored."""
+"""Restore degraded images, several times each.
+
+A model trained with --task is told all of the degraded image, and restorations are drawn from what
+it then holds possible. Images of a data set are degraded and restored, and compared with the
+originals.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,17 @@ from typing import TYPE_CHECKING, cast
 
 from nextpixel.errors import UserError
 from nextpixel.options import (
+    MODEL,
     Parser,
+    add_common,
     add_draws,
     add_hidden,
     add_images,
-    in_turn,
-    known_pixels,
-    load_data,
-    load_model,
+    hidden_options,
+    image_options,
     output,
-    parse_classes,
     positive,
     progress,
-    read_pictures,
 )
 
 if TYPE_CHECKING:
@@ -30,41 +33,44 @@ if TYPE_CHECKING:
     from nextpixel.evaluate import Score
     from nextpixel.restoration import Degraded, Quality, Task
 
-__all__ = ["restore"]
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
 
-SHOWN = 8  # images in the picture
+EXAMPLES = [
+    "nextpixel restore mnist-inpaint --hide left -n 6",
+    "nextpixel restore mnist-super-resolution --limit 200 --draws 8",
+    "nextpixel restore mnist-super-resolution small.png --out large.png",
+]
 
 
-def restore(argv: list[str]) -> None:
-    """Restore degraded images, several times each.
-
-    A model trained with --task is told all of the degraded image, and restorations are drawn from
-    what it then holds possible. Without picture files, test images are degraded and restored, and
-    compared with the originals.
-    """
-    parser = Parser("restore", restore)
-    parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
-    add_images(parser, "degraded picture files")
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", help=MODEL)
+    add_images(parser, limit="restore and score")
     parser.add_argument(
-        "--degrade", action="store_true", help="the picture files are clean: degrade them first"
+        "--degrade", action="store_true", help="the pictures given are clean: degrade them first"
     )
-    add_hidden(parser, "only to inpaint; by default a test image's holes are random")
-    parser.add_argument("--class", dest="classes", metavar="C", help="class of the picture files")
+    add_hidden(parser, "only to inpaint; by default the holes of clean images are random")
     add_draws(parser, "restorations", "restored.png")
-    parser.add_argument("--batch-size", type=positive, default=256, help="images drawn together")
+    parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
     parser.add_argument(
         "--npz", type=output(".npz"), help="also write all draws as integers, as array x"
     )
-    parser.add_common(data=True)
-    args = parser.parse_args(argv)
+    add_common(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Draws the restorations, and writes some of them beside the images."""
     import numpy as np
 
     from nextpixel import plots
     from nextpixel import restore as restoring
+    from nextpixel.data.images import spread
+    from nextpixel.devices import set_up
     from nextpixel.files import atomic_write
+    from nextpixel.loading import load_model
 
-    model = load_model(args, conditioned=True)
+    device = set_up(args.device, args.threads)
+    model = load_model(args.model, device, conditioned=True, trust=args.trust)
     if model.role != "restore":
         raise UserError(f"{args.model} was not trained with --task: it cannot restore images.")
     task = cast("Task", model.conditioner)
@@ -80,7 +86,7 @@ def restore(argv: list[str]) -> None:
             batch_size=args.batch_size,
             progress=show,
         )
-    some = slice(SHOWN)
+    some = spread(len(degraded), args.n or (None if args.limit is None else args.shown))
     original = None if x is None else x[some]
     picture = restoring.show(task, degraded[some], draws[:, some], model.levels, original)
     plots.save_image(picture, args.out)
@@ -92,11 +98,16 @@ def restore(argv: list[str]) -> None:
     print(f"{args.model} ({', '.join(map(str, task.settings().values()))}), {len(degraded)} images")
     if x is not None:
         score = restoring.score(model, x, degraded, classes)
-        print(table(score, restoring.qualities(task, degraded, draws, model.levels, x)))
-        if degraded.mask is not None:
-            hidden = (~degraded.mask).float().mean().item()
-            print(f"Of the pixels {hidden:.1%} are hidden; bits/dim count them over all pixels.")
+        report(score, restoring.qualities(task, degraded, draws, model.levels, x), degraded)
     print(f"Written: {', '.join(map(str, written))}")
+
+
+def report(score: Score, qualities: dict[str, Quality], degraded: Degraded) -> None:
+    """Prints how good the restorations are, where the originals are known."""
+    print(table(score, qualities))
+    if degraded.mask is not None:
+        hidden = (~degraded.mask).float().mean().item()
+        print(f"Of the pixels {hidden:.1%} are hidden; bits/dim count them over all pixels.")
 
 
 def images_to_restore(
@@ -111,46 +122,45 @@ def images_to_restore(
     import torch
 
     from nextpixel import plots
-    from nextpixel.data.images import requantise, spread
+    from nextpixel.loading import known_pixels, load_images, names_data
 
-    holes = any((args.keep, args.hide, args.box, args.mask))
+    holes = any(hidden_options(args).values())
     if holes and task.name != "inpaint":
         raise UserError(
             f"{args.model} does not fill in holes ({task.name}): name no hidden pixels."
         )
-    known = known_pixels(args, model.shape) if holes else None
-    if args.images:
-        if args.data is not None:
-            raise UserError("Restore picture files or images of a data set: leave --data out.")
-        if model.classes and args.classes is None:
-            raise UserError("This model needs the class of the picture: give --class.")
-        classes = in_turn(parse_classes(args.classes, model.classes), len(args.images))
-        numbers = list(range(len(args.images)))
-        if not args.degrade:
-            channels, height, width = task.context_shape(model.shape)
-            if task.name == "inpaint":
-                channels -= 1
-                if known is None:
-                    raise UserError("Say which pixels are hidden: --mask, --box, --hide or --keep.")
-            pictures = read_pictures(args.images, (channels, height, width))
-            return None, classes, task.from_pictures(pictures, model.shape, model.levels, known)
-        x = torch.from_numpy(requantise(read_pictures(args.images, model.shape), 256, model.levels))
+    known = known_pixels(model.shape, **hidden_options(args)) if holes else None
+    of_data = names_data(args.images, args.split)
+    clean = of_data or args.degrade
+    if of_data and args.degrade:
+        raise UserError(
+            "Images of a data set are degraded anyway: leave --degrade out, or give picture files."
+        )
+    shape, levels = model.shape, model.levels
+    if not clean:
+        levels = 256
+        if task.name != "inpaint":  # where a picture with holes is as large as the whole one
+            shape = task.context_shape(shape)
+        elif known is None:
+            raise UserError("Say which pixels are hidden: --mask, --box, --hide or --keep.")
+    pictures = load_images(args.model, shape, levels, **image_options(args))
+    numbers = pictures.numbers(args.limit or args.n, args.shown)
+    if clean:
+        pictures.images.refuse_padding("A score of restorations")
+        pictures = pictures.fit(model, args.model, args.classes)
     else:
-        if args.classes is not None or args.degrade:
-            raise UserError(
-                "Test images have their classes already, and are degraded: leave --class and "
-                "--degrade out, or give picture files."
-            )
-        test = load_data(args, model).test
-        test.refuse_padding("A score of restorations")
-        chosen = spread(len(test), args.n)
-        pixels, ids = test.batch(chosen)
-        x, numbers = torch.from_numpy(pixels), chosen.tolist()
-        classes = None if model.classes is None or ids is None else torch.from_numpy(ids)
+        pictures = pictures.classified(model, args.classes)
+    batch, ids = pictures.images.batch(numbers)
+    pixels = torch.from_numpy(batch)
+    classes = pictures.mix
+    if model.classes is not None and ids is not None:
+        classes = torch.from_numpy(ids)
+    if not clean:
+        return None, classes, task.from_pictures(pixels, model.shape, model.levels, known)
     if known is None:
-        return x, classes, task.degrade(x, model.levels, numbers)
-    pictures = plots.to_uint8(x, model.levels)
-    return x, classes, task.from_pictures(pictures, model.shape, model.levels, known)
+        return pixels, classes, task.degrade(pixels, model.levels, numbers.tolist())
+    given = plots.to_uint8(pixels, model.levels)
+    return pixels, classes, task.from_pictures(given, model.shape, model.levels, known)
 
 
 def table(score: Score, qualities: dict[str, Quality]) -> str:

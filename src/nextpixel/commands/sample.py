@@ -1,8 +1,7 @@
-"""`nextpixel sample`: new images."""
+"""Draw new images."""
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from nextpixel.errors import UserError
 from nextpixel.options import (
+    MODEL_OR_BUNDLE,
     PICTURES,
     Parser,
-    check_guidance,
-    class_names,
+    add_common,
+    add_noise,
     in_turn,
-    load_bundle,
-    load_model_or_latent,
     output,
     parse_classes,
     parse_numbers,
     positive,
     progress,
-    seed,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import argparse
+    from collections.abc import Iterable, Sequence
 
+    import torch
     from PIL.Image import Image
     from torch import Tensor
 
@@ -36,8 +35,13 @@ if TYPE_CHECKING:
     from nextpixel.latent_generator import LatentGenerator
     from nextpixel.model import ImageModel
 
-__all__ = ["sample"]
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
 
+EXAMPLES = [
+    "nextpixel sample mnist-gated --out grid.png",
+    "nextpixel sample mnist-gated -n 20 --class 3 --gif three.gif",
+    "nextpixel sample mnist-gated --interpolate 3,8 --columns 9",
+]
 
 EACH = 8  # images of each class, where -n does not say how many there are in all
 MOST = 160  # but not more than that
@@ -61,26 +65,14 @@ class Sheet:
     layout: dict[str, Any] = field(default_factory=dict)
 
 
-def sample(argv: list[str]) -> None:
-    """Draw new images."""
-    args = arguments(argv)
-    generator = load_bundle(args)
-    if generator is None:
-        draw_pixels(args)
-    else:
-        draw_codes(args, generator)
-
-
-def arguments(argv: list[str]) -> argparse.Namespace:
-    """Reads the options."""
-    parser = Parser("sample", sample)
-    parser.add_argument(
-        "model", help="a model that comes with nextpixel, a run folder, or one that bundle wrote"
-    )
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", help=MODEL_OR_BUNDLE)
     parser.add_argument(
         "-n",
         type=positive,
-        help=f"how many (default: {EACH} of each class, up to {MOST}; 64 of one, or without any)",
+        help=f"draw so many images (default: {EACH} of each class, up to {MOST}; 64 of one, or "
+        "without any); rows of --interpolate",
     )
     parser.add_argument(
         "--class",
@@ -91,10 +83,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--interpolate",
         metavar="A,B",
-        help="go from class A to class B: a row has the same noise, and -n says how many rows",
+        help="go from class A to class B, with the same noise in a row",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
-    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images")
+    add_noise(parser)
     parser.add_argument(
         "--guidance",
         type=float,
@@ -105,7 +96,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--out",
         type=output(*PICTURES),
         default=Path("samples.png"),
-        help="a grid, default: samples.png",
+        help="the picture to write, a grid",
     )
     parser.add_argument(
         "--npz", type=output(".npz"), help="also write the integers, as array x (and y)"
@@ -114,7 +105,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--gif", type=output(".gif"), help="also write an animation of the picture growing"
     )
     parser.add_argument(
-        "--columns", type=positive, help="columns of the grid; by default there is a class a row"
+        "--columns",
+        type=positive,
+        help=f"columns of the grid (default: a class a row; pictures of --interpolate: {STEPS})",
     )
     parser.add_argument(
         "--all-at-once",
@@ -133,28 +126,40 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         default="auto",
         help="how to draw; the picture is the same (default: auto, the quickest)",
     )
-    parser.add_common()
-    args = parser.parse_args(argv)
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws the images."""
+    from nextpixel.devices import set_up
+    from nextpixel.loading import load_bundle
+
     if args.interpolate is not None and (args.classes is not None or args.all_at_once):
-        parser.error("--interpolate goes without --class and --all-at-once: leave them out")
+        raise UserError("--interpolate goes without --class and --all-at-once: leave them out.")
     if args.gif is not None and args.sampler == "fixed-point":
-        parser.error("--gif shows pixel after pixel, and a fixed point has no such order")
-    return args
+        raise UserError("--gif shows pixel after pixel, and a fixed point has no such order.")
+    device = set_up(args.device, args.threads)
+    generator = load_bundle(args.model, device, trust=args.trust)
+    if generator is None:
+        draw_pixels(args, device)
+    else:
+        draw_codes(args, generator)
 
 
-def draw_pixels(args: argparse.Namespace) -> None:
+def draw_pixels(args: argparse.Namespace, device: torch.device) -> None:
     """Draws images from a model of pixels, or from one with a code."""
     from nextpixel import plots, sampling
     from nextpixel.latent import LatentModel
+    from nextpixel.loading import check_guidance, load_model_or_latent
 
     if args.pixels is not None:
         raise UserError(f"--pixels is for a VQ-VAE with its prior, not {args.model}: leave it out.")
-    model = load_model_or_latent(args)
+    model = load_model_or_latent(args.model, device, trust=args.trust)
     of_pixels: dict[str, Any] = {"guidance": args.guidance, "sampler": args.sampler}
     if isinstance(model, LatentModel):
         refuse(args, "models without a code", f"{args.model} ({type(model).__name__}) has one")
         of_pixels = {}
-    check_guidance(args)
+    check_guidance(args.model, args.guidance)
     sheet = class_a_row(args, model) if args.interpolate is None else mixes(args, model)
     how: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
     x, moments = drawn(model, sheet, args, how | of_pixels)
@@ -247,7 +252,11 @@ def write(
         plots.save_gif(film, args.gif)
     if args.npz is not None:
         write_npz(args.npz, x, sheet, levels)
-    written = [path for path in (args.out, args.gif, args.npz) if path is not None]
+    report(sheet, [path for path in (args.out, args.gif, args.npz) if path is not None])
+
+
+def report(sheet: Sheet, written: Sequence[Path]) -> None:
+    """Says how many images were drawn, and where they are."""
     print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
 
 
@@ -270,6 +279,8 @@ def class_a_row(args: argparse.Namespace, model: ImageModel) -> Sheet:
 
     Image k is of the same class whatever the layout: places are what makes rows of classes.
     """
+    from nextpixel.loading import class_names
+
     c = parse_classes(args.classes, model.classes)
     if c is None or c.is_floating_point() or len(c) == 1:
         n = args.n or 64
@@ -292,6 +303,8 @@ def class_a_row(args: argparse.Namespace, model: ImageModel) -> Sheet:
 def mixes(args: argparse.Namespace, model: ImageModel) -> Sheet:
     """Plans rows that go from one class to another, mix by mix, with the same noise in a row."""
     import torch
+
+    from nextpixel.loading import class_names
 
     if model.classes is None:
         raise UserError("This model is unconditional: leave --interpolate out.")

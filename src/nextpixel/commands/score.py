@@ -1,31 +1,47 @@
-"""`nextpixel score`: the scores of single images."""
+"""Score images one by one, to find the odd ones.
+
+Writes a CSV with the bits/dim of each image and, on demand, two corrected scores, because what is
+simple is cheap under any model. In all three, larger is odder. A class-conditional model is scored
+by log p(x) = log sum_c p(c) p(x | c), each class with the same p(c).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
-from nextpixel.options import Parser, images_to_score, load_model, output, positive, progress
+from nextpixel.options import (
+    CHARTS,
+    MODEL,
+    Parser,
+    add_common,
+    add_images,
+    image_options,
+    output,
+    positive,
+    progress,
+)
 
-__all__ = ["score"]
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel score mnist-gated my-pictures --complexity --plot scores.png",
+    "nextpixel score mnist-gated mnist --against fashion-mnist --limit 1000",
+]
 
 
-def score(argv: list[str]) -> None:
-    """Score images one by one, to find the odd ones.
-
-    Writes a CSV with the bits/dim of each image and, on demand, two corrected scores, because what
-    is simple is cheap under any model. In all three, larger is odder. A class-conditional model is
-    scored by log p(x) = log sum_c p(c) p(x | c), each class with the same p(c).
-    """
-    parser = Parser("score", score)
-    parser.add_argument("model", help="a model that comes with nextpixel, or a run folder")
-    parser.add_argument("data", help="a folder of images, a data set's name or a path to your own")
-    parser.add_argument(
-        "--split",
-        choices=["train", "valid", "test"],
-        help="score this split (default: test of a named data set, all of your own images)",
-    )
-    parser.add_argument("--limit", type=positive, help="score only so many images, spread evenly")
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", help=MODEL)
+    add_images(parser, None, limit="score", classes=False)
     parser.add_argument(
         "--complexity",
         action="store_true",
@@ -37,44 +53,56 @@ def score(argv: list[str]) -> None:
         help="also score without the bits by this one, of --train.mutate (Ren et al., 2019)",
     )
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--against", metavar="DATA", help="images that count as odd: gives an AUROC")
+    kinds.add_argument(
+        "--against", metavar="IMAGES", help="images that count as odd: gives an AUROC"
+    )
     kinds.add_argument(
         "--labels", type=Path, metavar="CSV", help="lines IMAGE,0 or IMAGE,1 (odd): gives an AUROC"
     )
     parser.add_argument(
-        "--out", type=output(".csv"), default=Path("scores.csv"), help="default: scores.csv"
+        "--out", type=output(".csv"), default=Path("scores.csv"), help="the table to write"
     )
-    parser.add_argument("--plot", type=output(".png", ".svg"), help="also draw histograms")
+    parser.add_argument("--plot", type=output(*CHARTS), help="also draw histograms")
     parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
-    parser.add_common(data=True)
-    args = parser.parse_args(argv)
-    if args.labels is not None and args.limit is not None:
-        raise UserError("With --labels all images are scored: leave --limit out.")
+    add_common(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Scores the images, and writes the table."""
     import numpy as np
 
     from nextpixel import oddities, plots
     from nextpixel.autoregressive import autoregressive
-    from nextpixel.model import load
+    from nextpixel.devices import set_up
+    from nextpixel.loading import load_any_model, load_images, load_model
 
-    model = load_model(args)
+    if args.labels is not None and args.limit is not None:
+        raise UserError("With --labels all images are scored: leave --limit out.")
+    device = set_up(args.device, args.threads)
+    model = load_model(args.model, device, trust=args.trust)
     background = None
     if args.background is not None:
-        loaded = load(args.background, device=model.device, trust=args.trust)
-        background = autoregressive(loaded, args.background)
-    found = [images_to_score(args, model, args.data)]
+        background = autoregressive(
+            load_any_model(args.background, device, trust=args.trust), args.background
+        )
+    options = image_options(args)
+    sources = [options]
     if args.against is not None:
-        found.append(images_to_score(args, model, args.against))
-    columns = oddities.named(found)
+        sources.append(options | {"images": [args.against], "data": None})
+    found = [
+        load_images(args.model, model.shape, model.levels, **source).spread(args.limit)
+        for source in sources
+    ]
+    columns = oddities.named([(each.unsplit, each.what) for each in found])
     if args.labels is not None:
         columns["odd"] = oddities.read_labels(args.labels, columns["image"])
     parts = []
-    for images, what in ((each.images, what) for each, what in found):
-        with progress(f"scoring {what}") as show:
+    for each in found:
+        with progress(f"scoring {each.what}") as show:
             parts.append(
                 oddities.score_images(
                     model,
-                    images,
+                    each.images,
                     complexity=args.complexity,
                     background=background,
                     batch_size=args.batch_size,
@@ -83,14 +111,25 @@ def score(argv: list[str]) -> None:
             )
     scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     oddities.write_csv(args.out, {**columns, **scores})
-    written = [args.out]
     judged = {name: scores[name] for name in oddities.SCORES if name in scores}
-    groups = oddities.groups(columns)
+    written = [args.out]
+    if args.plot is not None:
+        plots.histograms(judged, oddities.groups(columns), args.plot)
+        written.append(args.plot)
     print(f"Bits/dim by {args.model}; the larger, the odder:")
+    report(judged, columns, written)
+
+
+def report(
+    judged: Mapping[str, NDArray[Any]],
+    columns: Mapping[str, Sequence[Any]],
+    written: Sequence[Path],
+) -> None:
+    """Prints the table and the oddest images, and says which files were written."""
+    from nextpixel import oddities
+
+    groups = oddities.groups(columns)
     print(oddities.table(judged, groups))
     if len(groups) == 1:
         print(oddities.oddest(judged, columns["image"]))
-    if args.plot is not None:
-        plots.histograms(judged, groups, args.plot)
-        written.append(args.plot)
     print(f"Written: {', '.join(map(str, written))}")

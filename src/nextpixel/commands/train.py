@@ -1,25 +1,32 @@
-"""`nextpixel train`: training a model."""
+"""Train a model on images: yours, or a data set known by name."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nextpixel.options import set_threads
+if TYPE_CHECKING:
+    from nextpixel.model import ImageModel
 
-__all__ = ["train"]
+__all__ = ["arguments", "report", "run"]
 
 
-def train(argv: list[str]) -> None:
-    """Train a model on images: yours, or a data set known by name."""
-    from nextpixel.train_options import make_model, train_settings
+def arguments(argv: list[str]) -> Any:
+    """Reads the options, which come from the models' signatures and make a parser of their own."""
+    from nextpixel.train_options import train_settings
 
-    settings = train_settings(argv)
+    return train_settings(argv)
 
+
+def run(settings: Any) -> None:
+    """Trains the model; a stopped run goes on where it was."""
     import torch
 
-    from nextpixel.codes import load_data, run_of
+    from nextpixel.codes import load_data
+    from nextpixel.devices import set_threads
+    from nextpixel.train_options import make_model
     from nextpixel.training import TrainArgs, fit, keep_freed_memory
 
     options = vars(settings.train)
@@ -53,10 +60,17 @@ def train(argv: list[str]) -> None:
             print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
-        use = f"{model.role} {out}"
-        if model.role == "prior":
-            run, bottom = run_of(settings.data)
-            two_grids = "/" in (model.data_record.codes_of or "")
-            priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
-            use = f"bundle {run} {priors}"
-        print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use}")
+        report(model, out, settings.data)
+
+
+def report(model: ImageModel, out: Path, data: str) -> None:
+    """Says what to do with the trained model."""
+    from nextpixel.codes import run_of
+
+    use = f"{model.role} {out}"
+    if model.role == "prior":
+        folder, bottom = run_of(data)
+        two_grids = "/" in (model.data_record.codes_of or "")
+        priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
+        use = f"bundle {folder} {priors}"
+    print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use}")

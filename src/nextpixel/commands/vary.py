@@ -1,51 +1,76 @@
-"""`nextpixel vary`: new images of the same kind as given ones."""
+"""Draw new images of the same kind as given ones (after train --features)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from nextpixel.errors import UserError
 from nextpixel.options import (
     Parser,
+    add_common,
     add_draws,
     add_images,
-    images_to_vary,
-    load_model,
+    image_options,
     positive,
     progress,
 )
 
-__all__ = ["vary"]
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel vary runs/mine my-picture.png --draws 7",
+    "nextpixel vary runs/mine one.png two.png --interpolate --columns 9",
+]
+
+COLUMNS = 8  # pictures on the way from one image to the next
 
 
-def vary(argv: list[str]) -> None:
-    """Draw new images of the same kind as given ones (after train --features)."""
-    parser = Parser("vary", vary)
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
     parser.add_argument("model", help="a run folder of a model trained with --features")
     add_images(parser)
     parser.add_argument(
         "--interpolate",
         action="store_true",
-        help="go from each image to the next: --draws rows, each with the same noise all along",
+        help="go from each image to the next: --draws rows, with the same noise in a row",
     )
-    parser.add_argument("--steps", type=positive, default=8, help="images on the way (default: 8)")
+    parser.add_argument(
+        "--columns", type=positive, help=f"pictures in a row of --interpolate (default: {COLUMNS})"
+    )
     add_draws(parser, "variations", "variations.png")
-    parser.add_common(data=True)
-    args = parser.parse_args(argv)
+    add_common(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Draws the variations, and writes them beside the images."""
     from typing import cast
 
     import torch
 
     from nextpixel import plots, variations
     from nextpixel.context import Context
+    from nextpixel.devices import set_up
+    from nextpixel.loading import load_model, load_model_images
 
-    model = load_model(args, conditioned=True)
+    if args.columns is not None and not args.interpolate:
+        raise UserError("--columns is for --interpolate: leave it out, or give both.")
+    device = set_up(args.device, args.threads)
+    model = load_model(args.model, device, conditioned=True, trust=args.trust)
     features = variations.features_of(model)
-    x, given = images_to_vary(args, model)
+    pictures = load_model_images(model, args.model, args.classes, **image_options(args))
+    x, given = pictures.inputs(model, pictures.numbers(args.n, args.shown))
     context = cast(Context, given.context)
     how = {"seed": args.seed, "temperature": args.temperature}
     if args.interpolate:
+        steps = args.columns or COLUMNS
         with progress("drawing") as show:
             drawn = variations.interpolate(
-                model, context, draws=args.draws, steps=args.steps, progress=show, **how
+                model, context, draws=args.draws, steps=steps, progress=show, **how
             )
         picture = variations.ways(x, drawn, model.levels)
     else:
@@ -55,7 +80,12 @@ def vary(argv: list[str]) -> None:
     with torch.inference_mode():
         bits = model.bits_per_dim(x.to(model.device), context)
     plots.save_image(picture, args.out)
-    print(f"The images take, given their {features.layer}:")
-    for number, value in enumerate(bits.tolist()):
+    report(features.layer, bits.tolist(), args.out)
+
+
+def report(layer: str, bits: Sequence[float], out: Path) -> None:
+    """Prints what the images cost, given their features, and where the picture is."""
+    print(f"The images take, given their {layer}:")
+    for number, value in enumerate(bits):
         print(f"  image {number}: {value:.4f} bits/dim")
-    print(f"Side by side: {args.out}")
+    print(f"Side by side: {out}")

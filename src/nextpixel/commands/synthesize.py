@@ -1,4 +1,4 @@
-"""`nextpixel say`: new sounds, as files and on a page with players."""
+"""Draw new sounds: files, their spectrograms, and a page to hear and see them."""
 
 from __future__ import annotations
 
@@ -8,46 +8,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
-from nextpixel.options import Parser, find_device, in_turn, positive, progress, seed
+from nextpixel.options import Parser, add_common, add_noise, in_turn, positive, progress
 
 if TYPE_CHECKING:
+    import argparse
+
     from torch import Tensor
 
     from nextpixel.latent_generator import LatentGenerator
 
-__all__ = ["say"]
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel synthesize --word 3 --speaker theo -n 8 --out three",
+    "nextpixel synthesize spoken-digits -n 60",
+]
 
 NAMED = 6  # classes in the sentence about what was said
 
 
-def say(argv: list[str]) -> None:
-    """Draw new sounds: files, their spectrograms, and a page to hear and see them."""
-    parser = Parser("say", say)
-    parser.add_argument("word", nargs="?", help="what to say, a class as 3; all in turn by default")
-    parser.add_argument("--speaker", help="who says it, as theo; all in turn by default")
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
     parser.add_argument(
-        "--model",
+        "model",
+        nargs="?",
         default="spoken-digits",
-        help="one that comes with nextpixel (default: spoken-digits), or that bundle wrote",
+        help="one that comes with nextpixel, or that bundle wrote (default: spoken-digits)",
     )
-    parser.add_argument("-n", type=positive, default=8, help="how many (default: 8)")
-    parser.add_argument("--out", type=Path, default=Path("sounds"), help="folder, default: sounds")
-    parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same sounds")
-    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier sounds")
+    parser.add_argument("--word", help="what is said, a class as 3; all in turn by default")
+    parser.add_argument("--speaker", help="who says it, as theo; all in turn by default")
+    parser.add_argument("-n", type=positive, default=8, help="draw so many sounds")
+    parser.add_argument("--out", type=Path, default=Path("sounds"), help="the folder to write")
+    add_noise(parser, "sounds")
     parser.add_argument(
         "--iterations",
         type=positive,
         default=60,
-        help="of Griffin-Lim, which finds the phases (default: 60)",
+        help="of Griffin-Lim, which finds the phases",
     )
-    parser.add_common()
-    args = parser.parse_args(argv)
+    add_common(parser)
 
+
+def run(args: argparse.Namespace) -> None:
+    """Draws the sounds, and writes them."""
     import torch
 
+    from nextpixel.devices import set_up
     from nextpixel.latent_generator import LatentGenerator, find_bundle
 
-    generator = LatentGenerator.load(args.model, device=find_device(args), trust=args.trust)
+    device = set_up(args.device, args.threads)
+    generator = LatentGenerator.load(args.model, device=device, trust=args.trust)
     if generator.data_record.spectrogram is None:
         raise UserError(f"{args.model} draws images, not sounds: use nextpixel sample.")
     asked = " ".join(filter(None, (args.word, args.speaker))).split()
@@ -61,9 +71,14 @@ def say(argv: list[str]) -> None:
     card = find_bundle(args.model) / "card.json"
     source = json.loads(card.read_text())["source"] if card.is_file() else ""
     files = write_sounds(generator, x, names, args.out, args.iterations, source)
+    report(names, len(files), args.out)
+
+
+def report(names: Sequence[str], count: int, out: Path) -> None:
+    """Says what was drawn, and where the page is."""
     said = list(dict.fromkeys(names))
     more = ", ..." if len(said) > NAMED else ""
-    print(f"Said {', '.join(said[:NAMED])}{more}: {len(files)} sounds, {args.out}/index.html")
+    print(f"Said {', '.join(said[:NAMED])}{more}: {count} sounds, {out}/index.html")
 
 
 def find_classes(names: Sequence[str] | None, asked: Sequence[str]) -> list[int] | None:

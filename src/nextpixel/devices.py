@@ -1,0 +1,50 @@
+"""Where to compute: the device, and the number of processor threads."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from nextpixel.errors import UserError
+
+__all__ = ["find_device", "set_threads", "set_up"]
+
+
+def find_device(name: str) -> torch.device:
+    """Finds a device by name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"Unknown device {name}: give auto, cpu, cuda or cuda:N.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"There is no device {name} here: use --device cpu.")
+    return device
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets the number of processor threads that PyTorch uses; None leaves it as it is.
+
+    Raises:
+        UserError: The number is below 1.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise UserError(f"--threads must be at least 1, not {threads}.")
+    torch.set_num_threads(threads)
+
+
+def set_up(device: str, threads: int | None) -> torch.device:
+    """Sets the number of threads and finds the device, as --threads and --device ask for."""
+    found = find_device(device)
+    set_threads(threads)
+    return found
