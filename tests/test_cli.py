@@ -427,11 +427,13 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     subprocess.run([script, "train", *f"{SMALL} {words}".split()], cwd=here, check=True)
     config = yaml.safe_load(Path("mine/config.yaml").read_text())
     assert config["model"] == {"class_path": "my_file.MyNet", "init_args": {"scale": 2.0}}
-    assert main(["train", "--resume", "mine", "--train.steps", "3", "--data-dir", "."]) == 0
-    capsys.readouterr()
+    assert (
+        main(["train", "--resume", "mine", "--trust", "--train.steps", "3", "--data-dir", "."]) == 0
+    )
+    assert "nextpixel eval mine --trust, nextpixel sample mine --trust" in capsys.readouterr().out
     assert len(Path("mine/metrics.jsonl").read_text().splitlines()) == 3
-    assert "my_file.MyNet" in run("models mine", capsys)
-    run("sample mine -n 1 --out a.png", capsys)
+    assert "my_file.MyNet" in run("models mine --trust", capsys)
+    run("sample mine --trust -n 1 --out a.png", capsys)
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from PIL import Image
 from nextpixel import GatedPixelCNN, loading
 from nextpixel.classifier import Classifier
 from nextpixel.cli import main
+from nextpixel.data import DataRecord
 from nextpixel.errors import UserError
 from nextpixel.features import Features
 from nextpixel.models import VAE
@@ -40,11 +41,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     GatedPixelCNN(**SMALL).save(folder / "plain")
     GatedPixelCNN(**SMALL, classes=2).save(folder / "classes")
     denoising = GatedPixelCNN(**SMALL, image=SHAPE)
-    denoising.task = Task("denoise")
+    denoising.conditioner = Task("denoise")
     denoising.save(folder / "denoising")
     features = Features(Classifier(shape=SHAPE, levels=4, classes=2, width=4), "embedding")
     varying = GatedPixelCNN(**SMALL, vector=features.shape[0])
-    varying.features = features
+    varying.conditioner = features
     varying.save(folder / "varying")
     VAE(shape=SHAPE, levels=4, latent=2, width=4).save(folder / "vae")
     for split, images in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
@@ -146,7 +147,7 @@ def test_limit_is_how_many_are_restored(here: Path, capsys: pytest.CaptureFixtur
 
 def test_classes_of_folders_are_those_of_the_model(here: Path, tmp_path: Path) -> None:
     model = GatedPixelCNN(**SMALL, classes=2)
-    model.class_names = ("cat", "dog")
+    model.data_record = DataRecord(("cat", "dog"))
     for name in ("dog", "cat"):
         (tmp_path / name).mkdir()
         Image.fromarray(TEST[0, 0] * 85).save(tmp_path / name / "one.png")

@@ -57,7 +57,8 @@ def run(settings: Any) -> None:
         )
     except KeyboardInterrupt:
         if (out / "state.pt").exists():
-            print(f"Stopped. Go on with: nextpixel train --resume {out}", file=sys.stderr)
+            go_on = f"nextpixel train --resume {out}{trust_option(model)}"
+            print(f"Stopped. Go on with: {go_on}", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
         report(model, out, settings.data)
@@ -73,4 +74,12 @@ def report(model: ImageModel, out: Path, data: str) -> None:
         two_grids = "/" in (model.data_record.codes_of or "")
         priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
         use = f"bundle {folder} {priors}"
-    print(f"The trained model is in {out}: try nextpixel eval {out}, nextpixel {use}")
+    trust = trust_option(model)
+    print(f"The trained model is in {out}: try nextpixel eval {out}{trust}, nextpixel {use}{trust}")
+
+
+def trust_option(model: ImageModel) -> str:
+    """Returns the option that it takes to load a model of the user's own class."""
+    from nextpixel.saving import model_name
+
+    return " --trust" if "." in model_name(type(model)) else ""
