@@ -37,8 +37,10 @@ from yardstick import (
 )
 
 import nextpixel as npx
-from nextpixel import describe, sampling
-from nextpixel.autoregressive import AutoregressiveModel
+from nextpixel import sampling
+from nextpixel.models.base.autoregressive import AutoregressiveModel
+from nextpixel.sampling import drawing
+from nextpixel.utils import machine
 
 MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
     "PixelCNN": lambda: npx.PixelCNN(shape=(1, 28, 28)),
@@ -57,7 +59,7 @@ def full_seconds(book: AutoregressiveModel, n: int, sites: int) -> float:
     channels, height, width = book.shape
     steps = height * width * (1 if getattr(book, "whole_pixels", False) else channels)
     x = torch.randint(book.levels, (n, *book.shape), device=book.device)
-    noise = sampling.site_noise(book.shape, 0, range(n)).to(book.device)
+    noise = drawing.site_noise(book.shape, 0, range(n)).to(book.device)
     seconds: list[float] = []
     with torch.inference_mode():
         for step in range(sites + 1):
@@ -94,7 +96,7 @@ def count_ties(book: AutoregressiveModel, x: Tensor) -> int:
     Raises:
         SystemExit: A pixel differs that is no tie.
     """
-    noise = sampling.site_noise(book.shape, 0, range(len(x))).to(book.device)
+    noise = drawing.site_noise(book.shape, 0, range(len(x))).to(book.device)
     x = x.to(book.device)
     ties = 0
     with torch.inference_mode():
@@ -185,7 +187,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     top = limits(args.device)
-    print(f"{describe.machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    print(f"{machine.machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     print(f"Limits: {top['gflops']:.0f} GFLOP/s in matrix products, {top['gbytes']:.0f} GB/s read")
     results = []
     for name in args.models:
@@ -194,7 +196,7 @@ def main() -> None:
             print(" | ".join(row_of(results[-1])), flush=True)
     print()
     print_table(COLUMNS, [row_of(result) for result in results])
-    write_json(args.json, {"machine": describe.machine(), "limits": top, "rows": results})
+    write_json(args.json, {"machine": machine.machine(), "limits": top, "rows": results})
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nextpixel import plots
 from nextpixel.data.catalogue import FSDD_ARCHIVE
 from nextpixel.data.sounds import read_zip
-from nextpixel.sound import Spectrogram, read_wav, write_wav
+from nextpixel.data.spectrogram import Spectrogram, read_wav, write_wav
+from nextpixel.viz import images as plots
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 18_262  # samples of the longest digit

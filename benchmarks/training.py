@@ -41,17 +41,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import nextpixel as npx
-from nextpixel.autoregressive import AutoregressiveModel
 from nextpixel.data import Images, batch_indices
+from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.nn import CausalConv2d, DiagonalLayer, checkpointing
 from nextpixel.nn.lstm import lstm_cell
-from nextpixel.training import (
-    TrainArgs,
-    has_bf16,
-    keep_freed_memory,
-    learning_rate,
-    update_average,
-)
+from nextpixel.training import TrainArgs
+from nextpixel.training.config import learning_rate
+from nextpixel.training.launch import has_bf16, keep_freed_memory
+from nextpixel.training.trainer import update_average
 
 SHAPE = (1, 28, 28)
 MODELS: dict[str, Callable[[], AutoregressiveModel]] = {

@@ -22,9 +22,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import nextpixel as npx
 from nextpixel.data import Dataset, batch_indices
-from nextpixel.evaluate import evaluate
+from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.nn import CausalConv2d, GatedResNet, Pointwise, RowConv2d
-from nextpixel.training import learning_rate
+from nextpixel.training.config import learning_rate
 
 LAYERS = (CausalConv2d, RowConv2d, Pointwise)
 

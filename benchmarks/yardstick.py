@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.autoregressive import AutoregressiveModel
+from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.pixel_cnn import ResidualBlock
 from nextpixel.nn import CausalConv2d, CausalLayer, Halved, HalvedRows, RowConv2d
 

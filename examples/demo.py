@@ -15,12 +15,15 @@ import numpy as np
 import torch
 
 import nextpixel as npx
-from nextpixel import plots, sampling
+from nextpixel import sampling
+from nextpixel.conditioning.regions import half_mask
 from nextpixel.data import Dataset
-from nextpixel.evaluate import evaluate
-from nextpixel.masks import half_mask
-from nextpixel.options import progress
-from nextpixel.report import Section, write_report
+from nextpixel.evaluation import likelihood
+from nextpixel.evaluation.likelihood import evaluate
+from nextpixel.utils.progress import progress
+from nextpixel.viz import charts
+from nextpixel.viz import images as pictures
+from nextpixel.viz.report import Section, write_report
 
 OUT = Path("runs/demo")
 LEVELS = 4
@@ -58,14 +61,16 @@ def main() -> None:
 
     with progress("drawing 100 digits") as show:
         frames, sites = sampling.film(model, 100, by_class, seed=1, progress=show)
-    plots.save_image(plots.grid(frames[-1], LEVELS, columns=10), OUT / "digits.png")
-    plots.save_gif(plots.growing(frames, sites, LEVELS, columns=10, scale=2), OUT / "growing.gif")
+    pictures.save_image(pictures.grid(frames[-1], LEVELS, columns=10), OUT / "digits.png")
+    pictures.save_gif(
+        pictures.growing(frames, sites, LEVELS, columns=10, scale=2), OUT / "growing.gif"
+    )
     wrong = sampling.all_at_once(model, 100, by_class, seed=1)
     both = {
-        "all at once: wrong": plots.grid(wrong, LEVELS, columns=10, scale=2),
-        "pixel by pixel: right": plots.grid(frames[-1], LEVELS, columns=10, scale=2),
+        "all at once: wrong": pictures.grid(wrong, LEVELS, columns=10, scale=2),
+        "pixel by pixel: right": pictures.grid(frames[-1], LEVELS, columns=10, scale=2),
     }
-    plots.save_image(plots.beside(both), OUT / "all-at-once.png")
+    pictures.save_image(pictures.beside(both), OUT / "all-at-once.png")
 
     bits = complete_halves(model, digits)
 
@@ -73,10 +78,10 @@ def main() -> None:
     shipped = npx.load("mnist-gated")
     with progress("drawing 100 digits") as show:
         x = shipped.sample(100, by_class, seed=1, progress=show)
-    plots.save_image(plots.grid(x, 256, columns=10), OUT / "shipped.png")
+    pictures.save_image(pictures.grid(x, 256, columns=10), OUT / "shipped.png")
 
     records = [json.loads(line) for line in (OUT / "metrics.jsonl").read_text().splitlines()]
-    plots.loss_curve(records, OUT / "loss.svg")
+    charts.loss_curve(records, OUT / "loss.svg")
     parameters = sum(p.numel() for p in model.parameters())
     results = [
         ("Test score", f"{score.bits_per_dim:.4f} ± {score.bits_per_dim_error:.4f} bits/dim"),
@@ -96,18 +101,18 @@ def complete_halves(model: npx.AutoregressiveModel, digits: Dataset) -> float:
     x, c = torch.from_numpy(pixels), torch.from_numpy(classes)
     known = half_mask("top", *digits.shape[1:])
     columns = {
-        "original": plots.to_uint8(x, LEVELS),
-        "given": plots.hide(x, known, LEVELS),
+        "original": pictures.to_uint8(x, LEVELS),
+        "given": pictures.hide(x, known, LEVELS),
     }
     with progress("completing hidden halves") as show:
         for k in range(4):
             show(k / 4)
             numbers = range(8 * k, 8 * (k + 1))
             completed = npx.complete(model, x, known, c, seed=2, numbers=numbers)
-            columns[f"drawn {k + 1}"] = plots.to_uint8(completed, LEVELS)
-    bits = sampling.hidden_bits(model, x, known, c)
-    columns["bits a pixel"] = plots.heat_map(bits.sum(1).masked_fill(known, torch.nan))
-    plots.save_image(plots.side_by_side(columns, 256), OUT / "completions.png")
+            columns[f"drawn {k + 1}"] = pictures.to_uint8(completed, LEVELS)
+    bits = likelihood.hidden_bits(model, x, known, c)
+    columns["bits a pixel"] = pictures.heat_map(bits.sum(1).masked_fill(known, torch.nan))
+    pictures.save_image(pictures.side_by_side(columns, 256), OUT / "completions.png")
     return bits.flatten(1).sum(1).mean().item()
 
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel import AutoregressiveModel, Categorical
-from nextpixel.autoregressive import CausalNetwork, Inputs
-from nextpixel.context import ContextBias
+from nextpixel.models.base.autoregressive import CausalNetwork, Inputs
 from nextpixel.nn import Cache, Head, MaskedConv2d
+from nextpixel.nn.context_bias import ContextBias
 
 
 class MyNet(AutoregressiveModel):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 import nextpixel as npx
-from nextpixel import plots
-from nextpixel.masks import box_mask, half_mask
+from nextpixel.conditioning.regions import box_mask, half_mask
+from nextpixel.viz import images as plots
 
 IMAGES = 24  # test digits in the table, spread over the test set
 SHOWN = 8  # of them in the picture

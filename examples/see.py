@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nextpixel.cli import main
+from nextpixel.cli.main import main
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "see"
 SHOWN = {

@@ -7,10 +7,11 @@ import torch
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
-from nextpixel.context import Context, ContextBias, ContextSpec
+from nextpixel.context import Context, ContextSpec
 from nextpixel.distributions import Categorical, guided
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN, PixelCNNPP
+from nextpixel.nn.context_bias import ContextBias
 from nextpixel.sampling import Sampler
 
 ALL = ContextSpec(classes=3, vector=2, image=(1, 2, 4))

@@ -16,13 +16,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from nextpixel.autoregressive import CausalNetwork, WholePixelNetwork
-from nextpixel.context import ContextBias
 from nextpixel.distributions import DiscretizedLogisticMixture
 from nextpixel.engine import begin_replay
 from nextpixel.engine.script import Script
 from nextpixel.errors import UserError
-from nextpixel.model import load
 from nextpixel.models import (
     DiagonalBiLSTM,
     GatedPixelCNN,
@@ -31,8 +28,12 @@ from nextpixel.models import (
     PixelSNAIL,
     RowLSTM,
 )
+from nextpixel.models.base.autoregressive import CausalNetwork, WholePixelNetwork
+from nextpixel.models.base.image_model import load
 from nextpixel.nn import CausalAttention, Site, checkpointing
-from nextpixel.sampling import site_noise, sites, trace
+from nextpixel.nn.context_bias import ContextBias
+from nextpixel.sampling import sites, trace
+from nextpixel.sampling.drawing import site_noise
 
 SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
     PixelCNN: {"width": 6, "blocks": 3, "head": 8},

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 import nextpixel as npx
-from nextpixel.classifier import load_classifier
-from nextpixel.cli import main
-from nextpixel.context import ContextBias
+from nextpixel.cli.main import main
+from nextpixel.conditioning.classifier import load_classifier
+from nextpixel.conditioning.degradation import Task
+from nextpixel.conditioning.features import Features
 from nextpixel.data import Images
-from nextpixel.features import Features
-from nextpixel.latent import LatentModel
-from nextpixel.latent_generator import LatentGenerator
-from nextpixel.restoration import Task
-from nextpixel.sound import Spectrogram
+from nextpixel.data.spectrogram import Spectrogram
+from nextpixel.latents.generator import LatentGenerator
+from nextpixel.models.base.latent import LatentModel
+from nextpixel.nn.context_bias import ContextBias
 
 GOLDEN = Path(__file__).parent / "golden"
 FEATURES = 8  # for `ContextBias.features`

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nextpixel.autoregressive import AutoregressiveModel
-from nextpixel.classifier import Classifier
-from nextpixel.model import ImageModel, find_class
+from nextpixel.conditioning.classifier import Classifier
 from nextpixel.models import __all__ as models
+from nextpixel.models.base.autoregressive import AutoregressiveModel
+from nextpixel.models.base.image_model import ImageModel, find_class
 from nextpixel.saving import bundles, shipped
-from nextpixel.train_options import make_model, train_settings
 from nextpixel.training import TrainArgs
+from nextpixel.training.recipe import train_settings
+from nextpixel.training.setup import make_model
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import nextpixel as npx
-from nextpixel.classifier import load_classifier
-from nextpixel.cli import main
+from nextpixel.cli.main import main
+from nextpixel.conditioning.classifier import load_classifier
 
 GOLDEN = Path(__file__).parent / "golden"
 MODULE = """

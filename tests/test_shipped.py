@@ -11,9 +11,9 @@ import torch
 from nextpixel import LatentGenerator, load, load_data
 from nextpixel.data import Images, known
 from nextpixel.data.images import level_type
-from nextpixel.evaluate import evaluate
+from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.saving import bundles, shipped
-from nextpixel.train_options import train_settings
+from nextpixel.training.recipe import train_settings
 
 ROOT = Path(__file__).parents[1]
 

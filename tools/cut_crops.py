@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nextpixel.data.own import read_picture
-from nextpixel.options import positive
+from nextpixel.cli.options import positive
+from nextpixel.data.folders import read_picture
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 

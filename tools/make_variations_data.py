@@ -18,7 +18,7 @@ import numpy as np
 
 import nextpixel as npx
 from nextpixel.data import Images
-from nextpixel.files import atomic_write
+from nextpixel.utils.files import atomic_write
 
 SPLITS = ("train", "valid", "test")
 KNOWN = 8  # the digits 0 to 7

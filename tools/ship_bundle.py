@@ -21,10 +21,10 @@ from typing import Any
 from ship_model import ROOT, WEIGHTS, find_recipe
 
 import nextpixel as npx
-from nextpixel.cli import main as nextpixel
-from nextpixel.describe import machine
-from nextpixel.files import replace_file
+from nextpixel.cli.main import main as nextpixel
 from nextpixel.saving import training_record
+from nextpixel.utils.files import replace_file
+from nextpixel.utils.machine import machine
 
 
 def main() -> None:

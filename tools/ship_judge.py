@@ -15,11 +15,11 @@ import json
 from pathlib import Path
 
 import nextpixel as npx
-from nextpixel.classifier import load_classifier
-from nextpixel.cli import main as nextpixel
-from nextpixel.describe import machine
-from nextpixel.files import replace_file
-from nextpixel.judging import classified, words
+from nextpixel.cli.main import main as nextpixel
+from nextpixel.conditioning.classifier import load_classifier
+from nextpixel.evaluation.sample_quality import classified, words
+from nextpixel.utils.files import replace_file
+from nextpixel.utils.machine import machine
 
 COMMANDS = {
     "judge-mnist": "classifier --data mnist --width 16 --steps 3000",

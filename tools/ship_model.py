@@ -20,10 +20,10 @@ from pathlib import Path
 import yaml
 
 import nextpixel as npx
-from nextpixel.describe import machine
-from nextpixel.evaluate import classify, evaluate
-from nextpixel.files import replace_file
-from nextpixel.options import progress
+from nextpixel.evaluation.likelihood import classify, evaluate
+from nextpixel.utils.files import replace_file
+from nextpixel.utils.machine import machine
+from nextpixel.utils.progress import progress
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = Path(npx.__file__).parent / "weights"

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any
 from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
-    from nextpixel.autoregressive import AutoregressiveModel
-    from nextpixel.codes import load_data
     from nextpixel.distributions import (
         Bernoulli,
         Categorical,
         DiscretizedLogisticMixture,
         Distribution,
     )
-    from nextpixel.latent_generator import LatentGenerator
-    from nextpixel.model import load
+    from nextpixel.latents.codes import load_data
+    from nextpixel.latents.generator import LatentGenerator
     from nextpixel.models import (
         VAE,
         VQVAE,
@@ -38,9 +36,11 @@ if TYPE_CHECKING:
         PixelSNAIL,
         RowLSTM,
     )
-    from nextpixel.particles import complete_with_particles
-    from nextpixel.sampling import all_at_once, complete, sample, trace
-    from nextpixel.training import fit
+    from nextpixel.models.base.autoregressive import AutoregressiveModel
+    from nextpixel.models.base.image_model import load
+    from nextpixel.sampling.loop import all_at_once, complete, sample, trace
+    from nextpixel.sampling.particles import complete_with_particles
+    from nextpixel.training.trainer import fit
 
 __all__ = [
     "VAE",
@@ -78,9 +78,9 @@ _HOMES = {
         "DiscretizedLogisticMixture",
         "Distribution",
     ],
-    "nextpixel.autoregressive": ["AutoregressiveModel"],
-    "nextpixel.latent_generator": ["LatentGenerator"],
-    "nextpixel.model": ["load"],
+    "nextpixel.models.base.autoregressive": ["AutoregressiveModel"],
+    "nextpixel.latents.generator": ["LatentGenerator"],
+    "nextpixel.models.base.image_model": ["load"],
     "nextpixel.models": [
         "VAE",
         "VQVAE",
@@ -94,7 +94,7 @@ _HOMES = {
         "PixelSNAIL",
         "RowLSTM",
     ],
-    "nextpixel.particles": ["complete_with_particles"],
+    "nextpixel.sampling.particles": ["complete_with_particles"],
     "nextpixel.sampling": ["all_at_once", "complete", "sample", "trace"],
     "nextpixel.training": ["fit"],
 }
@@ -102,7 +102,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "load_data":
-        return import_module("nextpixel.codes").load_data
+        return import_module("nextpixel.latents.codes").load_data
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

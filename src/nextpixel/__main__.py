@@ -2,6 +2,6 @@
 
 import sys
 
-from nextpixel.cli import main
+from nextpixel.cli.main import main
 
 sys.exit(main())

@@ -11,8 +11,8 @@ image 3, say. Nothing puts the two together, and published results rest on them.
 
 PyTorch's generators are seeded, too, with the seeds in `SEEDS`. Where the caller's seed is used as
 it is, it is not listed: first weights (`torch.manual_seed` in `nextpixel train` and its like), and
-the random networks and images of `nextpixel.see`. `Distribution.sample` without noise takes
-PyTorch's default generator as it finds it.
+the random networks and images of `nextpixel.evaluation.receptive_field`. `Distribution.sample`
+without noise takes PyTorch's default generator as it finds it.
 
 References:
     Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3, 2011
@@ -48,28 +48,28 @@ class Stream(Enum):
         ("seed", "image number"),
         (0, 0),
         "a uniform number for each site of a drawn image",
-        "sampling.site_noise",
+        "sampling.drawing.site_noise",
     )
     DEGRADATIONS = (
         "images",
         ("seed", "image number"),
         (1, 0),
         "the noise or the holes of a degraded image",
-        "restoration.Task.degrade",
+        "conditioning.degradation.Task.degrade",
     )
     RESAMPLING = (
         "images",
         ("seed", "image number"),
         (0, 1),
         "a uniform number at the end of each row, which resamples an image's particles",
-        "particles.resampling_noise",
+        "sampling.particles.resampling_noise",
     )
     PRIOR_CODES = (
         "images",
         ("seed", "image number"),
         (0, 3),
         "the code of an image drawn from a VAE, standard normal",
-        "bounds.code_noise",
+        "models.base.bounds.code_noise",
     )
 
     # Images that are scored.
@@ -78,7 +78,7 @@ class Stream(Enum):
         ("seed", "`content_key` of the image"),
         (0, 0),
         "the codes by which a VAE scores an image, standard normal",
-        "bounds.image_noise",
+        "models.base.bounds.image_noise",
     )
 
     # Training.
@@ -107,7 +107,7 @@ class Stream(Enum):
     # Always the same.
     SPLITS = (
         "data sets",
-        ("`data.own.SPLIT_SEED`", "number of images"),
+        ("`data.arrays.SPLIT_SEED`", "number of images"),
         (0, 0),
         "which images of a file are held out where it has no such split",
         "data.own.load_own",
@@ -117,7 +117,7 @@ class Stream(Enum):
         ("1984", "0"),
         (0, 0),
         "the phases that the synthesis of a sound begins with",
-        "sound.Spectrogram.synthesise",
+        "data.spectrogram.Spectrogram.synthesise",
     )
 
     def __init__(
@@ -161,17 +161,17 @@ SEEDS = (
     Seed(
         ("seed", "step", "rank"),
         "by PyTorch: dropout, and a VAE's codes in training",
-        "training.Run.train_step",
+        "training.trainer.Run.train_step",
     ),
     Seed(
         ("seed", "step", "rank", "1"),
         "by `seeded`: which images of a batch get the null context",
-        "training.Run.batch",
+        "training.trainer.Run.batch",
     ),
     Seed(
         ("seed", "step", "rank", "2"),
         "DEGRADATIONS of a batch, with half of this seed",
-        "training.Run.batch",
+        "training.trainer.Run.batch",
     ),
     Seed(
         ("seed", "step", "0", "3"),
@@ -181,7 +181,7 @@ SEEDS = (
     Seed(
         ("seed", "number of grids drawn before"),
         "PIXELS of the next grid of codes, or of the image, with half of this seed",
-        "latent_generator.LatentGenerator",
+        "latents.generator.LatentGenerator",
     ),
 )
 

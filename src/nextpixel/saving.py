@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from nextpixel.errors import UserError
-from nextpixel.files import replace_file
+from nextpixel.utils.files import replace_file
 
 __all__ = [
     "Model",
@@ -39,6 +39,14 @@ __all__ = [
 
 FORMAT = 1  # of config.json
 RENAMED = {"located": "spatial"}  # hyperparameters that had another name before 0.2
+# Modules that have moved, by the names that models saved before then may give: the `config.json`
+# of a classifier said "nextpixel.classifier.Classifier".
+MOVED = {
+    "nextpixel.autoregressive": "nextpixel.models.base.autoregressive",
+    "nextpixel.classifier": "nextpixel.conditioning.classifier",
+    "nextpixel.latent": "nextpixel.models.base.latent",
+    "nextpixel.model": "nextpixel.models.base.image_model",
+}
 TRAINING = "training.yaml"  # beside config.json, what a bundle keeps of the run's configuration
 
 
@@ -251,13 +259,15 @@ def check_trusted(name: str, file: Path, trust: bool) -> None:
 
 def model_name(cls: type[Model]) -> str:
     """Names a model's class: a bare name for one of ours, else a dotted path."""
-    ours = cls.__module__.startswith("nextpixel.models.")
-    return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
+    module = cls.__module__
+    ours = module.startswith("nextpixel.models.") and ".base." not in module
+    return cls.__name__ if ours else f"{module}.{cls.__qualname__}"
 
 
 def find_kind(name: str, kind: type[M]) -> type[M]:
     """Finds a class of a kind of models by its name or dotted path, see `model_name`."""
     module, _, cls_name = name.rpartition(".")
+    module = MOVED.get(module, module)
     try:
         cls = getattr(importlib.import_module(module or "nextpixel.models"), cls_name)
     except Exception as error:  # a user's own file may fail in any way while it is imported

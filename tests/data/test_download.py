@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from nextpixel.data import catalogue, known, load
+from nextpixel.data import catalogue, download, known, load
 from nextpixel.errors import UserError
 
 
@@ -65,7 +65,7 @@ def place(server, tmp_path, monkeypatch):
     for name, content in contents.items():
         body = gzip.compress(content)
         server.answers[f"/{name}"] = (200, body, len(body))
-    store = catalogue.Store(
+    store = download.Store(
         "made_up",
         f"http://127.0.0.1:{server.server_port}/",
         {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},

@@ -3,7 +3,7 @@ import pytest
 
 from nextpixel.data import Dataset, Images, requantise
 from nextpixel.errors import UserError
-from nextpixel.plots import to_uint8
+from nextpixel.viz.images import to_uint8
 
 ALL = np.arange(256, dtype=np.uint8)
 

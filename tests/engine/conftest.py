@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from nextpixel.compiling import compiled
 from nextpixel.engine import Replay, begin_replay
 from nextpixel.engine.program import load_program
 from nextpixel.nn import Cache
+from nextpixel.utils.compiling import compiled
 
 
 @pytest.fixture
@@ -39,5 +39,5 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
             begun.append(replay)
         return replay
 
-    monkeypatch.setattr("nextpixel.sampling.begin_replay", begin)
+    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", begin)
     return begun

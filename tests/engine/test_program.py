@@ -72,7 +72,7 @@ def test_the_compiler_may_come_as_a_package(
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr("nextpixel.compiling.shutil.which", lambda name: None)
+    monkeypatch.setattr("nextpixel.utils.compiling.shutil.which", lambda name: None)
     assert load_program(torch.float64) is None
     forget()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

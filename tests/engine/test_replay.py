@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from nextpixel import models
-from nextpixel.autoregressive import CausalNetwork, Inputs
-from nextpixel.context import ContextBias, ContextSpec
+from nextpixel.context import ContextSpec
 from nextpixel.engine import Replay, begin_replay
 from nextpixel.engine.program import load_program
+from nextpixel.models.base.autoregressive import CausalNetwork, Inputs
 from nextpixel.nn import Cache, MaskedConv2d, Pointwise, Site
+from nextpixel.nn.context_bias import ContextBias
 from nextpixel.sampling import trace
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
@@ -255,7 +256,7 @@ def test_places_outside_of_a_tensor_are_refused(
         begun.append(begin_replay(cache, images, (size[0] + more[0], size[1] + more[1])))
         return begun[0]
 
-    monkeypatch.setattr("nextpixel.sampling.begin_replay", begin)
+    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", begin)
     expected, got = drawn(model, 2, "cached")[0], drawn(model, 2, "replayed")[0]
     assert torch.equal(got, expected)
     assert begun[0].kinds[0, 0, 0, False].replayable == (more == (0, 0))

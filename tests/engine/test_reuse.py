@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel import models
-from nextpixel.autoregressive import CausalNetwork
 from nextpixel.engine import Replay
+from nextpixel.models.base.autoregressive import CausalNetwork
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 

@@ -30,14 +30,14 @@ if not EXPECTED.exists():
 import test_golden as golden  # noqa: E402
 
 import nextpixel as npx  # noqa: E402
-from nextpixel.classifier import load_classifier  # noqa: E402
-from nextpixel.cli import main  # noqa: E402
-from nextpixel.context import ContextBias  # noqa: E402
-from nextpixel.features import Features  # noqa: E402
-from nextpixel.model import ImageModel  # noqa: E402
-from nextpixel.restoration import Task  # noqa: E402
-from nextpixel.sound import Spectrogram  # noqa: E402
-from nextpixel.training import Run  # noqa: E402
+from nextpixel.cli.main import main  # noqa: E402
+from nextpixel.conditioning.classifier import load_classifier  # noqa: E402
+from nextpixel.conditioning.degradation import Task  # noqa: E402
+from nextpixel.conditioning.features import Features  # noqa: E402
+from nextpixel.data.spectrogram import Spectrogram  # noqa: E402
+from nextpixel.models.base.image_model import ImageModel  # noqa: E402
+from nextpixel.nn.context_bias import ContextBias  # noqa: E402
+from nextpixel.training.trainer import Run  # noqa: E402
 
 GREY, COLOUR, LARGER = (1, 4, 4), (3, 4, 4), (1, 8, 8)
 GATED = "--model GatedPixelCNN --model.width 4 --model.blocks 2 --model.kernel_size 3"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from torch import Tensor
 
+from nextpixel.conditioning.degradation import Task
+from nextpixel.conditioning.features import Features
 from nextpixel.errors import UserError
-from nextpixel.features import Features
-from nextpixel.restoration import Task
 
 if TYPE_CHECKING:
     from nextpixel.data import Dataset

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
-from nextpixel.sound import Spectrogram
 
 __all__ = [
+    "SPLITS",
     "DataRecord",
     "Dataset",
     "Images",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 BLOCK = 1 << 18  # values that are worked on together where all would take much memory
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,3 +380,52 @@ def mutate(
     noise = Stream.MUTATIONS.generator(*key)
     replaced = noise.random(x.shape) < share
     return np.where(replaced, noise.integers(levels, size=x.shape).astype(x.dtype), x)
+
+
+# --- both -----------------------------------------------------------------------------------------
+
+
+def _dataset(
+    path: Path, splits: Mapping[str, Images], levels: int, class_names: Sequence[str] | None
+) -> Dataset:
+    shapes = {images.x.shape[1:] for images in splits.values()}
+    if len(shapes) > 1:
+        raise UserError(
+            f"{path} holds images of different shapes, {' and '.join(map(str, sorted(shapes)))}: "
+            "give all splits one (C, H, W)."
+        )
+    if 0 in next(iter(shapes)):
+        raise UserError(f"{path} holds images without pixels: give each side 1 or more.")
+    for split, images in splits.items():
+        _refuse_empty(path, split, len(images))
+    return Dataset(
+        name=_name(path),
+        train=splits["train"],
+        valid=splits["valid"],
+        test=splits["test"],
+        levels=levels,
+        class_names=None if class_names is None else tuple(class_names),
+        source=f"own data, {path}",
+    )
+
+
+def _name(path: Path) -> str:
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def _refuse_empty(path: Path, split: str, count: int) -> None:
+    if not count:
+        raise UserError(
+            f"{path} leaves no image for the {split} split: give more images, or choose the "
+            "splits yourself (subfolders, or arrays x_..., train, valid and test)."
+        )
+
+
+def _refuse_blank(path: Path, highest: int, own_levels: int, levels: int) -> None:
+    """Stops a set that holds, say, levels 0 to 15 from being taken for 256 levels, and blanked."""
+    if 2 <= levels < own_levels and highest and highest * levels < own_levels:
+        raise UserError(
+            f"{_name(path)} has values up to {highest} only, which {levels} of {own_levels} levels "
+            f"would all turn into 0: if they are levels already, state how many there are in an "
+            ".npz, as levels."
+        )

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpixel.data import kept
-from nextpixel.data.images import Dataset, Images
-from nextpixel.data.own import SPLITS, Kind, find_files, folder_state, from_kept, split_up
-from nextpixel.data.progress import shown
+from nextpixel.data import cache
+from nextpixel.data.folders import Kind, find_files, folder_state, from_kept, split_up
+from nextpixel.data.images import SPLITS, Dataset, Images
+from nextpixel.data.spectrogram import Spectrogram, read_wav, resample
 from nextpixel.errors import UserError
-from nextpixel.sound import Spectrogram, read_wav, resample
+from nextpixel.utils.progress import shown
 
 __all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits", "whole_blocks"]
 
@@ -52,7 +52,7 @@ def load_sounds(folder: Path) -> Dataset:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} of sounds: give the path of one.")
 
-    def decode() -> kept.Decoded:
+    def decode() -> cache.Decoded:
         files, others = split_up(folder, find_files(folder, SOUND_FILES))
         names = [file.name for file in files]
         images, cut = [], 0
@@ -69,9 +69,9 @@ def load_sounds(folder: Path) -> Dataset:
         x, rows = _together(images, spectrogram)
         return x.shape, [x], {**others, "rows": rows, "cut": np.array(cut)}
 
-    place = kept.place(folder, json.dumps(spectrogram.settings()))
+    place = cache.place(folder, json.dumps(spectrogram.settings()))
     state = f"{STATE_VERSION} {folder_state(folder, SOUND_FILES.endings)}"
-    arrays = kept.made(folder, place, state, decode)
+    arrays = cache.made(folder, place, state, decode)
     if arrays["cut"]:
         warnings.warn(
             f"{arrays['cut']} of the {len(arrays['x']):,} sounds of {folder} are longer than "

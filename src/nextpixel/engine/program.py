@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nextpixel.compiling import compiled
+from nextpixel.utils.compiling import compiled
 
 __all__ = ["INSTRUCTION", "OPERATIONS", "load_program"]
 

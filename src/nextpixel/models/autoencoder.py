@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nextpixel.latent import IndependentPixels, Likelihood
+from nextpixel.models.base.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
 from nextpixel.saving import bound_arguments
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nextpixel.autoregressive import CausalNetwork, Inputs
-from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
-from nextpixel.masks import MaskType
+from nextpixel.models.base.autoregressive import CausalNetwork, Inputs
 from nextpixel.nn import Cache, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d, checkpoint
+from nextpixel.nn.context_bias import ContextBias
+from nextpixel.nn.masks import MaskType
 from nextpixel.saving import bound_arguments
 
 __all__ = ["GatedPixelCNN"]

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nextpixel.autoregressive import CausalNetwork, Inputs
-from nextpixel.context import ContextBias
+from nextpixel.models.base.autoregressive import CausalNetwork, Inputs
 from nextpixel.nn import Cache, Head, MaskedConv2d, Pointwise, checkpoint
+from nextpixel.nn.context_bias import ContextBias
 from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNN"]

@@ -12,11 +12,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from nextpixel.autoregressive import Inputs
-from nextpixel.latent import LatentModel
+from nextpixel.models.base.autoregressive import Inputs
+from nextpixel.models.base.latent import LatentModel
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
 from nextpixel.nn import ImageEncoder
-from nextpixel.sampling import SampleOptions
+from nextpixel.sampling.drawing import SampleOptions
 from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNNAutoencoder"]

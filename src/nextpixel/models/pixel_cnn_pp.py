@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.autoregressive import Inputs, WholePixelNetwork
-from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
+from nextpixel.models.base.autoregressive import Inputs, WholePixelNetwork
 from nextpixel.nn import (
     Cache,
     CausalConv2d,
@@ -35,6 +34,7 @@ from nextpixel.nn import (
     concat_elu,
     start_weights,
 )
+from nextpixel.nn.context_bias import ContextBias
 from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNNPP"]

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nextpixel.autoregressive import CausalNetwork, Inputs
-from nextpixel.context import ContextBias
+from nextpixel.models.base.autoregressive import CausalNetwork, Inputs
 from nextpixel.nn import (
     Cache,
     DiagonalLayer,
@@ -23,6 +22,7 @@ from nextpixel.nn import (
     RowLayer,
     checkpoint,
 )
+from nextpixel.nn.context_bias import ContextBias
 from nextpixel.saving import bound_arguments
 
 __all__ = ["DiagonalBiLSTM", "RowLSTM"]

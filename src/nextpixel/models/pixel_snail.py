@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.autoregressive import Inputs, WholePixelNetwork
-from nextpixel.context import ContextBias
 from nextpixel.errors import UserError
+from nextpixel.models.base.autoregressive import Inputs, WholePixelNetwork
 from nextpixel.nn import (
     Cache,
     CausalAttention,
@@ -30,6 +29,7 @@ from nextpixel.nn import (
     checkpoint,
     start_weights,
 )
+from nextpixel.nn.context_bias import ContextBias
 from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelSNAIL"]

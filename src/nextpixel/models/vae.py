@@ -18,11 +18,17 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from nextpixel.bounds import Gaussian, code_noise, elbo_terms, image_noise, importance_bound
 from nextpixel.errors import UserError
-from nextpixel.latent import IndependentPixels, Likelihood
+from nextpixel.models.base.bounds import (
+    Gaussian,
+    code_noise,
+    elbo_terms,
+    image_noise,
+    importance_bound,
+)
+from nextpixel.models.base.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
-from nextpixel.sampling import CommonOptions
+from nextpixel.sampling.drawing import CommonOptions
 from nextpixel.saving import bound_arguments
 
 __all__ = ["VAE"]

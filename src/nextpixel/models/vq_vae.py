@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nextpixel.latent import CodebookModel, Likelihood
+from nextpixel.models.base.latent import CodebookModel, Likelihood
 from nextpixel.nn import Codebook, MapDecoder, MapEncoder, Quantized, Quantizer
 from nextpixel.saving import bound_arguments
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel.errors import UserError
-from nextpixel.latent import CodebookModel, Likelihood
+from nextpixel.models.base.latent import CodebookModel, Likelihood
 from nextpixel.nn import Codebook, MapDecoder, MapEncoder, Pointwise, Quantized, Quantizer
 from nextpixel.saving import bound_arguments
 

@@ -12,12 +12,13 @@ sums) is written once.
 """
 
 from nextpixel.nn.attention import CausalAttention, Delayed
-from nextpixel.nn.autoencoding import ImageDecoder, ImageEncoder, MapDecoder, MapEncoder
 from nextpixel.nn.cache import Cache, CausalLayer, Site
+from nextpixel.nn.causal_conv import CausalConv2d, MaskedConv2d, OncePerRow, RowConv2d
 from nextpixel.nn.checkpointing import checkpoint, checkpointing
-from nextpixel.nn.conv import CausalConv2d, Head, MaskedConv2d, OncePerRow, Pointwise, RowConv2d
-from nextpixel.nn.halved import Halved, HalvedRows
+from nextpixel.nn.encoders import ImageDecoder, ImageEncoder, MapDecoder, MapEncoder
 from nextpixel.nn.lstm import DiagonalLayer, RowLayer
+from nextpixel.nn.multiscale import Halved, HalvedRows
+from nextpixel.nn.pointwise import Head, Pointwise
 from nextpixel.nn.quantize import Codebook, Quantized, Quantizer, perplexity
 from nextpixel.nn.resnet import GatedResNet, concat_elu, start_weights
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nextpixel.masks import channel_slice
 from nextpixel.nn.cache import Cache, CausalLayer
-from nextpixel.nn.conv import MaskedConv2d, Pointwise, of_group
+from nextpixel.nn.causal_conv import MaskedConv2d
+from nextpixel.nn.masks import channel_slice
+from nextpixel.nn.pointwise import Pointwise, of_group
 
 __all__ = ["DiagonalLayer", "RowLayer"]
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.nn.cache import Cache
-from nextpixel.nn.conv import CausalConv2d, Pointwise, RowConv2d
+from nextpixel.nn.causal_conv import CausalConv2d, RowConv2d
+from nextpixel.nn.pointwise import Pointwise
 
 __all__ = ["GatedResNet", "concat_elu", "start_weights"]
 

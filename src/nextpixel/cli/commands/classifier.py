@@ -1,0 +1,92 @@
+"""Train a small classifier, whose layers a model can be told (train --features)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextpixel.cli.options import Parser, add_common, add_data, positive, seed
+from nextpixel.errors import UserError
+from nextpixel.utils.progress import progress
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from nextpixel.conditioning.classifier import Classifier
+    from nextpixel.data import Dataset
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel classifier --data mnist --out runs/classifier",
+    "nextpixel classifier --data my.npz --levels 4 --steps 1000 --out runs/classifier",
+]
+
+
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    add_data(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the folder to save it in")
+    parser.add_argument("--steps", type=positive, default=2000, help="training steps")
+    parser.add_argument("--batch-size", type=positive, default=64, help="images at a time")
+    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate at first")
+    parser.add_argument("--width", type=positive, default=32, help="channels of conv1")
+    parser.add_argument("--embedding", type=positive, default=64, help="length of the embedding")
+    parser.add_argument("--seed", type=seed, default=0, help="of the weights and the order")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains the classifier and saves it."""
+    import torch
+
+    from nextpixel.conditioning.classifier import Classifier, fit_classifier
+    from nextpixel.latents.codes import load_data
+    from nextpixel.utils.devices import set_up
+
+    device = set_up(args.device, args.threads)
+    if not 0 < args.lr < math.inf:
+        raise UserError(f"--lr must be above 0, not {args.lr}.")
+    data = load_data(
+        args.data,
+        levels=args.levels,
+        data_dir=args.data_dir,
+        size=args.size,
+        channels=args.channels,
+    )
+    if data.classes is None:
+        raise UserError(f"{data.name} has no classes to tell apart: give data that have some.")
+    torch.manual_seed(args.seed)
+    model = Classifier(
+        shape=data.shape,
+        levels=data.levels,
+        classes=data.classes,
+        width=args.width,
+        embedding=args.embedding,
+    ).to(device)
+    with progress("training") as show:
+        losses = fit_classifier(
+            model,
+            data,
+            out=args.out,
+            steps=args.steps,
+            batch_size=args.batch_size,
+            lr=args.lr,
+            seed=args.seed,
+            progress=show,
+        )
+    report(model, data, losses, args.out)
+
+
+def report(model: Classifier, data: Dataset, losses: Sequence[float], out: Path) -> None:
+    """Prints the loss, the test accuracy and the layers."""
+    accuracy, count = model.accuracy(data.test), len(data.test)
+    error = math.sqrt(accuracy * (1 - accuracy) / count)
+    last = losses[-100:]
+    print(f"Loss over the last {len(last)} steps: {sum(last) / len(last):.4f} nats an image")
+    print(f"Test accuracy: {accuracy:.2%} ± {error:.2%} of {count:,} images of {data.name}")
+    shapes = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in model.shapes.items())
+    print(f"Its layers: {shapes}")
+    print(f"The classifier is in {out}: try nextpixel train --features {out} --layer ...")

@@ -1,0 +1,109 @@
+"""List the data sets, or show one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextpixel.cli.options import PICTURES, Parser, add_data, output
+
+if TYPE_CHECKING:
+    import argparse
+
+    from nextpixel.data import Dataset, Images
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel data",
+    "nextpixel data mnist",
+    "nextpixel data my-pictures --size 64 --out some.png",
+    "nextpixel data codes:runs/vq-vae",
+]
+
+
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    add_data(parser, positional=True)
+    parser.add_argument(
+        "--out", type=output(*PICTURES), help="the picture to write (default: DATA.png)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Lists all data sets, or loads one and shows it."""
+    from nextpixel.latents.codes import load_data
+
+    if args.data is None:
+        list_data(args.data_dir)
+        return
+    dataset = load_data(
+        args.data,
+        levels=args.levels,
+        data_dir=args.data_dir,
+        size=args.size,
+        channels=args.channels,
+    )
+    name = re.sub(r"[^\w.-]+", "-", dataset.name)  # a file here, also of codes:runs/mine#bottom
+    report(dataset, args.out or Path(f"{name}.png"))
+
+
+def list_data(data_dir: Path | None) -> None:
+    """Prints the data sets that are known by name, and what else there may be."""
+    from nextpixel.data import known
+
+    for entry in known(data_dir):
+        print(f"{entry.name:16} {entry.description}")
+        where = (
+            f"in {entry.present}"
+            if entry.present
+            else f"not here, downloaded when needed: {', '.join(entry.files)}"
+        )
+        print(f"{'':16} {where}")
+    print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
+    print("Your own sounds: wavs:FOLDER, a folder of WAV, FLAC or Ogg files.")
+    print("Codes: codes:RUN, the run folder of a VQ-VAE; codes:RUN#bottom of a VQ-VAE-2.")
+
+
+def report(dataset: Dataset, out: Path) -> None:
+    """Prints what a data set holds and writes a grid of its training images."""
+    import numpy as np
+
+    from nextpixel.data.images import spread
+    from nextpixel.viz import images as pictures
+
+    channels, height, width = dataset.shape
+    print(f"{dataset.name}: {dataset.source}")
+    what = "images" if dataset.codes_of is None else "grids of codes"
+    print(f"  {what} of {channels} x {height} x {width}, {dataset.levels} levels")
+    if (how := dataset.spectrogram) is not None:
+        print(
+            f"  spectrograms: up to {how.longest / how.rate:.2f} s of sound at {how.rate} Hz, "
+            f"{how.bands} bands of {how.lowest:g} to {how.highest:g} Hz, {how.floor:g} to 0 dB"
+        )
+    for name in ("train", "valid", "test"):
+        images = getattr(dataset, name)
+        real = "" if images.rows is None else f", {images.rows.mean():.1f} rows real on average"
+        print(f"  {name:6} {len(images):7,} images, {summary(dataset, images)}{real}")
+    if dataset.class_names and dataset.train.y is not None:
+        counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
+        pairs = zip(dataset.class_names, counts, strict=True)
+        print("  classes in train:", ", ".join(f"{name} {count}" for name, count in pairs))
+    some = spread(len(dataset.train), 100)  # files may be sorted by class
+    x, _ = dataset.train.batch(some)
+    if dataset.train.rows is not None:
+        x = x[:, :, : dataset.train.rows[some].max()]
+    pictures.save_image(pictures.grid(pictures.seen(x, dataset.spectrogram), dataset.levels), out)
+    print(f"  some of them: {out}")
+
+
+def summary(dataset: Dataset, images: Images) -> str:
+    """Sums up the values of a split: the mean of pixels, or how many codes occur."""
+    if dataset.codes_of is not None:
+        import numpy as np
+
+        return f"{len(np.unique(images.x))} different codes occur"
+    # A redrawn split holds intensities, whose mean is that of the bits.
+    top = 255 if images.redraw else dataset.levels - 1
+    return f"mean {images.x.mean() / top:.6f} of the highest level"

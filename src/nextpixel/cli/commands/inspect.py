@@ -1,0 +1,118 @@
+"""Draw what a model sees: masks, receptive fields, surprise."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextpixel.cli.options import MODEL, Parser, add_common, add_images, image_options, seed
+from nextpixel.errors import UserError
+from nextpixel.utils.progress import progress
+
+if TYPE_CHECKING:
+    import argparse
+
+    from nextpixel.cli.inspection import Seen
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel inspect --out kinds",
+    "nextpixel inspect GatedPixelCNN",
+    "nextpixel inspect mnist-gated --index 0",
+    "nextpixel inspect mnist-gated seven.png --class 7",
+]
+
+
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", nargs="?", help=f"a kind of model, {MODEL}; else all kinds")
+    add_images(parser, None)
+    parser.add_argument("--index", type=seed, help="the number of the image (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of random weights and images")
+    parser.add_argument("--out", type=Path, default=Path("seen"), help="the folder to write")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws what one kind of model sees, or all kinds, or a trained model."""
+    from nextpixel.cli import inspection
+    from nextpixel.evaluation import receptive_field
+    from nextpixel.utils.devices import set_threads
+
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"{args.out} is a file: give --out a folder.")
+    if args.model is not None and args.model not in receptive_field.KINDS:
+        inspect_trained(args)
+        return
+    if args.images or any(
+        given is not None for given in (args.index, args.classes, args.data, args.split)
+    ):
+        raise UserError(
+            "A kind of model has random weights and looks at no images: leave IMAGES, --index, "
+            "--class, --data and --split out, or give a trained model."
+        )
+    set_threads(args.threads or 1)  # such small networks make threads wait for each other
+    with progress("looking") as show:
+        if args.model is None:
+            written = inspection.draw_kinds(args.out, seed=args.seed, progress=show)
+        else:
+            written = inspection.draw_kind(args.model, args.out, seed=args.seed, progress=show)
+    print(f"Wrote {', '.join(map(str, written))}")
+
+
+def inspect_trained(args: argparse.Namespace) -> None:
+    """Draws what a trained model sees, and prints what an image costs it."""
+    import numpy as np
+
+    from nextpixel.cli import inspection
+    from nextpixel.cli.loading import check_name, load_model, load_model_images
+    from nextpixel.data.images import spread
+    from nextpixel.evaluation import receptive_field
+    from nextpixel.saving import find
+    from nextpixel.utils.devices import set_up
+
+    check_name(args.model, receptive_field.KINDS)
+    try:
+        find(args.model)
+    except UserError as error:
+        raise UserError(
+            f"{error} Kinds of models are {', '.join(receptive_field.KINDS)}."
+        ) from None
+    device = set_up(args.device, args.threads)
+    model = load_model(args.model, device, conditioned=True, trust=args.trust).double()
+    pictures = load_model_images(model, args.model, args.classes, **image_options(args))
+    pictures.images.refuse_padding("Seeing where an image's bits are")
+    index = args.index or 0
+    if index >= len(pictures):
+        raise UserError(
+            f"There are {len(pictures)} images in {pictures.what}: --index goes from 0 to "
+            f"{len(pictures) - 1}."
+        )
+    x, given = pictures.inputs(model, np.array([index]))
+    c, averaged, what = given.context, None, pictures.names[index]
+    if pictures.dataset is not None:
+        some, of_some = pictures.inputs(model, spread(len(pictures), receptive_field.AVERAGED))
+        averaged = some, of_some.context
+        what = f"{args.split or 'test'} image {index}"
+    if c is not None and c.classes is not None and c.classes[0].max() == 1:  # and no mix
+        what += f", class {c.classes[0].argmax()}"
+    with progress("looking") as show:
+        seen = inspection.draw_model(
+            model, x, c, args.out, averaged=averaged, what=what, seed=args.seed, progress=show
+        )
+    report(seen, what, math.prod(model.shape))
+
+
+def report(seen: Seen, what: str, dims: int) -> None:
+    """Prints what an image costs, and which files were written."""
+    from nextpixel.cli import inspection
+
+    total = seen.surprise.sum().item()
+    print(
+        f"{what}: {total:.1f} bits, {total / dims:.4f} bits/dim, "
+        f"{total * math.log(2):.1f} nats; the entropies add up to {seen.entropy.sum():.1f} bits"
+    )
+    print(inspection.sums(seen))
+    print(f"Wrote {', '.join(map(str, seen.files))}")

@@ -1,0 +1,90 @@
+"""Draw images from each layer of a classifier, to see what it keeps.
+
+Give several models, each trained with --features of the same classifier and another --layer; one
+that is told nothing, or just the class (trained without --features), may be among them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from nextpixel.cli.options import Parser, add_common, add_draws, add_images, image_options
+from nextpixel.errors import UserError
+from nextpixel.utils.progress import progress
+
+if TYPE_CHECKING:
+    import argparse
+
+    from nextpixel.tasks.variations import Kept
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel invert runs/conv1 runs/conv2 runs/embedding -n 6 --draws 2 --limit 1000",
+]
+
+
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", help="a run folder of a model trained with --features")
+    parser.add_argument(
+        "others", nargs="*", metavar="OTHER", help="run folders of other layers' models"
+    )
+    add_images(parser, 6, positional=False, limit="count the bits of")
+    add_draws(parser, "images from each layer", "inversion.png", draws=2)
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws from each model, and counts the bits of the images."""
+    from typing import cast
+
+    from nextpixel.cli.loading import load_images, load_model
+    from nextpixel.context import Context
+    from nextpixel.tasks import variations
+    from nextpixel.utils.devices import set_up
+    from nextpixel.viz import images as plots
+
+    device = set_up(args.device, args.threads)
+    loaded = [
+        load_model(name, device, conditioned=True, trust=args.trust)
+        for name in (args.model, *args.others)
+    ]
+    models = variations.same_classifier(loaded)
+    if args.classes is not None and not any(model.classes for model in models):
+        raise UserError("These models are unconditional: leave --class out.")
+    pictures = load_images(args.model, models[0].shape, models[0].levels, **image_options(args))
+    numbers = pictures.numbers(args.n, args.shown)
+    columns = {}
+    print(f"{'told':12} {'numbers':>8}   {'bits/dim':17} {'bits an image':>14}")
+    for model in models:
+        fitting = pictures.fit(model, args.model, args.classes if model.classes else None)
+        with progress("counting bits") as show:
+            kept = variations.Kept.by(model, fitting.images, limit=args.limit, progress=show)
+        report(kept)
+        x, given = fitting.inputs(model, numbers)
+        if model.role != "vary":
+            continue
+        with progress("drawing") as show:
+            columns[kept.layer] = variations.vary(
+                model,
+                cast(Context, given.context),
+                draws=args.draws,
+                seed=args.seed,
+                temperature=args.temperature,
+                progress=show,
+            )
+    picture = variations.side_by_side({"original": x, **columns}, models[0].levels)
+    plots.save_image(picture, args.out)
+    print(f"Means of {kept.score.images:,} images. Side by side: {args.out}")
+
+
+def report(kept: Kept) -> None:
+    """Prints a row of the table: what one layer keeps."""
+    bits = kept.score.nats / math.log(2)
+    error = kept.score.bits_per_dim_error
+    print(
+        f"{kept.layer:12} {kept.numbers:8}   {kept.score.bits_per_dim:.4f} ± {error:.4f}   "
+        f"{bits:14.1f}"
+    )

@@ -1,0 +1,471 @@
+"""Loads what the commands name: models, data sets, and images to work on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nextpixel.cli.options import in_turn, parse_classes, parse_numbers
+from nextpixel.conditioning.regions import Half, box_mask, half_mask
+from nextpixel.data import Dataset, Images, known
+from nextpixel.data.folders import Unsplit, picture_names, read_picture
+from nextpixel.data.images import requantise, spread
+from nextpixel.data.own import load_unsplit
+from nextpixel.errors import UserError, did_you_mean
+from nextpixel.latents import codes
+from nextpixel.latents.generator import LatentGenerator, holds_bundle
+from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
+from nextpixel.models.base.image_model import Conditioning, ImageModel, load
+from nextpixel.models.base.latent import LatentModel
+from nextpixel.saving import bundles, judges, shipped, training_record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Pictures",
+    "check_guidance",
+    "check_name",
+    "class_names",
+    "known_pixels",
+    "load_any_model",
+    "load_bundle",
+    "load_for",
+    "load_images",
+    "load_model",
+    "load_model_data",
+    "load_model_images",
+    "load_model_or_latent",
+    "names_data",
+    "read_pictures",
+]
+
+Shape = tuple[int, int, int]
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def load_any_model(
+    name: str, device: torch.device | str = "cpu", *, trust: bool = False
+) -> ImageModel:
+    """Loads a model of any kind, by its name or folder.
+
+    Args:
+        name: Its name or folder.
+        device: Where to put the weights.
+        trust: See `nextpixel.load`.
+
+    Raises:
+        UserError: There is no such model, or it is not trusted.
+    """
+    check_name(name)
+    return load(name, device=device, trust=trust)
+
+
+def check_name(name: str, kinds: Sequence[str] = ()) -> None:
+    """Refuses a name that is nearly that of a model that comes with nextpixel.
+
+    Args:
+        name: What the user gave.
+        kinds: Other names that may be meant.
+    """
+    names = [*kinds, *shipped(), *bundles(), *judges()]
+    if name not in names and not Path(name).exists() and (guess := did_you_mean(name, names)):
+        raise UserError(f"There is no model {name}{guess}; nextpixel models lists them all.")
+
+
+def load_bundle(
+    name: str, device: torch.device | str = "cpu", *, trust: bool = False
+) -> LatentGenerator | None:
+    """Loads a VQ-VAE with its prior; None where the folder holds no such two."""
+    return LatentGenerator.load(name, device=device, trust=trust) if holds_bundle(name) else None
+
+
+def load_model(
+    name: str,
+    device: torch.device | str = "cpu",
+    *,
+    conditioned: bool = False,
+    trust: bool = False,
+) -> AutoregressiveModel:
+    """Loads an autoregressive model.
+
+    Args:
+        name: Its name or folder.
+        device: Where to put the weights.
+        conditioned: Whether it may be conditioned on more than a class: a degraded image, or
+            features.
+        trust: See `nextpixel.load`.
+
+    Raises:
+        UserError: There is no such model, or it is another one than the command takes.
+    """
+    model = load_any_model(name, device, trust=trust)
+    return autoregressive_model(model, name, conditioned=conditioned)
+
+
+def load_model_or_latent(
+    name: str, device: torch.device | str = "cpu", *, trust: bool = False
+) -> AutoregressiveModel | LatentModel:
+    """Loads an autoregressive model, or one with a latent code.
+
+    Raises:
+        UserError: The model is another one, or it is conditioned on more than a class.
+    """
+    model = load_any_model(name, device, trust=trust)
+    return model if isinstance(model, LatentModel) else autoregressive_model(model, name)
+
+
+def autoregressive_model(
+    model: ImageModel, name: str, *, conditioned: bool = False
+) -> AutoregressiveModel:
+    """Makes sure that a loaded model is one that the command takes, see `load_model`."""
+    found = autoregressive(model, name)
+    if found.conditioner is not None and not conditioned:
+        raise UserError(
+            f"{name} is conditioned on {found.conditioner.in_words()}: {found.conditioner.advice}."
+        )
+    return found
+
+
+def check_guidance(name: str, guidance: float) -> None:
+    """Refuses guidance for a model that is known not to have learned the null context."""
+    record = training_record(name)
+    if guidance != 1 and record and not record.get("train", {}).get("drop_context"):
+        raise UserError(
+            f"{name} was trained without train.drop_context and knows no null context, which "
+            "--guidance goes away from: leave it at 1, or train a model with it."
+        )
+
+
+def class_names(model: ImageModel) -> Sequence[str]:
+    """Names a model's classes as its data did; by their ids where these are not known."""
+    return model.data_record.class_names or [str(i) for i in range(model.classes or 0)]
+
+
+# --- data sets ------------------------------------------------------------------------------------
+
+
+def load_model_data(
+    model: ImageModel, name: str, data: str | None = None, data_dir: str | Path | None = None
+) -> Dataset:
+    """Loads data for a model: by default those that it was trained on.
+
+    Args:
+        model: The model.
+        name: Its name or folder, where the record of its training is found.
+        data: The data set, as `load_for`; None for the model's own.
+        data_dir: Where to look first.
+
+    Raises:
+        UserError: There are no such data, or they do not fit the model.
+    """
+    dataset = load_own_or(name, data, model.shape, model.levels, data_dir)
+    model.check_dataset(dataset)
+    return dataset
+
+
+def load_own_or(
+    name: str, data: str | None, shape: Shape, levels: int, data_dir: str | Path | None
+) -> Dataset:
+    """Loads the data that are named, or those that the model of this name was trained on."""
+    if data is None:
+        record = training_record(name)
+        data, data_dir = record.get("data"), data_dir or record.get("data_dir")
+    if data is None:
+        raise UserError(f"It is not known which data {name} was trained on: give --data.")
+    return load_for(data, shape, levels, data_dir)
+
+
+def load_for(data: str, shape: Shape, levels: int, data_dir: str | Path | None = None) -> Dataset:
+    """Loads data in these levels, and a folder's pictures in this shape `(C, H, W)`."""
+    size, channels = (None, None) if is_known(data) else own_options(shape, Path(data))
+    return codes.load_data(data, levels=levels, data_dir=data_dir, size=size, channels=channels)
+
+
+def is_known(name: str) -> bool:
+    """Tells whether a data set is known by this name."""
+    return name in {entry.name for entry in known()}
+
+
+def own_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:
+    """Returns the size and channels that bring a folder's pictures into a shape."""
+    if not path.is_dir():
+        return None, None
+    channels, height, width = shape
+    holds_arrays = any(path.glob("*-ubyte*"))  # IDX files, which have their size
+    return height if height == width and not holds_arrays else None, channels
+
+
+# --- images to work on ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images that a command works on, and what is known of them.
+
+    Attributes:
+        images: The images; `fit` gives them the classes that the model knows.
+        names: The name of each: of its file, or its number.
+        class_names: A name for each class id, or None.
+        what: Which images these are, in words.
+        dataset: The data set that they are a split of; None for the user's pictures.
+        one_by_one: Whether each was named as a file of its own.
+        mix: A mix of classes for all of them, `(classes,)`.
+    """
+
+    images: Images
+    names: list[str]
+    class_names: tuple[str, ...] | None
+    what: str
+    dataset: Dataset | None = None
+    one_by_one: bool = False
+    mix: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def unsplit(self) -> Unsplit:
+        """The images with their names."""
+        return Unsplit(self.images, self.names, self.class_names)
+
+    def numbers(self, n: int | None, default: int | None) -> NDArray[np.int64]:
+        """Chooses n images, spread evenly; by default so many, or all if each was named."""
+        return spread(len(self), n or (None if self.one_by_one else default))
+
+    def spread(self, limit: int | None) -> Pictures:
+        """Keeps at most so many images, spread evenly."""
+        names = [self.names[i] for i in spread(len(self), limit)]
+        return replace(self, images=self.images.spread(limit), names=names)
+
+    def fit(self, model: ImageModel, name: str, classes: str | None = None) -> Pictures:
+        """Makes sure that the images are such as the model draws, and gives them their classes.
+
+        Args:
+            model: The model.
+            name: What the user called it.
+            classes: The text of --class, for images that have none.
+
+        Raises:
+            UserError: They have another shape, other levels or classes; or the class is missing.
+        """
+        if self.dataset is not None:
+            model.check_dataset(self.dataset)
+        elif model.data_record.codes_of is not None:
+            raise UserError(f"{name} models codes, not pixels: give it codes:RUN.")
+        return self.classified(model, classes)
+
+    def classified(self, model: ImageModel, classes: str | None) -> Pictures:
+        """Gives the images the class ids of a model, see `fit`."""
+        if classes is not None and self.dataset is not None:
+            raise UserError(
+                "The images of a data set have their classes already: leave --class out."
+            )
+        if classes is not None:
+            ids = in_turn(parse_classes(classes, model.classes), len(self))
+            assert ids is not None
+            model.context(ids, len(self))  # refuses a class that there is not
+            if ids.is_floating_point():
+                return replace(self, mix=ids, images=replace(self.images, y=None))
+            return replace(self, images=replace(self.images, y=ids.numpy()))
+        if model.classes is None or self.dataset is not None:
+            return self
+        if self.images.y is None:
+            raise UserError(f"This model needs the class of {self.what}: give --class.")
+        names, own = class_names(model), self.class_names or ()
+        if own == tuple(map(str, range(len(own)))) and len(own) <= len(names):
+            return self  # ids, as of an array
+        if unknown := [name for name in own if name not in names]:
+            raise UserError(
+                f"The class {unknown[0]} of {self.what} is none of the model's "
+                f"({', '.join(names)}): rename the folder, or give --class."
+            )
+        ids_of = np.array([names.index(name) for name in own], np.int64)
+        return replace(self, images=replace(self.images, y=ids_of[self.images.y]))
+
+    def inputs(self, model: ImageModel, numbers: NDArray[np.int64]) -> tuple[Tensor, Conditioning]:
+        """Reads images by their numbers, and what the network is given with them."""
+        if self.mix is None:
+            return model.inputs(self.images, numbers)
+        if model.conditioner is not None:
+            raise UserError("This model takes one class an image, and no mix: give --class 3.")
+        x = torch.from_numpy(self.images.batch(numbers)[0])
+        return x, Conditioning(model.context(self.mix, len(x)))
+
+
+def load_images(
+    name: str,
+    shape: Shape,
+    levels: int,
+    images: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    split: str | None = None,
+) -> Pictures:
+    """Loads the images that a command works on.
+
+    Args:
+        name: The model's name or folder, whose own data are the default.
+        shape: `(C, H, W)`; pictures are cut and resized to it where it is square.
+        levels: Their levels.
+        images: Picture files, folders of them and files of arrays, all of whose images are taken;
+            or one data set.
+        data: A data set, by its name, path, wavs:FOLDER or codes:RUN, if there are no images.
+        data_dir: Where to look for data sets first.
+        split: Which part of a data set, or of one folder or file; "test" unless all are taken.
+
+    Raises:
+        UserError: There are no such images, or they cannot be brought into the shape.
+    """
+    if images and data is not None:
+        raise UserError("Give images, or a data set to take them from: leave --data out.")
+    if names_data(images, split):
+        if len(images) > 1:
+            raise UserError(f"Give {images[0]} or {images[1]}: images of a data set come alone.")
+        source = images[0] if images else data
+        return load_split(
+            load_own_or(name, source, shape, levels, data_dir), source, split or "test"
+        )
+    found = [load_pictures(Path(each).expanduser(), shape, levels) for each in images]
+    what = found[0].what if len(found) == 1 else f"{sum(map(len, found))} images"
+    return replace(joined(found), what=what)
+
+
+def load_model_images(
+    model: ImageModel,
+    name: str,
+    classes: str | None = None,
+    *,
+    images: Sequence[str] = (),
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    split: str | None = None,
+) -> Pictures:
+    """Loads images such as a model draws, see `load_images` and `Pictures.fit`."""
+    found = load_images(
+        name, model.shape, model.levels, images, data=data, data_dir=data_dir, split=split
+    )
+    return found.fit(model, name, classes)
+
+
+def names_data(images: Sequence[str], split: str | None) -> bool:
+    """Tells whether a data set with its splits is meant, rather than pictures as they are."""
+    named = any(is_known(each) or each.startswith(("codes:", "wavs:")) for each in images)
+    return not images or named or split is not None
+
+
+def load_split(dataset: Dataset, source: str | None, split: str) -> Pictures:
+    """Takes a split of a data set, with the names of its files where it is a folder."""
+    images = getattr(dataset, split)
+    names = None
+    if source is not None and not is_known(source):
+        names = picture_names(Path(source).expanduser(), split)
+    names = names or [str(i) for i in range(len(images))]
+    return Pictures(images, names, dataset.class_names, f"{dataset.name} ({split})", dataset)
+
+
+def load_pictures(path: Path, shape: Shape, levels: int) -> Pictures:
+    """Loads a picture, all pictures of a folder, or all images of a file of arrays."""
+    what = path.name or str(path)
+    is_picture = path.suffix.lower() in Image.registered_extensions() and not path.is_dir()
+    if path.exists() and not is_picture:
+        size, channels = own_options(shape, path)
+        found = load_unsplit(path, size=size, channels=channels, levels=levels)
+        if found.images.x.shape[1:] != shape:
+            raise UserError(misfit(str(path), found.images.x.shape[1:], shape))
+        return Pictures(found.images, found.names, found.class_names, what)
+    if is_picture:
+        x = requantise(read_pictures([path], shape), 256, levels)
+        return Pictures(Images(x, None, levels), [what], None, what, one_by_one=True)
+    load_for(str(path), shape, levels)  # says which data there are
+    raise UserError(f"There are no images {path}.")
+
+
+def joined(found: Sequence[Pictures]) -> Pictures:
+    """Joins images of the same shape and levels; they have classes where all have."""
+    if len(found) == 1:
+        return found[0]
+    x = np.concatenate([each.images.x for each in found])
+    labels = [
+        each.class_names[i]
+        for each in found
+        if each.class_names is not None and each.images.y is not None
+        for i in each.images.y
+    ]
+    names = tuple(dict.fromkeys(labels)) if len(labels) == len(x) else None
+    y = None if names is None else np.array([names.index(label) for label in labels], np.int64)
+    return Pictures(
+        Images(x, y, found[0].images.levels),
+        [name for each in found for name in each.names],
+        names,
+        f"{len(x)} images",
+        one_by_one=all(each.one_by_one for each in found),
+    )
+
+
+def read_pictures(paths: Sequence[Path], shape: Shape) -> NDArray[np.uint8]:
+    """Reads picture files as bytes `(N, C, H, W)` of this shape; where it is square, cut to it."""
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"There is no picture {path}: give the path of a file.")
+    channels, height, width = shape
+    pictures = [read_picture(path, None, channels) for path in paths]
+    if height == width:  # others are cut to a square and resized
+        pictures = [
+            picture if picture.shape == shape else read_picture(path, height, channels)
+            for path, picture in zip(paths, pictures, strict=True)
+        ]
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.shape != shape:
+            raise UserError(misfit(str(path), picture.shape, shape))
+    return np.stack(pictures)
+
+
+def misfit(what: str, found: Sequence[int], shape: Shape) -> str:
+    """Says that pictures have another size than a model's images."""
+    if found[0] != shape[0]:
+        return f"{what} has {found[0]} channels, and not the {shape[0]} of the model's images."
+    return (
+        f"{what} is {found[2]} x {found[1]} pixels, but the model's images are "
+        f"{shape[2]} x {shape[1]}: resize it first."
+    )
+
+
+def known_pixels(
+    shape: Shape,
+    *,
+    keep: Half | None = None,
+    hide: Half | None = None,
+    box: str | None = None,
+    mask: Path | None = None,
+) -> Tensor:
+    """Makes the mask of the known pixels, `(H, W)`, that the options of `add_hidden` ask for."""
+    _, height, width = shape
+    if hide:
+        known = ~half_mask(hide, height, width)
+    elif box:
+        row, col, box_height, box_width = parse_numbers(box, 4, "--box")
+        known = ~box_mask(row, col, box_height, box_width, (height, width))
+    elif mask:
+        picture = read_picture(mask, None, 1)[0]
+        if picture.shape != (height, width):
+            raise UserError(
+                f"The mask {mask} is {picture.shape[1]} x {picture.shape[0]} pixels, but the "
+                f"model's images are {width} x {height}."
+            )
+        known = torch.from_numpy(picture < 128)
+    else:
+        known = half_mask(keep or "top", height, width)
+    if known.all():
+        raise UserError("Nothing is hidden: hide some pixels.")
+    return known

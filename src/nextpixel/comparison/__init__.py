@@ -1,0 +1,1 @@
+"""Compares several models at an equal budget."""

@@ -1,0 +1,246 @@
+"""A small classifier, whose layers say of an image what a model can be told, or be judged by.
+
+Example:
+    >>> digits = npx.load_data("mnist")
+    >>> classifier = Classifier(shape=digits.shape, levels=digits.levels, classes=digits.classes)
+    >>> fit_classifier(classifier, digits, out="runs/classifier")
+    >>> classifier.accuracy(digits.test)
+    >>> embeddings = load_classifier("runs/classifier").features(x, "embedding")  # (B, 64)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextpixel.data import Dataset, Images, batch_indices
+from nextpixel.data.images import batches
+from nextpixel.errors import UserError
+from nextpixel.saving import Model, check_images, find, read_kind
+from nextpixel.utils.inference import evaluation_mode
+
+__all__ = ["Classifier", "fit_classifier", "load_classifier"]
+
+
+class Stage(nn.Module):
+    """Creates a convolution that halves the resolution: 3x3, normalised over the image, ReLU.
+
+    What it returns is of size one whatever the weights are, and says of an image the same in every
+    batch.
+
+    Shape:
+        `(B, channels, H, W)` -> `(B, width, ceil(H / 2), ceil(W / 2))`.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.GroupNorm(1, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Computes the stage."""
+        return F.relu(self.norm(self.conv(h)))
+
+
+class Embedding(nn.Module):
+    """Creates the dense layer that embeds an image: a vector of length `sqrt(size)`.
+
+    All embeddings have this length, so that an image's direction alone is what is said of it,
+    and there is a way from one to the other on the sphere; its numbers are of size one.
+
+    Shape:
+        `(B, ...)` -> `(B, size)`.
+    """
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, size)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Computes the embedding."""
+        vector = self.linear(h.flatten(1))
+        return F.normalize(vector) * math.sqrt(vector.shape[1])
+
+
+class Classifier(Model):
+    """Creates a small convolutional classifier of images.
+
+    Its layers, by name: `conv1`, `conv2` and `conv3`, each of half the resolution of the one
+    before; `embedding`, a vector of constant length; and `logits`, linear in the embedding.
+
+    Args:
+        shape: `(C, H, W)` of an image, 8x8 or more.
+        levels: A pixel is an integer in `[0, levels)`.
+        classes: Number of classes, 2 or more.
+        width: Channels of `conv1`; the next ones have twice and four times as many.
+        embedding: Numbers of the embedding.
+
+    Raises:
+        UserError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int,
+        classes: int,
+        width: int = 32,
+        embedding: int = 64,
+    ) -> None:
+        super().__init__(
+            shape=shape, levels=levels, classes=classes, width=width, embedding=embedding
+        )
+        channels, height, width_of_image = shape
+        if channels < 1 or min(height, width_of_image) < 8:
+            raise UserError(f"A classifier takes images (C, H, W) of 8x8 or more, not {shape}.")
+        if min(levels, classes) < 2 or min(width, embedding) < 1:
+            raise UserError(
+                "A classifier needs 2 levels, 2 classes, a width and an embedding of 1 at least, "
+                f"not {levels}, {classes}, {width} and {embedding}."
+            )
+        self.shape, self.levels, self.classes = (channels, height, width_of_image), levels, classes
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        stages: dict[str, nn.Module] = {}
+        for number in range(3):
+            out = width * 2**number
+            stages[f"conv{number + 1}"] = Stage(channels, out)
+            channels, height, width_of_image = out, -(-height // 2), -(-width_of_image // 2)
+            self.shapes[f"conv{number + 1}"] = (channels, height, width_of_image)
+        stages["embedding"] = Embedding(channels * height * width_of_image, embedding)
+        stages["logits"] = nn.Linear(embedding, classes)
+        self.shapes |= {"embedding": (embedding,), "logits": (classes,)}
+        self.stages = nn.ModuleDict(stages)
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, from the image to the classes."""
+        return list(self.shapes)
+
+    def layer_shape(self, layer: str) -> tuple[int, ...]:
+        """Returns the shape of what a layer says of an image: `(C, H, W)`, or `(D,)` if dense.
+
+        Raises:
+            UserError: There is no such layer.
+        """
+        if layer not in self.shapes:
+            raise UserError(
+                f"The classifier has no layer {layer}: its layers are {', '.join(self.layers)}."
+            )
+        return self.shapes[layer]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Turns integers into floats in [-1, 1]: the only place where that happens."""
+        return x.to(self.dtype) * (2 / (self.levels - 1)) - 1
+
+    def features(self, x: Tensor, layer: str) -> Tensor:
+        """Computes what a layer says of images.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            layer: One of `layers`.
+
+        Returns:
+            `(B, *layer_shape(layer))`. What it says of an image does not depend on the others.
+
+        Raises:
+            UserError: The images do not fit the classifier, or there is no such layer.
+        """
+        self.layer_shape(layer)
+        check_images(x, self.shape, self.levels)
+        h = self.encode(x)
+        for name in self.layers[: self.layers.index(layer) + 1]:
+            h = self.stages[name](h)
+        return h
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes the logits of the classes, `(B, classes)`, from integers `(B, C, H, W)`."""
+        return self.features(x, "logits")
+
+    @torch.inference_mode()
+    def accuracy(self, images: Images, *, batch_size: int = 500) -> float:
+        """Computes the part of the images whose class has the largest logit.
+
+        Raises:
+            UserError: The images have no classes, or there are none.
+        """
+        if images.y is None or not len(images):
+            raise UserError("The accuracy is that of images with classes: there are none here.")
+        right = 0
+        for numbers in batches(len(images), batch_size):
+            x, y = images.batch(numbers)
+            with evaluation_mode(self):
+                guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
+            right += int((guess.cpu() == torch.as_tensor(y)).sum())
+        return right / len(images)
+
+
+def load_classifier(name: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
+    """Loads a classifier from the folder that it was saved in.
+
+    Raises:
+        UserError: There is no model, it is damaged, or it is another kind of model.
+    """
+    return read_kind(find(name), Classifier).to(device).eval()
+
+
+def fit_classifier(
+    classifier: Classifier,
+    data: Dataset,
+    *,
+    out: str | Path,
+    steps: int = 2000,
+    batch_size: int = 64,
+    lr: float = 2e-3,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> list[float]:
+    """Trains a classifier by cross entropy (AdamW, cosine to 0), and saves it to a folder.
+
+    Args:
+        classifier: The classifier; trained in place, and in evaluation mode afterwards.
+        data: The images and their classes; only the training split is used.
+        out: The folder.
+        steps: Number of optimizer steps.
+        batch_size: Images a step.
+        lr: Learning rate of the first step.
+        seed: Decides the order of the images.
+        progress: Called with the fraction done, between 0 and 1.
+
+    Returns:
+        The loss of each step, in nats an image.
+
+    Raises:
+        UserError: The data do not fit the classifier, or the folder holds a model already.
+    """
+    its = (classifier.shape, classifier.levels, classifier.classes)
+    if its != (data.shape, data.levels, data.classes):
+        raise UserError(
+            "The classifier is for images {} with {} levels and {} classes".format(*its)
+            + f", but {data.name} has {data.shape}, {data.levels} and {data.classes or 'none'}."
+        )
+    if (Path(out) / "config.json").exists():
+        raise UserError(f"{out} already holds a model: name another folder.")
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    classifier.train()
+    losses = []
+    for step in range(steps):
+        indices = batch_indices(len(data.train), batch_size, step, seed=seed)
+        x, y = data.train.batch(indices, (seed, step))
+        logits = classifier(torch.from_numpy(x).to(classifier.device))
+        loss = F.cross_entropy(logits, torch.as_tensor(y, device=classifier.device))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # of torch
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if progress is not None:
+            progress((step + 1) / steps)
+    classifier.eval().save(out)
+    return losses

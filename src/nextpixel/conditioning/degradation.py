@@ -1,0 +1,389 @@
+"""Degraded images: what is done to them, and what a model that restores them is given.
+
+A `Task` turns images into what a model is given as context. Nothing here knows of models.
+
+Example:
+    >>> task = Task("super-resolution", factor=2)
+    >>> x = torch.randint(16, (3, 1, 28, 28))
+    >>> degraded = task.degrade(x, levels=16, numbers=range(3))
+    >>> degraded.image.shape
+    torch.Size([3, 1, 14, 14])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextpixel.conditioning.regions import Half, box_mask, half_mask
+from nextpixel.errors import UserError
+from nextpixel.noise import Stream
+
+if TYPE_CHECKING:
+    from nextpixel.data import Dataset
+
+__all__ = ["Degraded", "Holes", "NoiseKind", "Task", "TaskName"]
+
+TaskName = Literal["super-resolution", "colourise", "denoise", "deblur", "inpaint"]
+NoiseKind = Literal["gaussian", "salt-and-pepper"]
+Holes = Literal["boxes", "halves", "scattered", "mixed"]
+_HOLES: tuple[Holes, ...] = ("boxes", "halves", "scattered")  # what "mixed" mixes
+_Floats = NDArray[np.floating[Any]]
+# Thousandths of red, green and blue: ITU-R BT.601, section 2.5.1.
+_LUMINANCE = np.array([299, 587, 114])
+_GREY = 128  # where pixels are hidden
+_TRUNCATE = 4.0  # a blur's kernel ends at so many deviations
+
+
+@dataclass(frozen=True, eq=False)
+class Degraded:
+    """Degraded images as picture files hold them, on the CPU.
+
+    Attributes:
+        picture: Bytes `(B, C, Hc, Wc)`, uint8: 0 is black and 255 white. What stands at hidden
+            pixels is never looked at; `Task.degrade` paints them grey.
+        mask: True at known pixels, `(B, 1, H, W)`; None where no pixel is hidden.
+    """
+
+    picture: Tensor
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+    def __getitem__(self, images: Any) -> Degraded:
+        """Picks out images: a slice or indices."""
+        return Degraded(self.picture[images], None if self.mask is None else self.mask[images])
+
+    @property
+    def image(self) -> Tensor:
+        """What a model is given as context, `(B, Cc, Hc, Wc)`, float32: black is -1 and white 1.
+
+        Where there are hidden pixels they are 0, and the last channel is 1 at known pixels and 0 at
+        hidden ones.
+        """
+        image = (self.picture.double() / 255 * 2 - 1).float()
+        if self.mask is None:
+            return image
+        return torch.cat([torch.where(self.mask, image, 0.0), self.mask.float()], 1)
+
+    def pixels(self, levels: int) -> Tensor:
+        """Rounds to the nearest levels; those of known pixels are what they were.
+
+        Args:
+            levels: Number of levels, at most 256.
+
+        Returns:
+            Integers in `[0, levels)`, `(B, C, Hc, Wc)`, int64.
+        """
+        _check_levels(levels)
+        return (self.picture.double() * (levels - 1) / 255).round().long()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A degradation of images, to be undone; each name uses the options that are said to be its.
+
+    Attributes:
+        name: "super-resolution" averages blocks of pixels, "colourise" keeps the luminance,
+            "denoise" adds noise, "deblur" blurs and adds no noise, "inpaint" hides pixels.
+        factor: Super-resolution: side of the blocks, 2 or more.
+        noise: Denoise: the deviation of Gaussian noise, as a part of the range from black to white,
+            or the probability that a pixel is replaced by salt and pepper.
+        noise_kind: Denoise: "gaussian", cut off at black and white, or "salt-and-pepper":
+            a pixel, with all its channels, becomes black or white, equally often.
+        sigma: Deblur: deviation of a Gaussian blur in pixels; the picture is mirrored at its edges
+            (the outermost pixels are repeated).
+        holes: Inpaint: what is hidden. "boxes": a box, each side between a quarter and two thirds
+            of the picture's; "halves": left, right, top or bottom; "scattered": each pixel, with a
+            probability between 0.5 and 0.9 drawn for the image; "mixed": each of these equally
+            often.
+
+    Raises:
+        UserError: An option is none of those.
+    """
+
+    kind: ClassVar[str] = "task"
+    part: ClassVar[Literal["image"]] = "image"
+    role: ClassVar[str] = "restore"
+    advice: ClassVar[str] = "use nextpixel restore"
+
+    name: TaskName
+    factor: int = 4
+    noise: float = 0.3
+    noise_kind: NoiseKind = "gaussian"
+    sigma: float = 2.0
+    holes: Holes = "mixed"
+
+    def __post_init__(self) -> None:
+        for what, given, names in (
+            ("restoration task", self.name, get_args(TaskName)),
+            ("kind of noise", self.noise_kind, get_args(NoiseKind)),
+            ("kind of holes", self.holes, get_args(Holes)),
+        ):
+            if given not in names:
+                raise UserError(f"There is no {what} {given!r}: choose {', '.join(names)}.")
+        if not (isinstance(self.factor, int) and self.factor >= 2):
+            raise UserError(f"The factor must be an integer of 2 or more, not {self.factor}.")
+        if not 0 < self.noise < math.inf:
+            raise UserError(f"The noise must be a number above 0, not {self.noise}.")
+        if self.noise_kind == "salt-and-pepper" and self.noise > 1:
+            raise UserError(
+                f"Salt and pepper can replace a part of the pixels up to 1, not {self.noise}."
+            )
+        if not 0 < self.sigma < math.inf:
+            raise UserError(f"sigma, in pixels, must be a number above 0, not {self.sigma}.")
+
+    def settings(self) -> dict[str, Any]:
+        """Lists its name and the options that it uses."""
+        options = {
+            "super-resolution": ("factor",),
+            "colourise": (),
+            "denoise": ("noise", "noise_kind"),
+            "deblur": ("sigma",),
+            "inpaint": ("holes",),
+        }
+        return {name: getattr(self, name) for name in ("name", *options[self.name])}
+
+    def context_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Says which shape `(Cc, Hc, Wc)` the degraded image has.
+
+        Args:
+            shape: `(C, H, W)` of the image.
+
+        Raises:
+            UserError: An image of this shape cannot be degraded in this way.
+        """
+        channels, height, width = shape
+        if self.name == "super-resolution":
+            if height % self.factor or width % self.factor:
+                raise UserError(
+                    f"Super-resolution by {self.factor} needs a height and a width that "
+                    f"{self.factor} divides, not {height}x{width}: choose another factor."
+                )
+            return channels, height // self.factor, width // self.factor
+        if self.name == "colourise":
+            if channels != 3:
+                raise UserError(
+                    f"Only pictures of 3 channels can be coloured in, not {channels}: "
+                    "choose colour pictures or another task."
+                )
+            return 1, height, width
+        if self.name == "inpaint":
+            if min(height, width) < 2:
+                raise UserError(
+                    f"Only a part of a picture can be hidden if it is 2x2 or more, not "
+                    f"{height}x{width}."
+                )
+            return channels + 1, height, width
+        return shape
+
+    def context_size(self, data: Dataset) -> tuple[int, int, int]:
+        """Returns the shape of the context's image for a data set, see `context_shape`."""
+        return self.context_shape(data.shape)
+
+    def condition(
+        self,
+        x: Tensor,
+        levels: int,
+        numbers: Sequence[int],
+        seed: int,
+        coarse_codes: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Computes the degraded images and which pixels they show, see `Conditioner.condition`."""
+        degraded = self.degrade(x, levels, numbers, seed)
+        return degraded.image, degraded.mask
+
+    def in_words(self) -> str:
+        """Describes in a few words what the model is given."""
+        return f"a degraded image ({', '.join(map(str, self.settings().values()))})"
+
+    def degrade(
+        self,
+        x: Tensor | NDArray[np.integer[Any]],
+        levels: int,
+        numbers: Sequence[int],
+        seed: int = 0,
+    ) -> Degraded:
+        """Degrades images.
+
+        Args:
+            x: Images, integers in `[0, levels)`, `(B, C, H, W)`.
+            levels: Number of levels.
+            numbers: The number of each image, B integers >= 0. What is random about an image
+                depends on `(seed, number)` only, not on the batch.
+            seed: Not negative.
+
+        Returns:
+            The degraded images, rounded to the 256 levels of a byte, halves to even; what noise
+            brings beyond black and white is cut off.
+
+        Raises:
+            UserError: Images, numbers or seed are not of this kind, or do not fit the task.
+        """
+        pixels = _pixels(x, levels)
+        self.context_shape(pixels.shape[1:])
+        if levels > 256:
+            raise UserError(f"Pictures of up to 256 levels can be degraded, not {levels}.")
+        if len(numbers) != len(pixels):
+            raise UserError(f"{len(pixels)} images have {len(pixels)} numbers, not {len(numbers)}.")
+        if not 0 <= seed < 2**63 or min(numbers) < 0:
+            raise UserError(
+                f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed} and "
+                f"{min(numbers)}."
+            )
+        # Not the noise that a model then draws pixels from, with the same seed and number.
+        streams = [Stream.DEGRADATIONS.generator(seed, int(number)) for number in numbers]
+        if self.name == "inpaint":
+            hidden = np.stack([self._hidden(pixels.shape[2:], stream) for stream in streams])
+            mask = ~hidden[:, None]
+            picture = np.where(mask, 255 * pixels / (levels - 1), _GREY)
+            return Degraded(_bytes(picture), torch.from_numpy(mask))
+        return Degraded(_bytes(self._changed(pixels, levels, streams)))
+
+    def from_pictures(
+        self,
+        pictures: Tensor | NDArray[np.uint8],
+        shape: tuple[int, int, int],
+        levels: int,
+        mask: Tensor | NDArray[np.bool_] | None = None,
+    ) -> Degraded:
+        """Takes pictures as they are: degraded images from files, say.
+
+        Args:
+            pictures: Bytes `(B, C, Hc, Wc)`, uint8. For inpainting they are rounded to the nearest
+                levels, for a known pixel is one of the restored image's.
+            shape: `(C, H, W)` of the images that they are to be restored to.
+            levels: Number of levels of these images.
+            mask: Inpaint: true at known pixels, `(H, W)` for all pictures or `(B, 1, H, W)`.
+
+        Raises:
+            UserError: The pictures are not what this task makes of images of this shape.
+        """
+        given = torch.as_tensor(pictures).cpu()
+        channels, *size = self.context_shape(shape)
+        expected = channels - (self.name == "inpaint"), *size
+        if given.dtype != torch.uint8 or given.ndim != 4 or given.shape[1:] != expected:
+            raise UserError(
+                f"Pictures for {self.name} to images {shape} are bytes (B, {_commas(expected)}), "
+                f"not {given.dtype} ({_commas(given.shape)})."
+            )
+        if (mask is not None) != (self.name == "inpaint"):
+            raise UserError("A mask of known pixels goes with inpaint, and only with it.")
+        if mask is None:
+            return Degraded(given)
+        mask = torch.as_tensor(mask).cpu()
+        if mask.dtype != torch.bool or mask.shape not in {(*size,), (len(given), 1, *size)}:
+            raise UserError(
+                f"The mask of known pixels is made of booleans ({_commas(size)}) or "
+                f"({_commas((len(given), 1, *size))}), not {mask.dtype} ({_commas(mask.shape)})."
+            )
+        pixels = Degraded(given).pixels(levels).numpy()
+        return Degraded(_bytes(255 * pixels / (levels - 1)), mask.expand(len(given), 1, *size))
+
+    def _changed(
+        self, x: NDArray[np.int64], levels: int, streams: Sequence[np.random.Generator]
+    ) -> _Floats:
+        """Degrades images; the result is in grey levels from 0 to 255, not rounded.
+
+        Nothing depends on the batch: sums are those of integers, exact in any order, and a blur
+        goes line by line.
+        """
+        top = levels - 1
+        if self.name == "super-resolution":
+            channels, height, width = self.context_shape(x.shape[1:])
+            blocks = x.reshape(-1, channels, height, self.factor, width, self.factor)
+            means: _Floats = 255 * blocks.sum((3, 5)) / (top * self.factor**2)
+            return means
+        if self.name == "colourise":
+            weighted = _LUMINANCE[:, None, None] * x
+            luminance: _Floats = 255 * weighted.sum(1, keepdims=True) / (top * _LUMINANCE.sum())
+            return luminance
+        grey = 255 * x / top
+        if self.name == "deblur":
+            return _blurred(grey, self.sigma)
+        if self.noise_kind == "gaussian":
+            normal = np.stack([stream.standard_normal(x.shape[1:]) for stream in streams])
+            return grey + 255 * self.noise * normal
+        drawn = np.stack([stream.random((2, 1, *x.shape[2:])) for stream in streams])
+        replaced, white = drawn[:, 0], drawn[:, 1]
+        return np.where(replaced < self.noise, np.where(white < 0.5, 0.0, 255.0), grey)
+
+    def _hidden(self, size: tuple[int, int], stream: np.random.Generator) -> NDArray[np.bool_]:
+        """Draws which pixels are hidden, `(H, W)`."""
+        holes = self.holes
+        if holes == "mixed":
+            holes = _HOLES[stream.integers(len(_HOLES))]
+        if holes == "scattered":
+            return stream.random(size) < stream.uniform(0.5, 0.9)
+        if holes == "halves":
+            half: Half = get_args(Half)[stream.integers(4)]
+            return half_mask(half, *size).numpy()
+        height, width = (int(stream.integers(-(-n // 4), n * 2 // 3 + 1)) for n in size)
+        row = int(stream.integers(size[0] - height + 1))
+        col = int(stream.integers(size[1] - width + 1))
+        return box_mask(row, col, height, width, size).numpy()
+
+
+def _blurred(image: _Floats, sigma: float) -> _Floats:
+    """Blurs the last two dimensions, as float64; the picture is mirrored at its edges."""
+    from skimage.filters import gaussian
+
+    blurred: _Floats = gaussian(
+        image,
+        (0,) * (image.ndim - 2) + (sigma, sigma),
+        mode="reflect",
+        truncate=_TRUNCATE,
+        preserve_range=True,
+    )
+    return blurred
+
+
+def _kernel(sigma: float) -> _Floats:
+    """Computes what `_blurred` makes of a single bright pixel: a square of odd size."""
+    radius = int(_TRUNCATE * sigma + 0.5)
+    point = np.zeros((2 * radius + 1, 2 * radius + 1))
+    point[radius, radius] = 1
+    return _blurred(point, sigma)
+
+
+def _pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int64]:
+    """Checks images and makes an array of them."""
+    _check_levels(levels)
+    pixels = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
+    if pixels.ndim != 4 or not pixels.size or not np.issubdtype(pixels.dtype, np.integer):
+        raise UserError(
+            f"Images are integers of shape (B, C, H, W), at least one, not {pixels.dtype} of "
+            f"shape {pixels.shape}."
+        )
+    if pixels.min() < 0 or pixels.max() >= levels:
+        raise UserError(
+            f"Images of {levels} levels hold integers from 0 to {levels - 1}, not from "
+            f"{pixels.min()} to {pixels.max()}: give the right number of levels."
+        )
+    return pixels.astype(np.int64)
+
+
+def _check_levels(levels: int) -> None:
+    if levels < 2:
+        raise UserError(f"Images have 2 levels or more, not {levels}.")
+
+
+def _bytes(grey: _Floats) -> Tensor:
+    """Rounds grey levels to those from 0 to 255."""
+    return torch.from_numpy(grey.round().clip(0, 255).astype(np.uint8))
+
+
+def _commas(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _float32(x: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(x.astype(np.float32))

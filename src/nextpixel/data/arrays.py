@@ -1,0 +1,185 @@
+"""Reads images from the user's own arrays: .npz, .npy and IDX files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextpixel.data.images import SPLITS, Dataset, Images, _dataset, _refuse_blank
+from nextpixel.data.readers import read_bytes, read_idx, read_numpy
+from nextpixel.errors import UserError
+from nextpixel.noise import Stream
+
+SPLIT_SEED = 5_550_123  # part of the rule: changing it would move images between splits
+MOST_CLASSES = 65_536
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def _file_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    if path.suffix in {".npz", ".npy"}:
+        return dict(read_numpy(path))
+    arrays = {"x": read_idx(read_bytes(path), path)}
+    labels = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+    if labels != path and labels.is_file():
+        arrays["y"] = read_idx(read_bytes(labels), labels)
+    return arrays
+
+
+def _idx_files(folder: Path) -> dict[str, NDArray[Any]]:
+    """Reads what there is of the four files of MNIST's naming, gzipped or not."""
+    arrays = {}
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        for key, kind in (("x", "images-idx3"), ("y", "labels-idx1")):
+            for end in ("ubyte", "ubyte.gz"):
+                file = folder / f"{prefix}-{kind}-{end}"
+                if file.is_file():
+                    arrays[f"{key}_{split}"] = read_idx(read_bytes(file), file)
+    if arrays and "x_train" not in arrays:
+        raise UserError(
+            f"{folder} holds IDX files named as MNIST's, but no train-images-idx3-ubyte(.gz): add "
+            "it, or give the path of one file instead of the folder."
+        )
+    return arrays
+
+
+def _from_arrays(
+    path: Path, arrays: dict[str, NDArray[Any]], channels: int | None, levels: int | None
+) -> Dataset:
+    stated_levels = arrays.pop("levels", None)
+    pairs = _name_splits(path, arrays)
+    x = {split: _integers(path, x, channels) for split, (x, _) in pairs.items()}
+    y = {split: _class_ids(path, y) for split, (_, y) in pairs.items() if y is not None}
+    highest = max(int(a.max(initial=0)) for a in x.values())
+    own_levels = _own_levels(path, stated_levels, highest)
+    _take_missing(path, x, y)
+    splits = {split: Images(x[split], y.get(split), own_levels) for split in SPLITS}
+    classes = 1 + max((int(ids.max(initial=0)) for ids in y.values()), default=-1)
+    names = tuple(str(i) for i in range(classes)) or None
+    data = _dataset(path, splits, own_levels, names)
+    if levels is None:
+        return data
+    _refuse_blank(path, highest, own_levels, levels)
+    return data.requantised(levels)
+
+
+def _name_splits(
+    path: Path, arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, tuple[NDArray[Any], NDArray[Any] | None]]:
+    """Pairs images with class ids: {split: (x, y or None)}, with "train" always there."""
+    if "x" in arrays:
+        keys = {"train": ("x", "y")}
+    elif "train" in arrays:
+        keys = {split: (split, f"y_{split}") for split in SPLITS}
+    else:
+        keys = {split: (f"x_{split}", f"y_{split}") for split in SPLITS}
+    pairs = {s: (arrays[x], arrays.get(y)) for s, (x, y) in keys.items() if x in arrays}
+    unknown = set(arrays) - {name for s in pairs for name in keys[s]}
+    if "train" not in pairs or unknown:
+        raise UserError(
+            f"{path} holds arrays named {', '.join(sorted(arrays)) or 'nothing'}: name the images "
+            "x, or x_train, x_valid, x_test, the class ids y, or y_train, y_valid, y_test, the "
+            "number of levels levels, and store nothing else."
+        )
+    if len({y is None for _, y in pairs.values()}) > 1:
+        raise UserError(f"{path} has class ids for some splits only: give them for all or none.")
+    return pairs
+
+
+def _integers(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[np.uint8]:
+    """Checks that x holds integers in [0, 256), and makes it uint8 of shape (N, C, H, W)."""
+    if x.dtype.kind not in "bui":
+        raise UserError(
+            f"{path} holds {x.dtype} where images are integers: turn them into 0 to 255 and save "
+            "them as uint8."
+        )
+    if x.dtype != np.uint8 and x.size and (x.min() < 0 or x.max() > 255):
+        raise UserError(
+            f"{path} holds values from {x.min()} to {x.max()}, where images have values from 0 to "
+            "255: rescale them and save them as uint8."
+        )
+    x = _channels_first(path, x, channels)
+    # A memory map is left one, where it can be.
+    kept = x.dtype == np.uint8 and x.flags.c_contiguous
+    return x if kept else np.array(x, dtype=np.uint8, order="C")
+
+
+def _channels_first(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[Any]:
+    if x.ndim == 3 and channels in (None, 1):
+        return x[:, None]
+    possible = (1, 3) if channels is None else (channels,)
+    first, last = (x.ndim == 4 and x.shape[axis] in possible for axis in (1, 3))
+    if first and last and channels is None:
+        raise UserError(
+            f"{path} holds images of shape {x.shape}, whose channels could come first or last: "
+            "give channels (if it fits both, they are taken to come first)."
+        )
+    if not first and not last:
+        raise UserError(
+            f"{path} holds images of shape {x.shape}, where (N, H, W), (N, C, H, W) or (N, H, W, "
+            f"C) with C = {' or '.join(map(str, possible))} was expected: reshape them, or give "
+            "channels."
+        )
+    return x if first else np.moveaxis(x, 3, 1)
+
+
+def _class_ids(path: Path, y: NDArray[Any]) -> NDArray[np.int64]:
+    whole = y.dtype.kind in "ui" and y.ndim == 1
+    if not whole or (y.size and not 0 <= y.min() <= y.max() < MOST_CLASSES):
+        raise UserError(
+            f"{path} has class ids that are not whole numbers from 0 to {MOST_CLASSES - 1:,}, one "
+            f"an image (they are {y.dtype} of shape {y.shape}): number the classes from 0."
+        )
+    return y.astype(np.int64)
+
+
+def _own_levels(path: Path, stated: NDArray[Any] | None, highest: int) -> int:
+    """Returns the stated number of levels, or else 2 for values 0 and 1, and 256 for others."""
+    if stated is None:
+        return 2 if highest <= 1 else 256
+    if (
+        stated.dtype.kind not in "ui"
+        or stated.size != 1
+        or not max(2, highest + 1) <= stated <= 256
+    ):
+        raise UserError(
+            f"{path} states levels = {stated}, but its highest value is {highest}: state one whole "
+            f"number from {max(2, highest + 1)} to 256."
+        )
+    return int(stated.item())
+
+
+def _take_missing(
+    path: Path, x: dict[str, NDArray[np.uint8]], y: dict[str, NDArray[np.int64]]
+) -> None:
+    """Moves a tenth of the training images into each split that is missing."""
+    n = len(x["train"])
+    if y and any(len(x[split]) != len(y[split]) for split in x):
+        raise UserError(f"{path} has not as many class ids as images: give one an image.")
+    missing = [split for split in ("test", "valid") if split not in x]
+    if not missing:
+        return  # and copy nothing
+    if n < 10:
+        raise UserError(
+            f"{path} has {n} images, and a tenth is needed for each of {' and '.join(missing)}: "
+            "give 10 or more, or those splits."
+        )
+    # The whole key, n included, fixes the permutation: it is the same whichever splits are missing.
+    order = Stream.SPLITS.generator(SPLIT_SEED, n).permutation(n)
+    tenths = {"test": order[: n // 10], "valid": order[n // 10 : 2 * (n // 10)]}
+    rest = np.ones(n, bool)
+    train_x, train_y = x["train"], y.get("train")
+    for split in missing:
+        rest[tenths[split]] = False
+        chosen = np.sort(tenths[split])
+        x[split] = train_x[chosen]
+        if train_y is not None:
+            y[split] = train_y[chosen]
+    x["train"] = train_x[rest]
+    if train_y is not None:
+        y["train"] = train_y[rest]

@@ -1,0 +1,1 @@
+"""Evaluates models: likelihood, anomaly scores, sample and image quality."""

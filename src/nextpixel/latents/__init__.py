@@ -1,0 +1,1 @@
+"""Latent codes as data, and the two-stage generator."""

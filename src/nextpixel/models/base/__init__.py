@@ -1,0 +1,1 @@
+"""What the models share: the abstract classes and the bounds."""

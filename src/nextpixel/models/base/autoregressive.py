@@ -1,0 +1,289 @@
+"""Autoregressive models: likelihoods, and the incremental interface that generation uses."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Literal, Unpack, cast
+
+import torch
+from torch import Tensor, nn
+
+from nextpixel import sampling
+from nextpixel.distributions import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogisticMixture,
+    Distribution,
+)
+from nextpixel.errors import UserError
+from nextpixel.models.base.image_model import ImageModel
+from nextpixel.nn import Cache, CausalLayer, Site
+from nextpixel.nn.context_bias import ContextBias
+from nextpixel.sampling import drawing
+
+__all__ = ["AutoregressiveModel", "CausalNetwork", "Inputs", "WholePixelNetwork", "autoregressive"]
+
+Inputs = Literal["scaled", "embedded"]
+
+
+class AutoregressiveModel(ImageModel):
+    """A distribution over images, factorised along the raster order.
+
+    A subclass needs only `forward`; it can then be trained, scored and (by full passes) sampled.
+    """
+
+    is_likelihood = True
+    fits_codes = True
+
+    @property
+    def has_cached_path(self) -> bool:
+        """Whether a step computes one site from a cache, and not the whole picture again."""
+        return type(self).step is not AutoregressiveModel.step
+
+    @abstractmethod
+    def forward(self, x: Tensor, c: object = None) -> Distribution:
+        """Computes the distributions of all sites, each given the pixels before it.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            c: The context, see `context`.
+
+        Returns:
+            A distribution of `batch_shape` `(B, C, H, W)`.
+        """
+
+    def log_prob(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+        """Computes log p(x | c) in nats, `(B,)`.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            c: The context, see `context`.
+            mask: True at pixels that carry no bits, broadcastable to x: where c shows them, this
+                is the log-probability of the others.
+
+        Raises:
+            UserError: x or c does not fit the model.
+        """
+        self.check(x)
+        distribution: Distribution = self(x, c)
+        of_sites = distribution.log_prob(x)
+        if mask is not None:
+            drawing.check_mask(mask)
+            of_sites = of_sites.masked_fill(mask, 0)
+        return of_sites.flatten(1).sum(1)
+
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+        """Computes log p(x | c), see `log_prob`."""
+        return self.log_prob(x, c, mask)
+
+    def bits_per_dim(self, x: Tensor, c: object = None) -> Tensor:
+        """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
+        return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
+
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[drawing.SampleOptions]) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`; `how` are the options of `sampling.sample`."""
+        return sampling.sample(self, n, c, **how)
+
+    def start(self, batch: int, c: object = None) -> Cache:
+        """Begins to generate a batch: makes what `step` needs of the context and of the past."""
+        return Cache(context=self.context(c, batch))
+
+    def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
+        """Computes the distribution at one site, by a full pass over the picture so far.
+
+        Args:
+            x: The pictures, integers `(B, C, H, W)`; only what comes before the site counts.
+            site: The next site in raster order.
+            cache: As from `start`; a step changes it.
+
+        Returns:
+            A distribution of `batch_shape` `(B,)`.
+        """
+        distribution: Distribution = self(x, cache.context)
+        return distribution.at(*site)
+
+
+class CausalNetwork(AutoregressiveModel):
+    """An autoregressive model whose network is wired once, for whole maps and for single steps.
+
+    A subclass defines `network` out of the layers of `nextpixel.nn`. Its feature maps are in as
+    many groups as the picture has channels, and a step computes one group.
+
+    Args:
+        shape: `(C, H, W)` of an image.
+        levels: A pixel is an integer in `[0, levels)`.
+        inputs: "scaled" feeds a pixel as a number in [-1, 1]; "embedded" takes levels for
+            categories and feeds a learned vector for each.
+        hyperparameters: The contexts, see `AutoregressiveModel`, and the subclass's arguments.
+    """
+
+    embedding_size = 16  # numbers a category, with inputs="embedded"
+    whole_pixels = False  # whether the channels are one group: the distribution couples them
+    condition: ContextBias  # set by the subclass: what the context adds to each layer
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int,
+        inputs: Inputs,
+        **hyperparameters: Any,
+    ) -> None:
+        super().__init__(shape=shape, levels=levels, inputs=inputs, **hyperparameters)
+        if inputs not in ("scaled", "embedded"):
+            raise UserError(f"inputs is 'scaled' or 'embedded', not {inputs!r}.")
+        self.groups = 1 if self.whole_pixels else shape[0]
+        for name in ("width", "blocks", "head"):
+            value = hyperparameters.get(name)
+            least = 1 if name == "blocks" else self.groups  # each group has a feature map
+            if value is not None and value < least:
+                raise UserError(f"{name} must be at least {least}, not {value}.")
+        self.embedding = nn.Embedding(levels, self.embedding_size) if inputs == "embedded" else None
+        self.in_channels = shape[0] * (self.embedding_size if self.embedding else 1)
+        self.out_channels = shape[0] * (1 if levels == 2 else levels)
+
+    @abstractmethod
+    def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
+        """Computes the parameters of the distributions.
+
+        Args:
+            x: What `encode` returned for whole maps; with a cache, for what is newest.
+            biases: What the context adds to each layer, from `condition`; in a step for the row,
+                and to be read only when it begins.
+            cache: The state of generation.
+
+        Returns:
+            `(B, out_channels, H, W)`, in a step `(B, out_channels / groups)`.
+        """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Turns integers into the network's input: the only place where pixels become floats.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, ...)`.
+
+        Returns:
+            `(B, in_channels, ...)`: scaled to [-1, 1], or embedded.
+        """
+        if self.embedding is None:
+            return x.to(self.dtype) * (2 / (self.levels - 1)) - 1
+        vectors: Tensor = self.embedding(x.long())
+        return vectors.movedim(-1, 2).flatten(1, 2)
+
+    def distribution(self, parameters: Tensor, x: Tensor) -> Distribution:
+        """Makes the distribution from the network's output: Bernoulli for 2 levels.
+
+        Args:
+            parameters: `(B, P, *sites)`: the sites are a map, or in a step there is but one.
+            x: The pixels there, integers `(B, C, *sites)`, for what later channels learn of
+                earlier ones not through the network but here.
+        """
+        if self.levels == 2:
+            return Bernoulli(parameters)
+        logits = torch.unflatten(parameters, 1, (-1, self.levels))
+        return Categorical(logits.movedim(2, -1))
+
+    def forward(self, x: Tensor, c: object = None) -> Distribution:
+        """Computes the distributions of all sites, see `AutoregressiveModel.forward`."""
+        self.check(x)
+        biases = self.condition(self.context(c, len(x)))
+        return self.distribution(self.network(self.encode(x), biases), x)
+
+    @torch.no_grad()
+    def start(self, batch: int, c: object = None) -> Cache:
+        """Begins to generate a batch, see `AutoregressiveModel.start`."""
+        context = self.context(c, batch)
+        cache = Cache(context=context, prepared=self.condition.prepare(context))
+        channels = self.shape[0] if self.groups == 1 else 1
+        cache.newest = torch.zeros(batch, channels, dtype=torch.int64, device=self.device)
+        names = {type(module).__module__.partition(".")[0] for module in self.modules()}
+        cache.replay_safe = names <= {"nextpixel", "torch"}
+        for layer in self.modules():
+            if isinstance(layer, CausalLayer):
+                columns = -(-self.shape[2] // layer.scale)
+                cache.layers[layer] = layer.new_cache(batch, columns)
+                cache.period = max(cache.period, layer.scale)
+        return cache
+
+    def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
+        """Computes the distribution at one site from the cache and what is newest before it."""
+        cache.site = site
+        if site.channel < self.groups:  # else all channels were computed at the first one
+            newest = cast(Tensor, cache.newest).copy_(self.newest(x, site))
+
+            def compute() -> Tensor:
+                if site.begins_row:  # they are read only then
+                    cache.biases = self.condition.biases(cache.prepared, site.row)
+                return self.network(self.encode(newest), cache.biases, cache)
+
+            cache.parameters = cache.replay.step(site, compute) if cache.replay else compute()
+        pixel = x[:, :, site.row, site.col]
+        distribution = self.distribution(cast(Tensor, cache.parameters), pixel)
+        return distribution[:, site.channel if self.groups == 1 else 0]
+
+    def newest(self, x: Tensor, site: Site) -> Tensor:
+        """Picks what is newest before a site: a channel `(B, 1)` or, in one group, a pixel.
+
+        The first site has none, and gets any.
+        """
+        row, col, channel = site
+        if channel == 0:
+            row, col = (row, col - 1) if col else (row - 1, -1)
+        pixel = x[:, :, row, col]
+        return pixel if self.groups == 1 else pixel[:, channel - 1 : channel or None]
+
+
+class WholePixelNetwork(CausalNetwork):
+    """A causal network that takes the channels of a pixel together.
+
+    Its distribution couples them: a mixture of logistics. Where levels are categories
+    (`inputs="embedded"`) it is the one of `CausalNetwork`, for one channel.
+
+    Args:
+        components: Components of the mixture.
+        dropout: Probability to zero a number, in [0, 1).
+        arguments: Those of `CausalNetwork`.
+    """
+
+    whole_pixels = True
+
+    def __init__(self, *, components: int, dropout: float, **arguments: Any) -> None:
+        super().__init__(components=components, dropout=dropout, **arguments)
+        self.mixture = self.embedding is None
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout must lie in [0, 1), not {dropout}.")
+        if components < 1:
+            raise UserError(f"A mixture has at least 1 component, not {components}.")
+        if self.mixture:
+            self.out_channels = DiscretizedLogisticMixture.parameter_count(
+                self.shape[0], components
+            )
+        elif self.shape[0] > 1:
+            raise UserError(
+                f"{type(self).__name__} takes categories of one channel only: for "
+                f"{self.shape[0]} channels leave inputs at 'scaled', or use GatedPixelCNN."
+            )
+
+    def distribution(self, parameters: Tensor, x: Tensor) -> Distribution:
+        """Makes the distribution from the network's output, see `CausalNetwork.distribution`."""
+        if not self.mixture:
+            return super().distribution(parameters, x)
+        return DiscretizedLogisticMixture.from_pixel_parameters(
+            parameters, self.encode(x), levels=self.levels
+        )
+
+
+def autoregressive(model: ImageModel, name: str | Path) -> AutoregressiveModel:
+    """Makes sure that a model is autoregressive, for what only such models can do.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not isinstance(model, AutoregressiveModel):
+        raise UserError(
+            f"{name} is of the kind {type(model).__name__}, and this takes an autoregressive "
+            "model, which draws pixel by pixel: give another one (see nextpixel models)."
+        )
+    return model

@@ -1,0 +1,344 @@
+"""The abstract model of images: what can be trained, scored and drawn from."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
+from nextpixel.conditioning.features import Features
+from nextpixel.context import Context, ContextSpec
+from nextpixel.data import DataRecord, Dataset, Images
+from nextpixel.errors import UserError
+from nextpixel.sampling.drawing import CommonOptions
+from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
+
+__all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What a model is given along with images before it says how likely they are.
+
+    Attributes:
+        context: Their context, or None.
+        mask: True at pixels that are known already and carry no bits, `(B, 1, H, W)`, or None.
+    """
+
+    context: Context | None = None
+    mask: Tensor | None = None
+
+    def __getitem__(self, images: Any) -> Conditioning:
+        """Picks out images: a slice or indices."""
+        context = None if self.context is None else self.context[images]
+        return Conditioning(context, None if self.mask is None else self.mask[images])
+
+
+class ImageModel(Model):
+    """A model of images, which can be trained, scored and drawn from.
+
+    Args:
+        shape: `(C, H, W)` of an image.
+        levels: A pixel is an integer in `[0, levels)`.
+        classes: Number of classes the model is conditioned on, or None.
+        vector: Length of the vector that it is conditioned on, or None.
+        image: `(Cc, Hc, Wc)` of the image that it is conditioned on, or None.
+        hyperparameters: The subclass's other arguments.
+
+    Attributes:
+        paper: Title, authors and year of the paper a model comes from.
+        takes: The contexts that it is conditioned on.
+        scores: What its score is, in words.
+        conditioner: Computes the vector or the image of the context for each image of a data set:
+            a restoration task, a classifier's features, coarse codes. Set it before training; it
+            is saved with the model, weights and all.
+        data_record: What the model keeps of the data set it was trained on; set by training.
+        is_likelihood: Whether its score is log p(x | c) itself, and no bound on it or part of it.
+        has_importance_bound: Whether it has `importance_bound`, a tighter bound than its score.
+        fits_codes: Whether it can be a prior over the codes of a VQ-VAE.
+    """
+
+    paper = ""
+    scores = "log p(x | c)"
+    is_likelihood = False
+    has_importance_bound = False
+    fits_codes = False
+    conditioner: Conditioner | None
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        levels: int,
+        classes: int | None = None,
+        vector: int | None = None,
+        image: tuple[int, int, int] | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        image = None if image is None else cast("tuple[int, int, int]", tuple(image))
+        takes = ContextSpec(classes, vector, image)
+        for name, what in takes._asdict().items():
+            if what is not None or name in arguments_of(type(self)):
+                hyperparameters[name] = what
+        super().__init__(shape=shape, levels=levels, **hyperparameters)
+        if len(shape) != 3 or min(shape) < 1:
+            raise UserError(f"shape is (channels, height, width), not {tuple(shape)}.")
+        if levels < 2:
+            raise UserError(f"A pixel has at least 2 levels, not {levels}.")
+        if classes is not None and classes < 1:
+            raise UserError(f"A conditional model has at least 1 class, not {classes}.")
+        if vector is not None and vector < 1:
+            raise UserError(f"A context vector has at least 1 number, not {vector}.")
+        if image is not None and (len(image) != 3 or min(image) < 1):
+            raise UserError(f"A context image has (channels, height, width), not {image}.")
+        self.context_spec = takes
+        self.conditioner = None
+        self.data_record = DataRecord()
+        channels, height, width = shape
+        self.shape, self.levels, self.classes = (channels, height, width), levels, classes
+
+    @property
+    def role(self) -> str:
+        """What the model is for: "sample", "restore", "vary", "reconstruct", or "prior" of codes.
+
+        Training shows previews by it, and commands refuse a model of another role.
+        """
+        if self.conditioner is not None:
+            return self.conditioner.role
+        return "sample" if self.data_record.codes_of is None else "prior"
+
+    def context(self, c: object, batch: int) -> Context | None:
+        """Turns what a user gave as context into one row an image, see `ContextSpec.read`."""
+        context = self.context_spec.read(c, batch)
+        return None if context is None else context.to(self.device)
+
+    def inputs(
+        self,
+        images: Images,
+        numbers: NDArray[np.integer[Any]],
+        seed: int = 0,
+        draw: tuple[int, int] = (0, 0),
+    ) -> tuple[Tensor, Conditioning]:
+        """Reads images of a data set, and what the network is given along with them.
+
+        Args:
+            images: A split of the data set.
+            numbers: Which images, `(B,)`.
+            seed: Together with an image's number decides what is random in its conditioning, such
+                as where a hole is; training takes another one in each step.
+            draw: The key of the noise in the images themselves, see `Images.batch`.
+
+        Returns:
+            Integers `(B, C, H, W)` on the CPU, and their conditioning on the model's device.
+            Padding counts as known.
+
+        Raises:
+            UserError: The model needs something that the images do not have.
+        """
+        pixels, ids = images.batch(numbers, draw)
+        x, y = torch.from_numpy(pixels), None if ids is None else torch.from_numpy(ids)
+        coarse_codes = None
+        if images.coarse_codes is not None:
+            coarse_codes = torch.from_numpy(images.coarse_codes.batch(numbers)[0])[:, 0].long()
+        given = self.conditioning(x, y, numbers.tolist(), seed, coarse_codes)
+        padding, mask = self.padding(images, numbers), given.mask
+        if padding is not None:
+            mask = padding if mask is None else mask | padding
+        return x, Conditioning(given.context, mask)
+
+    def conditioning(
+        self,
+        x: Tensor,
+        y: Tensor | None,
+        numbers: Sequence[int],
+        seed: int = 0,
+        coarse_codes: Tensor | None = None,
+    ) -> Conditioning:
+        """Computes what the network is given along with images, in training and in a score.
+
+        A model that is conditioned on something else overrides this.
+
+        Args:
+            x: The images, integers `(B, C, H, W)`.
+            y: Their class ids `(B,)`, or None.
+            numbers: Their numbers in the data set.
+            seed: Not negative; see `inputs`.
+            coarse_codes: Integers `(B, h, w)` where the data set has them, else None.
+
+        Raises:
+            UserError: The model needs more than this.
+        """
+        parts: dict[str, object] = {"classes": y} if self.classes else {}
+        mask = None
+        if self.conditioner is not None:
+            part, mask = self.conditioner.condition(x, self.levels, numbers, seed, coarse_codes)
+            parts[self.conditioner.part] = part
+        mask = None if mask is None else mask.to(self.device)
+        return Conditioning(self.context(parts or None, len(x)), mask)
+
+    def padding(self, images: Images, numbers: NDArray[np.integer[Any]]) -> Tensor | None:
+        """Returns where images are padding, `(B, 1, H, W)` on the model's device, or None."""
+        where = images.padding(numbers)
+        return None if where is None else torch.tensor(where, device=self.device)
+
+    def check_dataset(self, data: Dataset) -> None:
+        """Checks that the model can be trained or scored on a data set.
+
+        Raises:
+            UserError: Its shape, levels, classes, coarse codes or codebook are others.
+        """
+        if data.shape != self.shape or data.levels != self.levels:
+            raise UserError(
+                f"The model is for images {self.shape} with {self.levels} levels, but {data.name} "
+                f"has {data.shape} with {data.levels}: make the model with shape={data.shape}, "
+                f"levels={data.levels}."
+            )
+        if self.classes is not None and data.classes != self.classes:
+            raise UserError(
+                f"The model has {self.classes} classes, but {data.name} has "
+                f"{data.classes or 'none'}: make the model with classes={data.classes}."
+            )
+        if data.coarse_codes is not None and self.context_spec.image != data.coarse_codes:
+            raise UserError(
+                f"{data.name} has coarse codes for each image, and the model is not conditioned on "
+                f"them: make it with image={data.coarse_codes}."
+            )
+        if self.conditioner is not None:
+            if not isinstance(self.conditioner, Conditioner):
+                raise UserError(
+                    f"{type(self).__name__}.conditioner is what gives a model its context: give "
+                    f"your {type(self.conditioner).__name__} another name."
+                )
+            part, size = self.conditioner.part, self.conditioner.context_size(data)
+            if getattr(self.context_spec, part) != size:
+                raise UserError(
+                    f"The model is conditioned on {self.conditioner.in_words()}: make it with "
+                    f"{part}={size}."
+                )
+        codes_of = self.data_record.codes_of
+        if codes_of not in (None, data.codes_of):
+            raise UserError(
+                f"The model is a prior over codes, and {data.name} is not of the same codebook: "
+                "was the VQ-VAE trained further? Train the prior anew, on --data codes:RUN."
+            )
+
+    def extra_config(self) -> dict[str, Any]:
+        """Returns the entries of the conditioner and the data record for `config.json`."""
+        conditioner = self.conditioner
+        entries: dict[str, Any] = (
+            {} if conditioner is None else {conditioner.kind: conditioner.settings()}
+        )
+        return entries | self.data_record.settings()
+
+    def load_extra_config(self, config: dict[str, Any]) -> None:
+        """Restores the conditioner and the data record from `config.json`."""
+        self.conditioner = load_conditioner(config)
+        self.data_record = DataRecord.from_settings(config)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Copies weights into the model, also those of one saved before 0.2.
+
+        There a classifier's features were `features.*`; they are `conditioner.*` now.
+        """
+        if isinstance(self.conditioner, Features):
+            renamed = re.compile(r"^features\.")
+            state_dict = {renamed.sub("conditioner.", k): v for k, v in state_dict.items()}
+        return super().load_state_dict(state_dict, strict, assign)
+
+    @abstractmethod
+    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+        """Computes how likely images are, in nats: what is reported of a model.
+
+        Args:
+            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            c: The context, see `context`.
+            mask: True at pixels that carry no bits, broadcastable to x.
+
+        Returns:
+            log p(x | c), or what the model has in its place and says in `scores`, `(B,)`.
+        """
+
+    def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+        """Computes what training makes as large as it can: by default the score, `(B,)`."""
+        return self.score(x, c, mask)
+
+    @abstractmethod
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
+        """Draws n images, integers `(n, C, H, W)`; a model may take more options than these."""
+
+    def after_step(
+        self,
+        parts: Sequence[tuple[Tensor, Tensor | None]],
+        gather: Callable[[Tensor], Tensor],
+        seed: int,
+    ) -> None:
+        """Changes what does not follow the gradient: called after each step of the optimizer.
+
+        By default that is nothing. It is computed without gradients, and must come to the same on
+        all ranks.
+
+        Args:
+            parts: The images of this rank's batch, integers `(B, C, H, W)` in one part or more,
+                and which of their pixels are known, see `score`.
+            gather: Stacks a tensor over the ranks, in their order.
+            seed: Of what is random; the same on all ranks.
+        """
+
+    def diagnose(self, x: Tensor, mask: Tensor | None = None) -> dict[str, float]:
+        """Computes what else is worth logging at a validation, by name: by default nothing.
+
+        Args:
+            x: Some validation images, integers `(B, C, H, W)`.
+            mask: Which of their pixels are known, see `score`.
+        """
+        return {}
+
+    def check(self, x: Tensor) -> None:
+        """Checks that x are images of this model.
+
+        Raises:
+            UserError: Its type, shape or range is wrong.
+        """
+        check_images(x, self.shape, self.levels)
+
+
+def load(
+    name: str | Path, *, device: str | torch.device = "cpu", trust: bool = False
+) -> ImageModel:
+    """Loads a model: a pretrained one by name, a run's best one, or any saved folder.
+
+    Args:
+        name: A name from `shipped()`, a run folder, or a folder with a `config.json`.
+        device: Where to put the weights.
+        trust: Load a model that is not one of nextpixel's own, by importing the module that its
+            `config.json` names. Set it only for a folder whose code you would run.
+
+    Returns:
+        The model, ready to score and to sample.
+
+    Raises:
+        UserError: There is no such model, it is damaged, or it is not trusted.
+    """
+    return read_model(find(name), trust=trust).to(device).eval()
+
+
+def read_model(folder: Path, *, trust: bool = False) -> ImageModel:
+    """Reads a saved model of images from its folder, see `read_kind`."""
+    # A subclass is made, not the abstract class.
+    return read_kind(folder, ImageModel, trust=trust)  # type: ignore[type-abstract]
+
+
+def find_class(name: str) -> type[ImageModel]:
+    """Finds the class of a model of images by its name or dotted path, see `model_name`."""
+    return find_kind(name, ImageModel)  # type: ignore[type-abstract]  # a subclass is found

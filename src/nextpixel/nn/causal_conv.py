@@ -1,0 +1,412 @@
+"""Causal convolutions that keep a few rows of their input while an image is generated.
+
+The kernel is split into the rows above and the current row. In a step, what the finished rows
+contribute to a whole row of outputs is computed once, when that row begins; what is left for each
+pixel are the taps on the current row, one small matrix product.
+
+With several channels the feature maps of a pixel are in groups, one a channel: a step computes one
+group, from the groups up to its own (see `nn.masks.channel_mask`).
+
+Line buffers hold the channels last, `(B, rows, W, C)`, so that the taps of the current row are
+one contiguous run of numbers for each image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextpixel.nn.cache import Cache, CausalLayer, Site
+from nextpixel.nn.masks import MaskType, channel_mask, channel_slice
+from nextpixel.nn.native_conv import Kind, Taps, convolve, fits
+from nextpixel.nn.pointwise import added, of_group
+
+__all__ = ["CausalConv2d", "MaskedConv2d", "OncePerRow", "RowConv2d"]
+
+
+class _Group(NamedTuple):
+    """What a causal convolution keeps for one channel group, by column.
+
+    Attributes:
+        pixels: The pixels of the current row, the border included, `(B, channels)` each.
+        seen: What the taps on the current row see, one run of numbers an image.
+        sums: What the rows above and the context give to the outputs.
+        taps: The weights of the current row.
+    """
+
+    pixels: Sequence[Tensor]
+    seen: Sequence[Tensor]
+    sums: Sequence[Tensor]
+    taps: Tensor
+
+
+class CausalConv2d(CausalLayer):
+    """Creates a convolution that sees only what comes before in raster order.
+
+    The masked taps are not stored: there is one weight for the rows above the centre and one for
+    the current row up to the centre. With a mask of type A and one group the centre is not stored
+    either. In a step a layer of type A is handed what is newest, from BEFORE the site.
+
+    Shape:
+        `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`, `(H, W)` divided by the stride and
+        rounded up; in a step `(B, in_channels)` -> `(B, out_channels)`, with several groups the
+        channels of one group.
+
+    Args:
+        mask_type: "A" hides the centre, "B" shows it; with several groups "A" shows at the centre
+            the groups before and "B" the group itself too.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        reach: How many rows up, columns to the left and columns to the right (in the rows above)
+            it sees.
+        groups: Number of channel groups.
+        parts: Number of equal runs in the output that are each divided into groups.
+        stride: Every how many rows and columns there is an output.
+        bias: Whether to add a learned bias.
+    """
+
+    row_mask: Tensor | None
+
+    def __init__(
+        self,
+        mask_type: MaskType,
+        in_channels: int,
+        out_channels: int,
+        reach: tuple[int, int, int],
+        *,
+        groups: int = 1,
+        parts: int = 1,
+        stride: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.mask_type = mask_type
+        self.rows_above, self.left, self.right = reach
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.groups, self.parts, self.stride = groups, parts, stride
+        row_taps = self.left + (mask_type == "B" or groups > 1)
+        above = (self.rows_above, self.left + 1 + self.right)
+        self.weight_row = nn.Parameter(torch.empty(out_channels, in_channels, 1, row_taps))
+        self.weight_above = (
+            nn.Parameter(torch.empty(out_channels, in_channels, *above))
+            if self.rows_above
+            else None
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        columns = range(-self.left, self.right + 1)
+        self.taps: Taps = (
+            *((row, col) for row in range(-self.rows_above, 0) for col in columns),
+            *((0, col) for col in columns[:row_taps]),
+        )
+        mask = None
+        if groups > 1:
+            mask = torch.ones_like(self.weight_row, dtype=torch.bool)
+            mask[..., 0, -1] = channel_mask(mask_type, in_channels, out_channels, groups, parts)
+        self.register_buffer("row_mask", mask, persistent=False)
+        bound = 1 / math.sqrt(in_channels * (row_taps + above[0] * above[1]))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """Describes the layer in one line."""
+        size = (self.rows_above + 1, self.left + 1 + self.right)
+        stride = f", stride={self.stride}" if self.stride > 1 else ""
+        return f"{self.mask_type}, {self.in_channels}, {self.out_channels}, sees={size}{stride}"
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        cache: Cache | None = None,
+        *,
+        relu: bool = False,
+    ) -> Tensor:
+        """Convolves a whole map, or with a cache computes one pixel.
+
+        Args:
+            x: The map, or the pixel at the site (type A: what is newest before the site).
+            context: Added to the output: `(B, out_channels, H, W)` or `(B, out_channels, 1, 1)`;
+                in a step `(B, out_channels, 1, W)` or `(B, out_channels, 1, 1)`, read only when a
+                row begins.
+            cache: The state of generation.
+            relu: Whether to convolve the positive parts of x.
+        """
+        if cache is not None:
+            return self._step(F.relu(x) if relu else x, context, cache)
+        row = self._row_weight()
+        if self.stride == 1 and fits(x, row, len(self.taps)):
+            parts = (row,) if self.weight_above is None else (self.weight_above, row)
+            weight = torch.cat([part.flatten(2) for part in parts], 2)
+            return convolve(x, weight, self.bias, Kind(self.taps, relu), context)
+        x = F.relu(x) if relu else x
+        weight = F.pad(row, (0, self.left + 1 + self.right - row.shape[-1]))
+        if self.weight_above is not None:
+            weight = torch.cat([self.weight_above, weight], 2)
+        padded = F.pad(x, (self.left, self.right, self.rows_above, 0))
+        return added(F.conv2d(padded, weight, self.bias, self.stride), context)
+
+    def _row_weight(self) -> Tensor:
+        return self.weight_row if self.row_mask is None else self.weight_row * self.row_mask
+
+    def new_cache(self, batch: int, width: int) -> list[Tensor]:
+        """Makes the line buffer and, for each group, its row's sums from above and its taps."""
+        new = self.weight_row.new_zeros
+        columns = self.left + width + self.right
+        tensors = [new(batch, self.rows_above + 1, columns, self.in_channels)]
+        taps = self._row_weight().squeeze(2).permute(2, 1, 0).flatten(0, 1)
+        for group in range(self.groups):
+            # At the centre the later groups are hidden: as they come last, they are left out.
+            hidden = self.in_channels - channel_slice(self.in_channels, group, self.groups).stop
+            seen = taps[: len(taps) - hidden] if self.weight_row.shape[-1] > self.left else taps
+            folded = of_group(seen, group, self.groups, self.parts).contiguous()
+            tensors += [new(batch, -(-width // self.stride), folded.shape[1]), folded]
+        return tensors
+
+    def of_images(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Picks the line buffer and the sums."""
+        return [tensors[0], *tensors[1::2]]
+
+    def new_output(self, site: Site) -> bool:
+        """Tells whether there is an output at a site, which a strided layer does not always have.
+
+        Without one, `forward` remembers what it was handed, and what it returns has no meaning.
+        """
+        return site.row % self.stride == 0 and site.col % self.stride == 0
+
+    def _step(self, x: Tensor, context: Tensor | None, cache: Cache) -> Tensor:
+        groups = cache.views.get(self) or self._view(cache)
+        site = cache.site
+        if self.mask_type == "A":
+            if any(site):  # there is nothing before the first site
+                newest = groups[(site.channel - 1) % self.groups].pixels
+                newest[self._newest(site, len(newest))].copy_(x)
+            if site.begins_row:
+                self._begin_row(cache, context)
+        else:
+            if site.begins_row:
+                self._begin_row(cache, context)
+            groups[site.channel].pixels[self.left + site.col].copy_(x)
+        group = groups[site.channel]
+        return torch.addmm(group.sums[site.col // self.stride], group.seen[site.col], group.taps)
+
+    def _view(self, cache: Cache) -> list[_Group]:
+        """Cuts the tensors up by group and by column, once: cutting takes time, too."""
+        lines, *folded = cache.layers[self]
+        row, groups = lines[:, -1], []
+        for group in range(self.groups):
+            sums, taps = folded[2 * group : 2 * group + 2]
+            pixels = row[..., channel_slice(self.in_channels, group, self.groups)]
+            seen = row.flatten(1).unfold(1, len(taps), self.in_channels)
+            groups.append(_Group(pixels.unbind(1), seen.unbind(1), sums.unbind(1), taps))
+        cache.views[self] = groups
+        return groups
+
+    def _newest(self, site: Site, columns: int) -> int:
+        """Finds the column of what is newest before a site; it may be in the row above."""
+        if site.channel:
+            return self.left + site.col
+        width = columns - self.left - self.right
+        return self.left + (site.col or width) - 1
+
+    def _begin_row(self, cache: Cache, context: Tensor | None) -> None:
+        """Moves the line buffer down a row and sums up what the rows above contribute."""
+        lines, *folded = cache.layers[self]
+        total: Tensor | None = self.bias
+        if self.weight_above is not None and cache.site.row > 0:
+            lines[:, :-1] = lines[:, 1:].clone()
+            above = lines[:, :-1].permute(0, 3, 1, 2)
+            out = F.conv2d(above, self.weight_above, self.bias, self.stride)
+            total = out.squeeze(2).transpose(1, 2)
+        if context is not None:
+            context = context.squeeze(2).transpose(1, 2)
+            total = context if total is None else total + context
+        if total is not None:
+            for group, kept in enumerate(folded[::2]):
+                kept.copy_(of_group(total, group, self.groups, self.parts))
+
+
+class MaskedConv2d(CausalConv2d):
+    """Creates a k x k convolution with a mask: the taps after the centre are hidden.
+
+    Args:
+        mask_type: "A" or "B", see `CausalConv2d`.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Height and width, odd; one number stands for both.
+        groups: Number of channel groups.
+        parts: Number of equal runs in the output that are each divided into groups.
+        bias: Whether to add a learned bias.
+
+    References:
+        van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016, section 3.4
+        (https://arxiv.org/abs/1601.06759).
+    """
+
+    def __init__(
+        self,
+        mask_type: MaskType,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        groups: int = 1,
+        parts: int = 1,
+        bias: bool = True,
+    ) -> None:
+        height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+        if height % 2 == 0 or width % 2 == 0 or (width == 1 and mask_type == "A"):
+            raise ValueError(f"kernel_size must be odd, and show something, not {(height, width)}")
+        reach = (height // 2, width // 2, width // 2)
+        super().__init__(
+            mask_type, in_channels, out_channels, reach, groups=groups, parts=parts, bias=bias
+        )
+
+    def extra_repr(self) -> str:
+        """Describes the layer in one line."""
+        size = (2 * self.rows_above + 1, 2 * self.left + 1)
+        return f"{self.mask_type}, {self.in_channels}, {self.out_channels}, kernel_size={size}"
+
+
+class RowConv2d(CausalLayer):
+    """Creates an unmasked convolution over the rows above and the current one, both sides.
+
+    It belongs in a vertical stack, whose input was moved down a row: there "the current row" is
+    already finished. In a step it computes a whole row.
+
+    Shape:
+        `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`; in a step the height is 1.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Height and width; the width is odd.
+        stride: Every how many rows and columns there is an output.
+
+    References:
+        van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, section 2.2
+        (https://arxiv.org/abs/1606.05328).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        *,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        if kernel_size[1] % 2 == 0:
+            raise ValueError(f"the kernel's width must be odd, not {kernel_size[1]}")
+        self.rows_above, self.reach, self.stride = kernel_size[0] - 1, kernel_size[1] // 2, stride
+        rows, columns = range(-self.rows_above, 1), range(-self.reach, self.reach + 1)
+        self.taps: Taps = tuple((row, col) for row in rows for col in columns)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel_size))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        bound = 1 / math.sqrt(self.weight[0].numel())
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """Describes the layer in one line."""
+        out_channels, in_channels, *size = self.weight.shape
+        stride = f", stride={self.stride}" if self.stride > 1 else ""
+        return f"{in_channels}, {out_channels}, kernel_size={tuple(size)}{stride}"
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """Convolves a whole map, or with a cache computes one row.
+
+        Args:
+            x: The map, or a row of it.
+            context: Added to the output.
+            cache: The state of generation.
+        """
+        if cache is None:
+            if self.stride == 1 and fits(x, self.weight, len(self.taps)):
+                return convolve(x, self.weight.flatten(2), self.bias, Kind(self.taps), context)
+            seen = F.pad(x, (0, 0, self.rows_above, 0))
+        else:
+            (lines,) = cache.layers[self]
+            seen = torch.cat([lines, x], 2)
+            lines.copy_(seen[:, :, 1:])
+        out = F.conv2d(seen, self.weight, self.bias, self.stride, (0, self.reach))
+        return added(out, context, cache)
+
+    def new_output(self, site: Site) -> bool:
+        """Tells whether there is an output for a site's row, see `CausalConv2d.new_output`."""
+        return site.row % self.stride == 0
+
+    def new_cache(self, batch: int, width: int) -> list[Tensor]:
+        """Makes the line buffer of the rows above."""
+        shape = (batch, self.weight.shape[1], self.rows_above, width)
+        return [self.weight.new_zeros(shape)]
+
+
+class OncePerRow(CausalLayer):
+    """Creates the vertical half of a two-stack network: it sees whole rows, all of them above.
+
+    On whole maps it moves the input down a row and calls the inner module. In a step it collects
+    the newest pixels; when a row begins it hands the finished row to the inner module, and keeps
+    its outputs for all pixels of the row that follows.
+
+    Args:
+        inner: Called as `inner(x, context, cache)`; returns a list of maps. In a step they are
+            rows, or None where a strided one has no new row.
+        in_channels: Channels of the input.
+        out_channels: Channels of each of the maps that the inner module returns.
+        scales: How many times smaller each of the maps is than the input; once by default.
+        groups: Number of channel groups of the input.
+    """
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        in_channels: int,
+        out_channels: list[int],
+        *,
+        scales: list[int] | None = None,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.inner = inner
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.scales = scales or [1] * len(out_channels)
+
+    def forward(
+        self, x: Tensor, context: list[Tensor | None], cache: Cache | None = None
+    ) -> list[Tensor]:
+        """Computes the inner module's maps, or with a cache its rows for the site's row.
+
+        Args:
+            x: The map, or what is newest before the site.
+            context: Handed on to the inner module.
+            cache: The state of generation.
+        """
+        if cache is None:
+            outputs: list[Tensor] = self.inner(F.pad(x, (0, 0, 1, -1)), context)
+            return outputs
+        finished, *rows = cache.layers[self]
+        site = cache.site
+        if any(site):
+            group = channel_slice(self.in_channels, (site.channel - 1) % self.groups, self.groups)
+            # At column 0 this is the last pixel of the row above.
+            finished[:, group, 0, site.col - (site.channel == 0)] = x
+        if site.begins_row:
+            for row_kept, row_new in zip(rows, self.inner(finished, context, cache), strict=True):
+                if row_new is not None:
+                    row_kept.copy_(row_new)
+        return rows
+
+    def new_cache(self, batch: int, width: int) -> list[Tensor]:
+        """Makes the row that is being collected, and the inner module's rows."""
+        new = next(self.parameters()).new_zeros
+        outputs = zip(self.out_channels, self.scales, strict=True)
+        rows = [new(batch, channels, 1, -(-width // scale)) for channels, scale in outputs]
+        return [new(batch, self.in_channels, 1, width), *rows]

@@ -1,0 +1,252 @@
+"""How to draw: the options, the noise and the known pixels of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypedDict, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nextpixel.context import Context
+from nextpixel.distributions import Distribution
+from nextpixel.errors import UserError
+from nextpixel.nn import Cache, Site
+from nextpixel.noise import Stream
+from nextpixel.utils.inference import Switchable
+
+__all__ = [
+    "CommonOptions",
+    "CompleteOptions",
+    "Drawing",
+    "DrawingOptions",
+    "Generator",
+    "SampleOptions",
+    "Sampler",
+    "check_integers",
+    "check_mask",
+    "kept_pixels",
+    "site_noise",
+]
+
+
+class Generator(Switchable, Protocol):
+    """A model that the loop can draw from."""
+
+    shape: tuple[int, int, int]
+    levels: int
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+
+    def context(self, c: object, batch: int) -> Context | None:
+        """Turns the context that a user gave into one row for each image."""
+
+    def __call__(self, x: Tensor, c: object = None) -> Distribution:
+        """Computes the distributions of all sites of whole images."""
+
+    def start(self, batch: int, c: object = None) -> Cache:
+        """Begins a batch."""
+
+    def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
+        """Computes the distribution at a site from the pixels before it."""
+
+
+# Ways to draw; all give the same images.
+#   "auto": the fastest of the following for the model and the device.
+#   "cached": pixel by pixel, with a cache of what earlier pixels contribute.
+#   "replayed": as "cached", but the steps are captured once and replayed by a C program (see
+#       `nextpixel.engine`); needs a C compiler. "auto" takes it for nextpixel's own models. It may
+#       also work for your layers: compare its images with those of "cached" before you rely on it.
+#   "full": pixel by pixel, with a full forward pass for each. Slow; the reference for the others.
+#   "fixed-point": guesses all pixels at once and repeats until nothing changes, see `fixed_point`.
+#       "auto" takes it for a model that has no cached path.
+Sampler = Literal["auto", "cached", "replayed", "full", "fixed-point"]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """Holds the options that all drawing functions share.
+
+    Attributes:
+        seed: Decides an image's noise, together with its number.
+        temperature: Divides the logits, see `Distribution.sample`.
+        guidance: Scales the step from the null context to the given one, in log-probability: 1
+            draws from the model, more exaggerates what the context asks for, 0 ignores it. Other
+            values than 1 change the distribution and double the time.
+        x: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
+        mask: True where x is kept, booleans, broadcastable to `(n, C, H, W)`.
+        numbers: The number of each image; 0 to n - 1 if None. Images with the same number have the
+            same noise, and differ only by their contexts.
+        sampler: One of `Sampler`.
+
+    Raises:
+        UserError: A number is out of range, or there is no such sampler.
+
+    References:
+        Ho, Salimans: Classifier-Free Diffusion Guidance, 2022 (https://arxiv.org/abs/2207.12598),
+        for guidance; here it is exact, level by level.
+    """
+
+    seed: int = 0
+    temperature: float = 1.0
+    guidance: float = 1.0
+    x: Tensor | None = None
+    mask: Tensor | None = None
+    numbers: Sequence[int] | None = None
+    sampler: Sampler = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"The temperature must be above 0, not {self.temperature}.")
+        if not 0 <= self.guidance < math.inf:
+            raise UserError(f"guidance must be at least 0, not {self.guidance}.")
+        if self.sampler not in get_args(Sampler):
+            samplers = ", ".join(get_args(Sampler))
+            raise UserError(f"There is no sampler {self.sampler!r}: {samplers}.")
+
+    @property
+    def copies(self) -> int:
+        """Times that each image is computed: guidance needs the null context, too."""
+        return 1 if self.guidance == 1 else 2
+
+    def begin(self, model: Generator, n: int, c: object) -> tuple[Context | None, Tensor, Any]:
+        """Makes the context, the noise and the known pixels of a batch of n images.
+
+        Returns:
+            The context (with guidance, followed by n null contexts), the noise `(n, C, H, W)`, and
+            `(x, mask)` or None.
+        """
+        context = model.context(c, n)
+        if self.copies == 2:
+            if context is None:
+                raise UserError("guidance needs a context, and this model is unconditional.")
+            context = context.cat(context.null())
+        noise = site_noise(model.shape, self.seed, self.numbers_of(n))
+        return context, noise.to(model.device), kept_pixels(model, self.x, self.mask, n)
+
+    def numbers_of(self, n: int) -> Sequence[int]:
+        """Returns the numbers of n images."""
+        numbers = range(n) if self.numbers is None else self.numbers
+        if len(numbers) != n:
+            raise UserError(f"{n} images need {n} numbers, not {len(numbers)}.")
+        return numbers
+
+
+class CommonOptions(TypedDict, total=False):
+    """The options of `ImageModel.sample` that every model takes.
+
+    See `Drawing` and `sample` for what they mean.
+    """
+
+    seed: int
+    temperature: float
+    numbers: Sequence[int] | None
+    batch_size: int
+    progress: Callable[[float], None] | None
+
+
+class CompleteOptions(CommonOptions, total=False):
+    """The options of `complete`."""
+
+    guidance: float
+    sampler: Sampler
+    passes: Callable[[int], object] | None
+
+
+class SampleOptions(CompleteOptions, total=False):
+    """The options of `sample`."""
+
+    x: Tensor | None
+    mask: Tensor | None
+
+
+class DrawingOptions(TypedDict, total=False):
+    """The options of `trace`, `film` and `fixed_point`: the attributes of `Drawing`."""
+
+    seed: int
+    temperature: float
+    guidance: float
+    x: Tensor | None
+    mask: Tensor | None
+    numbers: Sequence[int] | None
+    sampler: Sampler
+
+
+def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) -> Tensor:
+    """Draws a uniform number for each site of each image.
+
+    Args:
+        shape: `(C, H, W)` of one image.
+        seed: Not negative.
+        images: The numbers of the images, not negative.
+
+    Returns:
+        Noise in `[0, 1)`, `(len(images), C, H, W)`, float64, on the CPU. The noise of image k
+        depends only on `(seed, k)`.
+
+    Raises:
+        UserError: The seed or a number is out of range.
+    """
+    if not 0 <= seed < 2**63 or min(images, default=0) < 0:
+        raise UserError(
+            f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed}."
+        )
+    noise = [Stream.PIXELS.generator(seed, image).random(shape) for image in images]
+    return torch.from_numpy(np.stack(noise))
+
+
+def kept_pixels(
+    model: Generator, x: Tensor | None, mask: Tensor | None, batch: int
+) -> tuple[Tensor, Tensor] | None:
+    """Checks the known pixels and their mask and expands them to the batch.
+
+    Returns:
+        Both `(batch, C, H, W)`, on the model's device; None if neither is given.
+
+    Raises:
+        UserError: They do not fit the model, or one of them is missing.
+    """
+    if x is None and mask is None:
+        return None
+    if x is None or mask is None:
+        raise UserError("Known pixels, x, and their mask go together: give both or none.")
+    shape = (batch, *model.shape)
+    x, mask = torch.as_tensor(x), torch.as_tensor(mask)
+    check_integers(x)
+    check_mask(mask)
+    try:
+        x, mask = x.long().expand(shape), mask.expand(shape)
+    except RuntimeError:
+        raise UserError(
+            f"Known pixels and their mask must fit {shape}, "
+            f"not {tuple(x.shape)} and {tuple(mask.shape)}."
+        ) from None
+    wrong = mask & ((x < 0) | (x >= model.levels))
+    if bool(wrong.any()):
+        raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
+    return x.to(model.device), mask.to(model.device)
+
+
+def check_integers(x: Tensor) -> None:
+    """Checks that pixels are integers.
+
+    Raises:
+        UserError: They are floats or booleans.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise UserError(f"Pixels, x, are integers, not {x.dtype}.")
+
+
+def check_mask(mask: Tensor) -> None:
+    """Checks that a mask is made of booleans: true at known pixels.
+
+    Raises:
+        UserError: It is not.
+    """
+    if mask.dtype != torch.bool:
+        raise UserError(f"A mask is made of booleans, true at known pixels, not of {mask.dtype}.")

@@ -1,0 +1,234 @@
+"""Completions that fit all known pixels, also those that come later, by sequential Monte Carlo.
+
+Many particles, completions in the making, are drawn together for each image. A particle draws its
+hidden pixels from the model, and is weighed by how probable it makes each known one. When few of
+them carry nearly all of the weight, at the end of a row, they are resampled: the heavy ones go on
+as several, the light ones end. The more particles, the closer the result is to a draw from
+`p(hidden | known)`.
+
+References:
+    Gordon, Salmond, Smith: Novel approach to nonlinear/non-Gaussian Bayesian state estimation, 1993
+    (https://doi.org/10.1049/ip-f-2.1993.0015), the bootstrap filter.
+    Doucet, Johansen: A tutorial on particle filtering and smoothing: fifteen years later, 2009,
+    for resampling when it is needed, and for the estimate of the evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nextpixel.context import Context
+from nextpixel.errors import UserError
+from nextpixel.noise import Stream
+from nextpixel.sampling.drawing import Generator, Sampler, kept_pixels
+from nextpixel.sampling.loop import trace
+
+__all__ = ["Completed", "complete_with_particles"]
+
+
+class Completed(NamedTuple):
+    """Completed images, and how much the particles are to be trusted.
+
+    Attributes:
+        x: Integers in `[0, levels)`, `(N, C, H, W)`, int64, on the CPU.
+        log_evidence: The estimate of `log p(known pixels)` in nats, `(N,)`, float64. Its
+            exponential has the right mean with any number of particles.
+        least_effective: The smallest effective sample size, `1 / sum(weight^2)`, that the weights
+            had at the end of a row, `(N,)`: between 1, when one particle has all the weight, and
+            the number of particles.
+        effective: The effective sample size at the very end, `(N,)`.
+        resamplings: How many times the particles were resampled, `(N,)`, int64.
+    """
+
+    x: Tensor
+    log_evidence: Tensor
+    least_effective: Tensor
+    effective: Tensor
+    resamplings: Tensor
+
+
+@dataclass(frozen=True)
+class _How:
+    """How to draw, the same for all batches."""
+
+    particles: int
+    seed: int
+    sampler: Sampler
+    show: Callable[[float], object]  # called with the fraction of a batch that is done
+
+
+@torch.inference_mode()
+def complete_with_particles(
+    model: Generator,
+    x: Tensor,
+    mask: Tensor,
+    c: object = None,
+    *,
+    particles: int,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+    sampler: Sampler = "auto",
+    batch_size: int = 256,
+    progress: Callable[[float], None] | None = None,
+) -> Completed:
+    """Keeps x where the mask is true and draws the rest to fit all of it.
+
+    Of the particles at the end one is drawn, in proportion to the weights. Image k depends on
+    the seed, its number and the number of particles only; with one particle it is the same as by
+    `sampling.complete`.
+
+    Args:
+        model: The model to draw from.
+        x: The images, integers `(N, C, H, W)`; the values at hidden pixels do not matter.
+        mask: True at known pixels, broadcastable to `(N, C, H, W)`.
+        c: The context: one for all images, or one for each.
+        particles: How many an image; time and memory grow with them.
+        seed: Together with an image's number decides its noise.
+        numbers: The images' numbers, 0 to N - 1 by default; others give other, independent
+            completions.
+        sampler: One of `Sampler` that goes pixel by pixel.
+        batch_size: Particles drawn together, those of an image always; it does not change the
+            result.
+        progress: Called with the fraction done, between 0 and 1.
+
+    Raises:
+        UserError: Something given does not fit the model, or no particle can have the known pixels.
+    """
+    n = len(x)
+    if min(n, particles) < 1:
+        raise UserError(f"Give at least one image and one particle, not {n} and {particles}.")
+    if sampler == "fixed-point":
+        raise UserError("Particles go pixel by pixel: leave the sampler at 'auto'.")
+    context, kept = model.context(c, n), kept_pixels(model, x, mask, n)
+    assert kept is not None
+    size = max(1, batch_size // particles)
+    batches = []
+    for begin in range(0, n, size):
+        part = slice(begin, min(begin + size, n))
+
+        def show(done: float, begin: int = begin, count: int = part.stop - begin) -> None:
+            if progress is not None:
+                progress((begin + count * done) / n)
+
+        images = (range(n) if numbers is None else numbers)[part]
+        here = None if context is None else context[part]
+        how = _How(particles, seed, sampler, show)
+        batches.append(_complete(model, kept[0][part], kept[1][part], here, images, how))
+    return Completed(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def _complete(
+    model: Generator, x: Tensor, mask: Tensor, c: Context | None, images: Sequence[int], how: _How
+) -> Completed:
+    """Completes the images of a batch, of these numbers; see `complete_with_particles`."""
+    channels, height, width = model.shape
+    weights = _Weights(len(x), how.particles, x.device)
+    of_image = torch.arange(len(x), device=x.device).repeat_interleave(how.particles)
+    steps = trace(
+        model,
+        len(of_image),
+        None if c is None else c[of_image],
+        x=x[of_image],
+        mask=mask[of_image],
+        seed=how.seed,
+        numbers=[image * how.particles + i for image in images for i in range(how.particles)],
+        sampler=how.sampler,
+    )
+    for done, step in enumerate(steps, 1):
+        row, col, channel = step.site
+        at_site = (..., channel, row, col)
+        if bool(mask[at_site].any()):
+            weights.weigh(step.distribution.log_prob(step.x[at_site]), mask[at_site])
+        if (col, channel) == (width - 1, channels - 1):
+            few = weights.few()
+            if row < height - 1 and bool(few.any()):
+                chosen = weights.resample(few, resampling_noise(how.seed, images, row).to(x.device))
+                step.cache.select(chosen)
+                step.x.copy_(step.x[chosen])
+        how.show(done / math.prod(model.shape))
+    chosen = weights.pick(resampling_noise(how.seed, images, height).to(x.device), 1)
+    return Completed(
+        step.x[chosen[:, 0]].cpu(),
+        weights.log_mean()[:, 0].cpu(),
+        weights.least.cpu(),
+        weights.effective.cpu(),
+        weights.resamplings.cpu(),
+    )
+
+
+class _Weights:
+    """The weights of the particles of n images, and how they fared.
+
+    Attributes:
+        log: Logarithms of the weights, `(n, particles)`, float64. Their average is the estimate of
+            the probability of the known pixels so far; resampling leaves it as it is.
+        effective: The effective sample size at the end of the last row, `(n,)`.
+        least: The smallest one so far, `(n,)`.
+        resamplings: How many there were, `(n,)`.
+    """
+
+    def __init__(self, n: int, particles: int, device: torch.device) -> None:
+        self.log = torch.zeros(n, particles, dtype=torch.float64, device=device)
+        self.effective = self.least = torch.full_like(self.log[:, 0], particles)
+        self.resamplings = torch.zeros_like(self.least, dtype=torch.int64)
+
+    def weigh(self, nats: Tensor, mask: Tensor) -> None:
+        """Adds `log p(pixel | its past)` at one site to all particles, where the pixel is known."""
+        self.log += nats.double().view_as(self.log).where(mask[:, None], 0)
+
+    def few(self) -> Tensor:
+        """Measures the weights at the end of a row: where few particles carry them, `(n,)`."""
+        if bool(self.log.isneginf().all(1).any()):
+            raise UserError(
+                "No particle can have the known pixels of an image: the model gives them a "
+                "probability of 0 after all that was drawn before. Take more particles."
+            )
+        self.effective = 1 / torch.softmax(self.log, 1).square().sum(1)
+        self.least = torch.minimum(self.least, self.effective)
+        return self.effective < self.log.shape[1] / 2
+
+    def resample(self, where: Tensor, noise: Tensor) -> Tensor:
+        """Picks the particles that go on, with equal weights, for some images; noise is `(n,)`.
+
+        Returns:
+            For each particle of the batch the number of the one that takes its place.
+        """
+        stay = torch.arange(self.log.numel(), device=where.device).view_as(self.log)
+        chosen = self.pick(noise, self.log.shape[1]).where(where[:, None], stay)
+        self.log = self.log_mean().expand_as(self.log).where(where[:, None], self.log)
+        self.resamplings += where
+        return chosen.flatten()
+
+    def log_mean(self) -> Tensor:
+        """Computes the logarithm of the average weight, `(n, 1)`."""
+        return self.log.logsumexp(1, keepdim=True) - math.log(self.log.shape[1])
+
+    def pick(self, noise: Tensor, count: int) -> Tensor:
+        """Picks particles in proportion to their weights, by systematic resampling.
+
+        Args:
+            noise: A uniform number in `[0, 1)` for each image, `(n,)`.
+            count: How many to pick for each.
+
+        Returns:
+            Their numbers in the batch, `(n, count)`: on average each `count * weight` times, and
+            always that many rounded up or down.
+        """
+        n, particles = self.log.shape
+        edges = torch.softmax(self.log, 1).cumsum(1)
+        evenly = (torch.arange(count, device=noise.device) + noise[:, None]) / count
+        picked = torch.searchsorted(edges, evenly * edges[:, -1:], right=True)
+        begins = particles * torch.arange(n, device=noise.device)[:, None]
+        return picked.clamp_(max=particles - 1) + begins
+
+
+def resampling_noise(seed: int, images: Sequence[int], row: int) -> Tensor:
+    """Draws a uniform number for each image at the end of a row, `(n,)`, float64."""
+    streams = (Stream.RESAMPLING.generator(seed, image, row) for image in images)
+    return torch.tensor([stream.random() for stream in streams]).double()

@@ -1,0 +1,6 @@
+"""Trains models: the configuration, the loop, its checkpoints and its logs."""
+
+from nextpixel.training.config import TrainArgs
+from nextpixel.training.trainer import fit
+
+__all__ = ["TrainArgs", "fit"]

@@ -1,0 +1,100 @@
+"""Starts the training process: device, precision, ranks and signals."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+from lightning_fabric import Fabric
+
+from nextpixel.utils.devices import find_device
+
+__all__ = ["has_bf16", "interrupts", "keep_freed_memory", "launched", "make_fabric"]
+
+
+def make_fabric(device: str, precision: str) -> Fabric:
+    """Makes the Fabric for one process, or for those that torchrun started."""
+    found = find_device(device)
+    if precision == "auto":
+        precision = "bf16" if has_bf16(found.type) else "float32"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return Fabric(
+        accelerator=found.type,
+        devices=processes if found.index is None else [found.index],
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+
+
+@contextmanager
+def launched(fabric: Fabric) -> Iterator[None]:
+    """Joins the other ranks, and parts from them at the end."""
+    before = torch.distributed.is_initialized()
+    fabric.launch()
+    fabric.barrier()
+    try:
+        yield
+    except BaseException as error:
+        if torch.distributed.is_initialized():
+            traceback.clear_frames(error.__traceback__)  # they refer to the model, see below
+        raise
+    finally:
+        if torch.distributed.is_initialized() and not before:
+            # First the wrapped model, then the group: in the other order the model's destructor
+            # waits for the group's threads, which wait for the interpreter's lock that it holds.
+            # At the interpreter's exit it would be too late: the running threads abort it.
+            gc.collect()
+            torch.distributed.destroy_process_group()
+
+
+def has_bf16(accelerator: str) -> bool:
+    """Tells whether the processor computes in bfloat16 by itself."""
+    if accelerator == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    return bool(capabilities and capabilities().get("avx512_bf16"))
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep what a training step frees for the next one, in the whole process.
+
+    By itself glibc may give large pieces back to the system, and what it takes anew comes page by
+    page and set to zero: that was up to a tenth of a step. Other C libraries are left as they are.
+    """
+    trim_threshold, map_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    with suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(map_threshold, 2**25)  # the most that it takes
+        mallopt(trim_threshold, 2**31 - 1)
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Catches Ctrl-C, so that the step under way is finished; a second Ctrl-C stops at once."""
+    caught = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal caught
+        if caught:
+            raise KeyboardInterrupt
+        caught = True
+        # Not by print: what was interrupted may be just printing, and that cannot be nested.
+        os.write(2, b"\nFinishing this step, then saving; Ctrl-C once more stops at once.\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: caught
+    finally:
+        signal.signal(signal.SIGINT, before)

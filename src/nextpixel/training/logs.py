@@ -1,0 +1,107 @@
+"""Logs the metrics of training and shows its progress."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["ShowStep", "complete_line_until", "metrics_log", "progress_bar"]
+
+
+def complete_line_until(line: bytes, step: int) -> bool:
+    """Tells whether a line of `metrics.jsonl` is whole and not from after a step."""
+    try:
+        return line.endswith(b"\n") and json.loads(line)["step"] <= step
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+@contextmanager
+def metrics_log(out: Path, step: int, write: bool) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Opens the run's metrics for writing, `metrics.jsonl` and TensorBoard, after a step."""
+    if not write:
+        yield lambda metrics: None
+        return
+    with (
+        (out / "metrics.jsonl").open("a", buffering=1) as file,
+        SummaryWriter(str(out / "tensorboard"), purge_step=step + 1) as board,
+    ):
+
+        def log(metrics: dict[str, float]) -> None:
+            file.write(json.dumps(metrics) + "\n")
+            for name, value in metrics.items():
+                if name != "step":
+                    board.add_scalar(name, value, int(metrics["step"]))
+
+        yield log
+
+
+class ShowStep(Protocol):
+    """Shows how far training is."""
+
+    def __call__(
+        self, step: int, loss: float | None = None, speed: float | None = None, note: str = ""
+    ) -> None:
+        """Shows a step: its loss in bits/dim, images a second, or a note in words."""
+
+
+@contextmanager
+def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
+    """Shows a bar in a terminal, and elsewhere a line now and then."""
+    if not visible:
+        yield lambda step, loss=None, speed=None, note="": None
+        return
+    console = Console(stderr=True)
+    loss_shown, speed_shown = Smoothed(), Smoothed()
+    columns = (
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=120
+    ) as bar:
+        task = bar.add_task("", total=steps, completed=step, status="")
+        printed = time.monotonic()
+
+        def show(
+            step: int, loss: float | None = None, speed: float | None = None, note: str = ""
+        ) -> None:
+            nonlocal printed
+            if note.startswith("step"):  # worth a line of its own
+                console.print(note, highlight=False, soft_wrap=True)
+                return
+            if loss is not None and speed is not None:
+                note = f"{loss_shown(loss):.4f} bits/dim, {speed_shown(speed):.0f} images/s"
+            bar.update(task, completed=step, status=note)
+            if not console.is_terminal and time.monotonic() - printed > 30:
+                printed = time.monotonic()
+                left = bar.tasks[task].time_remaining
+                if left is not None:
+                    note += f", {timedelta(seconds=round(left))} left"
+                console.print(f"step {step}/{steps}: {note}", highlight=False, soft_wrap=True)
+
+        yield show
+
+
+class Smoothed:
+    """Smooths a number that is shown, so that it can be read."""
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def __call__(self, new: float) -> float:
+        """Takes the next number and returns the running average."""
+        self.value = new if self.value is None else 0.95 * self.value + 0.05 * new
+        return self.value

@@ -1,0 +1,398 @@
+"""Judging samples: the measures by other ways to the same numbers, and the command on its own."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import sqrtm
+
+from nextpixel import LatentGenerator, load_data
+from nextpixel.cli.describe import explain, overview
+from nextpixel.cli.main import main
+from nextpixel.conditioning.classifier import Classifier, load_classifier
+from nextpixel.data import Dataset, Images
+from nextpixel.data.spectrogram import Spectrogram
+from nextpixel.errors import UserError
+from nextpixel.evaluation.sample_quality import (
+    balanced,
+    classified,
+    draw_neighbours,
+    frechet_distance,
+    judge_samples,
+    nearest,
+    reconstruct,
+    through_sound,
+    words,
+)
+from nextpixel.models import VQVAE, GatedPixelCNN
+from nextpixel.models.base.image_model import load
+from nextpixel.saving import judges, shipped
+
+
+@pytest.fixture(autouse=True)
+def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are computed: to compile what replays them takes long, and others test that."""
+    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+
+
+# --- the Frechet distance -------------------------------------------------------------------------
+
+
+def exactly(mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Makes points that have this mean and this covariance exactly."""
+    points = np.random.default_rng(0).normal(size=(40, len(mean)))
+    points -= points.mean(0)
+    whitened = points @ np.linalg.inv(np.linalg.cholesky(np.atleast_2d(np.cov(points.T)))).T
+    made: NDArray[np.float64] = whitened @ np.linalg.cholesky(covariance).T + mean
+    return made
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    rng = np.random.default_rng(1)
+    roots = rng.normal(size=(2, 5, 5))
+    means, covariances = rng.normal(size=(2, 5)), roots @ roots.mT + 0.1 * np.eye(5)
+    a, b = (exactly(m, s) for m, s in zip(means, covariances, strict=True))
+    product = sqrtm(covariances[0] @ covariances[1])
+    expected = np.square(means[0] - means[1]).sum() + np.trace(sum(covariances) - 2 * product.real)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(a, a + 3) == pytest.approx(5 * 9)
+    # Along one axis it is (m_a - m_b)^2 + (s_a - s_b)^2.
+    line = exactly(np.zeros(1), np.ones((1, 1)))
+    assert frechet_distance(line, 3 * line + 2) == pytest.approx(4 + 4)
+
+
+def test_frechet_distance_of_the_same_set_is_zero() -> None:
+    points = np.random.default_rng(0).normal(size=(9, 20))  # the covariance is singular
+    assert frechet_distance(points, points) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(points, points[::-1]) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(UserError, match="2 images or more"):
+        frechet_distance(points, points[:1])
+
+
+def test_fewer_images_make_the_frechet_distance_larger() -> None:
+    points = np.random.default_rng(0).normal(size=(4000, 8))
+    many = frechet_distance(points[:2000], points[2000:])
+    few = frechet_distance(points[:50], points[2000:2050])
+    assert few > 10 * many
+
+
+# --- neighbours -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_neighbours_are_those_found_by_brute_force(padded: bool) -> None:
+    rng = np.random.default_rng(0)
+    sets = []
+    for n in (130, 40):
+        x, rows = rng.integers(0, 256, (n, 2, 6, 5), np.uint8), None
+        if padded:
+            rows = rng.integers(1, 7, n)
+            x[np.broadcast_to(np.arange(6)[:, None] >= rows[:, None, None, None], x.shape)] = 0
+        sets.append(Images(x, None, 256, rows=rows))
+    images, train = sets
+    distances, chosen = nearest(images, train)
+    lengths = [np.full(len(one), 6) if one.rows is None else one.rows for one in sets]
+    for i, x in enumerate(images.x.astype(float)):
+        every = []
+        for j, other in enumerate(train.x.astype(float)):
+            real = max(lengths[0][i], lengths[1][j])
+            every.append(math.sqrt(np.square(x[:, :real] - other[:, :real]).mean()))
+        assert distances[i] == pytest.approx(min(every))
+        assert every[chosen[i]] == pytest.approx(min(every))
+
+
+def test_a_copy_is_found_at_no_distance() -> None:
+    train = Images(np.full((3, 1, 60, 60), 255, np.uint8), None, 256)
+    train.x[1, 0, 5, 5] = 254
+    distances, chosen = nearest(Images(train.x[1:2].copy(), None, 256), train)
+    assert (distances.tolist(), chosen.tolist()) == ([0.0], [1])
+
+
+# --- classes and words ----------------------------------------------------------------------------
+
+
+def test_words_that_classes_share() -> None:
+    found = words(["0 theo", "0 lucas", "1 theo", "1 lucas"])
+    assert {name: number.tolist() for name, number in found.items()} == {
+        "0..1": [0, 0, 1, 1],
+        "theo..lucas": [0, 1, 0, 1],
+    }
+    assert words(["cat", "dog"]) == {}
+    assert words(["ankle boot", "bag"]) == {}
+    assert list(words(["big cat", "big dog", "wee cat"])) == ["big..wee", "cat..dog"]
+    assert words(["a cat", "a dog"]) == {}  # one word for all, and one for each
+
+
+def test_accuracy_of_words_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The likeliest class has the wrong digit, but all classes of the right one weigh more."""
+    probabilities = torch.tensor([[0.3, 0.3, 0.4, 0.0], [0.1, 0.5, 0.0, 0.4], [0.0, 0.9, 0.1, 0.0]])
+    classifier = Classifier(shape=(1, 8, 8), levels=2, classes=4, width=2)
+    monkeypatch.setattr(classifier, "forward", lambda x: (probabilities + 1e-9).log())
+    images = Images(np.zeros((3, 1, 8, 8), np.uint8), np.array([0, 3, 1]), 2)
+    whole, by_word = classified(
+        classifier, images, words(["0 theo", "0 lucas", "1 theo", "1 lucas"])
+    )
+    assert whole.accuracy == pytest.approx(1 / 3)  # 2, 1 and 1 are chosen
+    assert by_word["0..1"].accuracy == pytest.approx(
+        2 / 3
+    )  # 0 (0.6), 0 (0.6), which is wrong, 0 (0.9)
+    assert by_word["theo..lucas"].accuracy == 1  # theo (0.7), lucas (0.9), lucas (0.9)
+    assert whole.accuracy_error == pytest.approx(math.sqrt(1 / 3 * 2 / 3 / 2))
+
+
+def test_as_many_of_each_class() -> None:
+    y = np.array([1, 0, 0, 0, 1, 2, 0, 2, 1])
+    images = Images(np.zeros((9, 1, 2, 2), np.uint8), y, 2)
+    assert balanced(images, 2).tolist() == [1, 6, 0, 8, 5, 7]
+
+
+# --- sounds ---------------------------------------------------------------------------------------
+
+
+def test_sounds_are_judged_by_what_is_heard() -> None:
+    spectrogram = Spectrogram(frames=24)
+    time = np.arange(12 * spectrogram.hop) / spectrogram.rate
+    waves = [np.sin(2 * np.pi * pitch * time) for pitch in (440, 1000)]
+    x = np.stack([spectrogram.analyse(wave)[0] for wave in waves])
+    known = through_sound(spectrogram, Images(x, None, 256, rows=np.array([12, 7])))
+    assert known.rows is not None
+    assert known.rows.tolist() == [12, 7]
+    assert not known.x[1, 0, 7:].any()
+    wave = spectrogram.synthesise(x[0], 12)
+    assert np.array_equal(known.x[0], spectrogram.analyse(wave)[0])
+    found = through_sound(spectrogram, Images(x, None, 256))
+    assert found.rows is not None
+    assert found.rows.tolist() == [12, 12]  # up to the last row above level 0
+
+
+def test_reconstructions_keep_padding_silent() -> None:
+    torch.manual_seed(0)
+    model = VQVAE(shape=(1, 12, 8), levels=256, width=4, codes=5).eval()
+    x = np.random.default_rng(0).integers(1, 256, (3, 1, 12, 8), np.uint8)
+    x[1, :, 5:] = 0
+    images = Images(x, np.arange(3), 256, rows=np.array([12, 5, 12]))
+    shown = reconstruct(model, images)
+    expected = model.picture(model.codes(torch.from_numpy(x))).round().numpy()
+    assert np.array_equal(shown.x[0], expected[0])
+    assert np.array_equal(shown.x[1, :, :5], expected[1, :, :5])
+    assert not shown.x[1, :, 5:].any()
+    assert expected[1, :, 5:].any()
+    assert shown.rows is images.rows
+
+
+# --- all together ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of a bright half, left or right; a judge of them; a VQ-VAE with a prior."""
+    folder = tmp_path_factory.mktemp("judging")
+    rng, y = np.random.default_rng(0), np.arange(120) % 2
+    bright = (np.arange(8) < 4) != y[:, None, None, None]
+    x = np.where(bright, 3, 0) - rng.integers(0, 2, (120, 1, 8, 8)) * np.where(bright, 1, -1)
+    np.savez(folder / "halves.npz", x=x.astype(np.uint8), y=y, levels=4)
+    data = f"--data {folder}/halves.npz"
+    few = "--train.batch_size 16 --train.valid_every 40 --train.lr 0.01 --train.steps"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+        for words_of in (
+            f"classifier {data} --out judge --steps 30 --width 4 --embedding 6 --batch-size 16",
+            f"train --model VQVAE --model.width 4 --model.codes 4 --model.code_size 3 {data} "
+            f"--conditional false --out vq {few} 20",
+            "train --model GatedPixelCNN --model.width 4 --model.blocks 1 --model.kernel_size 3 "
+            f"--data codes:vq --out prior {few} 20",
+            "bundle vq prior --out both",
+        ):
+            assert main(words_of.split()) == 0
+    return folder
+
+
+@pytest.fixture
+def run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], str]:
+    monkeypatch.chdir(here)
+
+    def running(command: str) -> str:
+        capsys.readouterr()
+        status = main(command.split())
+        captured = capsys.readouterr()
+        assert (status, bool(captured.err)) in ((0, False), (2, True))
+        return captured.out or captured.err
+
+    return running
+
+
+COMMAND = "evaluate-samples both --data halves.npz --classifier judge"
+
+
+def test_the_command_judges_a_bundle(run: Callable[[str], str], here: Path) -> None:
+    told = json.loads(run(f"{COMMAND} --per-class 7 --seed 3 --json --plot beside.png"))
+    assert (here / "beside.png").stat().st_size > 0
+    names = ["test images", "validation images", "training images", "reconstructions", "samples"]
+    rows = {row["name"]: row for row in told["rows"]}
+    assert list(rows) == names
+    test = load_data(here / "halves.npz").test
+    assert rows["test images"]["images"] == rows["reconstructions"]["images"] == len(test)
+    assert rows["samples"]["images"] == 14
+    assert rows["test images"]["accuracy"] == rows["test images"]["of_real"] == 1
+    assert rows["test images"]["frechet"] == pytest.approx(0, abs=1e-6)
+    assert rows["training images"]["distance"] is rows["training images"]["close"] is None
+    generator, judge = LatentGenerator.load(here / "both"), load_classifier(here / "judge")
+    y = torch.arange(2).repeat(7)
+    x = generator.sample(14, y, seed=3)
+    assert rows["samples"]["accuracy"] == pytest.approx(
+        (judge(x).argmax(1) == y).double().mean().item()
+    )
+    train = load_data(here / "halves.npz").train
+    distances, _ = nearest(Images(x.numpy().astype(np.uint8), None, 4), train)
+    assert rows["samples"]["distance"] == pytest.approx(np.median(distances))
+    table = run(f"{COMMAND} --per-class 2 --limit 9")
+    assert table.splitlines()[1].split() == [
+        *("images", "accuracy", "of", "real's", "Frechet", "nearest", "close")
+    ]
+    assert "classifier Frechet distance to the test images, 2 of each class" in table
+
+
+def test_samples_are_found_to_be_copies(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, judge = load_data(here / "halves.npz"), load_classifier(here / "judge")
+    generator = LatentGenerator.load(here / "both")
+    copies = torch.from_numpy(data.train.x[:20]).long()
+    monkeypatch.setattr(generator, "sample", lambda n, c, **_: copies[:n])
+    found = judge_samples(generator, data, judge, each=4)
+    samples = found.verdicts[-1]
+    assert (samples.distance, samples.close) == (0, 1)
+    assert np.array_equal(found.neighbours, found.samples.x)
+    assert found.verdicts[0].close is not None
+    assert found.verdicts[0].close < 0.3
+    assert draw_neighbours(found, data).height > 0
+
+
+def test_a_model_of_pixels_is_judged_too(here: Path) -> None:
+    data, judge = load_data(here / "halves.npz"), load_classifier(here / "judge")
+    torch.manual_seed(0)
+    model = GatedPixelCNN(shape=(1, 8, 8), levels=4, classes=2, width=4, blocks=1, kernel_size=3)
+    found = judge_samples(model.eval(), data, judge, each=3)
+    names = [verdict.name for verdict in found.verdicts]
+    assert names == ["test images", "validation images", "training images", "samples"]
+    assert found.verdicts[-1].frechet > found.verdicts[1].frechet
+
+
+def test_sounds_get_a_row_of_griffin_lim() -> None:
+    """Tones that are high or low, and a model that has learned nothing."""
+    spectrogram, rng = Spectrogram(frames=8), np.random.default_rng(0)
+    y = np.arange(8) % 4
+    time = np.arange(5 * spectrogram.hop) / spectrogram.rate
+    waves = [np.sin(2 * np.pi * (500 + 400 * c + rng.normal()) * time) * 0.3 for c in y]
+    x = np.stack([spectrogram.analyse(wave)[0] for wave in waves])
+    images = Images(x, y, 256, rows=np.full(8, 5))
+    names = ("low a", "low b", "high a", "high b")
+    data = Dataset("tones", images, images, images, 256, names, "made", spectrogram=spectrogram)
+    torch.manual_seed(0)
+    judge = Classifier(shape=data.shape, levels=256, classes=4, width=4, embedding=3).eval()
+    with torch.no_grad():  # a judge that has learned each sound by heart
+        vectors = judge.features(torch.from_numpy(x[:4]), "embedding")
+        last = judge.stages["logits"]
+        assert isinstance(last, torch.nn.Linear)
+        last.weight.copy_(100 * vectors)
+        last.bias.zero_()
+    model = GatedPixelCNN(
+        shape=data.shape, levels=256, classes=4, width=2, blocks=1, kernel_size=3
+    ).eval()
+    found = judge_samples(model, data, judge, each=1, limit=4)
+    assert [verdict.name for verdict in found.verdicts][3:] == [
+        *("test images by Griffin-Lim", "samples by Griffin-Lim")
+    ]
+    assert list(found.verdicts[0].words) == ["low..high", "a..b"]
+    again = found.verdicts[3]
+    assert again.distance is not None
+    assert 0 < again.distance < 20  # not the spectrograms themselves, but near to them
+    assert draw_neighbours(found, data).width > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("evaluate-samples both --data halves.npz", "No judge of halves.npz comes along"),
+        ("evaluate-samples both --data halves.npz --classifier vq", "not a subclass"),
+        (
+            "evaluate-samples both --data halves.npz --classifier judge-mnist",
+            "The judge is for images",
+        ),
+        ("evaluate-samples mnist-gated --data halves.npz --classifier judge", "requantise|levels"),
+        ("evaluate-samples vq --data halves.npz --classifier judge", "VQVAE"),
+        (f"{COMMAND} --limit 1", "Every class needs an image in every split"),
+        (f"{COMMAND} --per-class 0", "above 0"),
+        (f"{COMMAND} --plot x.txt", "must end in"),
+        ("evaluate-samples both --classifier judge", "--data"),
+    ],
+)
+def test_refused(command: str, reason: str, run: Callable[[str], str]) -> None:
+    said = run(command)
+    assert said.startswith("nextpixel: ")
+    assert any(part in said for part in reason.split("|")), said
+
+
+# --- the judges that come along -------------------------------------------------------------------
+
+every_judge = pytest.mark.parametrize("name", sorted(judges()))
+
+
+def card_of(name: str) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((judges()[name] / "card.json").read_text())
+    return card
+
+
+def test_judges_are_no_models_of_images() -> None:
+    assert set(judges()) == {"judge-mnist", "judge-spoken-digits"}
+    assert not judges().keys() & shipped().keys()
+    with pytest.raises(UserError, match="not a subclass"):
+        load("judge-mnist")
+
+
+@every_judge
+def test_a_judge_is_what_its_card_says(name: str) -> None:
+    card, judge = card_of(name), load_classifier(name)
+    (weights,) = judges()[name].glob("*.safetensors")
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == card["sha256"]
+    assert weights.stat().st_size == card["bytes"] < 1_000_000
+    assert sum(p.numel() for p in judge.parameters()) == card["parameters"]
+    assert [list(judge.shape), judge.levels] == [card["shape"], card["levels"]]
+    assert (judge.classes, name) == (card["classes"], f"judge-{card['data']}")
+    assert "CC BY-SA" in card["source"]
+    percent = f"{card['accuracy']['test']:.2%}"
+    assert f"{card['data']}: {percent}" in next(
+        line for line in overview().splitlines() if line.startswith(f"  {name} ")
+    )
+    assert card["sha256"] in explain(name, (1, 28, 28), 256, None)
+
+
+def check(data: Dataset, limit: int) -> None:
+    card = card_of(f"judge-{data.name}")["accuracy"]
+    images = data.test.spread(limit)
+    whole, by_word = classified(
+        load_classifier(f"judge-{data.name}"), images, words(data.class_names or ())
+    )
+    assert list(by_word) == list(card["words"])
+    told = [card, *card["words"].values()]
+    for found, said in zip([whole, *by_word.values()], told, strict=True):
+        # Some of the whole test set's images: they differ by chance alone.
+        error = said["test_error"] * math.sqrt(card["images"] / len(images))
+        assert abs(found.accuracy - said["test"]) < 4 * error
+
+
+def test_the_judge_of_digits_is_right_as_often_as_its_card_says() -> None:
+    check(load_data("mnist"), 1000)
+
+
+def test_the_judge_of_spoken_digits_is_right_as_often_as_its_card_says(shared_data: Path) -> None:
+    check(load_data("spoken-digits", data_dir=shared_data), 150)

@@ -1,0 +1,576 @@
+"""Models with codes: what they compute, bounds against a known marginal, and their commands."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nextpixel.cli.main import main
+from nextpixel.data import Images
+from nextpixel.errors import UserError
+from nextpixel.evaluation.likelihood import evaluate
+from nextpixel.models import VAE, Autoencoder, PixelCNNAutoencoder
+from nextpixel.models.base.bounds import (
+    Gaussian,
+    code_noise,
+    elbo_terms,
+    image_noise,
+    importance_bound,
+    log_weights,
+)
+from nextpixel.models.base.image_model import load
+from nextpixel.models.base.latent import LatentModel
+from nextpixel.sampling.drawing import site_noise
+from nextpixel.tasks.reconstruction import draw_interpolations, draw_reconstructions
+
+SMALL: dict[type[LatentModel], dict[str, Any]] = {
+    Autoencoder: {"width": 4},
+    VAE: {"width": 4},
+    PixelCNNAutoencoder: {"encoder_width": 4, "width": 6, "blocks": 2, "kernel_size": 3},
+}
+every_model = pytest.mark.parametrize("cls", SMALL, ids=lambda cls: cls.__name__)
+
+
+@pytest.fixture(autouse=True)
+def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are computed: to compile what replays them takes long, and others test that."""
+    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+
+
+def make(cls: type[LatentModel], **arguments: Any) -> Any:
+    """A small model with random weights everywhere, in float64."""
+    torch.manual_seed(0)
+    shape = arguments.pop("shape", (1, 8, 12))
+    model = cls(**{"shape": shape, "levels": 2, "latent": 3, **SMALL[cls], **arguments}).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=1 / math.sqrt(max(1, parameter[0].numel())))
+    return model.eval()
+
+
+def images(model: LatentModel, n: int = 4, seed: int = 0) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(model.levels, (n, *model.shape), generator=random)
+
+
+# --- the models -----------------------------------------------------------------------------------
+
+VARIANTS: list[tuple[type[LatentModel], dict[str, Any]]] = [
+    (Autoencoder, {}),
+    (Autoencoder, {"levels": 5, "shape": (3, 8, 8)}),
+    (Autoencoder, {"levels": 5, "likelihood": "categorical", "shape": (3, 4, 8)}),
+    (VAE, {"latent": 1}),
+    (VAE, {"levels": 256, "components": 2, "shape": (3, 8, 8)}),
+    (VAE, {"levels": 256, "likelihood": "categorical"}),
+    (PixelCNNAutoencoder, {}),
+    (PixelCNNAutoencoder, {"levels": 5, "shape": (3, 8, 4), "inputs": "embedded"}),
+]
+every_variant = pytest.mark.parametrize(
+    ("cls", "variant"),
+    VARIANTS,
+    ids=["-".join([cls.__name__, *map(str, variant.values())]) for cls, variant in VARIANTS],
+)
+
+
+@every_variant
+def test_shapes_and_gradients(cls: type[LatentModel], variant: dict[str, Any]) -> None:
+    model = make(cls, **variant)
+    x = images(model)
+    assert model.embed(x).shape == (4, model.latent)
+    assert model.score(x).shape == (4,)
+    model.objective(x).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    drawn = model.reconstruct(x, draws=2, seed=3)
+    assert (drawn.shape, drawn.dtype) == ((2, *x.shape), torch.int64)
+    assert 0 <= drawn.min() <= drawn.max() < model.levels
+    shown = model.picture(model.embed(x))
+    assert shown.shape == x.shape
+    assert 0 <= shown.min() <= shown.max() <= model.levels - 1
+    assert draw_reconstructions(model, x, draws=2).width > draw_reconstructions(model, x, 1).width
+
+
+@every_variant
+def test_score_is_the_sum_over_the_pixels_that_count(
+    cls: type[LatentModel], variant: dict[str, Any]
+) -> None:
+    model = make(cls, **variant)
+    x = images(model)
+    top = torch.zeros(1, 1, *model.shape[1:], dtype=torch.bool)
+    top[:, :, :2] = True
+    nothing = model.score(x, mask=torch.ones_like(top))
+    upper = model.score(x, mask=~top) - nothing
+    lower = model.score(x, mask=top) - nothing
+    torch.testing.assert_close(upper + lower + nothing, model.score(x))
+
+
+@every_model
+def test_save_and_load(cls: type[LatentModel], tmp_path: Path) -> None:
+    model = make(cls, levels=5).float()
+    model.save(tmp_path)
+    again = load(tmp_path)
+    x = images(model)
+    assert type(again) is cls
+    assert torch.equal(again.score(x), model.score(x))
+    assert torch.equal(again.sample(2, torch.ones(3)), model.sample(2, torch.ones(3)))
+
+
+@every_model
+def test_an_image_depends_on_seed_and_number_only(cls: type[LatentModel]) -> None:
+    model = make(cls, levels=3)
+    z = torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).double()
+    together = model.sample(5, z, seed=7)
+    assert torch.equal(model.sample(5, z, seed=7, batch_size=2), together)
+    assert torch.equal(model.sample(1, z[3:4], seed=7, numbers=[3])[0], together[3])
+    assert not torch.equal(model.sample(5, z, seed=8), together)
+
+
+@every_model
+def test_mistakes(cls: type[LatentModel]) -> None:
+    with pytest.raises(UserError, match="divisible by 4"):
+        make(cls, shape=(1, 8, 10))
+    with pytest.raises(UserError, match="at least 1 number"):
+        make(cls, latent=0)
+    model = make(cls)
+    with pytest.raises(UserError, match="unconditional"):
+        model.score(images(model), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(UserError, match="vector"):
+        model.sample(2, torch.zeros(2, 5))
+    with pytest.raises(UserError, match="Images are integers"):
+        model.score(images(model).float())
+    if cls is not VAE:
+        with pytest.raises(UserError, match="no prior"):
+            model.sample(2)
+    if cls is not PixelCNNAutoencoder:
+        with pytest.raises(UserError, match="likelihood is"):
+            make(cls, likelihood="gaussian")
+        with pytest.raises(UserError, match="component"):
+            make(cls, components=0)
+        with pytest.raises(UserError, match="temperature"):
+            model.sample(2, torch.zeros(3), temperature=0)
+    with pytest.raises(UserError, match="one image"):
+        model.sample(0, torch.zeros(3))
+    with pytest.raises(UserError, match="between pairs of images"):
+        draw_interpolations(model, images(model, 3), 4)
+    with pytest.raises(UserError, match="at least 2 pictures"):
+        draw_interpolations(model, images(model, 2), 1)
+
+
+def test_pixel_cnn_autoencoder_is_the_decoder_at_the_code() -> None:
+    model = make(PixelCNNAutoencoder, levels=4)
+    x = images(model)
+    z = model.embed(x)
+    assert torch.equal(model.score(x), model.decoder.log_prob(x, z))
+    assert not torch.allclose(model.decoder.log_prob(x, z.flip(0)), model.score(x))
+    assert torch.equal(model.sample(4, z, seed=2), model.decoder.sample(4, z, seed=2))
+    full = model.sample(4, z, seed=2, sampler="full")
+    assert torch.equal(model.sample(4, z, seed=2, sampler="cached"), full)
+
+
+def test_mean_is_the_mean_of_draws() -> None:
+    model = make(VAE, levels=4)
+    z = torch.tensor([0.5, -1.0, 2.0]).double()
+    drawn = model.sample(2000, z, seed=1).double()
+    error = drawn.std(0) / math.sqrt(2000)
+    off = (drawn.mean(0) - model.picture(z[None])[0]) / error
+    assert off.abs().max() < 5
+
+
+def test_low_temperature_takes_the_likeliest_levels() -> None:
+    model = make(Autoencoder, levels=4, likelihood="categorical")
+    z = torch.ones(3).double()
+    likeliest = model.decode(z[None]).pmf().argmax(-1)
+    assert torch.equal(model.sample(1, z, temperature=1e-6), likeliest)
+
+
+@every_model
+def test_interpolation_goes_from_code_to_code(
+    cls: type[LatentModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(cls)
+    x = images(model, 4)
+    drawn: list[tuple[Tensor, int]] = []
+
+    def picture(z: Tensor, seed: int) -> Tensor:
+        drawn.append((z, seed))
+        return torch.zeros(len(z), *model.shape)
+
+    monkeypatch.setattr(model, "picture", picture)
+    row = draw_interpolations(model, x, 3, seed=7)
+    z = model.embed(x).detach()
+    expected = [z[::2], (z[::2] + z[1::2]) / 2, z[1::2]]
+    for (codes, seed), there in zip(drawn, expected, strict=True):
+        torch.testing.assert_close(codes, there)
+        assert seed == 7  # the same noise all along a row
+    assert row.width > draw_interpolations(model, x, 2).width
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+NUMBERS, SCALE = 3, 0.7
+COLUMNS = torch.linalg.qr(torch.randn(6, NUMBERS, generator=torch.Generator().manual_seed(0)))[0]
+# Columns that are orthogonal make the exact posterior diagonal.
+MATRIX = COLUMNS.double() * torch.tensor([0.5, 1.0, 2.0]).double()
+POINTS = torch.randn(4, 6, generator=torch.Generator().manual_seed(1)).double()
+
+
+def linear(z: Tensor) -> Tensor:
+    """log p(x | z) of x = MATRIX z + SCALE noise, `(S, B, D)` -> `(S, B)`."""
+    return torch.distributions.Normal(z @ MATRIX.T, SCALE).log_prob(POINTS).sum(-1)
+
+
+def marginal() -> Tensor:
+    covariance = MATRIX @ MATRIX.T + SCALE**2 * torch.eye(6).double()
+    normal = torch.distributions.MultivariateNormal(torch.zeros(6).double(), covariance)
+    return normal.log_prob(POINTS)
+
+
+def exact_posterior() -> Gaussian:
+    variance = 1 / (1 + MATRIX.square().sum(0) / SCALE**2)
+    return Gaussian(POINTS @ MATRIX / SCALE**2 * variance, variance.log().expand(4, -1) / 2)
+
+
+def wrong_posterior() -> Gaussian:
+    mean, log_std = exact_posterior()
+    return Gaussian(mean + 0.3, log_std + 0.2)
+
+
+def normal_noise(samples: int, seed: int = 0) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, 4, NUMBERS, generator=random, dtype=torch.float64)
+
+
+def test_exact_posterior_gives_the_marginal_at_every_draw() -> None:
+    weights = log_weights(linear, exact_posterior(), normal_noise(7))
+    torch.testing.assert_close(weights, marginal().expand(7, 4))
+    bound = importance_bound(linear, exact_posterior(), normal_noise(25))
+    torch.testing.assert_close(bound, marginal())
+
+
+def test_elbo_of_the_exact_posterior_is_the_marginal() -> None:
+    of_draws = linear(exact_posterior().at(normal_noise(20_000)))
+    reconstruction, kl = elbo_terms(linear, exact_posterior(), normal_noise(20_000))
+    off = (reconstruction - kl.sum(1) - marginal()) / (of_draws.std(0) / math.sqrt(20_000))
+    assert off.abs().max() < 4
+
+
+def test_elbo_lies_below_the_marginal_by_the_divergence_of_the_posteriors() -> None:
+    noise = normal_noise(20_000)
+    reconstruction, kl = elbo_terms(linear, wrong_posterior(), noise)
+    (mean, log_std), (other, other_log_std) = exact_posterior(), wrong_posterior()
+    gap = torch.distributions.kl_divergence(
+        torch.distributions.Normal(other, other_log_std.exp()),
+        torch.distributions.Normal(mean, log_std.exp()),
+    ).sum(1)
+    error = linear(wrong_posterior().at(noise)).std(0) / math.sqrt(20_000)
+    assert gap.min() > 0.05
+    assert ((reconstruction - kl.sum(1) - (marginal() - gap)) / error).abs().max() < 4
+
+
+def test_importance_bound_nears_the_marginal() -> None:
+    weights = log_weights(linear, wrong_posterior(), normal_noise(20_000))
+    bound = importance_bound(linear, wrong_posterior(), normal_noise(20_000))
+    # The error of the logarithm of a mean, from the deviation of what is averaged.
+    ratio = torch.exp(weights - bound)
+    error = ratio.std(0) / math.sqrt(20_000)
+    assert error.max() < 0.02
+    assert ((bound - marginal()) / error).abs().max() < 4
+    torch.testing.assert_close(ratio.mean(0), torch.ones(4).double())  # parts add up to a whole
+
+
+def test_importance_bound_grows_with_the_draws_from_the_elbo() -> None:
+    # 4,000 independent bounds of 1, 5 and 25 draws.
+    weights = log_weights(linear, wrong_posterior(), normal_noise(100_000))
+    groups = [weights.view(-1, k, 4)[:4000] for k in (1, 5, 25)]
+    bounds = [g.logsumexp(1) - math.log(g.shape[1]) for g in groups]
+    means = torch.stack([bound.mean(0) for bound in bounds])
+    errors = torch.stack([bound.std(0) / math.sqrt(4000) for bound in bounds])
+    reconstruction, kl = elbo_terms(linear, wrong_posterior(), normal_noise(100_000, 1))
+    assert ((means[0] - (reconstruction - kl.sum(1))) / errors[0]).abs().max() < 4
+    assert (means.diff(dim=0) > 0).all()
+    assert (means[-1] < marginal() + 4 * errors[-1]).all()
+    one = importance_bound(linear, wrong_posterior(), normal_noise(1))
+    torch.testing.assert_close(one, log_weights(linear, wrong_posterior(), normal_noise(1))[0])
+
+
+def test_divergence_from_the_prior() -> None:
+    q = wrong_posterior()
+    normal = torch.distributions.Normal(q.mean, q.log_std.exp())
+    expected = torch.distributions.kl_divergence(
+        normal, torch.distributions.Normal(torch.zeros(4, 3).double(), 1)
+    )
+    torch.testing.assert_close(q.kl(), expected)
+    z = normal_noise(2)
+    torch.testing.assert_close(q.log_prob(z), normal.log_prob(z).sum(-1))
+
+
+# --- the VAE --------------------------------------------------------------------------------------
+
+
+def test_bounds_of_a_network_are_in_order() -> None:
+    model = make(VAE)
+    x = images(model, 3)
+    with torch.no_grad():
+        elbos = torch.stack([model.elbo(x, seed=seed) for seed in range(300)])
+        ones = torch.stack([model.importance_bound(x, 1, seed=seed) for seed in range(300)])
+        tight = model.importance_bound(x, 300)
+    error = (elbos.var(0) / 300 + ones.var(0) / 300).sqrt()
+    assert ((elbos.mean(0) - ones.mean(0)) / error).abs().max() < 4
+    assert (tight > elbos.mean(0) + 4 * error).all()  # random weights leave a gap
+    many = model.elbo(x, samples=300)
+    assert ((many - elbos.mean(0)) / (elbos.std(0) / math.sqrt(150))).abs().max() < 4
+
+
+def test_score_is_the_elbo_whatever_the_training() -> None:
+    plain, other = make(VAE), make(VAE, beta=4.0, free_bits=2.0)
+    x = images(plain)
+    assert torch.equal(plain.score(x), plain.elbo(x, samples=1, seed=0))
+    assert torch.equal(other.score(x), plain.score(x))
+    assert torch.equal(plain.score(x), plain.score(x))
+    torch.testing.assert_close(plain.score(x.flip(0))[:1], plain.score(x[3:]))  # any order, batch
+    assert not torch.equal(plain.elbo(x, seed=1), plain.score(x))
+
+
+def objective(x: Tensor, **arguments: Any) -> Tensor:
+    model = make(VAE, **arguments)
+    torch.manual_seed(5)
+    value: Tensor = model.objective(x)
+    return value.detach()
+
+
+def test_beta_weighs_the_divergence() -> None:
+    x = images(make(VAE))
+    kl = make(VAE).posterior(x).kl().sum(1).detach()
+    none, one, three = (objective(x, beta=beta) for beta in (0.0, 1.0, 3.0))
+    torch.testing.assert_close(none - one, kl)
+    torch.testing.assert_close(none - three, 3 * kl)
+
+
+def test_free_bits_are_not_counted() -> None:
+    x = images(make(VAE))
+    kl = make(VAE).posterior(x).kl().mean(0).detach()
+    some = float(kl.sort()[0][1])  # above one of the three numbers
+    none, free = objective(x, beta=0.0), objective(x, free_bits=some)
+    torch.testing.assert_close(none - free, kl.clamp_min(some).sum().expand(4))
+    assert kl.clamp_min(some).sum() > kl.sum()
+    model = make(VAE, free_bits=1000.0)
+    model.objective(x).sum().backward()
+    log_std = model.encoder.last.bias.grad[model.latent :]
+    model.zero_grad()
+    torch.manual_seed(5)
+    free_gradient = gradient(x, free_bits=1000.0)
+    torch.testing.assert_close(free_gradient, gradient(x, beta=0.0))  # no price for any of them
+    assert log_std.abs().sum() > 0
+    assert not torch.allclose(free_gradient, gradient(x))
+
+
+def gradient(x: Tensor, **arguments: Any) -> Tensor:
+    model = make(VAE, **arguments)
+    torch.manual_seed(5)
+    model.objective(x).sum().backward()
+    grad: Tensor = model.encoder.last.bias.grad
+    return grad
+
+
+def test_training_noise_is_fresh() -> None:
+    model = make(VAE)
+    x = images(model)
+    assert not torch.equal(model.objective(x), model.objective(x))
+
+
+@pytest.mark.parametrize("name", ["beta", "free_bits"])
+def test_impossible_vaes(name: str) -> None:
+    for value in (-1.0, math.inf, math.nan):
+        with pytest.raises(UserError, match=name):
+            make(VAE, **{name: value})
+    with pytest.raises(UserError, match="at least 1 draw"):
+        make(VAE).elbo(images(make(VAE)), samples=0)
+
+
+def test_prior_samples_have_their_own_noise() -> None:
+    model = make(VAE)
+    x = model.sample(4, seed=3)
+    assert torch.equal(model.sample(2, seed=3, numbers=[2, 3]), x[2:])
+    z = code_noise(3, range(4), 3)
+    assert torch.equal(model.sample(4, z, seed=3), x)
+    many = code_noise(0, range(2000), 4)
+    assert abs(many.mean()) < 0.05
+    assert abs(many.std() - 1) < 0.05
+    # Not the numbers that the pixels are drawn from.
+    first = site_noise((1, 1, 2), 0, range(2000)).flatten(1)
+    both = torch.cat([torch.special.ndtr(many), first], 1)
+    assert (torch.corrcoef(both.T) - torch.eye(6)).abs().max() < 0.1
+
+
+def test_noise_of_an_image_is_that_of_its_pixels() -> None:
+    x = images(make(VAE), 3)
+    noise = image_noise(0, x, 5, 2)
+    assert noise.shape == (5, 3, 2)
+    assert torch.equal(image_noise(0, x[1:2].to(torch.uint8), 5, 2)[:, 0], noise[:, 1])
+    assert not torch.equal(noise[:, 0], noise[:, 1])
+    assert torch.unique(noise).numel() == noise.numel()
+
+
+def test_evaluate_with_another_score() -> None:
+    model = make(VAE, shape=(1, 8, 8))
+    x = images(model, 5)
+    data = Images(x.numpy().astype(np.uint8), None, 2)
+    score = evaluate(model, data, score=lambda x: model.importance_bound(x, 20), batch_size=2)
+    with torch.no_grad():
+        assert score.nats == pytest.approx(-model.importance_bound(x, 20).mean().item())
+        assert evaluate(model, data).nats == pytest.approx(-model.elbo(x).mean().item())
+
+
+# --- the commands ---------------------------------------------------------------------------------
+
+OPTIONS = {
+    "Autoencoder": "--model.width 4 --model.latent 3",
+    "VAE": "--model.width 4 --model.latent 2",
+    "PixelCNNAutoencoder": "--model.encoder_width 4 --model.width 6 --model.blocks 2",
+}
+TINY = "--data tiny.npz --conditional false --train.batch_size 4"
+every_name = pytest.mark.parametrize("name", OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny images and a run of each model."""
+    folder = tmp_path_factory.mktemp("codes")
+    random = np.random.default_rng(0)
+    x = random.integers(0, 2, (80, 8, 8), dtype=np.uint8)
+    np.savez(folder / "tiny.npz", x=x, y=random.integers(0, 3, 80))
+    for k in range(2):
+        Image.fromarray(x[k] * 255).save(folder / f"{k}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+        for name, options in OPTIONS.items():
+            words = f"train --model {name} {options} {TINY} --out {name} --train.steps 2"
+            assert main(words.split()) == 0
+    return folder
+
+
+@pytest.fixture
+def here(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(runs)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return runs
+
+
+def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    status = main(words.split())
+    out, err = capsys.readouterr()
+    assert (status, err) == (0, "")
+    return out
+
+
+def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    status = main(words.split())
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    return err
+
+
+def size(path: str) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+@every_name
+def test_training_draws_what_it_can(name: str, here: Path) -> None:
+    width, height = size(f"{name}/samples/step-0000002.png")
+    assert (width < height) == (name != "VAE")  # rows of reconstructions, or a grid of samples
+
+
+@every_name
+def test_eval_says_what_its_number_is(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_likelihood = "given the code of the image itself: no likelihood"
+    words = "ELBO, a bound on log p(x)" if name == "VAE" else no_likelihood
+    assert words in run(f"eval {name}", capsys)
+    assert words in json.loads(run(f"eval {name} --json", capsys))["score"]
+
+
+def test_eval_of_the_importance_bound(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("eval VAE --importance 40", capsys)
+    assert "importance-weighted bound on log p(x), 40 codes" in out
+    elbo = json.loads(run("eval VAE --json", capsys))
+    bound = json.loads(run("eval VAE --importance 40 --json", capsys))
+    assert bound["nats"] < elbo["nats"]
+    assert bound["nats_error"] > 0
+    assert "VAE" in refused("eval Autoencoder --importance 40", capsys)
+
+
+@every_name
+def test_reconstruct(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(f"reconstruct {name} -n 3 --draws 2 --temperature 0.5 --seed 1 --out a.png", capsys)
+    run(f"reconstruct {name} -n 3 --draws 1 --out b.png", capsys)
+    assert size("a.png")[0] > size("b.png")[0]
+    run(f"reconstruct {name} 0.png 1.png --interpolate --columns 4 --out c.png", capsys)
+    run(f"reconstruct {name} --interpolate --columns 4 -n 4 --out d.png", capsys)
+    assert size("c.png")[1] < size("d.png")[1]
+
+
+def test_scatter(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("reconstruct VAE --plot s.png", capsys)
+    assert "8 images of tiny (test)" in out
+    assert size("s.png")[0] > 300
+    assert "have 3" in refused("reconstruct Autoencoder --plot s.png", capsys)
+
+
+def test_sample_draws_from_the_prior(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("sample VAE -n 3 --seed 2 --npz s.npz --out s.png", capsys)
+    with np.load("s.npz") as file:
+        assert np.array_equal(file["x"], load("VAE").sample(3, seed=2).numpy())
+    for name in ("Autoencoder", "PixelCNNAutoencoder"):
+        assert "no prior" in refused(f"sample {name} -n 2", capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("sample VAE --gif x.gif", "without a code"),
+        ("sample VAE --all-at-once", "without a code"),
+        ("sample VAE --guidance 2", "without a code"),
+        ("sample VAE --sampler full", "without a code"),
+        ("sample VAE --class 1", "unconditional"),
+        ("reconstruct mnist-gated", "no codes"),
+        ("reconstruct VAE 0.png --data tiny.npz", "leave --data out"),
+        ("reconstruct VAE 0.png --interpolate --columns 3", "pairs"),
+        ("reconstruct VAE --interpolate --columns 3 --draws 2", "with --interpolate"),
+        ("reconstruct VAE --plot s.png --out x.png", "with --plot"),
+        ("reconstruct VAE -n 3 --plot s.png", "with --plot"),
+        ("train --model VAE --data tiny.npz --out x", "--conditional false"),
+        ("train --model VAE --data tiny.npz --conditional false --task denoise --out x", "--task"),
+        ("eval mnist-gated --importance 5", "leave it out"),
+    ],
+)
+def test_refused(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reason in refused(words, capsys)
+
+
+@every_name
+@pytest.mark.parametrize(
+    "words",
+    ["complete {}", "inspect {}", "score {} tiny.npz", "compare {} --data tiny.npz --out compared"],
+)
+def test_commands_that_need_an_order_of_the_pixels(
+    words: str, name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "autoregressive" in refused(words.format(f"./{name}"), capsys)
+
+
+@every_name
+def test_models_explains_them(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "encoder" in run(f"models {name}", capsys)
+    assert name in run("models", capsys)

@@ -1,0 +1,720 @@
+"""The trainer: it learns, it can be killed at any step, and what it kept stays good."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from nextpixel.data import Dataset, Images
+from nextpixel.data import load as load_data
+from nextpixel.errors import UserError
+from nextpixel.evaluation.likelihood import evaluate
+from nextpixel.models import GatedPixelCNN
+from nextpixel.models.base.image_model import load
+from nextpixel.training import TrainArgs, fit, launch, trainer
+from nextpixel.training import config as training_config
+from nextpixel.training.config import learning_rate
+from nextpixel.training.trainer import update_average
+
+OPTIONS: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 8,
+    "lr": 0.01,
+    "warmup": 2,
+    "valid_every": 3,
+    "valid_images": 20,
+    "save_every": 2,
+}
+
+
+def tiny_mnist() -> Dataset:
+    """Real digits, every fourth pixel of every fourth row, at 4 levels."""
+    mnist = load_data("mnist", levels=4)
+
+    def shrink(images: Images, n: int) -> Images:
+        assert images.y is not None
+        return Images(np.ascontiguousarray(images.x[:n, :, ::4, ::4]), images.y[:n], 4)
+
+    splits = (shrink(mnist.train, 100), shrink(mnist.valid, 50), shrink(mnist.test, 10))
+    return Dataset("tiny", *splits, 4, mnist.class_names, "MNIST, made small")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return tiny_mnist()
+
+
+class Dropout(GatedPixelCNN):
+    """Has noise in its steps."""
+
+    def network(self, x: Any, biases: Any, cache: Any = None) -> Any:
+        return super().network(torch.nn.functional.dropout(x, 0.5, self.training), biases, cache)
+
+
+def make(cls: type[GatedPixelCNN] = GatedPixelCNN, **arguments: Any) -> GatedPixelCNN:
+    torch.manual_seed(0)
+    arguments = {"shape": (1, 7, 7), "levels": 4, "classes": 10, **arguments}
+    return cls(width=8, blocks=2, kernel_size=3, **arguments)
+
+
+def metrics_of(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_equal(a: object, b: object, where: str = "") -> None:
+    """Bitwise equality of nested states."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor)
+        assert a.dtype == b.dtype, where
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict)
+        assert list(a) == list(b), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert isinstance(b, (list, tuple))
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}/{i}")
+    else:
+        assert a == b, where
+
+
+def state_of(out: Path) -> Any:
+    return torch.load(out / "state.pt", weights_only=True)
+
+
+def assert_same_run(out: Path, reference: Path) -> None:
+    """Both runs ended with bitwise the same weights and state, and have the same history."""
+    states = [state_of(run) for run in (out, reference)]
+    for state in states:
+        del state["seconds"]
+    assert_equal(*states)
+    for model in ("best", "last"):
+        names = [
+            {p.name: p.read_bytes() for p in (run / model).iterdir()} for run in (out, reference)
+        ]
+        assert names[0] == names[1]  # the weights' name is made of their hash
+    histories = [metrics_of(run) for run in (out, reference)]
+    for history in histories:
+        assert [line["step"] for line in history] == list(range(1, len(history) + 1))
+        for line in history:
+            del line["images_per_second"], line["seconds"]
+    assert histories[0] == histories[1]
+    files = [
+        {
+            str(p.relative_to(run))
+            for p in run.rglob("*")
+            if p.is_file() and "tfevents" not in p.name
+        }
+        for run in (out, reference)
+    ]
+    assert files[0] == files[1]
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[trainer.Run], None]) -> None:
+    """Does something in the middle of a step."""
+    real = trainer.Run.batch
+
+    def batch(run: trainer.Run) -> Any:
+        if run.step + 1 == step:
+            do(run)
+        return real(run)
+
+    monkeypatch.setattr(trainer.Run, "batch", batch)
+
+
+# --- it learns ------------------------------------------------------------------------------------
+
+
+def test_loss_falls_on_real_data(data: Dataset, tmp_path: Path) -> None:
+    model = make()
+    before = evaluate(model, data.valid)
+    out = fit(model, data, out=tmp_path / "run", **{**OPTIONS, "steps": 60, "valid_every": 60})
+    history = metrics_of(out)
+    first, last = (np.mean([line["loss"] for line in part]) for part in (history[:3], history[-5:]))
+    assert first == pytest.approx(before.bits_per_dim, abs=0.3)  # it is in bits/dim
+    assert last < 0.75 * first
+    after = evaluate(load(out / "last"), data.valid, limit=20)
+    assert after.bits_per_dim < 0.8 * before.bits_per_dim
+    assert history[-1]["valid"] == pytest.approx(after.bits_per_dim, abs=1e-6)
+
+
+def test_a_run_folder_holds_what_it_should(data: Dataset, tmp_path: Path) -> None:
+    out = fit(make(), data, out=tmp_path / "a" / "run", settings={"threads": 1}, **OPTIONS)
+    names = {p.name for p in out.iterdir()}
+    expected = {
+        "best",
+        "config.yaml",
+        "last",
+        "metrics.jsonl",
+        "samples",
+        "state.pt",
+        "tensorboard",
+    }
+    assert names == expected
+    assert sorted(p.name for p in (out / "samples").iterdir()) == [
+        "step-0000003.png",
+        "step-0000006.png",
+    ]
+    assert list((out / "tensorboard").iterdir())
+    history = metrics_of(out)
+    assert [line["step"] for line in history if "valid" in line] == [3, 6]
+    assert all(line["images_per_second"] > 0 for line in history)
+    seconds = [line["seconds"] for line in history]
+    assert seconds[0] > 0
+    assert seconds == sorted(seconds)
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["threads"] == 1
+    assert config["train"]["steps"] == 6
+    assert config["model"]["init_args"]["width"] == 8
+
+
+def test_the_first_step_is_adamw_by_hand(data: Dataset, tmp_path: Path) -> None:
+    """Clipping, the learning rate and weight decay, against the same step in plain torch."""
+    options = {**OPTIONS, "steps": 1, "clip": 0.01, "precision": "float32", "weight_decay": 0.1}
+    model, reference = make(), make()
+    x, y = data.train.batch(trainer.npx_data.batch_indices(100, 8, 0))
+    assert y is not None
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=0.005, weight_decay=0.1)
+    reference.bits_per_dim(torch.from_numpy(x), torch.from_numpy(y)).mean().backward()
+    norm = torch.stack([p.grad.norm() for p in reference.parameters() if p.grad is not None]).norm()
+    assert norm > 0.01
+    for parameter in reference.parameters():
+        assert parameter.grad is not None
+        parameter.grad *= 0.01 / norm
+    optimizer.step()
+    out = fit(model, data, out=tmp_path, **options)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            parameter, dict(reference.named_parameters())[name], rtol=1e-3, atol=1e-5
+        )
+    (line,) = metrics_of(out)
+    assert line["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+    assert line["lr"] == pytest.approx(0.005)
+
+
+def test_the_best_has_the_lowest_validation_score(data: Dataset, tmp_path: Path) -> None:
+    """With a learning rate that ruins the model later, the best is not the last."""
+    options = {**OPTIONS, "steps": 12, "valid_every": 2, "ema": 0, "schedule": "constant"}
+    real = training_config.learning_rate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "learning_rate", lambda s, a: real(s, a) if s <= 6 else 1.0)
+        out = fit(make(), data, out=tmp_path / "run", **options)
+    scores = [line["valid"] for line in metrics_of(out) if "valid" in line]
+    assert len(scores) == 6
+    assert min(scores) < scores[-1] - 0.1
+    best = evaluate(load(out / "best"), data.valid, limit=20).bits_per_dim
+    last = evaluate(load(out / "last"), data.valid, limit=20).bits_per_dim
+    assert best == pytest.approx(min(scores), abs=1e-6)
+    assert last == pytest.approx(scores[-1], rel=1e-5)
+    assert state_of(out)["best"] == min(scores)
+
+
+def test_learning_rate() -> None:
+    args = TrainArgs(steps=1000, lr=0.5, warmup=100)
+    assert [learning_rate(s, args) for s in (1, 50, 100)] == pytest.approx([0.005, 0.25, 0.5])
+    assert learning_rate(550, args) == pytest.approx(0.5 * (0.01 + 0.99 / 2))
+    assert learning_rate(1000, args) == pytest.approx(0.005)
+    rates = [learning_rate(s, args) for s in range(100, 1001)]
+    assert rates == sorted(rates, reverse=True)
+    constant = TrainArgs(steps=1000, lr=0.5, warmup=0, schedule="constant")
+    assert {learning_rate(s, constant) for s in (1, 500, 1000)} == {0.5}
+    assert learning_rate(10, TrainArgs(steps=10, warmup=10)) == TrainArgs.lr
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
+def test_average_of_the_weights(decay: float) -> None:
+    random = np.random.default_rng(0)
+    model = torch.nn.BatchNorm1d(3)  # it has a buffer, too
+    average = torch.nn.BatchNorm1d(3)
+    expected = {name: p.detach().double().numpy() for name, p in average.named_parameters()}
+    for step in range(1, 30):
+        assert isinstance(model.running_mean, torch.Tensor)
+        model.running_mean += step
+        for parameter in model.parameters():
+            parameter.data = torch.from_numpy(random.normal(size=3).astype(np.float32))
+        update_average(average, model, step, decay)
+        keep = min(decay, (1 + step) / (10 + step))
+        for name, parameter in model.named_parameters():
+            new = parameter.detach().double().numpy()
+            expected[name] = keep * expected[name] + (1 - keep) * new
+            mean = average.get_parameter(name).detach().numpy()
+            np.testing.assert_allclose(mean, expected[name], atol=1e-6)
+        assert torch.equal(average.running_mean, model.running_mean)  # type: ignore[arg-type]
+    if decay == 0:
+        assert torch.equal(average.weight, model.weight)
+
+
+# --- less memory ----------------------------------------------------------------------------------
+
+
+def gradient(data: Dataset, out: Path, model: GatedPixelCNN, **options: Any) -> torch.Tensor:
+    """The loss and the gradient of the first step's batch."""
+    args = TrainArgs(**{**OPTIONS, **options, "precision": "float32"})
+    fabric = launch.make_fabric("cpu", "float32")
+    run = trainer.Run(fabric, model.double(), data, args, out, {})
+    torch.manual_seed(0)
+    loss = run.backward(*run.batch())
+    parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    assert len(parts) == len(list(model.parameters()))
+    return torch.cat([loss[None], *parts])
+
+
+@pytest.mark.parametrize("classes", [None, 10])
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    parts: int, classes: int | None, data: Dataset, tmp_path: Path
+) -> None:
+    """In parts of different sizes, too."""
+    whole = gradient(data, tmp_path, make(classes=classes))
+    assert whole.norm() > 0.1
+    summed = gradient(data, tmp_path, make(classes=classes), accumulate=parts)
+    torch.testing.assert_close(summed, whole, rtol=1e-10, atol=1e-12)
+
+
+def test_a_batch_in_parts_is_worked_through_part_by_part(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    real = GatedPixelCNN.log_prob
+
+    def log_prob(model: GatedPixelCNN, x: torch.Tensor, *given: object) -> torch.Tensor:
+        sizes.append(len(x))
+        return real(model, x, *given)
+
+    monkeypatch.setattr(GatedPixelCNN, "log_prob", log_prob)
+    gradient(data, tmp_path, make(), accumulate=3)
+    assert sizes == [3, 3, 2]
+
+
+def test_recomputed_activations_give_the_same_gradient(data: Dataset, tmp_path: Path) -> None:
+    """With dropout outside the blocks; test_contract has it inside them, for every model."""
+    plain = gradient(data, tmp_path, make(Dropout))
+    again = gradient(data, tmp_path, make(Dropout), checkpoint_activations=True)
+    assert torch.equal(plain, again)
+
+
+def test_interrupted_and_resumed_with_less_memory_is_bitwise_equal(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**OPTIONS, "accumulate": 3, "checkpoint_activations": True}
+    whole = fit(make(Dropout), data, out=tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda run: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(Dropout), data, out=tmp_path / "run", **options)
+    assert state_of(tmp_path / "run")["step"] == 3
+    fit(make(Dropout), data, out=tmp_path / "run", resume=True, **options)
+    assert_same_run(tmp_path / "run", whole)
+
+
+# --- contexts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_contexts_are_dropped_as_the_step_says(
+    accumulate: int, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of them, the same in a resumed run, and independent of the parts of a batch."""
+    seen: list[Tensor] = []
+    log_prob = GatedPixelCNN.log_prob
+
+    def spy(self: GatedPixelCNN, x: Tensor, c: Any = None, mask: Tensor | None = None) -> Tensor:
+        if self.training:
+            assert torch.equal(c.classes.sum(1), c.present)
+            seen.append(c.present)
+        return log_prob(self, x, c, mask)
+
+    monkeypatch.setattr(GatedPixelCNN, "log_prob", spy)
+    options = {**OPTIONS, "drop_context": 0.5, "batch_size": 40, "steps": 4}
+    fit(make(), data, out=tmp_path / "whole", **options)
+    whole = torch.cat(seen)
+    assert len(whole) == 160
+    assert 55 <= whole.sum() <= 105  # four deviations
+    seen.clear()
+    for steps in (2, 4):
+        resume = steps == 4
+        parts = {**options, "steps": steps, "accumulate": accumulate}
+        fit(make(), data, out=tmp_path / "parts", resume=resume, **parts)
+    assert torch.equal(torch.cat(seen), whole)
+
+
+def test_no_context_to_drop(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unconditional"):
+        fit(make(classes=None), data, out=tmp_path, **{**OPTIONS, "drop_context": 0.1})
+
+
+# --- killed and resumed ---------------------------------------------------------------------------
+
+KILLER = """
+import os, pathlib, signal, sys
+sys.path.insert(0, sys.argv[1])
+import test_trainer as t
+from nextpixel.training import trainer
+
+def kill(): os.kill(os.getpid(), signal.SIGKILL)
+def killing(real, n, after):
+    count = 0
+    def call(*args, **options):
+        nonlocal count
+        count += 1
+        if count == n and not after: kill()
+        result = real(*args, **options)
+        if count == n and after: kill()
+        return result
+    return call
+
+data = t.tiny_mnist()
+for where, n, out in (line.split() for line in sys.stdin):
+    child = os.fork()
+    if child == 0:
+        if where == "write":  # a file is written, in full, but has not replaced the old one
+            os.fsync = killing(os.fsync, int(n), True)
+        elif where == "replaced":
+            pathlib.Path.replace = killing(pathlib.Path.replace, int(n), True)
+        elif where == "step":  # between the optimizer's step and the average's
+            trainer.update_average = killing(trainer.update_average, int(n), False)
+        t.fit(t.make(t.Dropout), data, out=out, **t.OPTIONS)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def reference(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody killed."""
+    return fit(make(Dropout), data, out=tmp_path_factory.mktemp("runs") / "whole", **OPTIONS)
+
+
+def test_killed_anywhere_and_resumed_is_bitwise_equal(
+    reference: Path, data: Dataset, tmp_path: Path
+) -> None:
+    """SIGKILL in every step, and before and after every file that is replaced."""
+    # The files in their order: the configuration (1), the checkpoint of step 0, which is last/
+    # (2, 3) and the state (4), that of step 2 (5 to 7), best/ (8, 9), the checkpoint of step 4.
+    points = [("step", n) for n in range(1, 7)]
+    points += [(where, n) for where in ("write", "replaced") for n in (1, 2, 4, 5, 7, 8, 9, 11, 12)]
+    lines = [f"{where} {n} {tmp_path / f'{where}-{n}'}\n" for where, n in points]
+    result = subprocess.run(
+        [sys.executable, "-c", KILLER, str(Path(__file__).parent)],
+        input="".join(lines),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        check=True,
+    )
+    assert result.stdout.split() == [str(-signal.SIGKILL)] * len(points), result.stderr
+    resumed = 0
+    for where, n in points:
+        out = tmp_path / f"{where}-{n}"
+        if not (out / "state.pt").exists():  # killed before the run had begun
+            assert (where, n) in [("write", k) for k in (1, 2, 4)] + [
+                ("replaced", k) for k in (1, 2)
+            ]
+            with pytest.raises(UserError, match="nothing to resume"):
+                fit(make(Dropout), data, out=out, resume=True, **OPTIONS)
+            continue
+        fit(make(Dropout), data, out=out, resume=True, **OPTIONS)
+        assert_same_run(out, reference)
+        resumed += 1
+    assert resumed >= 18
+
+
+def test_ctrl_c_from_python_saves_first(
+    reference: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda run: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(Dropout), data, out=tmp_path / "run", **OPTIONS)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert state_of(tmp_path / "run")["step"] == 5  # the step under way was finished
+    fit(make(Dropout), data, out=tmp_path / "run", resume=True, **OPTIONS)
+    assert_same_run(tmp_path / "run", reference)
+
+
+def test_second_ctrl_c_stops_at_once(
+    reference: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(run: trainer.Run) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, twice)
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(Dropout), data, out=tmp_path / "run", **OPTIONS)
+    assert state_of(tmp_path / "run")["step"] == 2
+    fit(make(Dropout), data, out=tmp_path / "run", resume=True, **OPTIONS)
+    assert_same_run(tmp_path / "run", reference)
+
+
+def test_resume_of_a_finished_run_with_more_steps_goes_on(data: Dataset, tmp_path: Path) -> None:
+    options = {**OPTIONS, "schedule": "constant", "valid_every": 5}
+    fit(make(), data, out=tmp_path / "a", **options)
+    once = state_of(tmp_path / "a")
+    fit(make(), data, out=tmp_path / "a", resume=True, **options)
+    assert_equal(state_of(tmp_path / "a"), once)
+    fit(make(), data, out=tmp_path / "a", resume=True, **{**options, "steps": 10})
+    fit(make(), data, out=tmp_path / "b", **{**options, "steps": 10})
+    assert_equal(state_of(tmp_path / "a")["model"], state_of(tmp_path / "b")["model"])
+    assert [line["step"] for line in metrics_of(tmp_path / "a")] == list(range(1, 11))
+    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["train"]["steps"] == 10
+
+
+def test_half_a_line_and_later_ones_are_forgotten(data: Dataset, tmp_path: Path) -> None:
+    out = fit(make(), data, out=tmp_path / "run", **OPTIONS)
+    with (out / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 7, "loss": 1.0}\n\xff\n[]\n{"step": 8, "lo')
+    fit(make(), data, out=out, resume=True, **{**OPTIONS, "steps": 8})
+    assert [line["step"] for line in metrics_of(out)] == list(range(1, 9))
+    (out / "metrics.jsonl").unlink()
+    fit(make(), data, out=out, resume=True, **{**OPTIONS, "steps": 9})
+    assert [line["step"] for line in metrics_of(out)] == [9]
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+COMMAND = [
+    *("train", "--data", "mnist", "--levels", "4", "--model", "GatedPixelCNN"),
+    *("--model.width", "8", "--model.blocks", "2", "--model.kernel_size", "3", "--threads", "1"),
+    *("--train.batch_size", "8", "--train.valid_images", "16", "--train.valid_every", "1000"),
+]
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "nextpixel", *arguments]
+
+
+def succeed(arguments: list[str]) -> None:
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
+    out, steps = tmp_path / "run", 120
+    process = subprocess.Popen(
+        command(*COMMAND, "--train.steps", str(steps), "--out", str(out)),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    metrics, until = out / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert f"--resume {out}" in stderr
+    assert "Traceback" not in stderr
+    saved = state_of(out)["step"]
+    assert 3 <= saved < steps
+    assert len(metrics_of(out)) == saved
+    resumed = command("train", "--resume", str(out), "--threads", "1")
+    succeed(resumed)
+    torch.manual_seed(0)
+    model = make(shape=(1, 28, 28))
+    options = {"batch_size": 8, "valid_images": 16, "valid_every": 1000, "steps": steps}
+    mnist = load_data("mnist", levels=4)
+    assert_same_run(out, fit(model, mnist, out=tmp_path / "whole", **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", ["1", "2"])
+def test_two_processes_are_one_with_twice_the_batch(parts: str, tmp_path: Path) -> None:
+    options = ["--train.steps", "8", "--train.precision", "float32", "--train.save_every", "3"]
+    one = command(*COMMAND, *options, "--train.batch_size", "16", "--out", str(tmp_path / "one"))
+    succeed(one)
+    options += ["--train.accumulate", parts]
+    two = command(*COMMAND, *options, "--out", str(tmp_path / "two"))
+    two[1:1] = TORCHRUN
+    succeed(two)
+    histories = [metrics_of(tmp_path / run) for run in ("one", "two")]
+    for a, b in zip(*histories, strict=True):
+        assert a["step"] == b["step"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+    states = [state_of(tmp_path / run)["model"] for run in ("one", "two")]
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_one_process_stops_both(tmp_path: Path) -> None:
+    """Only rank 0 gets the signal; all must save and stop at the same step, and not wait."""
+    script = (
+        "import os, signal, sys\n"
+        "from nextpixel.cli import main; from nextpixel.training import trainer\n"
+        "real = trainer.Run.batch\n"
+        "def batch(run):\n"
+        "    if run.step == 3 and run.fabric.is_global_zero:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    return real(run)\n"
+        "trainer.Run.batch = batch\n"
+        "code = main.main(sys.argv[1:])\n"
+        "assert code == 130, code\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    train = [*COMMAND, "--train.steps", "1000000", "--out", str(tmp_path / "run")]
+    succeed([sys.executable, *TORCHRUN, str(tmp_path / "script.py"), *train])
+    assert state_of(tmp_path / "run")["step"] == 4
+    assert len(metrics_of(tmp_path / "run")) == 4
+
+
+# --- numbers that are no longer numbers -----------------------------------------------------------
+
+
+def assert_intact(out: Path, step: int, x: torch.Tensor) -> None:
+    state = state_of(out)
+    assert state["step"] == step
+    tensors = [*state["model"].values(), *state["average"].values()]
+    assert all(tensor.isfinite().all() for tensor in tensors)
+    assert load(out / "last", trust=True).log_prob(x, 0).isfinite().all()
+
+
+def test_nan_stops_and_leaves_the_checkpoint(
+    reference: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poison(run: trainer.Run) -> None:
+        with torch.no_grad():
+            next(iter(run.raw.parameters())).fill_(math.nan)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, poison)
+        with pytest.raises(UserError, match=r"At step 5 the loss is nan .* step 4 .* intact"):
+            fit(make(Dropout), data, out=tmp_path / "run", **OPTIONS)
+    assert_intact(tmp_path / "run", 4, torch.from_numpy(data.valid.x[:2]))
+    assert len(metrics_of(tmp_path / "run")) == 4
+    fit(make(Dropout), data, out=tmp_path / "run", resume=True, **OPTIONS)
+    assert_same_run(tmp_path / "run", reference)
+
+
+def test_infinite_gradient_changes_nothing(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    parameter = next(iter(model.parameters()))
+    parameter.register_hook(lambda gradient: gradient + math.inf)
+    with pytest.raises(UserError, match=r"At step 1 .* norm (inf|nan).* step 0 .* intact"):
+        fit(model, data, out=tmp_path / "run", **OPTIONS)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert_intact(tmp_path / "run", 0, torch.from_numpy(data.valid.x[:2]))
+
+
+def test_ruined_weights_do_not_replace_the_checkpoint(data: Dataset, tmp_path: Path) -> None:
+    """The step before was fine, its loss and its gradient: only the new weights are not."""
+    options = {**OPTIONS, "lr": 1e38, "warmup": 0, "save_every": 1, "ema": 0}
+    with pytest.raises(UserError, match=r"At step 1 the norm of the weights is (inf|nan)"):
+        fit(make(), data, out=tmp_path / "run", **options)
+    assert_intact(tmp_path / "run", 0, torch.from_numpy(data.valid.x[:2]))
+
+
+def test_a_full_disk_leaves_the_checkpoint(
+    reference: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, lambda run: patch.setattr(os, "fsync", no_space))
+        with pytest.raises(OSError, match="No space"):
+            fit(make(Dropout), data, out=tmp_path / "run", **OPTIONS)
+    assert_intact(tmp_path / "run", 2, torch.from_numpy(data.valid.x[:2]))
+    fit(make(Dropout), data, out=tmp_path / "run", resume=True, **OPTIONS)
+    assert_same_run(tmp_path / "run", reference)
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_a_run_is_refused(reference: Path, data: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(reference, out)
+    with pytest.raises(UserError, match="already holds a run"):
+        fit(make(Dropout), data, out=out, **OPTIONS)
+    assert_same_run(out, reference)
+
+
+def test_nothing_to_resume(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to resume"):
+        fit(make(), data, out=tmp_path, resume=True, **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "another model", "another state"])
+def test_a_state_that_cannot_be_resumed(
+    damage: str, reference: Path, data: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(reference, out)
+    state, arguments = (out / "state.pt").read_bytes(), {}
+    if damage == "truncated":
+        (out / "state.pt").write_bytes(state[:-100])
+    elif damage == "another state":
+        torch.save({"step": 3}, out / "state.pt")
+    else:
+        arguments["inputs"] = "embedded"
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    match = r"state\.pt is (damaged|not the state of such a run)"
+    with pytest.raises(UserError, match=match) as error:
+        fit(make(Dropout, **arguments), data, out=out, resume=True, **{**OPTIONS, "steps": 7})
+    assert "\n" not in str(error.value)
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shape": (1, 8, 7)}, r"\(1, 8, 7\).*has \(1, 7, 7\)"),
+        ({"levels": 5}, "5 levels, but tiny"),
+        ({"classes": 9}, "9 classes, but tiny has 10"),
+    ],
+)
+def test_data_that_do_not_fit(
+    arguments: dict[str, Any], message: str, data: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(make(**arguments), data, out=tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"steps": 0}, {"batch_size": 0}, {"valid_every": 0}, {"valid_images": 0}),
+        *({"save_every": 0}, {"lr": 0.0}, {"lr": math.nan}, {"lr": math.inf}, {"clip": 0.0}),
+        *({"warmup": -1}, {"weight_decay": -0.1}, {"seed": -1}, {"ema": 1.0}, {"ema": -0.1}),
+        *({"accumulate": 0}, {"accumulate": 9}),
+        *({"schedule": "linear"}, {"precision": "half"}, {"stepz": 3}, {"type": "x"}),
+        *({"device": "tpu"}, {"device": "cpu:1"}, {"device": "cuda:x"}, {"device": "cuda:99"}),
+    ],
+    ids=str,
+)
+def test_wrong_options(option: dict[str, Any], data: Dataset, tmp_path: Path) -> None:
+    (name,) = option
+    with pytest.raises(UserError, match=name):
+        fit(make(), data, out=tmp_path / "run", **{**OPTIONS, **option})
+    assert not (tmp_path / "run").exists()
