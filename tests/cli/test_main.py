@@ -3,7 +3,6 @@
 A command runs as a process of its own where that is what is tested, and by `main` elsewhere.
 """
 
-import errno
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from nextpixel.evaluation.likelihood import classify, evaluate
 from nextpixel.sampling.particles import complete_with_particles
 from nextpixel.saving import Model
 from nextpixel.viz import images as pictures
+from tests.helpers import arrays, command, no_space, pixels, process, refused, run, size, succeed
 
 SMALL = "--data mnist --levels 4 --train.batch_size 8 --train.valid_images 16"
 TINY = f"{SMALL} --model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_size 3"
@@ -59,23 +59,11 @@ class NoClasses(MyNet):
 """
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "nextpixel", *" ".join(map(str, words)).split()]
-
-
-def process(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command that must succeed, without a warning."""
-    done = subprocess.run(command(*words), cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
-    return done
-
-
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained run, some pictures and masks, and models in a file."""
     folder = tmp_path_factory.mktemp("cli")
-    process("train", TINY, "--train.steps 8 --out run", cwd=folder)
+    process(f"train {TINY} --train.steps 8 --out run", cwd=folder)
     (folder / "my_file.py").write_text(MY_FILE)
     seven = np.asarray(load_data("mnist").test.x[0, 0])
     Image.fromarray(seven).save(folder / "seven.png")
@@ -90,48 +78,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
     (folder / "typo.yaml").write_text("train: {stpes: 3}")
     return folder
-
-
-@pytest.fixture
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder, as the current one."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return folder
-
-
-def size(path: str | Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
-
-
-def pixels(path: str | Path) -> bytes:
-    with Image.open(path) as picture:
-        return picture.tobytes()
-
-
-def arrays(path: str | Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return dict(file)
-
-
-def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs a command that must succeed, and returns what it prints."""
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, err) == (0, "")
-    return out
-
-
-def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs a command that must be refused in one line, and returns that line."""
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, out) == (2, "")
-    assert err.startswith("nextpixel: ")
-    assert err.endswith(".\n")
-    assert err.count("\n") == 1
-    return err
 
 
 def mean_bits(out: str) -> float:
@@ -202,10 +148,10 @@ def test_complete_tells_how_the_particles_fared(
     x, y = x.repeat(2, 1, 1, 1), y.repeat(2)
     done = complete_with_particles(load("run"), x, mask, y, particles=8)
     evidence = done.log_evidence.view(2, 2).logsumexp(0) - math.log(2)
-    for number, (size, nats) in enumerate(
+    for number, (effective, nats) in enumerate(
         zip(done.least_effective.view(2, 2).amin(0), evidence, strict=True)
     ):
-        assert f"  image {number}: {size:8.1f}, {nats:.2f} nats\n" in out
+        assert f"  image {number}: {effective:8.1f}, {nats:.2f} nats\n" in out
     assert ("Warning: for " in out) == bool((done.least_effective < 2).any())
     assert "Warning: for 2 of 2 images" in run(f"complete run {box} --particles 2", capsys)
     assert "particles" not in run(f"complete run {box}", capsys).replace("--particles 64", "")
@@ -422,7 +368,7 @@ def test_a_model_trained_on_a_folder_is_scored_on_it(
         Image.fromarray(test.x[number, 0]).save(path)
     words = "--data pictures/photos --size 14 --levels 4 --train.batch_size 2 --train.steps 1"
     model = "--model PixelCNN --model.width 8 --model.blocks 1"
-    assert main(f"train --out own {model} {words}".split()) == 0
+    succeed(f"train --out own {model} {words}")
     capsys.readouterr()
     assert "own on photos (test, given the class)" in run("eval own", capsys)
 
@@ -652,10 +598,6 @@ def test_a_class_for_an_unconditional_model(
     assert "28 x 28" in refused(f"complete {tmp_path} seven.png", capsys)
 
 
-def no_space(*args: object, **options: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def test_a_full_disk_keeps_the_old_picture(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -737,7 +679,7 @@ def test_ctrl_c_ends_a_command(
 
 
 def test_ctrl_c_saves_a_training_run(here: Path) -> None:
-    words = command("train", TINY, "--train.steps 100000 --out stopped")
+    words = command(f"train {TINY} --train.steps 100000 --out stopped")
     with subprocess.Popen(words, cwd=here, stderr=subprocess.PIPE, text=True) as training:
         metrics = here / "stopped" / "metrics.jsonl"
         deadline = time.monotonic() + 60
@@ -749,5 +691,5 @@ def test_ctrl_c_saves_a_training_run(here: Path) -> None:
     assert "Traceback" not in err
     assert "nextpixel train --resume stopped" in err
     steps = len(metrics.read_text().splitlines())
-    assert main(f"train --resume stopped --train.steps {steps + 1}".split()) == 0
+    succeed(f"train --resume stopped --train.steps {steps + 1}")
     assert len(metrics.read_text().splitlines()) == steps + 1

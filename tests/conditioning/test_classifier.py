@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from nextpixel import load, load_data
-from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import Classifier, fit_classifier, load_classifier
 from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN
 from nextpixel.models.base.image_model import find_class
+from tests.helpers import refused, run
 
 LAYERS = ["conv1", "conv2", "conv3", "embedding", "logits"]
 
@@ -144,12 +144,10 @@ def test_the_command_prints_its_test_accuracy(
     x = (rng.random((60, 1, 8, 8)) < np.where(y, 0.8, 0.2)[:, None, None, None]).astype(np.uint8)
     np.savez(tmp_path / "own.npz", x=x, y=y)
     options = "--steps 30 --width 4 --batch-size 16 --threads 1"
-    words = f"classifier --data {tmp_path}/own.npz --out {tmp_path}/run {options}".split()
-    assert main(words) == 0
-    assert "Test accuracy: 100.00% ± 0.00% of 6 images of own" in capsys.readouterr().out
+    words = f"classifier --data {tmp_path}/own.npz --out {tmp_path}/run {options}"
+    out = run(words, capsys)
+    assert "Test accuracy: 100.00% ± 0.00% of 6 images of own" in out
     assert load_classifier(tmp_path / "run").classes == 2
-    assert main(words) == 2
-    assert "already holds a model" in capsys.readouterr().err
+    assert "already holds a model" in refused(words, capsys)
     np.savez(tmp_path / "own.npz", x=x)
-    assert main([*words, "--out", f"{tmp_path}/other"]) == 2
-    assert "has no classes" in capsys.readouterr().err
+    assert "has no classes" in refused(f"{words} --out {tmp_path}/other", capsys)

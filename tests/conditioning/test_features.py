@@ -16,7 +16,6 @@ from torch import Tensor
 
 from nextpixel import AutoregressiveModel, Bernoulli, load, load_data
 from nextpixel.cli.describe import layers as describe_layers
-from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import Classifier, load_classifier
 from nextpixel.conditioning.features import Features
 from nextpixel.context import Context
@@ -24,6 +23,7 @@ from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN
 from nextpixel.tasks.variations import interpolate, same_classifier, vary
 from nextpixel.training import fit
+from tests.helpers import refused, run, size, succeed
 
 LAYERS = ["conv1", "conv3", "embedding", "logits"]
 SHAPE = (1, 8, 8)
@@ -70,31 +70,17 @@ def told(model: GatedPixelCNN, x: Tensor) -> Context:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, a classifier, and models that were told its layers."""
     folder = tmp_path_factory.mktemp("features")
     x = images(120)
     np.savez(folder / "own.npz", x=x.numpy(), y=np.arange(120) % 2)
-    command(f"classifier --data {folder}/own.npz --out {folder}/classifier --steps 40 --width 4")
+    succeed(f"classifier --data {folder}/own.npz --out {folder}/classifier --steps 40 --width 4")
     own = f"train --data {folder}/own.npz --conditional false {TRAIN} {STEPS} --train.steps 50"
     for layer in ("embedding", "conv1"):
-        command(f"{own} --features {folder}/classifier --layer {layer} --out {folder}/{layer}")
-    command(f"{own} --out {folder}/nothing")
+        succeed(f"{own} --features {folder}/classifier --layer {layer} --out {folder}/{layer}")
+    succeed(f"{own} --out {folder}/nothing")
     return folder
-
-
-def command(words: str) -> None:
-    assert main(words.split()) == 0
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
-
-
-def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(words.split()) == 2
-    return capsys.readouterr().err
 
 
 # The context
@@ -158,10 +144,10 @@ def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_training_leaves_the_classifier_alone(ema: float, run: Path, tmp_path: Path) -> None:
+def test_training_leaves_the_classifier_alone(ema: float, folder: Path, tmp_path: Path) -> None:
     model = told_model("embedding")
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    data = load_data(run / "own.npz")
+    data = load_data(folder / "own.npz")
     options = {"batch_size": 8, "lr": 0.1, "warmup": 0, "weight_decay": 0.5, "ema": ema}
     fit(model, data, out=tmp_path, steps=3, valid_images=4, **options)  # type: ignore[arg-type]
     for state in (model.state_dict(), load(tmp_path / "last").state_dict()):
@@ -191,8 +177,8 @@ class Own(AutoregressiveModel):
         return Bernoulli(torch.zeros(x.shape))
 
 
-def test_models_that_do_not_fit_their_features(run: Path, tmp_path: Path) -> None:
-    data = load_data(run / "own.npz")
+def test_models_that_do_not_fit_their_features(folder: Path, tmp_path: Path) -> None:
+    data = load_data(folder / "own.npz")
     with pytest.raises(UserError, match="give your Sequential another name"):
         fit(Own(shape=SHAPE), data, out=tmp_path)
     model = GatedPixelCNN(shape=SHAPE, levels=2, vector=5, width=4, blocks=1)
@@ -248,38 +234,38 @@ def test_the_noise_is_the_same_all_along_a_row() -> None:
 # The commands
 
 
-def test_variations_are_of_the_same_kind(run: Path) -> None:
-    model = load(run / "embedding")
+def test_variations_are_of_the_same_kind(folder: Path) -> None:
+    model = load(folder / "embedding")
     assert isinstance(model, GatedPixelCNN)
     x = images(40)
     light = vary(model, told(model, x), draws=2).double().mean((0, 2, 3, 4))
     assert light[1::2].mean() - light[::2].mean() > 0.3  # 0.7 in the originals
-    config = yaml.safe_load((run / "embedding" / "config.yaml").read_text())
-    assert (config["features"], config["layer"]) == (f"{run}/classifier", "embedding")
+    config = yaml.safe_load((folder / "embedding" / "config.yaml").read_text())
+    assert (config["features"], config["layer"]) == (f"{folder}/classifier", "embedding")
     assert {"vector", "image"}.isdisjoint(config["model"]["init_args"])
 
 
-def test_vary(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_vary(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, pixels in enumerate(images(2)[:, 0].numpy()):
         Image.fromarray(pixels * 255).save(tmp_path / f"{i}.png")
     out = tmp_path / "new.png"
-    command(f"vary {run}/embedding {tmp_path}/0.png {tmp_path}/1.png --draws 3 --out {out}")
-    printed = capsys.readouterr().out
+    words = f"vary {folder}/embedding {tmp_path}/0.png {tmp_path}/1.png --draws 3 --out {out}"
+    printed = run(words, capsys)
     assert "given their embedding" in printed
     assert printed.count("bits/dim") == 2
-    command(f"vary {run}/embedding -n 3 --draws 2 --interpolate --columns 4 --out {out}")
-    wide, high = size_of(out)
+    succeed(f"vary {folder}/embedding -n 3 --draws 2 --interpolate --columns 4 --out {out}")
+    wide, high = size(out)
     assert wide > 1.2 * high  # 4 rows of 6
-    command(f"eval {run}/conv1")
-    assert "given its conv1" in capsys.readouterr().out
+    assert "given its conv1" in run(f"eval {folder}/conv1", capsys)
 
 
 def test_invert_says_how_much_each_layer_keeps(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "inversion.png"
-    command(f"invert {run}/embedding {run}/nothing {run}/conv1 -n 3 --draws 2 --out {out}")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
+    models = f"{folder}/embedding {folder}/nothing {folder}/conv1"
+    printed = run(f"invert {models} -n 3 --draws 2 --out {out}", capsys)
+    lines = [line.split() for line in printed.splitlines()[1:4]]
     assert [line[:2] for line in lines] == [
         ["nothing", "0"],
         ["conv1", "64"],
@@ -289,15 +275,15 @@ def test_invert_says_how_much_each_layer_keeps(
     assert bits["embedding"] < bits["nothing"]
     for line in lines:
         assert float(line[5]) == pytest.approx(64 * float(line[2]), abs=0.1)
-    wide, high = size_of(out)
+    wide, high = size(out)
     assert wide > high  # 3 rows of 5
 
 
-def test_a_run_goes_on(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run / "embedding", tmp_path / "run")
-    command(f"train --resume {tmp_path}/run --train.steps 52")
+def test_a_run_goes_on(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "embedding", tmp_path / "run")
+    succeed(f"train --resume {tmp_path}/run --train.steps 52")
     assert load(tmp_path / "run" / "last").conditioner is not None
-    weights = (load(run / "embedding"), load(tmp_path / "run" / "last"))
+    weights = (load(folder / "embedding"), load(tmp_path / "run" / "last"))
     states = [model.conditioner.state_dict() for model in weights]  # type: ignore[union-attr]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -321,11 +307,11 @@ def test_a_run_goes_on(run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_training_refuses(
-    words: str, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: str, message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = f"train --data {run}/own.npz --conditional false --out {tmp_path}/x"
+    base = f"train --data {folder}/own.npz --conditional false --out {tmp_path}/x"
     base += " --model GatedPixelCNN"
-    assert message in refused(f"{base} {words.format(run=run)}", capsys)
+    assert message in refused(f"{base} {words.format(run=folder)}", capsys)
 
 
 @pytest.mark.parametrize(
@@ -341,9 +327,9 @@ def test_what_training_refuses(
     ],
 )
 def test_what_the_commands_refuse(
-    words: str, message: str, run: Path, capsys: pytest.CaptureFixture[str]
+    words: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in refused(words.format(run=run), capsys)
+    assert message in refused(words.format(run=folder), capsys)
 
 
 def test_layers_of_different_classifiers_are_not_compared() -> None:

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from nextpixel import load_data
-from nextpixel.cli.main import main
 from nextpixel.data import Images, batch_indices, mutate
 from nextpixel.data.own import load_unsplit
 from nextpixel.errors import UserError
@@ -28,6 +27,7 @@ from nextpixel.evaluation.anomaly import (
 )
 from nextpixel.models import GatedPixelCNN
 from nextpixel.training import TrainArgs, fit
+from tests.helpers import refused, run
 from tests.training.test_trainer import (
     OPTIONS,
     assert_same_run,
@@ -93,13 +93,6 @@ def rows_of(path: str) -> list[dict[str, str]]:
 
 def column(rows: list[dict[str, str]], name: str) -> list[float]:
     return [float(row[name]) for row in rows]
-
-
-def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, err) == (0, "")
-    return out
 
 
 # --- AUROC ----------------------------------------------------------------------------------------
@@ -451,10 +444,5 @@ def test_a_named_data_set_is_scored_by_its_test_images(
 def test_mistakes_are_told_in_one_sentence(
     words: str, says: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, out) == (2, "")
-    assert err.startswith("nextpixel: ")
-    assert err.count("\n") == 1
-    assert says in err
+    assert says in refused(words, capsys)
     assert not (here / "scores.csv").exists()

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from nextpixel import errors as see
 from nextpixel.cli import inspection
-from nextpixel.cli.main import main
 from nextpixel.context import Context
 from nextpixel.distributions import Categorical, Distribution
 from nextpixel.evaluation import likelihood, receptive_field
@@ -25,6 +24,7 @@ from nextpixel.nn import Site, masks
 from nextpixel.nn.masks import channel_mask
 from nextpixel.saving import find
 from nextpixel.viz import field_figures
+from tests.helpers import refused, run, succeed
 
 PAGE = Path(__file__).parents[2] / "docs" / "seeing.md"
 
@@ -223,14 +223,6 @@ def test_sliding_shows_what_the_kernel_sees() -> None:
     assert tap(frames[first], 0, 1) == black  # padding
 
 
-def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs a command that must succeed, and returns what it prints."""
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, err) == (0, "")
-    return out
-
-
 def written(out: str) -> list[str]:
     """Checks that the files which a command named are pictures, and returns their names."""
     files = [Path(word) for word in out.split("Wrote ")[1].strip().split(", ")]
@@ -286,7 +278,7 @@ def test_index_is_the_number_of_the_test_image(
     monkeypatch.setattr(inspection, "draw_model", look)
     monkeypatch.setattr(sys, "path", list(sys.path))
     words = f"inspect {trained / 'model'} --data {file} --index {index} --out {tmp_path / 'out'}"
-    assert main(words.split()) == 0
+    succeed(words)
     ((x, c, (some, their), what),) = looked
 
     def read(x: Tensor) -> list[int]:
@@ -358,12 +350,7 @@ def test_mistakes(
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(trained)
     before = sorted(trained.rglob("*"))
-    assert main(["inspect", *words.split()]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("nextpixel: ")
-    assert err.count("\n") == 1
-    assert reason in err
+    assert reason in refused(f"inspect {words}", capsys)
     assert sorted(trained.rglob("*")) == before
 
 

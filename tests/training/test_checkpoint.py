@@ -1,6 +1,5 @@
 """Files that a crash or a full disk leaves whole, and a state from which nothing is executed."""
 
-import errno
 import io
 import os
 import pickle
@@ -16,6 +15,7 @@ from nextpixel.models import GatedPixelCNN
 from nextpixel.models.base.image_model import load
 from nextpixel.training.checkpoint import load_state, save_state
 from nextpixel.utils.files import remove_parts, replace_file
+from tests.helpers import no_space
 
 STATE: dict[str, Any] = {
     "model": {"weight": torch.arange(6.0).view(2, 3)},
@@ -24,10 +24,6 @@ STATE: dict[str, Any] = {
     "best": float("inf"),
     "seconds": 1.5,
 }
-
-
-def no_space(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from nextpixel.data import Dataset, Images
+from nextpixel.data import Dataset
 from nextpixel.data import load as load_data
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
@@ -28,6 +28,7 @@ from nextpixel.training import TrainArgs, fit, launch, trainer
 from nextpixel.training import config as training_config
 from nextpixel.training.config import learning_rate
 from nextpixel.training.trainer import update_average
+from tests.helpers import small_mnist
 
 OPTIONS: dict[str, Any] = {
     "steps": 6,
@@ -42,14 +43,7 @@ OPTIONS: dict[str, Any] = {
 
 def tiny_mnist() -> Dataset:
     """Real digits, every fourth pixel of every fourth row, at 4 levels."""
-    mnist = load_data("mnist", levels=4)
-
-    def shrink(images: Images, n: int) -> Images:
-        assert images.y is not None
-        return Images(np.ascontiguousarray(images.x[:n, :, ::4, ::4]), images.y[:n], 4)
-
-    splits = (shrink(mnist.train, 100), shrink(mnist.valid, 50), shrink(mnist.test, 10))
-    return Dataset("tiny", *splits, 4, mnist.class_names, "MNIST, made small")
+    return small_mnist(slice(None, None, 4), 100, 50, 10)
 
 
 @pytest.fixture(scope="module")
