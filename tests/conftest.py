@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.helpers import compute_steps, enter
+from tests.helpers import ROOT, compute_steps, enter
 
 # Tests run in several processes; more threads than cores only get in each other's way.
 torch.set_num_threads(1)
@@ -16,8 +16,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 settings.register_profile("nextpixel", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("nextpixel")
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)

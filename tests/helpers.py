@@ -19,6 +19,12 @@ from nextpixel import load_data
 from nextpixel.cli.main import main
 from nextpixel.data import Dataset, Images
 
+ROOT = Path(__file__).parents[1]
+
+# Options that train a tiny model on real digits.
+DIGITS = "--data mnist --levels 4 --train.batch_size 8 --train.valid_images 16"
+TINY = f"{DIGITS} --model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_size 3"
+
 # --- commands -------------------------------------------------------------------------------------
 
 
@@ -41,6 +47,24 @@ def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
     assert err.endswith(".\n")
     assert err.count("\n") == 1
     return err
+
+
+def assert_refused(
+    words: str, reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Checks that a command is refused for a reason, and leaves a folder's files as they were.
+
+    Returns the line that refuses it.
+    """
+
+    def files() -> list[Path]:
+        return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+
+    before = files()
+    error = refused(words, capsys)
+    assert reason in error
+    assert files() == before
+    return error
 
 
 def succeed(*commands: str) -> None:

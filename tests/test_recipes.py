@@ -17,8 +17,8 @@ from nextpixel.saving import bundles, shipped
 from nextpixel.training import TrainArgs
 from nextpixel.training.recipe import train_settings
 from nextpixel.training.setup import make_model
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
 FILES = {
     "pixel-cnn": "PixelCNN",

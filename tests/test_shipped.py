@@ -14,8 +14,7 @@ from nextpixel.data.images import level_type
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.saving import bundles, shipped
 from nextpixel.training.recipe import train_settings
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))

@@ -17,8 +17,9 @@ from nextpixel.evaluation.image_quality import quality
 from nextpixel.sampling.drawing import site_noise
 from nextpixel.tasks import restoration_baselines
 from nextpixel.tasks.restoration_baselines import baseline, baseline_name
+from tests.helpers import ROOT
 
-MNIST = Path(__file__).parents[2] / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
+MNIST = ROOT / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
 TASKS = [
     Task("super-resolution"),
     Task("colourise"),

@@ -14,8 +14,8 @@ import pytest
 from nextpixel.data import catalogue, known, load
 from nextpixel.data.readers import read_cifar_binary, read_cifar_delta, read_idx
 from nextpixel.errors import UserError
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 MNIST = ROOT / "data" / "mnist"
 

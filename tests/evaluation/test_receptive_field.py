@@ -24,9 +24,9 @@ from nextpixel.nn import Site, masks
 from nextpixel.nn.masks import channel_mask
 from nextpixel.saving import find
 from nextpixel.viz import field_figures
-from tests.helpers import refused, run, succeed
+from tests.helpers import ROOT, refused, run, succeed
 
-PAGE = Path(__file__).parents[2] / "docs" / "seeing.md"
+PAGE = ROOT / "docs" / "seeing.md"
 
 
 class Fixed(AutoregressiveModel):
