@@ -1,4 +1,4 @@
-"""Helpers of several test files: running commands, reading their files, tiny data."""
+"""Helpers of several test files: running commands, reading their files, tiny data and models."""
 
 import errno
 import os
@@ -17,7 +17,13 @@ from torch import Tensor
 
 from nextpixel import load_data
 from nextpixel.cli.main import main
+from nextpixel.conditioning.classifier import Classifier
+from nextpixel.conditioning.features import Features
+from nextpixel.context import Context
 from nextpixel.data import Dataset, Images
+from nextpixel.distributions import Categorical, Distribution
+from nextpixel.models import GatedPixelCNN
+from nextpixel.models.base.autoregressive import AutoregressiveModel
 
 ROOT = Path(__file__).parents[1]
 
@@ -137,6 +143,8 @@ def arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 # --- tiny data ------------------------------------------------------------------------------------
 
+NOISE = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8)).astype(np.uint8)
+
 
 def random_images(model: Any, n: int = 4, seed: int = 0) -> Tensor:
     """Makes random images of a model's shape and levels."""
@@ -158,3 +166,67 @@ def small_mnist(part: slice, *counts: int) -> Dataset:
     splits = (mnist.train, mnist.valid, mnist.test)
     train, valid, test = (shrink(images, n) for images, n in zip(splits, counts, strict=True))
     return Dataset("tiny", train, valid, test, 4, mnist.class_names, "MNIST, made small")
+
+
+def dark_and_light(n: int) -> Tensor:
+    """Makes images of two kinds in turn: mostly black, and mostly white."""
+    rng = np.random.default_rng(0)
+    light = np.where(np.arange(n) % 2, 0.85, 0.15)[:, None, None, None]
+    return torch.from_numpy((rng.random((n, 1, 8, 8)) < light).astype(np.uint8))
+
+
+# --- tiny models ----------------------------------------------------------------------------------
+
+
+def scoring_model(classes: int | None = None, **arguments: Any) -> GatedPixelCNN:
+    """Makes a tiny model whose output depends on the image and on the class."""
+    torch.manual_seed(0)
+    arguments = {"shape": (1, 8, 8), "levels": 256, "width": 4, "blocks": 1, **arguments}
+    model = GatedPixelCNN(classes=classes, kernel_size=3, **arguments).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+class ConstantModel(AutoregressiveModel):
+    """A model that sees nothing: every pixel has the same probabilities."""
+
+    def __init__(self, *, shape: tuple[int, int, int], levels: int) -> None:
+        super().__init__(shape=shape, levels=levels)
+
+    def forward(self, x: Tensor, c: object = None) -> Distribution:
+        p = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64)
+        return Categorical(p.log().expand(*x.shape, 4))
+
+
+def small_classifier(seed: int = 0) -> Classifier:
+    """Makes a classifier of two kinds of images of 8 x 8 pixels."""
+    torch.manual_seed(seed)
+    return Classifier(shape=(1, 8, 8), levels=2, classes=2, width=4, embedding=6)
+
+
+def features_model(layer: str, classifier: Classifier | None = None) -> GatedPixelCNN:
+    """Makes a model conditioned on a layer of a classifier, whose output depends on it."""
+    features = Features(classifier or small_classifier(), layer)
+    torch.manual_seed(1)
+    dense = features.part == "vector"
+    model = GatedPixelCNN(
+        shape=(1, 8, 8),
+        levels=2,
+        vector=features.shape[0] if dense else None,
+        image=None if dense else features.shape,
+        width=4,
+        blocks=2,
+    )
+    for parameter in model.condition.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.conditioner = features
+    return model.eval()
+
+
+def context_of(model: GatedPixelCNN, x: Tensor) -> Context:
+    """Returns the context of images: the features that a model is conditioned on."""
+    context = model.conditioning(x, None, range(len(x))).context
+    assert context is not None
+    return context

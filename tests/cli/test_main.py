@@ -129,16 +129,14 @@ def misuse_a_memory_format(*args: object, **options: object) -> None:
 
 
 @pytest.mark.parametrize("fail", [allocate_too_much, run_out_of_gpu_memory])
-def test_too_little_memory_is_told(
+def test_too_little_memory_is_one_sentence(
     fail, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("nextpixel.cli.loading.load", fail)
     assert "not enough memory" in refused("sample run --out never.png", capsys)
 
 
-def test_other_errors_that_speak_of_memory_are_raised(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_errors_about_memory_are_raised(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nextpixel.cli.loading.load", misuse_a_memory_format)
     with pytest.raises(RuntimeError, match="memory format"):
         main(["sample", "run", "--out", "never.png"])

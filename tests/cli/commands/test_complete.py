@@ -30,7 +30,7 @@ def test_complete_hides_the_bottom_of_test_images(
     assert height >= other_height
 
 
-def test_complete_tells_how_the_particles_fared(
+def test_complete_prints_the_effective_number_of_particles(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     box = "-n 2 --draws 2 --box 8,0,2,28 --out p.png"

@@ -1,4 +1,4 @@
-"""A VQ-VAE of sounds, the prior over its codes, and what they say."""
+"""`nextpixel synthesize`: a VQ-VAE of sounds, the prior over its codes, and their samples."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_codes_tell_where_a_sound_ends(here: Path) -> None:
+def test_codes_mark_where_a_sound_ends(here: Path) -> None:
     codes, beeps, model = load_codes("vq"), load_data("wavs:beeps"), load("vq")
     assert isinstance(model, VQVAE)
     assert (codes.shape, codes.levels) == ((1, 24, 10), 7)
@@ -112,7 +112,7 @@ def test_samples_end_in_silence(here: Path) -> None:
         assert image[0, :real].any()
 
 
-def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_synthesize(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = f"synthesize both --word low -n 3 --seed 4 --iterations 2 --out {tmp_path}/low"
     assert "low: 3 sounds" in run(words, capsys)
     generator = LatentGenerator.load("both")
@@ -143,14 +143,14 @@ def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("synthesize both --word low --temperature -1", "temperature"),
     ],
 )
-def test_refused(
+def test_mistakes(
     words: str, reason: str, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reason in refused(f"{words} --out {tmp_path / 'out'}", capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_images_say_nothing(here: Path) -> None:
+def test_a_model_of_images_synthesizes_nothing(here: Path) -> None:
     generator = LatentGenerator.load("both")
     generator.data_record = DataRecord()
     with pytest.raises(UserError, match="not on sounds"):
