@@ -114,7 +114,7 @@ def test_a_recipe_makes_its_model(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)
-def test_a_recipe_says_how_to_run_it(path: Path) -> None:
+def test_a_recipe_names_the_command_that_runs_it(path: Path) -> None:
     lines = (ROOT / path).read_text().splitlines()
     comments = [line.removeprefix("#") for line in lines if line.startswith("#")]
     commands = [words for line in comments if "--config" in (words := line.split())]

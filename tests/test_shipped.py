@@ -1,4 +1,4 @@
-"""The trained models that come along are those that their cards describe."""
+"""Pretrained models match their cards."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
-def test_a_shipped_model_is_what_its_card_says(name: str) -> None:
+def test_a_shipped_model_matches_its_card(name: str) -> None:
     folder = shipped()[name]
     card = json.loads((folder / "card.json").read_text())
     (weights,) = folder.glob("*.safetensors")
@@ -35,7 +35,7 @@ def test_a_shipped_model_is_what_its_card_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
-def test_a_shipped_model_scores_what_its_card_says(name: str) -> None:
+def test_the_score_of_a_shipped_model_matches_its_card(name: str) -> None:
     card = json.loads((shipped()[name] / "card.json").read_text())
     model = load(name)
     score = evaluate(model, load_data(card["data"], levels=model.levels).test, limit=100)
@@ -47,7 +47,7 @@ def test_a_shipped_model_scores_what_its_card_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(bundles()))
-def test_a_shipped_bundle_is_what_its_card_says(name: str, shared_data: Path) -> None:
+def test_a_shipped_bundle_matches_its_card(name: str, shared_data: Path) -> None:
     folder = bundles()[name]
     card = json.loads((folder / "card.json").read_text())
     generator = LatentGenerator.load(name)

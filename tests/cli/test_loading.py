@@ -1,4 +1,4 @@
-"""The images that the commands work on: named, chosen and limited alike by all of them."""
+"""The images that commands work on: all commands name, choose and limit them alike."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The classifier: it learns real digits, and what it says of an image is that image's own."""
+"""The classifier: it learns real digits, and its features of an image depend on no other."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_it_is_no_model_of_images_and_they_are_no_classifiers(tmp_path: Path) ->
         ({"width": 0}, "a width"),
     ],
 )
-def test_classifiers_there_are_not(options: dict[str, object], message: str) -> None:
+def test_wrong_arguments_are_refused(options: dict[str, object], message: str) -> None:
     whole = {"shape": (1, 8, 8), "levels": 2, "classes": 2, **options}
     with pytest.raises(UserError, match=message):
         Classifier(**whole)  # type: ignore[arg-type]

@@ -362,7 +362,7 @@ def test_known_names_the_classes_of_the_larger_sets(name, shared_data):
         ({"name": "mnist", "data_dir": "nowhere"}, "The data folder nowhere does not exist"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_clear_sentence(arguments, message):
+def test_mistakes_are_one_clear_sentence(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         load(**arguments)
     assert "\n" not in str(caught.value)

@@ -90,7 +90,7 @@ def test_missing_files_are_downloaded_once(server, place):
     assert {k.name: k.present for k in known()}["fashion-mnist"] == place
 
 
-def test_only_what_is_missing_is_downloaded(server, place):
+def test_only_missing_files_are_downloaded(server, place):
     load("fashion-mnist")
     (place / "t10k-labels-idx1-ubyte.gz").unlink()
     server.asked.clear()

@@ -343,7 +343,7 @@ def test_size_crops_to_the_centre_and_resizes(tmp_path):
     assert (everything(data) == 255).all()
 
 
-def test_what_is_transparent_becomes_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     see_through = np.zeros((40, 4, 4, 4), np.uint8)
     see_through[:, 0] = [10, 20, 30, 255]
     fill(tmp_path, x=see_through)
@@ -353,7 +353,7 @@ def test_what_is_transparent_becomes_white(tmp_path):
     assert x[0, :, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+def test_a_photograph_is_turned_by_its_orientation_tag(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees
     for i in range(40):

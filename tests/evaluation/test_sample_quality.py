@@ -1,4 +1,4 @@
-"""Judging samples: the measures by other ways to the same numbers, and the command on its own."""
+"""Sample quality: the measures against other ways to compute them, and the command."""
 
 import hashlib
 import json
@@ -152,7 +152,7 @@ def test_as_many_of_each_class() -> None:
 # --- sounds ---------------------------------------------------------------------------------------
 
 
-def test_sounds_are_judged_by_what_is_heard() -> None:
+def test_sounds_go_through_griffin_lim() -> None:
     spectrogram = Spectrogram(frames=24)
     time = np.arange(12 * spectrogram.hop) / spectrogram.rate
     waves = [np.sin(2 * np.pi * pitch * time) for pitch in (440, 1000)]
@@ -211,7 +211,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 COMMAND = "evaluate-samples both --data halves.npz --classifier judge"
 
 
-def test_the_command_judges_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_evaluates_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(run(f"{COMMAND} --per-class 7 --seed 3 --json --plot beside.png", capsys))
     assert (here / "beside.png").stat().st_size > 0
     names = ["test images", "validation images", "training images", "reconstructions", "samples"]
@@ -253,7 +253,7 @@ def test_samples_are_found_to_be_copies(here: Path, monkeypatch: pytest.MonkeyPa
     assert draw_neighbours(found, data).height > 0
 
 
-def test_a_model_of_pixels_is_judged_too(here: Path) -> None:
+def test_a_model_of_pixels_is_evaluated_too(here: Path) -> None:
     data, judge = load_data(here / "halves.npz"), load_classifier(here / "judge")
     torch.manual_seed(0)
     model = GatedPixelCNN(shape=(1, 8, 8), levels=4, classes=2, width=4, blocks=1, kernel_size=3)
@@ -328,7 +328,7 @@ def card_of(name: str) -> dict[str, Any]:
     return card
 
 
-def test_judges_are_no_models_of_images() -> None:
+def test_judges_are_not_models_of_images() -> None:
     assert set(judges()) == {"judge-mnist", "judge-spoken-digits"}
     assert not judges().keys() & shipped().keys()
     with pytest.raises(UserError, match="not a subclass"):
@@ -336,7 +336,7 @@ def test_judges_are_no_models_of_images() -> None:
 
 
 @every_judge
-def test_a_judge_is_what_its_card_says(name: str) -> None:
+def test_a_judge_matches_its_card(name: str) -> None:
     card, judge = card_of(name), load_classifier(name)
     (weights,) = judges()[name].glob("*.safetensors")
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == card["sha256"]
@@ -366,9 +366,9 @@ def check(data: Dataset, limit: int) -> None:
         assert abs(found.accuracy - said["test"]) < 4 * error
 
 
-def test_the_judge_of_digits_is_right_as_often_as_its_card_says() -> None:
+def test_the_accuracy_on_digits_matches_the_card() -> None:
     check(load_data("mnist"), 1000)
 
 
-def test_the_judge_of_spoken_digits_is_right_as_often_as_its_card_says(shared_data: Path) -> None:
+def test_the_accuracy_on_spoken_digits_matches_the_card(shared_data: Path) -> None:
     check(load_data("spoken-digits", data_dir=shared_data), 150)

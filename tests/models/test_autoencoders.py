@@ -1,4 +1,4 @@
-"""Models with codes: what they compute, bounds against a known marginal, and their commands."""
+"""Autoencoders: what they compute, bounds against a known marginal, and their commands."""
 
 import json
 import math
@@ -446,15 +446,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @every_name
-def test_training_draws_what_it_can(name: str, here: Path) -> None:
+def test_training_writes_previews(name: str, here: Path) -> None:
     width, height = size(f"{name}/samples/step-0000002.png")
     assert (width < height) == (name != "VAE")  # rows of reconstructions, or a grid of samples
 
 
 @every_name
-def test_eval_says_what_its_number_is(
-    name: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eval_names_its_score(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     no_likelihood = "given the code of the image itself: no likelihood"
     words = "ELBO, a bound on log p(x)" if name == "VAE" else no_likelihood
     assert words in run(f"eval {name}", capsys)

@@ -81,7 +81,7 @@ def test_score_is_that_of_the_pixels_given_the_codes(variant: dict[str, Any]) ->
     torch.testing.assert_close(model.score(x, mask=known), rest)
 
 
-def test_no_code_is_sent_of_what_is_known() -> None:
+def test_known_parts_are_decoded_from_codes_of_silence() -> None:
     """Who decodes a sound knows where it ends, and nothing of the encoder's codes from there on."""
     model = make()
     x = random_images(model)
@@ -207,7 +207,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_training_learns_and_tells_of_the_codebook(here: Path) -> None:
+def test_training_learns_and_logs_the_codebook(here: Path) -> None:
     lines = [json.loads(line) for line in Path("vq/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines]
     assert np.mean(losses[-5:]) < np.mean(losses[5:10]) - 0.1
@@ -231,7 +231,7 @@ def test_a_resumed_run_is_bitwise_equal(here: Path) -> None:
         assert torch.equal(tensor, states[1]["model"][name]), name
 
 
-def test_eval_reconstruct_and_what_has_no_prior(
+def test_eval_and_reconstruct_without_a_prior(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = run("eval vq", capsys)
@@ -391,7 +391,7 @@ def test_baselines_by_hand() -> None:
 # --- the prior ------------------------------------------------------------------------------------
 
 
-def test_a_prior_takes_codes_for_categories(prior: Path, here: Path) -> None:
+def test_a_prior_treats_codes_as_categories(prior: Path, here: Path) -> None:
     model = load("prior")
     assert model.hyperparameters["inputs"] == "embedded"
     assert (model.shape, model.levels, model.classes) == ((1, 2, 2), 6, 3)

@@ -1,4 +1,4 @@
-"""VQ-VAE-2: two grids of codes, a prior for each, the bottom's told the top, and all together."""
+"""VQ-VAE-2: two grids of codes, a prior for each, and all together."""
 
 import json
 import math
@@ -159,7 +159,7 @@ def test_the_first_bottom_codes_are_placed_for_the_new_top() -> None:
     assert near.mean() < 0.2 * torch.cdist(vectors, vectors.mean(0)[None]).mean()
 
 
-def test_diagnosis_tells_of_both_grids() -> None:
+def test_diagnosis_of_both_grids() -> None:
     model = make(levels=4)
     x = random_images(model, 20)
     told = model.diagnose(x)
@@ -219,7 +219,7 @@ def test_coarse_codes_become_one_hot_planes() -> None:
         takes.read(torch.full((2, 2), 3), 5)
 
 
-def test_a_prior_learns_to_use_what_it_is_told(tmp_path: Path) -> None:
+def test_a_prior_learns_to_use_its_context(tmp_path: Path) -> None:
     train, valid = with_coarse_codes(400), with_coarse_codes(60)
     data = Dataset("repeated", train, valid, valid, 2, ("a", "b"), "made up")
     assert data.coarse_codes == (3, 2, 2)
@@ -290,7 +290,7 @@ def test_padding_is_refused(here: Path, tmp_path: Path) -> None:
         fit(model, data, out=tmp_path / "run", steps=1)
 
 
-def test_eval_adds_up_what_all_takes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_adds_up_all_parts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     decoder, top, bottom = load("vq"), load("top"), load("bottom")
     assert isinstance(decoder, VQVAE2)
     tiny = load_data("tiny.npz").test

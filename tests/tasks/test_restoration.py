@@ -106,7 +106,7 @@ def test_a_score_does_not_depend_on_the_other_images_of_the_batch(data: Dataset)
 
 
 @pytest.mark.parametrize("name", ["inpaint", "super-resolution", "denoise", "deblur"])
-def test_restorations_are_drawn_from_what_the_image_is_given(name: Any) -> None:
+def test_restorations_are_samples_under_the_context(name: Any) -> None:
     model = make(Task(name))
     x = some_images(3)
     assert isinstance(model.conditioner, Task)
@@ -124,7 +124,7 @@ def test_restorations_are_drawn_from_what_the_image_is_given(name: Any) -> None:
         assert torch.equal((draws == x) | ~known, torch.ones_like(draws, dtype=torch.bool))
 
 
-def test_a_class_goes_along() -> None:
+def test_a_class_is_part_of_the_context() -> None:
     task = Task("inpaint")
     model = make(task, classes=3)
     torch.nn.init.normal_(model.condition.weight, std=3)  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ def test_qualities_and_differences() -> None:
     assert differ[0, 2, 3].item() == pytest.approx(np.std(values, ddof=1))
 
 
-def test_a_model_learns_to_use_what_it_is_given(data: Dataset, tmp_path: Path) -> None:
+def test_a_model_learns_to_use_its_context(data: Dataset, tmp_path: Path) -> None:
     scores = {}
     for task in (None, Task("denoise", noise=0.1)):
         torch.manual_seed(0)

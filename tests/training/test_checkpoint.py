@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_the_old_model(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     keep = [tmp_path / "state.pt", tmp_path / "best" / "config.json", tmp_path / ".hidden"]
     left = [tmp_path / ".state.pt.17.part", tmp_path / "best" / ".config.json.4.part"]

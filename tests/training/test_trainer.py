@@ -1,4 +1,4 @@
-"""The trainer: it learns, it can be killed at any step, and what it kept stays good."""
+"""The trainer: it learns, survives being killed at any step, and keeps valid checkpoints."""
 
 import math
 import os

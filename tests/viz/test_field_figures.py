@@ -7,7 +7,7 @@ from PIL import Image
 from nextpixel.viz import field_figures
 
 
-def test_sliding_shows_what_the_kernel_sees() -> None:
+def test_the_sliding_kernel_shows_its_taps() -> None:
     white = np.full((1, 5, 5), 255, dtype=np.uint8)
     kernels = {"A": (torch.arange(9) < 4).view(3, 3), "B": (torch.arange(9) < 5).view(3, 3)}
     frames = list(field_figures.sliding(white, kernels))

@@ -43,7 +43,7 @@ def test_to_uint8_takes_tensors_lists_and_bools():
 
 
 @pytest.mark.parametrize("bad", [[0, 4], [-1, 0], [0.0, 0.5]])
-def test_to_uint8_refuses_what_is_no_level(bad):
+def test_to_uint8_refuses_values_that_are_no_levels(bad):
     with pytest.raises(ValueError, match="values"):
         pictures.to_uint8(bad, 4)
 
@@ -156,7 +156,7 @@ def test_grid_enlarges_small_images_only():
     assert many.width == 64 * 28
 
 
-def test_labels_stand_beside_the_images_and_leave_them_alone():
+def test_labels_stand_next_to_the_images_and_leave_them_alone():
     x = images(n=6, height=28, width=28)
     bare = np.asarray(pictures.grid(x, 4, columns=3))
     picture = pictures.grid(
@@ -315,7 +315,7 @@ def test_save_gif_of_one_frame(tmp_path):
         assert gif.convert("RGB").getpixel((0, 0)) == TINT
 
 
-def test_save_gif_refuses_what_it_cannot_show(tmp_path):
+def test_save_gif_refuses_wrong_images(tmp_path):
     frame = Image.new("L", (4, 4))
     with pytest.raises(UserError, match=r"\.gif"):
         pictures.save_gif([frame], tmp_path / "a.png")

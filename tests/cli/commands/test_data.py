@@ -10,7 +10,7 @@ from nextpixel import load_data
 from tests.helpers import assert_refused, run, size
 
 
-def test_data_lists_what_is_present(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_lists_the_data_sets(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = run("data", capsys)
     for name in ("mnist", "fashion-mnist", "cifar10", "binarized-mnist", "mnist-dynamic"):
         assert f"\n{name} " in f"\n{out}"

@@ -122,7 +122,7 @@ def test_sums_of_the_maps() -> None:
     )
 
 
-def test_the_page_says_what_the_command_prints(
+def test_the_page_shows_the_output_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -131,7 +131,7 @@ def test_the_page_says_what_the_command_prints(
     assert f"$ nextpixel inspect mnist-gated --index 0\n{printed}" in PAGE.read_text()
 
 
-def test_the_page_says_what_the_card_says() -> None:
+def test_the_page_shows_the_score_of_the_card() -> None:
     card = json.loads((find("mnist-gated") / "card.json").read_text())
     score = card["scores"]["test"]
     told = re.search(r"mean of ([\d.]+) bits/dim, ([\d.]+) nats", PAGE.read_text())

@@ -13,7 +13,7 @@ from nextpixel.viz import images as pictures
 from tests.helpers import arrays, assert_refused, no_space, pixels, process, refused, run, size
 
 
-def test_sample_draws_what_python_draws(folder: Path) -> None:
+def test_the_command_and_python_sample_the_same(folder: Path) -> None:
     done = process(
         "sample run -n 6 --class 3 --seed 5 --out out/s.png --npz out/s.npz --gif out/s.gif",
         cwd=folder,
@@ -28,7 +28,7 @@ def test_sample_draws_what_python_draws(folder: Path) -> None:
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["s.gif", "s.npz", "s.png"]
 
 
-def test_sample_draws_a_class_a_row(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_row_shows_a_class(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Drew 80 images" in run("sample run --out rows.png --npz rows.npz", capsys)
     drawn = arrays("rows.npz")
     assert drawn["y"].tolist() == 8 * list(range(10))
@@ -69,9 +69,7 @@ def test_interpolation_keeps_the_noise_in_a_row(
     assert pixels("i.png") == grid.tobytes()
 
 
-def test_sample_takes_classes_in_turn_and_mixed(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_classes_in_turn_and_mixed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("sample run -n 4 --class 3,5 --out a.png --npz turn.npz", capsys)
     assert arrays("turn.npz")["y"].tolist() == [3, 5, 3, 5]
     run("sample run -n 4 --class 3=0.25,5=0.75 --out a.png --npz mix.npz", capsys)
@@ -81,7 +79,9 @@ def test_sample_takes_classes_in_turn_and_mixed(
     assert "y" not in drawn
 
 
-def test_all_at_once_is_shown_beside(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_at_once_is_shown_next_to_the_samples(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("sample run -n 2 --out right.png", capsys)
     run("sample run -n 2 --all-at-once --out both.png", capsys)
     assert size("both.png")[0] > 2 * size("right.png")[0]

@@ -57,7 +57,7 @@ def test_vary(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "given its conv1" in run(f"eval {folder}/conv1", capsys)
 
 
-def test_invert_says_how_much_each_layer_keeps(
+def test_invert_measures_the_information_of_each_layer(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "inversion.png"

@@ -161,7 +161,7 @@ def test_it_is_causal_and_sees_the_past(own: ModuleType, name: str, channels: in
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("classes", [None, 3])
-def test_the_cache_draws_what_full_passes_draw(
+def test_cached_and_full_sampling_agree(
     own: ModuleType, channels: int, classes: int | None
 ) -> None:
     fast = tiny(own, "MyFastNet", channels, classes)

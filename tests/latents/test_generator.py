@@ -1,4 +1,4 @@
-"""Completion in the space of codes by `nextpixel complete`, and styles."""
+"""Completion in latent space: of test images and files, by the generator and the command."""
 
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def test_a_cell_counts_as_known_where_all_of_its_pixels_are() -> None:
         ("--codes 4", [[1, 1, 1], [1, 0, 0]]),
     ],
 )
-def test_kept_codes_are_kept_and_the_others_drawn(
+def test_known_codes_are_kept_and_the_others_sampled(
     option: str,
     kept: list[list[int]],
     here: Path,
