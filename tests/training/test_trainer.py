@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import yaml
 from torch import Tensor
 
 from nextpixel.data import Dataset
-from nextpixel.data import load as load_data
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.models import GatedPixelCNN
@@ -400,99 +398,6 @@ def test_half_a_line_and_later_ones_are_forgotten(data: Dataset, tmp_path: Path)
     (out / "metrics.jsonl").unlink()
     fit(make(), data, out=out, resume=True, **{**OPTIONS, "steps": 9})
     assert [line["step"] for line in metrics_of(out)] == [9]
-
-
-# --- the command line -----------------------------------------------------------------------------
-
-COMMAND = [
-    *("train", "--data", "mnist", "--levels", "4", "--model", "GatedPixelCNN"),
-    *("--model.width", "8", "--model.blocks", "2", "--model.kernel_size", "3", "--threads", "1"),
-    *("--train.batch_size", "8", "--train.valid_images", "16", "--train.valid_every", "1000"),
-]
-
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "nextpixel", *arguments]
-
-
-def succeed(arguments: list[str]) -> None:
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-
-
-def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
-    out, steps = tmp_path / "run", 120
-    process = subprocess.Popen(
-        command(*COMMAND, "--train.steps", str(steps), "--out", str(out)),
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    metrics, until = out / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert f"--resume {out}" in stderr
-    assert "Traceback" not in stderr
-    saved = state_of(out)["step"]
-    assert 3 <= saved < steps
-    assert len(metrics_of(out)) == saved
-    resumed = command("train", "--resume", str(out), "--threads", "1")
-    succeed(resumed)
-    torch.manual_seed(0)
-    model = make(shape=(1, 28, 28))
-    options = {"batch_size": 8, "valid_images": 16, "valid_every": 1000, "steps": steps}
-    mnist = load_data("mnist", levels=4)
-    assert_same_run(out, fit(model, mnist, out=tmp_path / "whole", **options))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parts", ["1", "2"])
-def test_two_processes_are_one_with_twice_the_batch(parts: str, tmp_path: Path) -> None:
-    options = ["--train.steps", "8", "--train.precision", "float32", "--train.save_every", "3"]
-    one = command(*COMMAND, *options, "--train.batch_size", "16", "--out", str(tmp_path / "one"))
-    succeed(one)
-    options += ["--train.accumulate", parts]
-    two = command(*COMMAND, *options, "--out", str(tmp_path / "two"))
-    two[1:1] = TORCHRUN
-    succeed(two)
-    histories = [metrics_of(tmp_path / run) for run in ("one", "two")]
-    for a, b in zip(*histories, strict=True):
-        assert a["step"] == b["step"]
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
-    states = [state_of(tmp_path / run)["model"] for run in ("one", "two")]
-    for name in states[0]:
-        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-2, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_an_interrupt_of_one_process_stops_both(tmp_path: Path) -> None:
-    """Only rank 0 gets the signal; all must save and stop at the same step, and not wait."""
-    script = (
-        "import os, signal, sys\n"
-        "from nextpixel.cli import main; from nextpixel.training import trainer\n"
-        "real = trainer.Run.batch\n"
-        "def batch(run):\n"
-        "    if run.step == 3 and run.fabric.is_global_zero:\n"
-        "        signal.raise_signal(signal.SIGINT)\n"
-        "    return real(run)\n"
-        "trainer.Run.batch = batch\n"
-        "code = main.main(sys.argv[1:])\n"
-        "assert code == 130, code\n"
-    )
-    (tmp_path / "script.py").write_text(script)
-    train = [*COMMAND, "--train.steps", "1000000", "--out", str(tmp_path / "run")]
-    succeed([sys.executable, *TORCHRUN, str(tmp_path / "script.py"), *train])
-    assert state_of(tmp_path / "run")["step"] == 4
-    assert len(metrics_of(tmp_path / "run")) == 4
 
 
 # --- numbers that are no longer numbers -----------------------------------------------------------

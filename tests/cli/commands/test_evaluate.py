@@ -13,13 +13,13 @@ from tests.helpers import assert_refused, process, refused, run, size
 
 
 def test_eval_prints_nothing_but_json(folder: Path) -> None:
-    done = process("eval run/best --json", cwd=folder)
+    done = process("eval run/best --limit 500 --json", cwd=folder)
     score = json.loads(done.stdout)
     assert done.stderr == ""
-    assert (score["data"], score["split"], score["images"]) == ("mnist", "test", 10_000)
+    assert (score["data"], score["split"], score["images"]) == ("mnist", "test", 500)
     assert score["nats"] == pytest.approx(score["bits_per_dim"] * 784 * math.log(2))
     assert 1.5 < score["bits_per_dim"] < 2.1  # 2 bits is what knowing nothing costs
-    assert 0 < score["nats_error"] < 10
+    assert 0 < score["nats_error"] < 30
 
 
 @pytest.mark.parametrize("name", ["run", "run/best", "run/last", "run/best/config.json"])

@@ -1,4 +1,4 @@
-"""`nextpixel train` on real digits: what it leaves, models of your own, and mistakes."""
+"""`nextpixel train` on real digits: its run folder, interrupts, user-defined models, mistakes."""
 
 import json
 import signal
@@ -8,22 +8,31 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from nextpixel import load, load_data
 from nextpixel.cli.main import main
 from nextpixel.saving import Model
+from nextpixel.training import fit
 from tests.helpers import (
     DIGITS,
     TINY,
     assert_refused,
     command,
     no_space,
+    process,
     refused,
     run,
     size,
     succeed,
+)
+from tests.training.runs import (
+    assert_same_run,
+    make,
+    metrics_of,
+    state_of,
 )
 
 
@@ -49,7 +58,10 @@ def test_a_model_trained_on_a_folder_is_scored_on_it(
     model = "--model PixelCNN --model.width 8 --model.blocks 1"
     succeed(f"train --out own {model} {words}")
     capsys.readouterr()
-    assert "own on photos (test, given the class)" in run("eval own", capsys)
+    out = run("eval own", capsys)
+    assert "own on photos (test, given the class)" in out
+    count = len(load_data("pictures/photos", size=14).test)
+    assert f"({count} images)" in out  # all of them
 
 
 def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,18 +136,75 @@ def test_a_full_disk_stops_training(
     assert "disk is full" in refused(f"train {TINY} --train.steps 1 --out full", capsys)
 
 
-def test_ctrl_c_saves_a_training_run(here: Path) -> None:
-    words = command(f"train {TINY} --train.steps 100000 --out stopped")
-    with subprocess.Popen(words, cwd=here, stderr=subprocess.PIPE, text=True) as training:
-        metrics = here / "stopped" / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        training.send_signal(signal.SIGINT)
-        _, err = training.communicate(timeout=60)
-    assert training.returncode == 130
-    assert "Traceback" not in err
-    assert "nextpixel train --resume stopped" in err
-    steps = len(metrics.read_text().splitlines())
-    succeed(f"train --resume stopped --train.steps {steps + 1}")
-    assert len(metrics.read_text().splitlines()) == steps + 1
+COMMAND = f"train {TINY} --threads 1 --train.valid_every 1000"
+
+
+def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
+    out, steps = tmp_path / "run", 120
+    training = subprocess.Popen(
+        command(f"{COMMAND} --train.steps {steps} --out {out}"), stderr=subprocess.PIPE, text=True
+    )
+    metrics, until = out / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert training.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    training.send_signal(signal.SIGINT)
+    _, stderr = training.communicate(timeout=60)
+    assert training.returncode == 130, stderr
+    assert f"nextpixel train --resume {out}" in stderr
+    assert "Traceback" not in stderr
+    saved = state_of(out)["step"]
+    assert 3 <= saved < steps
+    assert len(metrics_of(out)) == saved
+    process(f"train --resume {out} --threads 1", cwd=tmp_path)
+    torch.manual_seed(0)
+    model = make(shape=(1, 28, 28))
+    options = {"batch_size": 8, "valid_images": 16, "valid_every": 1000, "steps": steps}
+    mnist = load_data("mnist", levels=4)
+    assert_same_run(out, fit(model, mnist, out=tmp_path / "whole", **options))
+
+
+def in_two_processes(program: str, words: str, cwd: Path) -> None:
+    """Runs a command that must succeed, as two processes that train together."""
+    start = "-m torch.distributed.run --standalone --nproc-per-node 2"
+    arguments = [sys.executable, *f"{start} {program} {words}".split()]
+    done = subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", ["1", "2"])
+def test_two_processes_are_one_with_twice_the_batch(parts: str, tmp_path: Path) -> None:
+    words = f"{COMMAND} --train.steps 8 --train.precision float32 --train.save_every 3"
+    process(f"{words} --train.batch_size 16 --out one", cwd=tmp_path)
+    in_two_processes("-m nextpixel", f"{words} --train.accumulate {parts} --out two", tmp_path)
+    histories = [metrics_of(tmp_path / run) for run in ("one", "two")]
+    for a, b in zip(*histories, strict=True):
+        assert a["step"] == b["step"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+    states = [state_of(tmp_path / run)["model"] for run in ("one", "two")]
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_one_process_stops_both(tmp_path: Path) -> None:
+    """Only rank 0 gets the signal; all must save and stop at the same step, and not wait."""
+    script = (
+        "import os, signal, sys\n"
+        "from nextpixel.cli import main; from nextpixel.training import trainer\n"
+        "real = trainer.Run.batch\n"
+        "def batch(run):\n"
+        "    if run.step == 3 and run.fabric.is_global_zero:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    return real(run)\n"
+        "trainer.Run.batch = batch\n"
+        "code = main.main(sys.argv[1:])\n"
+        "assert code == 130, code\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    in_two_processes("script.py", f"{COMMAND} --train.steps 1000000 --out run", tmp_path)
+    assert state_of(tmp_path / "run")["step"] == 4
+    assert len(metrics_of(tmp_path / "run")) == 4
