@@ -1,6 +1,7 @@
 """Helpers of several test files: running commands, reading their files, tiny data and models."""
 
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -176,6 +177,13 @@ def dark_and_light(n: int) -> Tensor:
 
 
 # --- tiny models ----------------------------------------------------------------------------------
+
+
+def randomize(model: torch.nn.Module, scale: float = 1) -> None:
+    """Replaces all weights by random ones that keep activations near 1: every input matters."""
+    for parameter in model.parameters():
+        std = scale / math.sqrt(max(1, parameter[0].numel()))
+        torch.nn.init.normal_(parameter, std=std)
 
 
 def scoring_model(classes: int | None = None, **arguments: Any) -> GatedPixelCNN:

@@ -27,7 +27,7 @@ from nextpixel.models.base.image_model import load
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.sampling.drawing import site_noise
 from nextpixel.tasks.reconstruction import draw_interpolations, draw_reconstructions
-from tests.helpers import random_images, refused, run, size, succeed, working_in
+from tests.helpers import random_images, randomize, refused, run, size, succeed, working_in
 
 pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
@@ -44,8 +44,7 @@ def make(cls: type[LatentModel], **arguments: Any) -> Any:
     torch.manual_seed(0)
     shape = arguments.pop("shape", (1, 8, 12))
     model = cls(**{"shape": shape, "levels": 2, "latent": 3, **SMALL[cls], **arguments}).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=1 / math.sqrt(max(1, parameter[0].numel())))
+    randomize(model)
     return model.eval()
 
 

@@ -20,7 +20,7 @@ from nextpixel.latents.generator import LatentGenerator, seed_of
 from nextpixel.models import VQVAE
 from nextpixel.models.base.image_model import load
 from nextpixel.tasks.reconstruction import draw_reconstructions
-from tests.helpers import random_images, refused, run, succeed, working_in
+from tests.helpers import random_images, randomize, refused, run, succeed, working_in
 
 pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
@@ -37,8 +37,7 @@ def make(**arguments: Any) -> VQVAE:
     torch.manual_seed(0)
     defaults = {"shape": (1, 8, 12), "levels": 2, "width": 4, "codes": 7, "code_size": 3}
     model = VQVAE(**{**defaults, **arguments}).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=1 / math.sqrt(max(1, parameter[0].numel())))
+    randomize(model)
     model.quantizer.codebook.data.mul_(0.3)
     return model.eval()
 

@@ -24,7 +24,7 @@ from nextpixel.models.base.image_model import load
 from nextpixel.sampling.drawing import site_noise
 from nextpixel.tasks.reconstruction import draw_reconstructions
 from nextpixel.training import fit
-from tests.helpers import random_images, refused, run, succeed, working_in
+from tests.helpers import random_images, randomize, refused, run, succeed, working_in
 
 pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
@@ -41,8 +41,7 @@ def make(**arguments: Any) -> VQVAE2:
     torch.manual_seed(0)
     defaults = {"shape": (1, 8, 12), "levels": 2, "width": 4, "codes": 7, "code_size": 3}
     model = VQVAE2(**{**defaults, **arguments}).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=1 / math.sqrt(max(1, parameter[0].numel())))
+    randomize(model)
     step(model, [random_images(model, 8, seed=9)])
     return model.eval()
 
