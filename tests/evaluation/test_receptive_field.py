@@ -26,7 +26,7 @@ from nextpixel.nn.masks import channel_mask
 from nextpixel.saving import find
 from nextpixel.viz import field_figures
 
-PAGE = Path(__file__).parents[2] / "docs" / "seeing.md"
+PAGE = Path(__file__).parents[2] / "docs" / "receptive-fields.md"
 
 
 class Fixed(AutoregressiveModel):
