@@ -20,7 +20,7 @@ from nextpixel.models import GatedPixelCNN
 from nextpixel.saving import find
 from tests.helpers import ROOT, ConstantModel, refused, run, succeed
 
-PAGE = ROOT / "docs" / "seeing.md"
+PAGE = ROOT / "docs" / "receptive-fields.md"
 
 
 @pytest.fixture(scope="module")
