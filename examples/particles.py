@@ -22,7 +22,7 @@ def measure() -> None:
     """Completes digits with more and more particles, prints a table and saves the picture."""
     torch.set_num_threads(1)
     model = npx.load("mnist-gated")
-    test = npx.load_data("mnist").test.spread(IMAGES)
+    test = npx.load_data("mnist").test.subset(IMAGES)
     x, c = map(torch.from_numpy, test.batch(np.arange(IMAGES)))
     hidden = {
         "upper half": half_mask("top", 28, 28),

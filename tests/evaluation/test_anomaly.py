@@ -16,7 +16,7 @@ from PIL import Image
 from nextpixel import load_data
 from nextpixel.cli.main import main
 from nextpixel.data import Images, batch_indices, mutate
-from nextpixel.data.own import load_unsplit
+from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
 from nextpixel.evaluation.anomaly import (
     CODECS,

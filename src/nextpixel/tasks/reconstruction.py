@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextpixel.data.images import Images, batches
+from nextpixel.data.images import Images
+from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.utils.inference import evaluation_mode

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     if args.against is not None:
         sources.append(options | {"images": [args.against], "data": None})
     found = [
-        load_images(args.model, model.shape, model.levels, **source).spread(args.limit)
+        load_images(args.model, model.shape, model.levels, **source).subset(args.limit)
         for source in sources
     ]
     columns = anomaly.named([(each.unsplit, each.what) for each in found])
