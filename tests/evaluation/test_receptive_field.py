@@ -205,7 +205,7 @@ def test_entropy_of_known_probabilities(channels: int) -> None:
 def test_sliding_shows_what_the_kernel_sees() -> None:
     white = np.full((1, 5, 5), 255, dtype=np.uint8)
     kernels = {"A": (torch.arange(9) < 4).view(3, 3), "B": (torch.arange(9) < 5).view(3, 3)}
-    frames = list(field_figures.sliding(white, kernels))
+    frames = list(field_figures.sliding_mask(white, kernels))
     assert len(frames) == 50
     assert len({frame.size for frame in frames}) == 1
     width = field_figures.SIDE // 5 * 5 + 2 * field_figures.GAP

@@ -56,7 +56,7 @@ def draw_reconstructions(
     shown = {name: np.where(empty, 0, column) for name, column in columns.items()}
     return pictures.side_by_side(
         {
-            name: pictures.seen(column, model.data_record.spectrogram)
+            name: pictures.for_display(column, model.data_record.spectrogram)
             for name, column in shown.items()
         },
         256,

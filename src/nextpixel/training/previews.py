@@ -48,7 +48,7 @@ def preview_samples(model: ImageModel, data: Dataset) -> Image:
     if data.coarse_codes is not None:
         numbers = evenly_spaced(len(data.valid), n)
         n, c = len(numbers), model.inputs(data.valid, numbers)[1].context
-    x = pictures.seen(model.sample(n, c).numpy(force=True), data.spectrogram)
+    x = pictures.for_display(model.sample(n, c).numpy(force=True), data.spectrogram)
     return pictures.grid(x, model.levels, columns=columns)
 
 

@@ -94,7 +94,9 @@ def report(dataset: Dataset, out: Path) -> None:
     x, _ = dataset.train.batch(some)
     if dataset.train.rows is not None:
         x = x[:, :, : dataset.train.rows[some].max()]
-    pictures.save_image(pictures.grid(pictures.seen(x, dataset.spectrogram), dataset.levels), out)
+    pictures.save_image(
+        pictures.grid(pictures.for_display(x, dataset.spectrogram), dataset.levels), out
+    )
     print(f"  some of them: {out}")
 
 

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         score = score_images(model, images, **how, progress=show, score=bound)
     if args.plot is not None and classified is not None:
         names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
-        charts.confusion(classified.confusion, names, args.plot)
+        charts.confusion_matrix(classified.confusion, names, args.plot)
     of_codes: dict[str, Any] = {}
     if model.data_record.codes_of is not None:
         with progress("scoring") as show:

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
     judged = {name: scores[name] for name in anomaly.SCORES if name in scores}
     written = [args.out]
     if args.plot is not None:
-        charts.histograms(judged, anomaly.groups(columns), args.plot)
+        charts.score_histograms(judged, anomaly.groups(columns), args.plot)
         written.append(args.plot)
     print(f"Bits/dim by {args.model}; the larger, the odder:")
     report(judged, columns, written)
