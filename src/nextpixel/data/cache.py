@@ -22,21 +22,16 @@ from numpy.typing import NDArray
 
 from nextpixel.data.readers import read_numpy
 from nextpixel.errors import UserError
-from nextpixel.utils.files import atomic_write, remove_parts
+from nextpixel.utils.files import atomic_write, cache_folder, remove_parts
 
 # The shape of all images, (N, C, H, W); the images in blocks; small arrays to store with them.
 Decoded = tuple[
     tuple[int, ...], Iterable[NDArray[np.unsignedinteger[Any]]], dict[str, NDArray[Any]]
 ]
 
-__all__ = ["Decoded", "cache_folder", "load", "load_or_decode", "locked", "path_of", "store"]
+__all__ = ["Decoded", "load", "load_or_decode", "locked", "path_of", "store"]
 
 BYTES = np.dtype(np.uint8)
-
-
-def cache_folder() -> Path:
-    """Returns nextpixel's folder in the user's cache, which need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
 
 
 def path_of(source: Path, *options: object) -> Path:

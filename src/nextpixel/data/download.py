@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextpixel.data.cache import cache_folder
 from nextpixel.data.readers import read_bytes
 from nextpixel.data.sounds import read_zip
 from nextpixel.errors import UserError
+from nextpixel.utils.files import cache_folder
 from nextpixel.utils.progress import bar_on_stderr
 
 __all__ = [
