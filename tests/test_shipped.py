@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from nextpixel import LatentGenerator, load, load_data
-from nextpixel.data import Images, known
-from nextpixel.data.images import level_type
+from nextpixel.data import Images, list_datasets
+from nextpixel.data.levels import level_type
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.saving import bundles, shipped
 from nextpixel.training.recipe import train_settings
@@ -31,7 +31,7 @@ def test_a_shipped_model_matches_its_card(name: str) -> None:
     assert recipe.model.class_path.split(".")[-1] == card["model"] == type(model).__name__
     given = recipe.model.init_args.as_dict()
     assert {key: model.hyperparameters[key] for key in given} == given
-    assert card["data"] in {entry.name for entry in known()}
+    assert card["data"] in {entry.name for entry in list_datasets()}
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -64,7 +64,7 @@ def test_a_shipped_bundle_matches_its_card(name: str, shared_data: Path) -> None
     assert len(generator.data_record.class_names) == card["classes"]
 
     # A hundred images are some of the whole test set's: they differ by chance alone.
-    test = load_data(card["data"], data_dir=shared_data).test.spread(100)
+    test = load_data(card["data"], data_dir=shared_data).test.subset(100)
     codes = generator.codes(torch.tensor(test.x))
     ended = (codes == generator.decoder.code_count).any(3).cumsum(2)[:, 0]
     rows = (ended <= 1).sum(1).numpy()  # with the one that says so

@@ -118,7 +118,7 @@ def test_numbers_are_those_of_the_runs(here: Path) -> None:
     gated, simple = written["models"]
     assert (gated["label"], gated["model"]) == ("gated", "GatedPixelCNN")
     assert (simple["label"], simple["model"]) == ("simple", "PixelCNN")
-    test = load_data("mnist", levels=4).test.spread(20)
+    test = load_data("mnist", levels=4).test.subset(20)
     for row in (gated, simple):
         run = here / "out" / row["label"]
         model = load(run)

@@ -31,7 +31,7 @@ def drawn(classifier: Classifier, n: int) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     mnist = load_data("mnist", levels=4)
-    splits = (mnist.train.spread(1000), mnist.valid.spread(10), mnist.test.spread(300))
+    splits = (mnist.train.subset(1000), mnist.valid.subset(10), mnist.test.subset(300))
     return Dataset("digits", *splits, 4, mnist.class_names, "MNIST, some of it")
 
 

@@ -291,10 +291,10 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
 
 
 def test_progress_is_shown_after_a_while_only(capsys, monkeypatch):
-    assert list(progress.shown([1, 2], "counting", 2)) == [1, 2]
+    assert list(progress.track([1, 2], "counting", 2)) == [1, 2]
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "PATIENCE", -1.0)
-    assert list(progress.shown([1, 2], "counting", 2)) == [1, 2]
+    assert list(progress.track([1, 2], "counting", 2)) == [1, 2]
     assert capsys.readouterr().err == "counting ...\n"
 
 

@@ -420,7 +420,7 @@ def test_training_counts_real_sites_only(tmp_path: Path) -> None:
 
 def test_rows_go_along() -> None:
     images = padded(12)
-    few = images.spread(4)
+    few = images.subset(4)
     np.testing.assert_array_equal(few.rows, images.rows[[0, 4, 7, 11]])
     where = images.padding(np.array([3, 3, 0]))
     assert where.shape == (3, 1, 6, 3)

@@ -354,7 +354,7 @@ def test_a_judge_matches_its_card(name: str) -> None:
 
 def check(data: Dataset, limit: int) -> None:
     card = card_of(f"judge-{data.name}")["accuracy"]
-    images = data.test.spread(limit)
+    images = data.test.subset(limit)
     whole, by_word = classified(
         load_classifier(f"judge-{data.name}"), images, words(data.class_names or ())
     )

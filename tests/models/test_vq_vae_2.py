@@ -204,7 +204,7 @@ def test_coarse_codes_become_one_hot_planes() -> None:
     top = torch.from_numpy(split.coarse_codes.x[numbers, 0].astype(np.int64))  # type: ignore[union-attr]
     for code in range(3):
         assert torch.equal(given.context.image[:, code], (top == code).float())
-    few = split.spread(4)
+    few = split.subset(4)
     assert few.coarse_codes is not None
     assert np.array_equal(few.coarse_codes.x, split.coarse_codes.x[[0, 13, 26, 39]])  # type: ignore[union-attr]
     with pytest.raises(UserError, match="coarse codes with one channel"):

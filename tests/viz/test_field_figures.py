@@ -10,7 +10,7 @@ from nextpixel.viz import field_figures
 def test_the_sliding_kernel_shows_its_taps() -> None:
     white = np.full((1, 5, 5), 255, dtype=np.uint8)
     kernels = {"A": (torch.arange(9) < 4).view(3, 3), "B": (torch.arange(9) < 5).view(3, 3)}
-    frames = list(field_figures.sliding(white, kernels))
+    frames = list(field_figures.sliding_mask(white, kernels))
     assert len(frames) == 50
     assert len({frame.size for frame in frames}) == 1
     width = field_figures.SIDE // 5 * 5 + 2 * field_figures.GAP

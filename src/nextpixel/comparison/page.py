@@ -77,7 +77,7 @@ def completions(
     known = half_mask("top", *dataset.shape[1:])
     rows = {
         "original": pictures.to_uint8(x, dataset.levels),
-        "given": pictures.hide(x, known, dataset.levels),
+        "given": pictures.tint_unknown(x, known, dataset.levels),
     }
     order = sorted(results, key=lambda r: FIRST.index(r.model) if r.model in FIRST else len(FIRST))
     for result in order:

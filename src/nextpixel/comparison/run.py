@@ -84,7 +84,7 @@ def compare_models(
     check(contenders, dataset, budget, settings["data"], trust)
     # Files may be sorted by class, so that the first images are of one kind.
     dataset = replace(
-        dataset, valid=dataset.valid.spread(VALID_IMAGES), test=dataset.test.spread(limit)
+        dataset, valid=dataset.valid.subset(VALID_IMAGES), test=dataset.test.subset(limit)
     )
     steps = plan(contenders, dataset, budget, out, device)
     for contender in contenders:

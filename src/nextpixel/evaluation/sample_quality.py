@@ -24,7 +24,8 @@ from PIL import Image
 
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.data import Dataset, Images
-from nextpixel.data.images import batches, level_type, spread
+from nextpixel.data.levels import level_type
+from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import Classification, judge
@@ -279,7 +280,7 @@ def balanced(images: Images, each: int) -> _Ids:
     """Chooses as many images of each class, spread evenly over all of it, class by class."""
     y = _classes_of(images)
     of_class = [np.flatnonzero(y == c) for c in range(int(y.max()) + 1)]
-    return np.concatenate([found[spread(len(found), each)] for found in of_class])
+    return np.concatenate([found[evenly_spaced(len(found), each)] for found in of_class])
 
 
 def _classes_of(images: Images) -> _Ids:
@@ -328,7 +329,7 @@ def judge_samples(
     _check("model", generator, data)
     _check("judge", classifier, data)
     test, valid, train = (
-        _settled(split) for split in (data.test.spread(limit), data.valid, data.train)
+        _settled(split) for split in (data.test.subset(limit), data.valid, data.train)
     )
     matched = min(each, *(_rarest(split, data) for split in (test, valid, train)))
     sets = {
@@ -480,7 +481,7 @@ def draw_neighbours(judgement: Judgement, data: Dataset) -> Image.Image:
     names, y = data.class_names or (), _classes_of(judgement.samples)
     order = np.argsort(judgement.distances, kind="stable")
     first = np.unique(y[order], return_index=True)[1]  # of each class
-    shown = order[first][spread(len(first), PICTURED)]
+    shown = order[first][evenly_spaced(len(first), PICTURED)]
     columns = {
         "sample": judgement.samples.x[shown],
         "nearest training image": judgement.neighbours[shown],

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextpixel.data.images import Images, batches
+from nextpixel.data.images import Images
+from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.utils.inference import evaluation_mode
@@ -55,7 +56,7 @@ def draw_reconstructions(
     shown = {name: np.where(empty, 0, column) for name, column in columns.items()}
     return pictures.side_by_side(
         {
-            name: pictures.seen(column, model.data_record.spectrogram)
+            name: pictures.for_display(column, model.data_record.spectrogram)
             for name, column in shown.items()
         },
         256,

@@ -175,7 +175,7 @@ def uncertainty(draws: Tensor) -> Tensor:
 def given_picture(task: Task, degraded: Degraded) -> pictures.Pixels:
     """Makes of what is given a picture of the size of the restored one."""
     if degraded.mask is not None:
-        return pictures.hide(degraded.picture, degraded.mask, 256)
+        return pictures.tint_unknown(degraded.picture, degraded.mask, 256)
     pixels = pictures.to_uint8(degraded.picture, 256)
     if task.name == "super-resolution":
         pixels = pixels.repeat(task.factor, -1).repeat(task.factor, -2)

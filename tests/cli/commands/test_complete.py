@@ -37,7 +37,7 @@ def test_complete_prints_the_effective_number_of_particles(
     out = run(f"complete run {box} --particles 8", capsys)
     assert "The 56 hidden pixels" in out
     assert "of 8 particles" in out
-    data = load_data("mnist", levels=4).test.spread(2)
+    data = load_data("mnist", levels=4).test.subset(2)
     x, y = map(torch.from_numpy, data.batch(np.arange(2)))
     mask = ~box_mask(8, 0, 2, 28, (28, 28))
     x, y = x.repeat(2, 1, 1, 1), y.repeat(2)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from nextpixel import load_data
-from nextpixel.data.own import load_unsplit
+from nextpixel.data.user_data import load_unsplit
 from nextpixel.evaluation.anomaly import (
     auroc,
     mixture_bits,

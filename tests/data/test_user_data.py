@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nextpixel.data import load
-from nextpixel.data.own import load_unsplit
+from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
 from tests.helpers import NOISE
 
