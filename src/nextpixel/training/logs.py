@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["ShowStep", "complete_line_until", "metrics_log", "progress_bar"]
+__all__ = ["ShowStep", "is_logged", "metrics_log", "progress_bar"]
 
 
-def complete_line_until(line: bytes, step: int) -> bool:
-    """Tells whether a line of `metrics.jsonl` is whole and not from after a step."""
+def is_logged(line: bytes, step: int) -> bool:
+    """Checks whether a line of `metrics.jsonl` is complete and from no later than a step."""
     try:
         return line.endswith(b"\n") and json.loads(line)["step"] <= step
     except (ValueError, TypeError, KeyError):

@@ -1,295 +1,177 @@
-"""The options of `nextpixel train`: those of the models come from their own signatures."""
+"""Recipes: which model to train, on what kind of data, and how; in plain values."""
 
 from __future__ import annotations
 
-import argparse
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from nextpixel.errors import UserError, did_you_mean
+from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
+    from nextpixel.conditioning.conditioner import Conditioner
+    from nextpixel.conditioning.degradation import Task, TaskName
+    from nextpixel.conditioning.features import Features
+    from nextpixel.data import Dataset
     from nextpixel.models.base.image_model import ImageModel
 
-__all__ = ["options", "train_settings"]
-
-SEE = "see nextpixel train --help"
+__all__ = ["Recipe", "make_conditioner", "make_features", "make_task"]
 
 
-def train_settings(argv: list[str]) -> Any:
-    """Reads the options of `nextpixel train`: those of a resumed run, a YAML file, the arguments.
+@dataclass(frozen=True)
+class Recipe:
+    """Describes a model to train, without its data.
+
+    Attributes:
+        model: The model's name or dotted path, see `find_class`.
+        arguments: Arguments of its `__init__` but those that the data decide.
+        levels: The levels that pixels are requantised to, or None.
+        conditional: Whether the model is conditioned on the classes, if the data have any.
+        task: The restoration task that it is trained for, or None.
+        task_options: Fields of `Task`; None where they are not set.
+        classifier: The classifier whose features it is conditioned on, or None.
+        layer: The classifier's layer.
+        train: Fields of `TrainArgs`.
+    """
+
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    levels: int | None = None
+    conditional: bool = True
+    task: TaskName | None = None
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+    classifier: str | None = None
+    layer: str | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    def make_model(self, dataset: Dataset) -> ImageModel:
+        """Makes the model for the shape, the levels and the classes of a data set.
+
+        Raises:
+            UserError: The arguments are wrong, or the model does not fit the data.
+        """
+        from nextpixel.models.base.image_model import find_class
+
+        cls = find_class(self.model)
+        arguments = {**self.arguments, **data_arguments(cls, dataset, self.conditional)}
+        conditioner = make_conditioner(
+            dataset,
+            make_task(self.task, self.task_options),
+            make_features(self.classifier, self.layer),
+        )
+        if conditioner is not None:
+            what = f"conditioned on {conditioner.in_words()}"
+            check_argument(cls, conditioner.part, what, "give another model (see nextpixel models)")
+            arguments[conditioner.part] = conditioner.context_size(dataset)
+        try:
+            model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
+        except UserError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:  # of a user's own class
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise UserError(f"{cls.__name__} cannot be made like this: {reason}.") from None
+        if conditioner is not None:  # `check_dataset` refuses a user's own module of this name
+            model.conditioner = conditioner
+        return model
+
+
+def data_arguments(cls: type[ImageModel], dataset: Dataset, conditional: bool) -> dict[str, Any]:
+    """Returns the arguments of a model that follow from its data set, but for shape and levels.
 
     Raises:
-        UserError: An option is unknown or has a wrong value, or one is missing.
+        UserError: The model cannot be trained on this data set.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--resume")
-    try:
-        resumed = first.parse_known_args(argv)[0].resume
-        if resumed is not None:
-            saved = Path(resumed) / "config.yaml"
-            if not saved.is_file():
-                raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
-            argv = ["--config", resumed_config(saved, "--trust" in argv), *argv]
-        settings = train_parser().parse_args(argv)
-    except (argparse.ArgumentError, UnicodeDecodeError) as error:
-        refuse(argv)
-        # Whatever it is that we do not find ourselves, told in the parser's own words.
-        raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; {SEE}") from None
-    if (settings.resume is None) == (settings.out is None):
-        raise UserError("Name a folder for the run with --out, or one to go on with by --resume.")
-    if settings.model is None:
-        raise UserError("Say which model to train, for example --model GatedPixelCNN.")
-    return settings
-
-
-def resumed_config(file: Path, trust: bool) -> str:
-    """Reads the configuration of a run to resume, with today's names of hyperparameters.
-
-    Returns:
-        YAML, for `--config`.
-
-    Raises:
-        UserError: It is damaged, or names a class outside nextpixel and is not trusted, see
-            `saving.check_trusted`.
-    """
-    import yaml
-
-    from nextpixel.saving import check_trusted, with_new_names
-
-    try:
-        config = yaml.safe_load(file.read_text())
-        model = config["model"]
-        name = str(model["class_path"])
-        model["init_args"] = with_new_names(model.get("init_args") or {})
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file} is not the configuration of a run: {reason}.") from None
-    check_trusted(name, file, trust)
-    return yaml.safe_dump(config, sort_keys=False)
-
-
-# --- what is wrong with options that could not be parsed ------------------------------------------
-
-
-def refuse(argv: list[str]) -> None:
-    """Finds the first option that is unknown or has a wrong value, and refuses it.
-
-    Each option is looked at by itself, in the order given: in the files named by --config, too.
-
-    Raises:
-        UserError: There is such an option.
-    """
-    from nextpixel import models
-    from nextpixel.models.base.image_model import find_class
-
-    types = option_types()
-    model: type[ImageModel] | None = None
-    for option, value in flattened(argv):
-        name = option.replace(".init_args.", ".").removesuffix(".class_path")
-        name = name if "." in name else name.replace("_", "-")  # as written in a file
-        if name == "model" and value:
-            try:
-                model = find_class(str(value))
-            except UserError as error:
-                guess = did_you_mean(str(value), models.__all__)
-                raise UserError(f"{str(error).rstrip('.')}{guess}") from None
-            types |= {f"model.{own}": kind for own, kind in model_options(model).items()}
-        elif name == "model" or (name.startswith("model.") and model is None):
-            raise UserError(
-                "Say which model to train before its options, for example --model GatedPixelCNN; "
-                f"{SEE}"
-            )
-        elif name not in types:
-            raise UserError(f"{unknown(name, types, model)}; {SEE}")
-        elif not accepts(types[name], value):
-            given = "nothing" if value == "" else value
-            raise UserError(f"--{name} takes {described(types[name])}, not {given}; {SEE}")
-
-
-def flattened(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Lists the options given, with the values as they are: text of arguments, or from a file.
-
-    Raises:
-        UserError: A file given as --config cannot be read, or an argument is no option.
-    """
-    words = deque(argv)
-    while words:
-        word = words.popleft()
-        option, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--"):
-            raise UserError(f"Cannot tell what {word} is for: options begin with --; {SEE}")
-        if not equals and words and not words[0].startswith("--"):
-            value = words.popleft()
-        if option == "config" and value:
-            yield from leaves("", read_yaml(value))
-        elif option != "trust":
-            yield option, value  # "" where there is none
-
-
-def leaves(prefix: str, options: Any) -> Iterator[tuple[str, Any]]:
-    """Lists the options of nested mappings, with dots between the names."""
-    if not isinstance(options, Mapping):
-        yield prefix, options
-        return
-    # A model comes before its options, in whatever order they are written.
-    for name, value in sorted(options.items(), key=lambda item: item[0] != "class_path"):
-        yield from leaves(f"{prefix}.{name}" if prefix else str(name), value)
-
-
-def read_yaml(value: str) -> Mapping[str, Any]:
-    """Reads options from a YAML file, or from YAML itself.
-
-    Raises:
-        UserError: There is no such file, or it holds something else.
-    """
-    import yaml
-
-    file = "The configuration" if "\n" in value else value
-    try:
-        options = yaml.safe_load(value if "\n" in value else Path(value).read_text())
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"Cannot read {file} ({reason}): give --config a YAML file.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}, given as --config, is not text: give a YAML file.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # most errors tell where they are
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise UserError(f"{file} is not YAML{where}: correct it.") from None
-    if not isinstance(options, Mapping):
-        raise UserError(f"{file} holds {options!r}, not options as in name: value.")
-    return options
-
-
-def option_types() -> dict[str, Any]:
-    """Lists the options of `nextpixel train` but those of a model, with their types."""
-    from nextpixel.training.config import TrainArgs
-
-    types = {name: kind for name, (kind, _, _) in options().items()}
-    trained = get_type_hints(TrainArgs)
-    types |= {"model": str, "config": str}
-    return types | {f"train.{field.name}": trained[field.name] for field in fields(TrainArgs)}
-
-
-def model_options(cls: type[ImageModel]) -> dict[str, Any]:
-    """Lists the options that a model has of its own, with their types."""
     from nextpixel.saving import arguments_of
 
-    types = get_type_hints(cls.__init__)
-    return {name: types.get(name, Any) for name in arguments_of(cls) - given_by_data()}
+    arguments: dict[str, Any] = {}
+    if conditional and dataset.classes:
+        what = f"conditioned on the classes of {dataset.name}"
+        check_argument(cls, "classes", what, "add --conditional false")
+        arguments["classes"] = dataset.classes
+    if dataset.codes_of is not None:
+        if not cls.fits_codes:
+            raise UserError(
+                f"{cls.__name__} cannot be a prior over codes, because it is not autoregressive: "
+                "give another model (see nextpixel models)."
+            )
+        if "inputs" in arguments_of(cls):
+            arguments["inputs"] = "embedded"  # codes are categories, without an order
+    return arguments
 
 
-def accepts(kind: Any, value: Any) -> bool:
-    """Tells whether a value can be read as a type, by parsing nothing but this option."""
-    import jsonargparse
+def check_argument(cls: type[ImageModel], argument: str, what: str, instead: str) -> None:
+    """Checks that a model has the argument by which it is conditioned on something.
 
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--option", type=kind)
-    try:
-        if isinstance(value, str):
-            parser.parse_args([f"--option={value}"])
-        else:
-            parser.parse_object({"option": value})
-    except (argparse.ArgumentError, TypeError, ValueError):
-        return False
-    return True
+    Raises:
+        UserError: It does not.
+    """
+    from nextpixel.saving import arguments_of
+
+    if argument not in arguments_of(cls):
+        raise UserError(
+            f"{cls.__name__} cannot be {what}, because it takes no {argument}: {instead}."
+        )
 
 
-def described(kind: Any) -> str:
-    """Says in words which values a type has."""
-    if isinstance(kind, UnionType) or get_origin(kind) is Union:
-        return " or ".join(described(each) for each in get_args(kind) if each is not NoneType)
-    if get_origin(kind) is Literal:
-        return f"one of {list(get_args(kind))}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return words.get(kind, f"a value like {kind}")
+def make_conditioner(
+    dataset: Dataset, task: Task | None, features: Features | None
+) -> Conditioner | None:
+    """Chooses the conditioner: the task, the features, or the data set's coarse codes.
+
+    Raises:
+        UserError: There is more than one.
+    """
+    from nextpixel.conditioning.conditioner import CoarseCodes
+
+    if dataset.coarse_codes is not None:
+        if task or features:
+            raise UserError(
+                f"A prior over the codes of {dataset.name} is conditioned on the top codes: leave "
+                "--task and --features out."
+            )
+        return CoarseCodes()
+    if task and features:
+        raise UserError("A model is conditioned on a --task or on --features: give one of them.")
+    return task or features
 
 
-def unknown(name: str, types: Iterable[str], model: type[ImageModel] | None) -> str:
-    """Says that there is no such option, and names the one that is likely meant."""
-    where, dot, last = name.rpartition(".")
-    from nextpixel.saving import model_name
+def make_task(name: TaskName | None, options: Mapping[str, Any]) -> Task | None:
+    """Makes a restoration task with its own options.
 
-    siblings = [kind.removeprefix(where + dot) for kind in types if kind.startswith(where + dot)]
-    guess = did_you_mean(last, siblings)
-    if where == "model" and model is not None:
-        return f"Option {last!r} is not accepted by {model_name(model)}{guess}"
-    return f"There is no option --{name}{guess}"
+    Args:
+        name: The task, or None.
+        options: Fields of `Task`; those that are None keep their defaults.
 
+    Raises:
+        UserError: An option belongs to another task.
+    """
+    from nextpixel.conditioning.degradation import Task
 
-def options() -> dict[str, tuple[Any, Any, str]]:
-    """Lists the options of `nextpixel train` itself: their types, defaults and explanations."""
-    from nextpixel.conditioning.degradation import Holes, NoiseKind, TaskName
-
-    return {
-        "out": (str | None, None, "the run folder"),
-        "resume": (str | None, None, "a run folder to go on with, exactly"),
-        "data": (
-            str,
-            "mnist",
-            "a name, a path to your own, wavs:FOLDER, codes:RUN, or codes:RUN#bottom",
-        ),
-        "levels": (int | None, None, "requantise pixels to so many levels"),
-        "size": (int | None, None, "side that a folder's images are cut to"),
-        "channels": (int | None, None, "1 for grey, 3 for colour"),
-        "conditional": (bool, True, "on the classes, if any"),
-        "task": (TaskName | None, None, "learn to undo this, done to the images"),
-        "factor": (int | None, None, "of super-resolution (4)"),
-        "noise": (float | None, None, "of denoise: how much (0.3)"),
-        "noise-kind": (NoiseKind | None, None, "of denoise (gaussian)"),
-        "sigma": (float | None, None, "of deblur, in pixels (2)"),
-        "holes": (Holes | None, None, "of inpaint (mixed)"),
-        "features": (str | None, None, "tell it what this classifier says of an image"),
-        "layer": (str | None, None, "the classifier's layer: embedding, conv2, ..."),
-        "data-dir": (str | None, None, "where to look for data first"),
-        "device": (str, "auto", "auto, cpu, cuda or cuda:N"),
-        "threads": (int | None, None, "processor threads to use"),
-    }
+    options = {key: value for key, value in options.items() if value is not None}
+    task = None if name is None else Task(name, **options)
+    for key in options:
+        if task is None or key not in task.settings():
+            what = "goes with a --task" if task is None else f"is no option of --task {task.name}"
+            raise UserError(
+                f"--{key.replace('_', '-')} {what}: leave it out, or see nextpixel train --help."
+            )
+    return task
 
 
-def given_by_data() -> set[str]:
-    """Names the arguments of models that are no options, because the data decide them."""
-    from nextpixel.context import ContextSpec
+def make_features(classifier: str | None, layer: str | None) -> Features | None:
+    """Loads a classifier, to condition a model on one of its layers.
 
-    return {"shape", "levels", *ContextSpec._fields}
+    Raises:
+        UserError: One of the two is missing, or there is no such classifier or layer.
+    """
+    if classifier is None:
+        if layer is not None:
+            raise UserError("--layer needs a classifier: name its folder with --features.")
+        return None
+    from nextpixel.conditioning.classifier import load_classifier
+    from nextpixel.conditioning.features import Features
 
-
-def train_parser() -> Any:
-    """Makes the parser of `nextpixel train`; models' options come from their signatures."""
-    import jsonargparse
-
-    import nextpixel.models  # noqa: F401  (their bare names are known once they are imported)
-    from nextpixel.models.base.image_model import ImageModel
-    from nextpixel.training.config import TrainArgs
-
-    parser = jsonargparse.ArgumentParser(
-        prog="nextpixel train",
-        description="Train a model by maximum likelihood; a stopped run can be resumed exactly.",
-        epilog="For example: nextpixel train --model GatedPixelCNN --model.width 32 --data mnist "
-        "--levels 4 --train.steps 300 --out runs/mine. The options of a kind of model: "
-        "nextpixel train --model.help GatedPixelCNN",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with these options")
-    for name, (kind, default, explanation) in options().items():
-        parser.add_argument(f"--{name}", type=kind, default=default, help=explanation)
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="with --resume: go on with a model that is not nextpixel's; this runs its code",
-    )
-    parser.add_subclass_arguments(
-        ImageModel,
-        "model",
-        skip=given_by_data(),
-        required=False,
-        help="GatedPixelCNN, PixelCNNPP, ... (see nextpixel models), or your own's dotted path",
-    )
-    parser.add_class_arguments(TrainArgs, "train")
-    return parser
+    loaded = load_classifier(classifier)
+    if layer is None:
+        raise UserError(f"Give --layer, a layer of the classifier: {', '.join(loaded.layers)}.")
+    return Features(loaded, layer)

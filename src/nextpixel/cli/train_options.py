@@ -1,0 +1,338 @@
+"""The options of `nextpixel train`; those of a model come from its signature."""
+
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from nextpixel.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from nextpixel.models.base.image_model import ImageModel
+    from nextpixel.training.recipe import Recipe
+
+__all__ = ["options", "read_recipe", "recipe_of", "train_settings"]
+
+SEE = "see nextpixel train --help"
+
+
+def read_recipe(option: str, source: str) -> Recipe:
+    """Reads a recipe from a YAML file (option "--config") or a kind of model ("--model").
+
+    Raises:
+        UserError: An option in it is unknown or has a wrong value, or one is missing.
+    """
+    return recipe_of(train_settings([option, source, "--out", "-"]))
+
+
+def recipe_of(settings: Any) -> Recipe:
+    """Turns the parsed options of `nextpixel train` into a recipe.
+
+    Args:
+        settings: What `train_settings` returns.
+    """
+    from nextpixel.conditioning.degradation import Task
+    from nextpixel.training.recipe import Recipe
+
+    arguments = settings.model.get("init_args")  # missing where a model has none
+    task_options = [field.name for field in fields(Task) if field.name != "name"]
+    return Recipe(
+        model=settings.model.class_path,
+        arguments=dict(arguments.as_dict()) if arguments else {},
+        levels=settings.levels,
+        conditional=settings.conditional,
+        task=settings.task,
+        task_options={name: settings[name] for name in task_options},
+        classifier=settings.features,
+        layer=settings.layer,
+        train=dict(vars(settings.train)),
+    )
+
+
+def train_settings(argv: list[str]) -> Any:
+    """Reads the options of `nextpixel train` from a run to resume, a YAML file and arguments.
+
+    Args:
+        argv: The arguments.
+
+    Returns:
+        A jsonargparse namespace, see `recipe_of`.
+
+    Raises:
+        UserError: An option is unknown or has a wrong value, or one is missing.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--resume")
+    try:
+        resumed = first.parse_known_args(argv)[0].resume
+        if resumed is not None:
+            saved = Path(resumed) / "config.yaml"
+            if not saved.is_file():
+                raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
+            argv = ["--config", resumed_config(saved, "--trust" in argv), *argv]
+        settings = train_parser().parse_args(argv)
+    except (argparse.ArgumentError, UnicodeDecodeError) as error:
+        refuse(argv)
+        # `refuse` found nothing: show the parser's own message.
+        raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; {SEE}") from None
+    if (settings.resume is None) == (settings.out is None):
+        raise UserError("Name a new run folder with --out, or a run to resume with --resume.")
+    if settings.model is None:
+        raise UserError("Name the model to train, for example --model GatedPixelCNN.")
+    return settings
+
+
+def resumed_config(file: Path, trust: bool) -> str:
+    """Reads the configuration of a run to resume, with the current names of hyperparameters.
+
+    Args:
+        file: The run's `config.yaml`.
+        trust: Whether a class outside nextpixel may be imported, see `saving.check_trusted`.
+
+    Returns:
+        YAML, for `--config`.
+
+    Raises:
+        UserError: The file is damaged, or names a class that is not trusted.
+    """
+    import yaml
+
+    from nextpixel.saving import check_trusted, with_new_names
+
+    try:
+        config = yaml.safe_load(file.read_text())
+        model = config["model"]
+        name = str(model["class_path"])
+        model["init_args"] = with_new_names(model.get("init_args") or {})
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file} is not the configuration of a run: {reason}.") from None
+    check_trusted(name, file, trust)
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+# --- options that cannot be parsed ----------------------------------------------------------------
+
+
+def refuse(argv: list[str]) -> None:
+    """Refuses the first option that is unknown or has a wrong value, if there is one.
+
+    Options are checked one by one in their order, including those in files given as --config.
+
+    Raises:
+        UserError: There is such an option.
+    """
+    from nextpixel import models
+    from nextpixel.models.base.image_model import find_class
+
+    types = option_types()
+    model: type[ImageModel] | None = None
+    for option, value in flattened(argv):
+        name = option.replace(".init_args.", ".").removesuffix(".class_path")
+        name = name if "." in name else name.replace("_", "-")  # as written in a file
+        if name == "model" and value:
+            try:
+                model = find_class(str(value))
+            except UserError as error:
+                guess = did_you_mean(str(value), models.__all__)
+                raise UserError(f"{str(error).rstrip('.')}{guess}") from None
+            types |= {f"model.{own}": kind for own, kind in model_options(model).items()}
+        elif name == "model" or (name.startswith("model.") and model is None):
+            raise UserError(
+                "Say which model to train before its options, for example --model GatedPixelCNN; "
+                f"{SEE}"
+            )
+        elif name not in types:
+            raise UserError(f"{unknown(name, types, model)}; {SEE}")
+        elif not accepts(types[name], value):
+            given = "nothing" if value == "" else value
+            raise UserError(f"--{name} takes {described(types[name])}, not {given}; {SEE}")
+
+
+def flattened(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Lists options and their values: text from arguments, YAML values from a file.
+
+    Raises:
+        UserError: A file given as --config cannot be read, or an argument is no option.
+    """
+    words = deque(argv)
+    while words:
+        word = words.popleft()
+        option, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            raise UserError(f"Cannot tell what {word} is for: options begin with --; {SEE}")
+        if not equals and words and not words[0].startswith("--"):
+            value = words.popleft()
+        if option == "config" and value:
+            yield from leaves("", read_yaml(value))
+        elif option != "trust":
+            yield option, value  # "" where there is none
+
+
+def leaves(prefix: str, options: Any) -> Iterator[tuple[str, Any]]:
+    """Lists the options of nested mappings, with dots between the names."""
+    if not isinstance(options, Mapping):
+        yield prefix, options
+        return
+    # A model comes before its options, in whatever order they are written.
+    for name, value in sorted(options.items(), key=lambda item: item[0] != "class_path"):
+        yield from leaves(f"{prefix}.{name}" if prefix else str(name), value)
+
+
+def read_yaml(value: str) -> Mapping[str, Any]:
+    """Reads options from a YAML file, or from YAML itself.
+
+    Raises:
+        UserError: There is no such file, or it holds something else.
+    """
+    import yaml
+
+    file = "The configuration" if "\n" in value else value
+    try:
+        options = yaml.safe_load(value if "\n" in value else Path(value).read_text())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"Cannot read {file} ({reason}): give --config a YAML file.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}, given as --config, is not text: give a YAML file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # most errors have a position
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(f"{file} is not YAML{where}: correct it.") from None
+    if not isinstance(options, Mapping):
+        raise UserError(f"{file} holds {options!r}, not options as in name: value.")
+    return options
+
+
+def option_types() -> dict[str, Any]:
+    """Lists the options of `nextpixel train` except those of a model, with their types."""
+    from nextpixel.training.config import TrainArgs
+
+    types = {name: kind for name, (kind, _, _) in options().items()}
+    trained = get_type_hints(TrainArgs)
+    types |= {"model": str, "config": str}
+    return types | {f"train.{field.name}": trained[field.name] for field in fields(TrainArgs)}
+
+
+def model_options(cls: type[ImageModel]) -> dict[str, Any]:
+    """Lists a model's own options, with their types."""
+    from nextpixel.saving import arguments_of
+
+    types = get_type_hints(cls.__init__)
+    return {name: types.get(name, Any) for name in arguments_of(cls) - given_by_data()}
+
+
+def accepts(kind: Any, value: Any) -> bool:
+    """Checks whether a value can be read as a type, by parsing this option alone."""
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--option", type=kind)
+    try:
+        if isinstance(value, str):
+            parser.parse_args([f"--option={value}"])
+        else:
+            parser.parse_object({"option": value})
+    except (argparse.ArgumentError, TypeError, ValueError):
+        return False
+    return True
+
+
+def described(kind: Any) -> str:
+    """Describes the values of a type in words."""
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return " or ".join(described(each) for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is Literal:
+        return f"one of {list(get_args(kind))}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return words.get(kind, f"a value like {kind}")
+
+
+def unknown(name: str, types: Iterable[str], model: type[ImageModel] | None) -> str:
+    """Writes that there is no such option, and suggests the one that is likely meant."""
+    where, dot, last = name.rpartition(".")
+    from nextpixel.saving import model_name
+
+    siblings = [kind.removeprefix(where + dot) for kind in types if kind.startswith(where + dot)]
+    guess = did_you_mean(last, siblings)
+    if where == "model" and model is not None:
+        return f"Option {last!r} is not accepted by {model_name(model)}{guess}"
+    return f"There is no option --{name}{guess}"
+
+
+def options() -> dict[str, tuple[Any, Any, str]]:
+    """Lists the options of `nextpixel train` itself: their types, defaults and help."""
+    from nextpixel.conditioning.degradation import Holes, NoiseKind, TaskName
+
+    return {
+        "out": (str | None, None, "the run folder"),
+        "resume": (str | None, None, "a run folder to resume, exactly"),
+        "data": (
+            str,
+            "mnist",
+            "a name, a path to your own, wavs:FOLDER, codes:RUN, or codes:RUN#bottom",
+        ),
+        "levels": (int | None, None, "requantise pixels to this many levels"),
+        "size": (int | None, None, "side that a folder's images are cut to"),
+        "channels": (int | None, None, "1 for grey, 3 for colour"),
+        "conditional": (bool, True, "condition it on the classes, if any"),
+        "task": (TaskName | None, None, "learn to restore images degraded in this way"),
+        "factor": (int | None, None, "super-resolution: side of the blocks (4)"),
+        "noise": (float | None, None, "denoise: amount of noise (0.3)"),
+        "noise-kind": (NoiseKind | None, None, "denoise: kind of noise (gaussian)"),
+        "sigma": (float | None, None, "deblur: width of the blur in pixels (2)"),
+        "holes": (Holes | None, None, "inpaint: shape of the holes (mixed)"),
+        "features": (str | None, None, "condition it on this classifier's features"),
+        "layer": (str | None, None, "the classifier's layer: embedding, conv2, ..."),
+        "data-dir": (str | None, None, "where to look for data first"),
+        "device": (str, "auto", "auto, cpu, cuda or cuda:N"),
+        "threads": (int | None, None, "processor threads to use"),
+    }
+
+
+def given_by_data() -> set[str]:
+    """Returns the names of the models' arguments that the data decide; they are no options."""
+    from nextpixel.context import ContextSpec
+
+    return {"shape", "levels", *ContextSpec._fields}
+
+
+def train_parser() -> Any:
+    """Makes the parser of `nextpixel train`; models' options come from their signatures."""
+    import jsonargparse
+
+    import nextpixel.models  # noqa: F401  (their bare names are known once they are imported)
+    from nextpixel.models.base.image_model import ImageModel
+    from nextpixel.training.config import TrainArgs
+
+    parser = jsonargparse.ArgumentParser(
+        prog="nextpixel train",
+        description="Train a model by maximum likelihood; a stopped run can be resumed exactly.",
+        epilog="For example: nextpixel train --model GatedPixelCNN --model.width 32 --data mnist "
+        "--levels 4 --train.steps 300 --out runs/mine. The options of a kind of model: "
+        "nextpixel train --model.help GatedPixelCNN",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with these options")
+    for name, (kind, default, explanation) in options().items():
+        parser.add_argument(f"--{name}", type=kind, default=default, help=explanation)
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="with --resume: load a model that is not nextpixel's own; this runs its code",
+    )
+    parser.add_subclass_arguments(
+        ImageModel,
+        "model",
+        skip=given_by_data(),
+        required=False,
+        help="GatedPixelCNN, PixelCNNPP, ... (see nextpixel models), or your own dotted path",
+    )
+    parser.add_class_arguments(TrainArgs, "train")
+    return parser
