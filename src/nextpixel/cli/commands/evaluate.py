@@ -182,14 +182,14 @@ def report(
     of_codes: dict[str, Any],
 ) -> None:
     """Prints all that was found in sentences."""
-    from nextpixel.evaluation.likelihood import DIAGNOSED
+    from nextpixel.evaluation.likelihood import DIAGNOSIS_IMAGES
 
     print(f"{which['model']} on {which['data']} ({which['split']}, {said}): {score}")
     if classified is not None:
         print(f"It {classified}")
     if diagnosis:
         words = ", ".join(f"{name.replace('_', ' ')} {x:.4g}" for name, x in diagnosis.items())
-        print(f"Of up to {DIAGNOSED} of these images: {words}")
+        print(f"Of up to {DIAGNOSIS_IMAGES} of these images: {words}")
     if of_codes:
         print(in_words(of_codes))
 
