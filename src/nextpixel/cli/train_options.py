@@ -14,7 +14,7 @@ from nextpixel.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from nextpixel.models.base.image_model import ImageModel
-    from nextpixel.training.recipe import Recipe
+    from nextpixel.training.recipes import Recipe
 
 __all__ = ["options", "read_recipe", "recipe_of", "train_settings"]
 
@@ -37,7 +37,7 @@ def recipe_of(settings: Any) -> Recipe:
         settings: What `train_settings` returns.
     """
     from nextpixel.conditioning.degradation import Task
-    from nextpixel.training.recipe import Recipe
+    from nextpixel.training.recipes import Recipe
 
     arguments = settings.model.get("init_args")  # missing where a model has none
     task_options = [field.name for field in fields(Task) if field.name != "name"]

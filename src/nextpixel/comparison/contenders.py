@@ -14,7 +14,7 @@ import torch
 from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
-from nextpixel.training.recipe import Recipe
+from nextpixel.training.recipes import Recipe
 
 __all__ = ["VALIDATIONS", "VALID_IMAGES", "Budget", "Contender", "error_prefix"]
 
