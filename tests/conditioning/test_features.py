@@ -22,7 +22,7 @@ from nextpixel.conditioning.features import Features
 from nextpixel.context import Context
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN
-from nextpixel.tasks.variations import interpolate, same_classifier, vary
+from nextpixel.tasks.variations import interpolate, order_by_layer, vary
 from nextpixel.training import fit
 
 LAYERS = ["conv1", "conv3", "embedding", "logits"]
@@ -349,6 +349,6 @@ def test_what_the_commands_refuse(
 def test_layers_of_different_classifiers_are_not_compared() -> None:
     other = told_model("conv1", small_classifier(1))
     with pytest.raises(UserError, match=r"different classifiers \(embedding and conv1\)"):
-        same_classifier([told_model("embedding"), other])
-    models = same_classifier([told_model("logits"), told_model("conv2")])
+        order_by_layer([told_model("embedding"), other])
+    models = order_by_layer([told_model("logits"), told_model("conv2")])
     assert [model.conditioner.layer for model in models if model.conditioner] == ["conv2", "logits"]

@@ -18,7 +18,7 @@ from nextpixel.data import Images
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate as score_images
 from nextpixel.latents.codes import baselines, load_codes, load_data
-from nextpixel.latents.generator import LatentGenerator, seed_of
+from nextpixel.latents.generator import LatentGenerator, part_seed
 from nextpixel.models import VQVAE
 from nextpixel.models.base.image_model import load
 from nextpixel.tasks.reconstruction import draw_reconstructions
@@ -322,7 +322,7 @@ def test_compare_takes_codes(prior: Path, here: Path, capsys: pytest.CaptureFixt
     expected = score_images(load("prior"), load_codes("vq").test, limit=5)
     assert results["data"] == "codes:vq"
     assert results["models"][0]["score"]["bits_per_dim"] == expected.bits_per_dim
-    assert load("c/new").codes_of == load("prior").codes_of
+    assert load("c/new").data_record.codes_of == load("prior").data_record.codes_of
 
 
 def test_codes_as_data(here: Path) -> None:
@@ -470,7 +470,7 @@ def test_generator_draws_codes_and_decodes_them(prior: Path, here: Path) -> None
     assert torch.equal(means, decoder.picture(codes).round().long())
     assert torch.equal(generator.sample(5, c=1, seed=3, batch_size=2), means)
     drawn = generator.sample(5, c=1, seed=3, pixels="draw")
-    assert torch.equal(drawn, decoder.sample(5, codes, seed=seed_of(3, 1)))
+    assert torch.equal(drawn, decoder.sample(5, codes, seed=part_seed(3, 1)))
     assert torch.equal(generator.sample(1, c=1, seed=3, pixels="draw", numbers=[4])[0], drawn[4])
     full = generator.sample(5, c=1, seed=3, sampler="full")
     assert torch.equal(full, means)
@@ -542,6 +542,6 @@ def test_another_codebook_is_refused(
     resume = f"train --resume {tmp_path}/prior {data} --train.steps 100"
     assert "another model" in refused(resume, capsys)
     model.save(tmp_path / "both" / "decoder")
-    assert "does not belong together" in refused(f"sample {tmp_path}/both", capsys)
+    assert "do not belong together" in refused(f"sample {tmp_path}/both", capsys)
     (tmp_path / "both" / "bundle.json").write_text("{")
     assert "damaged" in refused(f"sample {tmp_path}/both", capsys)

@@ -266,12 +266,12 @@ def reconstruct(
     parts = []
     for numbers in batches(len(images), BATCH):
         padding = images.padding(numbers)
-        pixels = torch.from_numpy(images.x[numbers]).to(model.device)
+        x = torch.from_numpy(images.x[numbers]).to(model.device)
         mask = None if padding is None else torch.tensor(padding, device=model.device)
         with torch.inference_mode(), evaluation_mode(model):
-            codes = model.sent(pixels, mask)
-        x = model.picture(codes).round().numpy()
-        parts.append(x if padding is None else np.where(padding, 0, x))
+            codes = model.sent(x, mask)
+        shown = model.picture(codes).round().numpy()
+        parts.append(shown if padding is None else np.where(padding, 0, shown))
         if progress is not None:
             progress((numbers[-1] + 1) / len(images))
     return replace(images, x=np.concatenate(parts).astype(level_type(images.levels)))

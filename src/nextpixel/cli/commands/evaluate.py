@@ -230,7 +230,7 @@ def about_codes(
         the image has codes of another grid, whose bits are not known, there is only the former.
     """
     from nextpixel.evaluation.likelihood import evaluate as score_images
-    from nextpixel.latents.codes import baselines, run_of, source
+    from nextpixel.latents.codes import baselines, load_source, parse_name
 
     codes = getattr(dataset, args.split).spread(args.limit)
     found: dict[str, Any] = {
@@ -238,7 +238,7 @@ def about_codes(
         "baselines": baselines(dataset.train, codes),
         "codes_bits_per_image": score.nats / math.log(2),
     }
-    decoder, pictures = source(run_of(dataset.name)[0], args.data_dir)
+    decoder, pictures = load_source(parse_name(dataset.name)[0], args.data_dir)
     bits = [found["codes_bits_per_image"]]
     how: dict[str, Any] = {"batch_size": args.batch_size, "progress": show}
     if len(decoder.sizes) > 1:

@@ -106,7 +106,7 @@ def report(quality: SampleQuality, plot: Path | None) -> None:
     """Prints the table, what its columns are, and where the picture is."""
     print(quality.table())
     print(
-        "Frechet: classifier Frechet distance to the test images, with "
+        "Frechet: classifier Frechet distance to the test images, "
         f"{quality.frechet_per_class} of each class\non both sides (fewer give a larger one). "
         "Nearest: median distance to the nearest training\nimage, in levels. Close: share of "
         "images nearer to one than all but the nearest 1 % of the test\nimages."

@@ -68,11 +68,11 @@ def run(settings: Any) -> None:
 
 def report(model: ImageModel, out: Path, data: str) -> None:
     """Says what to do with the trained model."""
-    from nextpixel.latents.codes import run_of
+    from nextpixel.latents.codes import parse_name
 
     use = f"{model.role} {out}"
     if model.role == "prior":
-        folder, bottom = run_of(data)
+        folder, bottom = parse_name(data)
         two_grids = "/" in (model.data_record.codes_of or "")
         priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
         use = f"bundle {folder} {priors}"
