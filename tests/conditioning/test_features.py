@@ -305,7 +305,7 @@ def test_a_run_goes_on(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--features {run}/classifier", "which --layer of the classifier: conv1, conv2"),
+        ("--features {run}/classifier", "Give --layer, a layer of the classifier: conv1, conv2"),
         ("--features {run}/classifier --layer conv7", "no layer conv7: its layers are conv1"),
         ("--layer conv1", "name its folder with --features"),
         ("--features {run}/nowhere --layer conv1", "does not exist"),
@@ -333,7 +333,7 @@ def test_what_training_refuses(
     [
         ("sample {run}/embedding", "use nextpixel vary"),
         ("vary {run}/nothing", "not conditioned on a classifier"),
-        ("vary {run}/embedding -n 1 --interpolate", "two images at least"),
+        ("vary {run}/embedding -n 1 --interpolate", "at least two images"),
         ("vary {run}/embedding x.png --data mnist", "leave --data out"),
         ("vary {run}/embedding x.png", "no picture x.png"),
         ("invert {run}/nothing", "None of these models"),

@@ -278,7 +278,7 @@ def test_eval_reconstruct_and_what_has_no_prior(
         assert told[name] == pytest.approx(last[name])
     assert "4 codes an image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
     assert "no prior" in refused("sample vq", capsys)
-    assert "between" in refused("reconstruct vq --interpolate", capsys)
+    assert "interpolated" in refused("reconstruct vq --interpolate", capsys)
     assert "between" in refused("reconstruct vq --plot s.png", capsys)
 
 

@@ -60,9 +60,12 @@ class Recipe:
             make_features(self.classifier, self.layer),
         )
         if conditioner is not None:
+            size = conditioner.context_size(dataset)
             what = f"conditioned on {conditioner.in_words()}"
-            check_argument(cls, conditioner.part, what, "give another model (see nextpixel models)")
-            arguments[conditioner.part] = conditioner.context_size(dataset)
+            leave_out = {"restore": "leave --task out, or ", "vary": "leave --features out, or "}
+            instead = leave_out.get(conditioner.role, "") + "give another model"
+            check_argument(cls, conditioner.part, what, f"{instead} (see nextpixel models)")
+            arguments[conditioner.part] = size
         try:
             model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
         except UserError:
