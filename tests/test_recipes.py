@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from nextpixel.cli.train_options import recipe_of, train_settings
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.models import __all__ as models
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel, find_class
 from nextpixel.saving import bundles, shipped
 from nextpixel.training import TrainArgs
-from nextpixel.training.recipe import train_settings
-from nextpixel.training.setup import make_model
 from tests.helpers import ROOT
 
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
@@ -75,7 +74,7 @@ def recipe_model(path: Path, *told: str) -> ImageModel:
     with torch.device("cpu" if told else "meta"):  # a classifier's weights are read from a file
         data = (DATA | MADE)[settings.data]
         data = replace(data, levels=settings.levels or data.levels)
-        return make_model(settings, data)  # type: ignore[arg-type]
+        return recipe_of(settings).make_model(data)  # type: ignore[arg-type]
 
 
 def index() -> dict[Path, int]:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from nextpixel import LatentGenerator, load, load_data
+from nextpixel.cli.train_options import read_recipe
 from nextpixel.data import Images, list_datasets
 from nextpixel.data.levels import level_type
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.saving import bundles, shipped
-from nextpixel.training.recipe import train_settings
 from tests.helpers import ROOT
 
 
@@ -27,9 +27,9 @@ def test_a_shipped_model_matches_its_card(name: str) -> None:
     model = load(name)
     assert sum(p.numel() for p in model.parameters()) == card["parameters"]
     assert card.get("task") == (model.conditioner and model.conditioner.settings())
-    recipe = train_settings(["--config", str(ROOT / card["recipe"]), "--out", "x"])
-    assert recipe.model.class_path.split(".")[-1] == card["model"] == type(model).__name__
-    given = recipe.model.init_args.as_dict()
+    recipe = read_recipe("--config", str(ROOT / card["recipe"]))
+    assert recipe.model.split(".")[-1] == card["model"] == type(model).__name__
+    given = recipe.arguments
     assert {key: model.hyperparameters[key] for key in given} == given
     assert card["data"] in {entry.name for entry in list_datasets()}
 
@@ -54,9 +54,9 @@ def test_a_shipped_bundle_matches_its_card(name: str, shared_data: Path) -> None
     for part, model in (("decoder", generator.decoder), ("prior", generator.prior)):
         about = card[part]
         assert sum(p.numel() for p in model.parameters()) == about["parameters"]
-        recipe = train_settings(["--config", str(ROOT / about["recipe"]), "--out", "x"])
-        assert recipe.model.class_path.split(".")[-1] == about["model"] == type(model).__name__
-        given = recipe.model.init_args.as_dict()
+        recipe = read_recipe("--config", str(ROOT / about["recipe"]))
+        assert recipe.model.split(".")[-1] == about["model"] == type(model).__name__
+        given = recipe.arguments
         assert {key: model.hyperparameters[key] for key in given} == given
     files = list(folder.rglob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) == card["bytes"] <= 8_000_000

@@ -17,7 +17,7 @@ from pathlib import Path
 import nextpixel as npx
 from nextpixel.cli.main import main as nextpixel
 from nextpixel.conditioning.classifier import load_classifier
-from nextpixel.evaluation.sample_quality import classified, words
+from nextpixel.evaluation.sample_quality import classify_images, name_words
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.machine import machine
 
@@ -44,7 +44,7 @@ def main() -> None:
     judge.save(folder)
     saved = json.loads((folder / "config.json").read_text())
     data = npx.load_data(name.removeprefix("judge-"))
-    whole, by_word = classified(judge, data.test, words(data.class_names or ()))
+    whole, by_word = classify_images(judge, data.test, name_words(data.class_names or ()))
     accuracy = {
         "test": whole.accuracy,
         "test_error": whole.accuracy_error,

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from nextpixel import AutoregressiveModel, Categorical, PixelCNN, load, load_data
+from nextpixel.cli.contenders import read_contender
 from nextpixel.cli.main import main
 from nextpixel.comparison import contenders
 from nextpixel.comparison import page as comparison_page
@@ -209,12 +210,12 @@ def test_seconds_become_steps(
 
     def measure(contender: Contender, *rest: Any) -> float:
         measured.append(contender.label)
-        seconds = seconds_a_step(contender, *rest)
+        seconds = seconds_per_step(contender, *rest)
         assert seconds > 0
         return 0.3
 
-    seconds_a_step = comparison_run.seconds_a_step
-    monkeypatch.setattr(comparison_run, "seconds_a_step", measure)
+    seconds_per_step = comparison_run.seconds_per_step
+    monkeypatch.setattr(comparison_run, "seconds_per_step", measure)
     for _ in range(2):
         _, err = compare(f"plain.yaml {SMALL} --seconds 1 --out seconds", capsys)
     assert measured == ["plain"]
@@ -225,7 +226,7 @@ def test_seconds_become_steps(
 
 
 def test_options_keep_the_recipe_but_for_the_budget(here: Path) -> None:
-    options = Contender.read("plain.yaml", Path("out")).options(100)
+    options = read_contender("plain.yaml", Path("out")).train_options(100)
     assert (options["steps"], options["batch_size"], options["warmup"]) == (100, 4, 25)
     assert (options["valid_every"], options["save_every"]) == (100, 1)
 

@@ -88,9 +88,9 @@ def test_a_mixture_over_classes_by_hand() -> None:
 def test_images_of_another_kind_are_refused() -> None:
     with pytest.raises(UserError, match="levels"):
         score_images(scoring_model(), Images(NOISE // 64, None, 4))
-    with pytest.raises(UserError, match="fit each other"):
+    with pytest.raises(UserError, match="fit the model"):
         score_images(scoring_model(), Images(NOISE[:, :, :4], None, 256))
-    with pytest.raises(UserError, match="fit each other"):
+    with pytest.raises(UserError, match="fit the model"):
         score_images(
             scoring_model(), Images(NOISE, None, 256), background=scoring_model(shape=(1, 4, 4))
         )

@@ -128,7 +128,7 @@ def test_effective_field_is_the_slope_of_the_log_probability() -> None:
     heat = receptive_field.effective_field(model, x, row=3, col=2)
 
     def log_prob(shift: float) -> float:
-        with receptive_field.watched(model, x) as encoded, torch.no_grad():
+        with receptive_field.encoding_as_leaf(model, x) as encoded, torch.no_grad():
             encoded[0, 0, 2, 1] += shift
             return float(model(x).log_prob(x)[0, 0, 3, 2])
 
@@ -143,7 +143,7 @@ def test_effective_field_is_the_slope_of_the_log_probability() -> None:
 def test_surprise_adds_up_to_the_code_length(channels: int) -> None:
     model = receptive_field.random_network("PixelCNNPP", (channels, 5, 6), blocks=1)
     x = receptive_field.random_images(model, 3, seed=0)
-    bits = likelihood.surprise(model, x)
+    bits = likelihood.surprisal(model, x)
     assert bits.shape == (3, 5, 6)
     torch.testing.assert_close(bits.sum((1, 2)), -model.log_prob(x).detach() / math.log(2))
 

@@ -20,14 +20,14 @@ from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.evaluation.sample_quality import (
     balanced,
-    classified,
+    classify_images,
     draw_neighbours,
+    evaluate_samples,
     frechet_distance,
-    judge_samples,
-    nearest,
+    griffin_lim_round_trip,
+    name_words,
+    nearest_neighbours,
     reconstruct,
-    through_sound,
-    words,
 )
 from nextpixel.models import VQVAE, GatedPixelCNN
 from nextpixel.models.base.image_model import load
@@ -68,7 +68,7 @@ def test_frechet_distance_of_the_same_set_is_zero() -> None:
     points = np.random.default_rng(0).normal(size=(9, 20))  # the covariance is singular
     assert frechet_distance(points, points) == pytest.approx(0, abs=1e-6)
     assert frechet_distance(points, points[::-1]) == pytest.approx(0, abs=1e-6)
-    with pytest.raises(UserError, match="2 images or more"):
+    with pytest.raises(UserError, match="at least 2 images"):
         frechet_distance(points, points[:1])
 
 
@@ -93,7 +93,7 @@ def test_neighbours_are_those_found_by_brute_force(padded: bool) -> None:
             x[np.broadcast_to(np.arange(6)[:, None] >= rows[:, None, None, None], x.shape)] = 0
         sets.append(Images(x, None, 256, rows=rows))
     images, train = sets
-    distances, chosen = nearest(images, train)
+    distances, chosen = nearest_neighbours(images, train)
     lengths = [np.full(len(one), 6) if one.rows is None else one.rows for one in sets]
     for i, x in enumerate(images.x.astype(float)):
         every = []
@@ -107,7 +107,7 @@ def test_neighbours_are_those_found_by_brute_force(padded: bool) -> None:
 def test_a_copy_is_found_at_no_distance() -> None:
     train = Images(np.full((3, 1, 60, 60), 255, np.uint8), None, 256)
     train.x[1, 0, 5, 5] = 254
-    distances, chosen = nearest(Images(train.x[1:2].copy(), None, 256), train)
+    distances, chosen = nearest_neighbours(Images(train.x[1:2].copy(), None, 256), train)
     assert (distances.tolist(), chosen.tolist()) == ([0.0], [1])
 
 
@@ -115,15 +115,15 @@ def test_a_copy_is_found_at_no_distance() -> None:
 
 
 def test_words_that_classes_share() -> None:
-    found = words(["0 theo", "0 lucas", "1 theo", "1 lucas"])
+    found = name_words(["0 theo", "0 lucas", "1 theo", "1 lucas"])
     assert {name: number.tolist() for name, number in found.items()} == {
         "0..1": [0, 0, 1, 1],
         "theo..lucas": [0, 1, 0, 1],
     }
-    assert words(["cat", "dog"]) == {}
-    assert words(["ankle boot", "bag"]) == {}
-    assert list(words(["big cat", "big dog", "wee cat"])) == ["big..wee", "cat..dog"]
-    assert words(["a cat", "a dog"]) == {}  # one word for all, and one for each
+    assert name_words(["cat", "dog"]) == {}
+    assert name_words(["ankle boot", "bag"]) == {}
+    assert list(name_words(["big cat", "big dog", "wee cat"])) == ["big..wee", "cat..dog"]
+    assert name_words(["a cat", "a dog"]) == {}  # one word for all, and one for each
 
 
 def test_accuracy_of_words_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +132,8 @@ def test_accuracy_of_words_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = Classifier(shape=(1, 8, 8), levels=2, classes=4, width=2)
     monkeypatch.setattr(classifier, "forward", lambda x: (probabilities + 1e-9).log())
     images = Images(np.zeros((3, 1, 8, 8), np.uint8), np.array([0, 3, 1]), 2)
-    whole, by_word = classified(
-        classifier, images, words(["0 theo", "0 lucas", "1 theo", "1 lucas"])
+    whole, by_word = classify_images(
+        classifier, images, name_words(["0 theo", "0 lucas", "1 theo", "1 lucas"])
     )
     assert whole.accuracy == pytest.approx(1 / 3)  # 2, 1 and 1 are chosen
     assert by_word["0..1"].accuracy == pytest.approx(
@@ -157,13 +157,13 @@ def test_sounds_go_through_griffin_lim() -> None:
     time = np.arange(12 * spectrogram.hop) / spectrogram.rate
     waves = [np.sin(2 * np.pi * pitch * time) for pitch in (440, 1000)]
     x = np.stack([spectrogram.analyse(wave)[0] for wave in waves])
-    known = through_sound(spectrogram, Images(x, None, 256, rows=np.array([12, 7])))
+    known = griffin_lim_round_trip(spectrogram, Images(x, None, 256, rows=np.array([12, 7])))
     assert known.rows is not None
     assert known.rows.tolist() == [12, 7]
     assert not known.x[1, 0, 7:].any()
     wave = spectrogram.synthesise(x[0], 12)
     assert np.array_equal(known.x[0], spectrogram.analyse(wave)[0])
-    found = through_sound(spectrogram, Images(x, None, 256))
+    found = griffin_lim_round_trip(spectrogram, Images(x, None, 256))
     assert found.rows is not None
     assert found.rows.tolist() == [12, 12]  # up to the last row above level 0
 
@@ -230,11 +230,11 @@ def test_the_command_evaluates_a_bundle(here: Path, capsys: pytest.CaptureFixtur
         (judge(x).argmax(1) == y).double().mean().item()
     )
     train = load_data(here / "halves.npz").train
-    distances, _ = nearest(Images(x.numpy().astype(np.uint8), None, 4), train)
+    distances, _ = nearest_neighbours(Images(x.numpy().astype(np.uint8), None, 4), train)
     assert rows["samples"]["distance"] == pytest.approx(np.median(distances))
     table = run(f"{COMMAND} --per-class 2 --limit 9", capsys)
     assert table.splitlines()[1].split() == [
-        *("images", "accuracy", "of", "real's", "Frechet", "nearest", "close")
+        *("images", "accuracy", "vs.", "real", "Frechet", "nearest", "close")
     ]
     assert "classifier Frechet distance to the test images, 2 of each class" in table
 
@@ -244,12 +244,12 @@ def test_samples_are_found_to_be_copies(here: Path, monkeypatch: pytest.MonkeyPa
     generator = LatentGenerator.load(here / "both")
     copies = torch.from_numpy(data.train.x[:20]).long()
     monkeypatch.setattr(generator, "sample", lambda n, c, **_: copies[:n])
-    found = judge_samples(generator, data, judge, each=4)
-    samples = found.verdicts[-1]
+    found = evaluate_samples(generator, data, judge, per_class=4)
+    samples = found.sets[-1]
     assert (samples.distance, samples.close) == (0, 1)
     assert np.array_equal(found.neighbours, found.samples.x)
-    assert found.verdicts[0].close is not None
-    assert found.verdicts[0].close < 0.3
+    assert found.sets[0].close is not None
+    assert found.sets[0].close < 0.3
     assert draw_neighbours(found, data).height > 0
 
 
@@ -257,10 +257,10 @@ def test_a_model_of_pixels_is_evaluated_too(here: Path) -> None:
     data, judge = load_data(here / "halves.npz"), load_classifier(here / "judge")
     torch.manual_seed(0)
     model = GatedPixelCNN(shape=(1, 8, 8), levels=4, classes=2, width=4, blocks=1, kernel_size=3)
-    found = judge_samples(model.eval(), data, judge, each=3)
-    names = [verdict.name for verdict in found.verdicts]
+    found = evaluate_samples(model.eval(), data, judge, per_class=3)
+    names = [row.name for row in found.sets]
     assert names == ["test images", "validation images", "training images", "samples"]
-    assert found.verdicts[-1].frechet > found.verdicts[1].frechet
+    assert found.sets[-1].frechet > found.sets[1].frechet
 
 
 def test_sounds_get_a_row_of_griffin_lim() -> None:
@@ -284,12 +284,12 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
     model = GatedPixelCNN(
         shape=data.shape, levels=256, classes=4, width=2, blocks=1, kernel_size=3
     ).eval()
-    found = judge_samples(model, data, judge, each=1, limit=4)
-    assert [verdict.name for verdict in found.verdicts][3:] == [
+    found = evaluate_samples(model, data, judge, per_class=1, limit=4)
+    assert [row.name for row in found.sets][3:] == [
         *("test images by Griffin-Lim", "samples by Griffin-Lim")
     ]
-    assert list(found.verdicts[0].words) == ["low..high", "a..b"]
-    again = found.verdicts[3]
+    assert list(found.sets[0].words) == ["low..high", "a..b"]
+    again = found.sets[3]
     assert again.distance is not None
     assert 0 < again.distance < 20  # not the spectrograms themselves, but near to them
     assert draw_neighbours(found, data).width > 0
@@ -302,7 +302,7 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
         ("evaluate-samples both --data halves.npz --classifier vq", "not a subclass"),
         (
             "evaluate-samples both --data halves.npz --classifier judge-mnist",
-            "The judge is for images",
+            "The classifier is for images",
         ),
         ("evaluate-samples mnist-gated --data halves.npz --classifier judge", "requantise|levels"),
         ("evaluate-samples vq --data halves.npz --classifier judge", "VQVAE"),
@@ -355,8 +355,8 @@ def test_a_judge_matches_its_card(name: str) -> None:
 def check(data: Dataset, limit: int) -> None:
     card = card_of(f"judge-{data.name}")["accuracy"]
     images = data.test.subset(limit)
-    whole, by_word = classified(
-        load_classifier(f"judge-{data.name}"), images, words(data.class_names or ())
+    whole, by_word = classify_images(
+        load_classifier(f"judge-{data.name}"), images, name_words(data.class_names or ())
     )
     assert list(by_word) == list(card["words"])
     told = [card, *card["words"].values()]

@@ -18,7 +18,7 @@ from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.latents.codes import load_codes, load_data
-from nextpixel.latents.generator import LatentGenerator, seed_of
+from nextpixel.latents.generator import LatentGenerator, part_seed
 from nextpixel.models import VQVAE2, GatedPixelCNN
 from nextpixel.models.base.image_model import load
 from nextpixel.sampling.drawing import site_noise
@@ -348,7 +348,7 @@ def test_sampling_draws_the_top_then_the_bottom_then_pixels(here: Path) -> None:
     assert torch.equal(generator.sample(1, c=1, seed=3, numbers=[4])[0], means[4])
     drawn = generator.sample(5, c=1, seed=3, pixels="draw")
     codes = decoder.join([first, second])
-    assert torch.equal(drawn, decoder.sample(5, codes, seed=seed_of(3, 2)))
+    assert torch.equal(drawn, decoder.sample(5, codes, seed=part_seed(3, 2)))
     with pytest.raises(UserError, match="has two"):
         generator.complete(drawn, torch.ones(4, 4, dtype=torch.bool), c=1)
 
@@ -398,7 +398,7 @@ def test_another_codebook_is_refused(
     words = f"eval bottom --data codes:{tmp_path}/vq#bottom"
     assert "not of the same codebook" in refused(words, capsys)
     model.save(tmp_path / "all" / "decoder")
-    assert "does not belong together" in refused(f"sample {tmp_path}/all", capsys)
+    assert "do not belong together" in refused(f"sample {tmp_path}/all", capsys)
 
 
 def test_one_grid_has_no_bottom(here: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nextpixel.errors import UserError
-from nextpixel.tasks.variations import interpolate, same_classifier
+from nextpixel.tasks.variations import interpolate, order_by_layer
 from tests.helpers import context_of, dark_and_light, features_model, small_classifier
 
 SHAPE = (1, 8, 8)
@@ -33,6 +33,6 @@ def test_interpolation_keeps_the_noise_along_a_row() -> None:
 def test_layers_of_different_classifiers_are_not_compared() -> None:
     other = features_model("conv1", small_classifier(1))
     with pytest.raises(UserError, match=r"different classifiers \(embedding and conv1\)"):
-        same_classifier([features_model("embedding"), other])
-    models = same_classifier([features_model("logits"), features_model("conv2")])
+        order_by_layer([features_model("embedding"), other])
+    models = order_by_layer([features_model("logits"), features_model("conv2")])
     assert [model.conditioner.layer for model in models if model.conditioner] == ["conv2", "logits"]

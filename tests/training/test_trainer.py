@@ -416,7 +416,7 @@ def test_nan_stops_and_leaves_the_checkpoint(
 ) -> None:
     def poison(run: trainer.Run) -> None:
         with torch.no_grad():
-            next(iter(run.raw.parameters())).fill_(math.nan)
+            next(iter(run.model.parameters())).fill_(math.nan)
 
     with monkeypatch.context() as patch:
         at_step(patch, 5, poison)
@@ -495,7 +495,7 @@ def test_a_state_that_cannot_be_resumed(
     else:
         arguments["inputs"] = "embedded"
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    match = r"state\.pt is (damaged|not the state of such a run)"
+    match = r"state\.pt is (damaged|not a checkpoint of this model)"
     with pytest.raises(UserError, match=match) as error:
         fit(make(Dropout, **arguments), data, out=out, resume=True, **{**OPTIONS, "steps": 7})
     assert "\n" not in str(error.value)

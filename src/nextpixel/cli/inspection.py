@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 from nextpixel.errors import UserError
-from nextpixel.evaluation.likelihood import entropy, surprise
+from nextpixel.evaluation.likelihood import entropy, surprisal
 from nextpixel.evaluation.receptive_field import (
     CHEAP,
+    DEPTHS,
     FAR,
     INPUTS,
     KERNEL,
     KINDS,
     NEAR,
     SITE,
-    STEPS,
     Progress,
-    _union,
     blind_spot,
     centre_channels,
     effective_field,
     growth,
     kernel_field,
     random_images,
+    random_network_field,
     receptive_field,
 )
 from nextpixel.models.base.autoregressive import AutoregressiveModel, CausalNetwork
@@ -55,8 +55,8 @@ def draw_kinds(out: Path, *, seed: int = 0, progress: Progress | None = None) ->
     panels = []
     for done, kind in enumerate(KINDS, 1):
         # Shallow, where they differ most.
-        seen = _union(kind, seed, {"blocks": 2})
-        deepest = _union(kind, seed, STEPS[kind][-1])
+        seen = random_network_field(kind, seed, {"blocks": 2})
+        deepest = random_network_field(kind, seed, DEPTHS[kind][-1])
         panels.append(field_figures.Panel(f"{kind}, blocks=2", seen, blind_spot(deepest, SITE)))
         if progress is not None:
             progress(done / len(KINDS))
@@ -132,7 +132,7 @@ class Seen(NamedTuple):
 
     Attributes:
         files: The pictures.
-        surprise: The image's map of `surprise`, `(H, W)`.
+        surprise: The image's map of `surprisal`, `(H, W)`.
         entropy: Its map of `entropy`, `(H, W)`.
         site: Row and column of the central pixel, to which the rest belongs.
         reach: What it sees at all, booleans `(H, W)`.
@@ -185,7 +185,7 @@ def draw_model(
     _, height, width = model.shape
     row, col = height // 2, width // 2
     written = [out / "effective.png", out / "surprise.png", out / "slide.gif"]
-    bits, expected = surprise(model, x, c)[0], entropy(model, x, c)[0]
+    bits, expected = surprisal(model, x, c)[0], entropy(model, x, c)[0]
     some, their = (x, c) if averaged is None else averaged
     context = model.context(their, len(some))
     heat = effective_field(model, some, context, row=row, col=col, progress=progress)

@@ -1,9 +1,8 @@
-"""The models to compare, and what each may spend on training."""
+"""Defines the models to compare, and what each may spend on training."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,23 +11,24 @@ from typing import Any
 
 import torch
 
-from nextpixel import models
 from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
-from nextpixel.saving import find
-from nextpixel.training.recipe import train_settings
-from nextpixel.training.setup import make_model
+from nextpixel.training.recipes import Recipe
 
-__all__ = ["VALIDATIONS", "VALID_IMAGES", "Budget", "Contender", "named"]
+__all__ = ["VALIDATIONS", "VALID_IMAGES", "Budget", "Contender", "error_prefix"]
 
-VALIDATIONS = 5  # during a training, for its curve
+VALIDATIONS = 5  # per training, for the curves
 VALID_IMAGES = 1000
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What each model may spend on training: optimizer steps, or seconds of them."""
+    """Limits the training of each model, by optimizer steps or by seconds of them.
+
+    Raises:
+        UserError: Both are given.
+    """
 
     steps: int | None = None
     seconds: int | None = None
@@ -46,7 +46,7 @@ class Budget:
 
     @property
     def given(self) -> bool:
-        """Whether there is one."""
+        """Whether a budget is set."""
         return self.steps is not None or self.seconds is not None
 
 
@@ -56,81 +56,51 @@ class Contender:
 
     Attributes:
         label: Its name in the table.
-        source: What the user gave: a recipe, a kind of model, a trained model.
+        source: What the user named: a recipe, a kind of model, or a trained model.
         folder: Its run folder, or the saved model.
-        settings: How to make and train it, as `train_settings` reads them; None if it is loaded.
+        recipe: How to make and train it; None if it is loaded.
     """
 
     label: str
     source: str
     folder: Path
-    settings: Any = None
+    recipe: Recipe | None = None
 
-    @classmethod
-    def read(cls, text: str, out: Path) -> Contender:
-        """Reads MODEL or label=MODEL.
+    @property
+    def to_train(self) -> Recipe:
+        """The recipe of a model that is trained.
 
         Raises:
-            UserError: There is no such model, or the label is no name for a folder.
+            ValueError: The model is loaded.
         """
-        label, equals, source = text.partition("=")
-        if not equals or Path(text).exists():
-            source, path = text, Path(text)
-            label = path.stem if path.suffix in (".yaml", ".yml") else path.name
-        if not re.fullmatch(r"\w[\w.+-]*", label):
-            raise UserError(f"{label!r} cannot name a folder: give {source} as NAME={source}.")
-        if (option := how_to_make(source)) is None:
-            return cls(label, source, find_trained(source))
-        with named(source):
-            settings = train_settings([option, source, "--out", "-"])
-        return cls(label, source, out / label, settings)
+        if self.recipe is None:
+            raise ValueError(f"{self.label} is loaded, not trained.")
+        return self.recipe
 
     def make(self, dataset: Dataset) -> AutoregressiveModel:
-        """Makes the untrained model for a data set; the seed decides its first weights."""
-        torch.manual_seed(self.settings.train.seed)
-        return autoregressive(make_model(self.settings, dataset), self.source)
+        """Makes the untrained model for a data set; the recipe's seed decides its weights."""
+        torch.manual_seed(self.to_train.train["seed"])
+        return autoregressive(self.to_train.make_model(dataset), self.source)
 
-    def options(self, steps: int) -> dict[str, Any]:
-        """Sets the budget in place of the recipe's, and validates all models alike."""
-        options = dict(vars(self.settings.train))
+    def train_options(self, steps: int) -> dict[str, Any]:
+        """Returns the recipe's `TrainArgs` with these steps, and the same validations for all."""
+        options = dict(self.to_train.train)
         options["steps"] = steps
         options["warmup"] = min(options["warmup"], steps // 4)  # a short training still peaks
         options["valid_every"] = math.ceil(steps / VALIDATIONS)
         options["valid_images"] = VALID_IMAGES
         return options
 
-    def run(self) -> Path | None:
-        """Finds the folder of the training run, if it is there."""
-        places = (self.folder, self.folder.parent)  # what `find` finds may be in its best/
+    def run_folder(self) -> Path | None:
+        """Finds the folder of the training run, if there is one."""
+        places = (self.folder, self.folder.parent)  # a loaded model may lie in the run's best/
         return next((place for place in places if (place / "metrics.jsonl").is_file()), None)
 
 
 @contextmanager
-def named(source: str) -> Iterator[None]:
-    """Tells which of the models a mistake is about."""
+def error_prefix(source: str) -> Iterator[None]:
+    """Puts the model's name before the message of a `UserError`."""
     try:
         yield
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-
-
-def how_to_make(source: str) -> str | None:
-    """Gives the option of `nextpixel train` that a source is for; None if it is trained already."""
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UserError(f"There is no recipe {source}: give the path of a YAML file.")
-        return "--config"
-    dotted = re.fullmatch(r"\w+(\.\w+)+", source) and not path.exists()
-    return "--model" if source in models.__all__ or dotted else None
-
-
-def find_trained(source: str) -> Path:
-    """Finds the folder of a trained model."""
-    try:
-        return find(source)
-    except UserError as error:
-        raise UserError(
-            f"{str(error).rstrip('.')}; or give a recipe (a YAML file), or a kind of model "
-            f"({', '.join(models.__all__)})."
-        ) from None

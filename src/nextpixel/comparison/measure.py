@@ -1,4 +1,4 @@
-"""Measures a model: its score, its speed, its receptive field."""
+"""Measures a model: its score, its sampling speed and its receptive field."""
 
 from __future__ import annotations
 
@@ -41,39 +41,40 @@ __all__ = [
     "complete",
     "measure",
     "naive_seconds",
+    "numbers_to_complete",
     "read_config",
     "read_metrics",
-    "reading",
+    "read_text",
     "receptive_field",
-    "shown",
 ]
 
-NAIVE_SITES = 8  # at which full passes are timed
-FIELD_IMAGES = 16  # units that are dead for one image are alive for another
-DIGITS = 10  # images to complete
+NAIVE_SITES = 8  # sites at which a full pass is timed
+FIELD_IMAGES = 16  # a ReLU that is dead for one image is alive for another
+COMPLETIONS = 10  # test images to complete
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a model is, what it took, and what it can do.
+    """The measurements of one model.
 
     Attributes:
         label: Its name in the table.
-        source: What it was made from.
-        model: The class.
-        conditional: Whether it is given the class.
-        loaded: Whether it was loaded and not trained.
+        source: The recipe, kind of model or folder that it was made from.
+        model: The name of its class.
+        conditional: Whether it is conditioned on the class.
+        loaded: Whether it was loaded, not trained.
         parameters: Number of parameters.
-        batch_size: Images a training step, on each device; None where it is not known, as the next
-            three.
+        batch_size: Images per training step, on each device. This and the next three are None where
+            no training run is found.
         steps: Training steps.
-        seconds: Wall time of training: steps, validations and saving.
+        seconds: Wall time of training: steps, validations and checkpoints.
         images_per_second: Median over the training steps.
-        score: On the test images.
-        naive: Seconds a sample by full passes.
-        cached: Seconds a sample by the cached path; None where the model has none.
-        seen: Earlier sites that influence the central one; None where it cannot be told.
-        earlier: All sites before the central one.
+        score: The score of the test images.
+        naive: Seconds per sample with one full forward pass per site.
+        cached: Seconds per sample with the cached path; None where the model has none.
+        seen: Number of sites in the central site's receptive field; None where it cannot be
+            computed.
+        earlier: Number of sites before the central one.
     """
 
     label: str
@@ -94,15 +95,15 @@ class Result:
 
     @property
     def images_seen(self) -> int | None:
-        """How many images it was trained on, each counted as often as it came."""
+        """Number of training images over all steps; repeated images count each time."""
         if self.steps is None or self.batch_size is None:
             return None
         return self.steps * self.batch_size
 
 
 @contextmanager
-def reading(file: Path) -> Iterator[str]:
-    """Yields the text of a file, and says in a sentence where it is not what was written."""
+def read_text(file: Path) -> Iterator[str]:
+    """Yields the text of a file, and turns errors in parsing it into a `UserError`."""
     try:
         yield file.read_text()
     except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
@@ -112,8 +113,8 @@ def reading(file: Path) -> Iterator[str]:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """Reads the configuration of a run."""
-    with reading(run / "config.yaml") as text:
+    """Reads the configuration of a training run."""
+    with read_text(run / "config.yaml") as text:
         config = dict(yaml.safe_load(text))
         config["train"] = dict(config["train"])
         int(config["train"]["batch_size"])
@@ -121,10 +122,10 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def read_metrics(run: Path | None) -> list[dict[str, float]]:
-    """Reads a run's metrics; a line that is being written is left out."""
+    """Reads the metrics of a training run; an incomplete last line is skipped."""
     if run is None:
         return []
-    with reading(run / "metrics.jsonl") as text:
+    with read_text(run / "metrics.jsonl") as text:
         lines = text.splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
@@ -138,24 +139,31 @@ def measure(
     dataset: Dataset,
     batch_size: int,
 ) -> Result:
-    """Measures a trained model."""
-    label, run = contender.label, contender.run()
+    """Measures a trained model.
+
+    Args:
+        contender: Where the model comes from.
+        model: The model.
+        dataset: The data set, whose test images are scored.
+        batch_size: Images sampled together when sampling is timed.
+    """
+    label, run = contender.label, contender.run_folder()
     metrics = read_metrics(run)
     with progress(f"{label}: scoring") as show:
         score = evaluate(model, dataset.test, progress=show)
-    with progress(f"{label}: drawing by full passes") as show:
+    with progress(f"{label}: sampling by full passes") as show:
         naive = naive_seconds(model, batch_size, show)
-    with progress(f"{label}: drawing by the cached path") as show:
+    with progress(f"{label}: sampling by the cached path") as show:
         cached = cached_seconds(model, batch_size, show)
-    x, given = model.inputs(dataset.test, evenly_spaced(len(dataset.test), FIELD_IMAGES))
-    seen, earlier = receptive_field(model, x, given.context)
+    x, conditioning = model.inputs(dataset.test, evenly_spaced(len(dataset.test), FIELD_IMAGES))
+    seen, earlier = receptive_field(model, x, conditioning.context)
     last = metrics[-1] if metrics else {}
     return Result(
         label=label,
         source=contender.source,
         model=model_name(type(model)),
         conditional=model.classes is not None,
-        loaded=contender.settings is None,
+        loaded=contender.recipe is None,
         parameters=sum(p.numel() for p in model.parameters()),
         batch_size=read_config(run)["train"]["batch_size"] if run else None,
         steps=int(last["step"]) if last else None,
@@ -172,38 +180,55 @@ def measure(
 
 
 def classes_in_turn(model: AutoregressiveModel, n: int) -> Tensor | None:
-    """Makes the context to draw n images with."""
+    """Makes the context of n samples: the classes in turn, or None."""
     return None if model.classes is None else torch.arange(n) % model.classes
 
 
 @torch.inference_mode()
 def naive_seconds(model: AutoregressiveModel, n: int, show: Callable[[float], None]) -> float:
-    """Times sampling by a full pass for every site, in seconds a sample of n drawn together.
+    """Times sampling with one full forward pass per site.
 
-    A full pass costs the same at every site, so a few of them are timed, and the mean is scaled up.
+    A pass takes the same time at every site, so a few are timed and their mean is scaled up.
+
+    Args:
+        model: The model.
+        n: Images sampled together.
+        show: Called with the fraction done, between 0 and 1.
+
+    Returns:
+        Seconds per sample.
     """
-    every = list(sampling.sites(model.shape))
-    chosen = every[:: math.ceil(len(every) / NAIVE_SITES)]
+    sites = list(sampling.sites(model.shape))
+    timed = sites[:: math.ceil(len(sites) / NAIVE_SITES)]
     x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     noise = drawing.site_noise(model.shape, 0, range(n)).to(model.device)
     cache = Cache(context=model.context(classes_in_turn(model, n), n))
     began = 0.0
-    for done, site in enumerate([every[0], *chosen]):  # the first one is not counted
+    for done, site in enumerate([sites[0], *timed]):  # the first pass is not timed
         at_site = (slice(None), site.channel, site.row, site.col)
         drawn = AutoregressiveModel.step(model, x, site, cache).sample(noise[at_site])
         x[at_site] = drawn
         drawn.cpu()  # waits for the device
         began = began or time.perf_counter()
-        show(done / len(chosen))
-    return (time.perf_counter() - began) / len(chosen) * len(every) / n
+        show(done / len(timed))
+    return (time.perf_counter() - began) / len(timed) * len(sites) / n
 
 
 def cached_seconds(
     model: AutoregressiveModel, n: int, show: Callable[[float], None]
 ) -> float | None:
-    """Times the model's own sampling, in seconds a sample of n drawn together."""
+    """Times the model's own sampling.
+
+    Args:
+        model: The model.
+        n: Images sampled together.
+        show: Called with the fraction done, between 0 and 1.
+
+    Returns:
+        Seconds per sample, or None where the model samples by full passes anyway.
+    """
     if not model.has_cached_path:
-        return None  # it draws by full passes
+        return None
     c = classes_in_turn(model, n)
     for _ in itertools.islice(sampling.trace(model, n, c), 2):
         pass  # the first steps are slower than the rest
@@ -215,9 +240,9 @@ def cached_seconds(
 def receptive_field(
     model: AutoregressiveModel, x: Tensor, c: object = None
 ) -> tuple[int | None, int]:
-    """Counts the earlier sites that influence the central one, by the Jacobian in float64.
+    """Counts the sites in the receptive field of the central site, by the Jacobian in float64.
 
-    Where a derivative is exactly zero for all images given, the site is outside of the field.
+    A site is outside where the derivative is exactly zero for all images.
 
     Args:
         model: The model.
@@ -225,8 +250,8 @@ def receptive_field(
         c: Their context.
 
     Returns:
-        The number of sites seen, None where the model has no `encode`, and that of all sites
-        before the central one.
+        The number of sites in the field, None where the model has no `encode`; and the number of
+        all sites before the central one.
     """
     channels, height, width = model.shape
     row, col, channel = height // 2, width // 2, channels // 2
@@ -234,20 +259,21 @@ def receptive_field(
     if not isinstance(model, CausalNetwork):
         return None, earlier
     network = copy.deepcopy(model).double().requires_grad_(False)
-    seen = fields.receptive_field(network, Site(row, col, channel), x, c)
-    return int(seen.movedim(0, 2).flatten()[:earlier].sum()), earlier
+    field = fields.receptive_field(network, Site(row, col, channel), x, c)
+    return int(field.movedim(0, 2).flatten()[:earlier].sum()), earlier
 
 
 def complete(model: AutoregressiveModel, test: Images) -> Tensor:
-    """Completes test images of which the lower half is hidden."""
-    x, given = model.inputs(test, shown(test))
+    """Completes the lower halves of some test images, see `numbers_to_complete`."""
+    x, conditioning = model.inputs(test, numbers_to_complete(test))
+    mask = half_mask("top", *model.shape[1:])
     with progress("completing") as show:
-        known = half_mask("top", *model.shape[1:])
-        return sampling.complete(model, x, known, given.context, seed=1, progress=show)
+        return sampling.complete(model, x, mask, conditioning.context, seed=1, progress=show)
 
 
-def shown(test: Images) -> np.ndarray:
-    """Picks the images to complete: the first of each class, or evenly among all."""
+def numbers_to_complete(test: Images) -> np.ndarray:
+    """Chooses the test images to complete: the first of each class, or spread evenly."""
     if test.y is None:
-        return np.linspace(0, len(test) - 1, min(DIGITS, len(test))).round().astype(np.int64)
-    return np.unique(test.y, return_index=True)[1][:DIGITS]
+        last, count = len(test) - 1, min(COMPLETIONS, len(test))
+        return np.linspace(0, last, count).round().astype(np.int64)
+    return np.unique(test.y, return_index=True)[1][:COMPLETIONS]

@@ -1,4 +1,4 @@
-"""Writes a comparison: its table, curves and completions."""
+"""Writes a comparison as a page: its table, curves and completions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from nextpixel.comparison.contenders import VALID_IMAGES, VALIDATIONS, Budget, Contender
-from nextpixel.comparison.measure import FIELD_IMAGES, NAIVE_SITES, Result, read_metrics, shown
+from nextpixel.comparison.measure import (
+    FIELD_IMAGES,
+    NAIVE_SITES,
+    Result,
+    numbers_to_complete,
+    read_metrics,
+)
 from nextpixel.conditioning.regions import half_mask
 from nextpixel.data import Dataset
 from nextpixel.utils.files import replace_file
@@ -27,7 +33,7 @@ from nextpixel.viz import images as pictures
 
 __all__ = ["number", "table", "write"]
 
-FIRST = ("PixelCNN", "GatedPixelCNN")  # on top of the picture, for the blind spot
+FIRST = ("PixelCNN", "GatedPixelCNN")  # adjacent in the picture, to show the blind spot
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -43,9 +49,20 @@ def write(
     out: Path,
     command: str,
 ) -> None:
-    """Writes the table, the numbers and the pictures."""
+    """Writes the page, the numbers and the pictures into a folder.
+
+    Args:
+        results: The measurements, one for each contender.
+        contenders: The models compared.
+        completed: Label -> its completions, integers `(N, C, H, W)`.
+        dataset: The data set.
+        budget: The training budget.
+        batch_size: Images sampled together when sampling was timed.
+        out: The folder.
+        command: The command line, for the record.
+    """
     charts.comparison(
-        {contender.label: read_metrics(contender.run()) for contender in contenders},
+        {contender.label: read_metrics(contender.run_folder()) for contender in contenders},
         {r.label: (r.score.bits_per_dim, r.score.bits_per_dim_error) for r in results},
         out / "compare.png",
         nats=math.prod(dataset.shape) * math.log(2),
@@ -63,7 +80,7 @@ def write(
         "date": datetime.date.today().isoformat(),
     }
     numbers = json.dumps({**about, "models": [asdict(r) for r in results]}, indent=2)
-    # The error of a single image's score is not a number, and JSON has no word for that.
+    # The standard error of a single image's score is NaN, which JSON cannot hold.
     replace_file(out / "compare.json", (re.sub(r"\bNaN\b", "null", numbers) + "\n").encode())
     page = markdown(results, about, str(budget))
     replace_file(out / "compare.md", page.encode())
@@ -72,12 +89,12 @@ def write(
 def completions(
     results: Sequence[Result], completed: Mapping[str, Tensor], dataset: Dataset
 ) -> Image.Image:
-    """Lays the completions out, a row a model, below what was given."""
-    x = torch.from_numpy(dataset.test.batch(shown(dataset.test))[0])
-    known = half_mask("top", *dataset.shape[1:])
+    """Lays out the completions: the originals, their known halves, and a row for each model."""
+    x = torch.from_numpy(dataset.test.batch(numbers_to_complete(dataset.test))[0])
+    mask = half_mask("top", *dataset.shape[1:])
     rows = {
         "original": pictures.to_uint8(x, dataset.levels),
-        "given": pictures.tint_unknown(x, known, dataset.levels),
+        "given": pictures.tint_unknown(x, mask, dataset.levels),
     }
     order = sorted(results, key=lambda r: FIRST.index(r.model) if r.model in FIRST else len(FIRST))
     for result in order:
@@ -104,10 +121,10 @@ COLUMNS = (
 
 
 def table(results: Sequence[Result]) -> str:
-    """Writes the results as a table in Markdown, aligned to be read as it is."""
+    """Writes the results as an aligned Markdown table."""
     rows = [COLUMNS, *map(cells, results)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    left = 2  # columns of words; numbers are aligned on the right
+    left = 2  # left-aligned columns; numbers are right-aligned
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     lines = [
         [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(pairs)]
@@ -117,7 +134,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def cells(result: Result) -> tuple[str, ...]:
-    """Writes a result as a row of the table."""
+    """Formats a result as a row of the table."""
     r, score = result, result.score
     steps = "" if r.steps is None else f"{r.steps:,} x {r.batch_size}"
     return (
@@ -138,41 +155,40 @@ def cells(result: Result) -> tuple[str, ...]:
 
 
 def number(value: float | None) -> str:
-    """Writes a number with three digits or more, and a dash for none."""
+    """Formats a number with at least three digits, and None as a dash."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
 
 
 def markdown(results: Sequence[Result], about: Mapping[str, Any], budget: str) -> str:
-    """Writes the page: the table, what its columns mean, the pictures and how it was made."""
+    """Writes the page in Markdown: the table, its columns explained, pictures and conditions."""
     images = results[0].score.images
     all_loaded = all(result.loaded for result in results)
-    how = "Trained before" if all_loaded else f"Trained for an equal budget each ({budget})"
+    training = "Trained before" if all_loaded else f"Trained for an equal budget each ({budget})"
     return f"""# Comparison on {about["data"]}
 
-{how}, scored on {images:,} test images.
+{training}, scored on {images:,} test images.
 
 {table(results)}
 
-- **steps**: optimizer steps x images a step; **images seen** is the product. A budget in steps is
-  not one in images: recipes with a larger batch see more of them in as many steps. A model marked
-  as loaded was trained before, with a budget of its own, which is counted here for one device. A
-  budget in seconds is turned into steps by the speed of the first few; it is
-  for the steps alone, and **wall s** counts validation and saving too.
-- **test nats**, **bits/dim**: mean of -log p and its standard error over the images. They are the
-  same images for every model, so differences are surer than these errors. What is scored is the
-  best of a training's {VALIDATIONS} validations, on up to {VALID_IMAGES:,} images.
-- **naive**: drawing with a full pass for every site, timed at {NAIVE_SITES} sites spread over the
-  image and scaled up to all of them. **cached**: drawing by the cached path. Both in seconds a
-  sample, {about["sampling_batch_size"]} drawn together.
-- **field**: of the sites before the one at the centre of the image, those whose change can
-  influence it: the non-zero entries of the trained network's Jacobian in float64, the union over
-  {FIELD_IMAGES} test images.
+- **steps**: optimizer steps x images per step; **images seen** is the product. An equal number of
+  steps is not an equal number of images: recipes with a larger batch see more of them. A model
+  marked as loaded was trained before, with a budget of its own, counted here for one device. A
+  budget in seconds is turned into steps by timing the first few; it covers the steps alone, while
+  **wall s** also includes validation and checkpoints.
+- **test nats**, **bits/dim**: mean of -log p and its standard error over the images. All models
+  score the same images, so their differences are more certain than these errors. The model scored
+  is the best of {VALIDATIONS} validations in training, on up to {VALID_IMAGES:,} images.
+- **naive**: sampling with one full forward pass per site, timed at {NAIVE_SITES} sites spread over
+  the image and scaled up. **cached**: sampling with the cached path. Both are seconds per sample,
+  with {about["sampling_batch_size"]} sampled together; **ratio** is the speed-up.
+- **field**: the share of the sites before the central one that can influence it: the non-zero
+  entries of the trained network's Jacobian in float64, the union over {FIELD_IMAGES} test images.
 
 ![Training and validation over time and over steps, and the test scores](compare.png)
 
-The lower halves of test images, drawn by each model with the same noise:
+The lower halves of test images, completed by each model with the same noise:
 
 ![Completions](completions.png)
 

@@ -1,10 +1,10 @@
-"""Several models on the same data at an equal budget: one table, their curves and completions.
+"""Compares several models on the same data at an equal budget: a table, curves and completions.
 
     nextpixel compare a.yaml b.yaml gated=runs/mine --data binarized-mnist --steps 2000 --out runs/c
 
 A recipe or a kind of model is trained, in an ordinary run folder; a trained model is loaded. Then
-all are measured in the same way. What is finished is kept: the same command goes on where it was
-stopped.
+all are measured in the same way. If it is stopped, the same command continues: finished models are
+not trained again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nextpixel.comparison.contenders import VALID_IMAGES, Budget, Contender, named
+from nextpixel.comparison.contenders import VALID_IMAGES, Budget, Contender, error_prefix
 from nextpixel.comparison.measure import (
     Result,
     complete,
     measure,
     read_config,
     read_metrics,
-    reading,
+    read_text,
 )
 from nextpixel.comparison.page import write
 from nextpixel.data import Dataset
@@ -44,7 +44,7 @@ __all__ = ["compare_models"]
 
 
 def compare_models(
-    sources: Sequence[str],
+    contenders: Sequence[Contender],
     dataset: Dataset,
     *,
     out: Path,
@@ -59,61 +59,56 @@ def compare_models(
     """Trains or loads models, measures them, and writes the comparison into a folder.
 
     Args:
-        sources: Recipes, kinds of models or trained models, each alone or as label=MODEL.
-        dataset: What to train on and to score.
-        out: The folder; a model called LABEL is trained in its subfolder LABEL.
-        budget: What each model that is not loaded may spend on training.
-        limit: Score only so many test images, spread evenly over all of them.
-        batch_size: Images drawn together when sampling is timed.
+        contenders: The models.
+        dataset: The data to train on and to score.
+        out: The folder to write `compare.md`, `compare.json`, `compare.png`, `completions.png` to.
+        budget: The budget of each model that is trained.
+        limit: The number of test images to score, spread evenly over all of them; all by default.
+        batch_size: Images sampled together when sampling is timed.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        settings: What else each run's `config.yaml` needs to go on, see `fit`.
+        settings: Other options to save in each run's `config.yaml`, see `fit`.
         command: The command line, for the record.
-        trust: Of models that are loaded, see `nextpixel.load`.
+        trust: For the models that are loaded, see `nextpixel.load`.
 
     Returns:
-        A result a model, in the order given. `compare.md`, `compare.json`, `compare.png` and
-        `completions.png` are written into the folder.
+        A result for each model, in the order given.
 
     Raises:
-        UserError: A model is unknown or does not fit the data, there is no budget, or the folder
-            holds other runs.
+        UserError: A model does not fit the data, there is no budget, or the folder holds other
+            runs.
     """
     settings = {"data": dataset.name, **(settings or {})}
-    where = make_fabric(device, "float32").device  # refuses what is not here
-    contenders = [Contender.read(source, out) for source in sources]
+    torch_device = make_fabric(device, "float32").device  # refuses a device that is not there
     check(contenders, dataset, budget, settings["data"], trust)
-    # Files may be sorted by class, so that the first images are of one kind.
+    # Spread, because files may be sorted by class.
     dataset = replace(
         dataset, valid=dataset.valid.subset(VALID_IMAGES), test=dataset.test.subset(limit)
     )
     steps = plan(contenders, dataset, budget, out, device)
     for contender in contenders:
-        if contender.settings is not None:
+        if contender.recipe is not None:
             check_options(contender, steps[contender.label])
     for number, contender in enumerate(contenders, 1):
-        if contender.settings is not None:
-            say(f"[{number}/{len(contenders)}] {contender.label}: {steps[contender.label]:,} steps")
+        if contender.recipe is not None:
+            report(
+                f"[{number}/{len(contenders)}] {contender.label}: {steps[contender.label]:,} steps"
+            )
             train(contender, dataset, steps[contender.label], device, settings)
     results, completed = [], {}
     for number, contender in enumerate(contenders, 1):
-        say(f"[{number}/{len(contenders)}] {contender.label}: scoring, drawing, completing")
-        # A path in full, or it might be taken for the name of a model that comes along.
-        model = autoregressive(
-            load(
-                contender.folder.absolute(),
-                device=where,
-                trust=trust or contender.settings is not None,
-            ),
-            contender.source,
-        )
+        report(f"[{number}/{len(contenders)}] {contender.label}: scoring, sampling, completing")
+        trusted = trust or contender.recipe is not None
+        # An absolute path cannot be mistaken for the name of a pretrained model.
+        model = load(contender.folder.absolute(), device=torch_device, trust=trusted)
+        model = autoregressive(model, contender.source)
         results.append(measure(contender, model, dataset, batch_size))
         completed[contender.label] = complete(model, dataset.test)
     write(results, contenders, completed, dataset, budget, batch_size, out, command)
     return results
 
 
-def say(text: str) -> None:
-    """Tells how far things are, beside what a command prints."""
+def report(text: str) -> None:
+    """Prints the state of the comparison to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -123,47 +118,62 @@ def say(text: str) -> None:
 def check(
     contenders: Sequence[Contender], dataset: Dataset, budget: Budget, data: str, trust: bool
 ) -> None:
-    """Checks everything that can be wrong, so that it is not told after an hour of training."""
+    """Checks everything that can be checked before training.
+
+    Raises:
+        UserError: A model does not fit the data, there is no budget, or a folder holds another run.
+    """
     dataset.test.refuse_padding("A comparison")
     if dataset.coarse_codes is not None:
         raise UserError(
-            f"A comparison draws images, and the codes of {dataset.name} are drawn given those of "
+            f"A comparison draws images, and {dataset.name} can be drawn only given the codes of "
             "the top grid: compare priors over the top codes."
         )
     labels = [contender.label for contender in contenders]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise UserError(f"Two models are called {twice[0]}: give one of them as OTHER=MODEL.")
     for contender in contenders:
-        if contender.settings is None:
-            with named(contender.source):
-                model = read_model(contender.folder, trust=trust)
-                model.check_dataset(dataset)
-            autoregressive(model, contender.source)
-            if (run := contender.run()) is not None:  # both are read again when it is measured
-                read_config(run)
-                read_metrics(run)
-            continue
-        if not budget.given:
-            raise UserError(
-                f"{contender.label} is to be trained: give every model the same budget, by "
-                "--steps or --seconds."
-            )
-        levels = contender.settings.levels
-        if levels not in (None, dataset.levels):
-            raise UserError(
-                f"{contender.source} is for {levels} levels, but {dataset.name} has "
-                f"{dataset.levels} here: give --levels {levels}."
-            )
-        with named(contender.source):
-            model = contender.make(dataset)
-        check_run(contender, model, data)
+        if contender.recipe is None:
+            check_trained(contender, dataset, trust)
+        else:
+            check_untrained(contender, contender.recipe.levels, dataset, budget, data)
+
+
+def check_trained(contender: Contender, dataset: Dataset, trust: bool) -> None:
+    """Checks a model that is loaded, and the files of its run."""
+    with error_prefix(contender.source):
+        model = read_model(contender.folder, trust=trust)
+        model.check_dataset(dataset)
+    autoregressive(model, contender.source)
+    if (run := contender.run_folder()) is not None:  # both are read again by `measure`
+        read_config(run)
+        read_metrics(run)
+
+
+def check_untrained(
+    contender: Contender, levels: int | None, dataset: Dataset, budget: Budget, data: str
+) -> None:
+    """Checks a model that is trained: its budget, its levels, its arguments, its folder."""
+    if not budget.given:
+        raise UserError(
+            f"{contender.label} is to be trained: give every model the same budget, by --steps or "
+            "--seconds."
+        )
+    if levels not in (None, dataset.levels):
+        raise UserError(
+            f"{contender.source} is for {levels} levels, but {dataset.name} has {dataset.levels} "
+            f"here: give --levels {levels}."
+        )
+    with error_prefix(contender.source):
+        model = contender.make(dataset)
+    check_run(contender, model, data)
 
 
 def check_run(contender: Contender, model: AutoregressiveModel, data: str) -> None:
-    """Checks that a folder that is there already holds the training of this model on these data."""
+    """Checks that an existing run folder belongs to this model and these data."""
     if not (contender.folder / "state.pt").exists():
         return
-    with reading(contender.folder / "last" / "config.json") as text:
+    with read_text(contender.folder / "last" / "config.json") as text:
         config = json.loads(text)
         saved = (config["model"], config["hyperparameters"])
     saved_data = read_config(contender.folder).get("data")
@@ -175,11 +185,11 @@ def check_run(contender: Contender, model: AutoregressiveModel, data: str) -> No
 
 
 def check_options(contender: Contender, steps: int) -> None:
-    """Checks that a training that was begun already is the one that is wanted."""
+    """Checks that an existing run has the same training options."""
     if not (contender.folder / "state.pt").exists():
         return
     saved = read_config(contender.folder)["train"]
-    for name, value in contender.options(steps).items():
+    for name, value in contender.train_options(steps).items():
         if saved.get(name) != value:
             raise UserError(
                 f"{contender.folder} was trained with {name}={saved.get(name)}, not {value}: give "
@@ -188,56 +198,54 @@ def check_options(contender: Contender, steps: int) -> None:
 
 
 def read_steps(file: Path) -> dict[str, dict[str, int]]:
-    """Reads what `plan` has written: label -> the budget in seconds, and its steps."""
+    """Reads the file that `plan` writes: label -> the budget in seconds, and its steps."""
     if not file.is_file():
         return {}
-    with reading(file) as text:
-        known = json.loads(text)
+    with read_text(file) as text:
         return {
-            label: {key: int(planned[key]) for key in ("seconds", "steps")}
-            for label, planned in known.items()
+            label: {key: int(entry[key]) for key in ("seconds", "steps")}
+            for label, entry in json.loads(text).items()
         }
 
 
 def plan(
     contenders: Sequence[Contender], dataset: Dataset, budget: Budget, out: Path, device: str
 ) -> dict[str, int]:
-    """Gives every model that is to be trained its number of steps.
+    """Computes the number of steps of every model that is trained, by label.
 
-    A budget in seconds becomes steps by the speed of a few of them; the learning rate falls over a
-    number of steps that must be known beforehand. The numbers are kept in `steps.json`, as a second
-    measurement would find others.
+    A budget in seconds is turned into steps by timing a few of them, because the learning rate's
+    schedule needs their number. They are saved in `steps.json`: timing again would differ.
     """
-    to_train = [contender for contender in contenders if contender.settings is not None]
+    to_train = [contender for contender in contenders if contender.recipe is not None]
     if budget.steps is not None:
         return {contender.label: budget.steps for contender in to_train}
     file = out / "steps.json"
-    known: dict[str, dict[str, Any]] = read_steps(file)
+    planned: dict[str, dict[str, Any]] = read_steps(file)
     for contender in to_train:
-        found = known.get(contender.label)
-        begun = (contender.folder / "state.pt").exists()
-        if begun and found is not None and found["seconds"] == budget.seconds:
+        entry = planned.get(contender.label)
+        started = (contender.folder / "state.pt").exists()
+        if started and entry is not None and entry["seconds"] == budget.seconds:
             continue
-        seconds = seconds_a_step(contender, dataset, device)
+        seconds = seconds_per_step(contender, dataset, device)
         steps = max(1, int((budget.seconds or 0) / seconds))
-        known[contender.label] = {"seconds": budget.seconds, "steps": steps}
-        say(
+        planned[contender.label] = {"seconds": budget.seconds, "steps": steps}
+        report(
             f"{contender.label}: {seconds:.3g} s a step, so {budget.seconds:,} seconds are "
             f"{steps:,} steps"
         )
-        replace_file(file, (json.dumps(known, indent=2) + "\n").encode())
-    return {contender.label: known[contender.label]["steps"] for contender in to_train}
+        replace_file(file, (json.dumps(planned, indent=2) + "\n").encode())
+    return {contender.label: planned[contender.label]["steps"] for contender in to_train}
 
 
-def seconds_a_step(contender: Contender, dataset: Dataset, device: str) -> float:
-    """Measures the speed of training, with a model that is thrown away."""
-    args = TrainArgs(**contender.options(20))
+def seconds_per_step(contender: Contender, dataset: Dataset, device: str) -> float:
+    """Measures the median time of a training step, with a model that is discarded."""
+    args = TrainArgs(**contender.train_options(20))
     fabric = make_fabric(device, args.precision)
     times: list[float] = []
     with launched(fabric), progress(f"measuring the speed of {contender.label}") as show:
         run = Run(fabric, contender.make(dataset), dataset, args, contender.folder, {})
         began = time.perf_counter()
-        # The first steps are slower than the rest: they are not counted.
+        # The first two steps are slower and are left out of the median.
         while len(times) < 5 or (len(times) < 20 and time.perf_counter() - began < 5):
             start = time.perf_counter()
             run.train_step()
@@ -257,18 +265,18 @@ def train(
     device: str,
     settings: Mapping[str, Any],
 ) -> None:
-    """Trains a model from the start, or from where it was stopped, or not if it is finished."""
+    """Trains a model, resumes its training, or does nothing if it is finished."""
     folder = contender.folder
-    begun = (folder / "state.pt").exists()
-    if begun and load_state(folder / "state.pt")["step"] >= steps:
-        say(f"{contender.label} is trained already: {folder}")
+    started = (folder / "state.pt").exists()
+    if started and load_state(folder / "state.pt")["step"] >= steps:
+        report(f"{contender.label} is trained already: {folder}")
         return
     fit(
         contender.make(dataset),
         dataset,
         out=folder,
-        resume=begun,
+        resume=started,
         device=device,
         settings=settings,
-        **contender.options(steps),
+        **contender.train_options(steps),
     )

@@ -1,1 +1,1 @@
-"""Evaluates models: likelihood, anomaly scores, sample and image quality."""
+"""Evaluates models: likelihood, receptive field, anomaly scores, sample and image quality."""

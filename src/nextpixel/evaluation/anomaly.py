@@ -1,8 +1,8 @@
-"""Scores that tell odd images from ordinary ones, image by image; the larger, the odder.
+"""Computes anomaly scores of single images; a larger score is more anomalous.
 
-Plain bits/dim are not enough: simple images are cheap under any model, even under one that has
-never seen their like (Nalisnick et al., 2019). Two scores correct for that: by the size that a
-lossless codec needs (Serra et al., 2020), and by a background model (Ren et al., 2019).
+Bits/dim alone are not enough: simple images have low bits/dim under any model, even one that was
+trained on none like them (Nalisnick et al., 2019). Two scores correct for that: by the size of a
+lossless file (Serra et al., 2020), and by a background model (Ren et al., 2019).
 
 References:
     Nalisnick et al.: Do Deep Generative Models Know What They Don't Know?, 2019
@@ -32,7 +32,7 @@ from nextpixel.data import Images
 from nextpixel.data.images import Unsplit
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
-from nextpixel.evaluation.likelihood import check_images, class_log_probs
+from nextpixel.evaluation.likelihood import check_images, class_log_probs, standard_error
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.utils.files import atomic_write
 from nextpixel.utils.inference import evaluation_mode
@@ -42,9 +42,9 @@ __all__ = [
     "auroc",
     "complexity_bits",
     "groups",
+    "image_columns",
     "mixture_bits",
-    "named",
-    "oddest",
+    "most_anomalous",
     "read_labels",
     "score_images",
     "table",
@@ -52,11 +52,11 @@ __all__ = [
 ]
 
 SCORES = ("bits_per_dim", "complexity_score", "likelihood_ratio")
-"""The columns to judge by, as far as they were asked for; the larger, the odder."""
+"""The columns that are anomaly scores."""
 
-KINDS = ("ordinary", "odd")
+GROUPS = ("normal", "anomalous")
 
-# PNG and JPEG 2000 as in the paper; WebP in place of its FLIF, which Pillow does not have.
+# PNG and JPEG 2000 as in the paper; WebP in place of FLIF, which Pillow does not have.
 CODECS: tuple[dict[str, Any], ...] = (
     {"format": "PNG", "optimize": True},
     {"format": "WEBP", "lossless": True, "quality": 100, "method": 4},
@@ -77,24 +77,24 @@ def score_images(
     batch_size: int = 100,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores each image by itself, in the precision of the models' weights, without autocast.
+    """Scores each image, in the precision of the models' weights, without autocast.
 
     Args:
-        model: The model of ordinary images; a class-conditional one is scored as `mixture_bits`.
+        model: The model of normal images; see `mixture_bits` for a class-conditional one.
         images: The images.
-        complexity: Whether to correct the score by the size of the image's file.
-        background: A model of what is not worth noticing, to correct the score by.
+        complexity: Whether to correct the score by the size of a lossless file.
+        background: A background model to correct the score by, see `TrainArgs.mutate`.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
-        Columns, a number an image, in bits divided by C H W:
+        Columns with a number for each image, in bits divided by C H W:
 
         - `bits_per_dim`, -log2 p(x);
-        - `complexity_bits_per_dim`, the size of the file, and `complexity_score`, Serra's S: the
-          bits/dim without it;
+        - `complexity_bits_per_dim`, the size of the file, and `complexity_score`, the bits/dim
+          minus this size: S in Serra et al.;
         - `background_bits_per_dim`, -log2 p(x) under the background model, and `likelihood_ratio`,
-          the bits/dim without them: Ren's ratio with its sign turned.
+          the bits/dim minus these: the ratio of Ren et al. with the opposite sign.
 
     Raises:
         UserError: The images do not fit a model, or there are none.
@@ -110,9 +110,9 @@ def score_images(
     dims = math.prod(model.shape)
     for numbers in batches(len(images), batch_size, progress):
         x, _ = images.batch(numbers)
-        for name, each in models.items():
-            with evaluation_mode(each):
-                bits = mixture_bits(each, torch.from_numpy(x).to(each.device))
+        for name, scorer in models.items():
+            with evaluation_mode(scorer):
+                bits = mixture_bits(scorer, torch.from_numpy(x).to(scorer.device))
             parts[name].append(bits.cpu().numpy() / dims)
         if complexity:
             sizes = [complexity_bits(image) / dims for image in x]
@@ -122,40 +122,50 @@ def score_images(
 
 
 def with_corrected(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    """Adds the corrected scores, each after the column that it is corrected by."""
+    """Adds the corrected scores, each after the correction it uses."""
     ordered = {"bits_per_dim": columns["bits_per_dim"]}
-    for by, score in (
+    for correction, score in (
         ("complexity_bits_per_dim", "complexity_score"),
         ("background_bits_per_dim", "likelihood_ratio"),
     ):
-        if by in columns:
-            ordered |= {by: columns[by], score: columns["bits_per_dim"] - columns[by]}
+        if correction in columns:
+            corrected = columns["bits_per_dim"] - columns[correction]
+            ordered |= {correction: columns[correction], score: corrected}
     return ordered
 
 
-def check_context(what: str, model: AutoregressiveModel, images: Images) -> None:
-    """Checks that a model can score images that bring no context; the classes may be others."""
-    if others := [name for name in model.context_spec.parts if name != "classes"]:
+def check_context(name: str, model: AutoregressiveModel, images: Images) -> None:
+    """Checks that a model can score images without a context; their classes may differ.
+
+    Args:
+        name: The model's name for the message, at the beginning of a sentence.
+        model: The model.
+        images: The images.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if others := [part for part in model.context_spec.parts if part != "classes"]:
         raise UserError(
-            f"{what} is conditioned on more ({', '.join(others)}) than images to score bring: give "
-            "a model without a context, or of classes alone."
+            f"{name} needs a context ({', '.join(others)}) that images to score do not have: give "
+            "an unconditional or a class-conditional model."
         )
-    check_images(what, model, images)
+    check_images(name, model, images)
     images.refuse_padding("A score of single images")
 
 
 def mixture_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:
-    """Computes -log2 p(x); with classes, p(x) is the mean of p(x | c) over all of them.
+    """Computes -log2 p(x), where a class-conditional model is a mixture of its classes.
 
-    An odd image has no class of the model's, so that the classes are summed over, each with the
-    same p(c) = 1 / classes: -log2 sum_c p(c) p(x | c).
+    An anomalous image has none of the model's classes, so they are summed out with the uniform
+    prior p(c) = 1 / classes: -log2 sum_c p(c) p(x | c).
 
     Args:
         model: The model.
         x: Integers `(B, C, H, W)`.
 
     Returns:
-        Bits an image, `(B,)`, float64.
+        Bits per image, `(B,)`, float64.
     """
     if model.classes is None:
         nats = -model.log_prob(x).double()
@@ -165,10 +175,10 @@ def mixture_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:
 
 
 def complexity_bits(x: NDArray[np.uint8]) -> int:
-    """Measures the size in bits of the smallest file that holds an image without loss.
+    """Computes the size in bits of an image's smallest lossless file, headers included.
 
-    The smallest of PNG, WebP and JPEG 2000 (see `CODECS`), header and all, of the integers as they
-    are: fewer levels are not stretched to the 256 of a byte.
+    The formats are PNG, WebP and JPEG 2000, see `CODECS`. The levels are stored as they are, not
+    stretched to the 256 of a byte.
 
     Args:
         x: An image, uint8 `(C, H, W)`, C = 1 or 3.
@@ -182,25 +192,25 @@ def complexity_bits(x: NDArray[np.uint8]) -> int:
     return 8 * min(sizes)
 
 
-def auroc(ordinary: NDArray[np.float64], odd: NDArray[np.float64]) -> tuple[float, float]:
+def auroc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> tuple[float, float]:
     """Computes the area under the ROC curve, and its standard error.
 
-    The area is the probability that an odd image has a larger score than an ordinary one, where
-    equal scores count half: 1 tells all apart, 0.5 is chance, below 0.5 the score is misleading.
+    The area is the probability that an anomalous image has a larger score than a normal one, where
+    equal scores count half: 1 separates all, 0.5 is chance, below 0.5 the score is misleading.
 
     Args:
-        ordinary: Scores of ordinary images, `(N,)`, N >= 1.
-        odd: Scores of odd images, `(M,)`, M >= 1.
+        normal: Scores of normal images, `(N,)`, N >= 1.
+        anomalous: Scores of anomalous images, `(M,)`, M >= 1.
 
     Returns:
         The area and its standard error, which is NaN where N or M is 1.
 
     References:
         DeLong, DeLong and Clarke-Pearson: Comparing the Areas under Two or More Correlated Receiver
-        Operating Characteristic Curves, 1988: the error.
+        Operating Characteristic Curves, 1988: the standard error.
     """
-    above = share_below(odd, ordinary)
-    below = 1 - share_below(ordinary, odd)
+    above = share_below(anomalous, normal)
+    below = 1 - share_below(normal, anomalous)
     if min(len(above), len(below)) < 2:
         return float(above.mean()), math.nan
     variance = above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below)
@@ -208,69 +218,69 @@ def auroc(ordinary: NDArray[np.float64], odd: NDArray[np.float64]) -> tuple[floa
 
 
 def share_below(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Computes for each value which share of the others is smaller, with equal ones as half."""
+    """Computes for each value the share of others that are smaller; equal ones count half."""
     ordered = np.sort(others)
     smaller = np.searchsorted(ordered, values, "left")
     not_larger = np.searchsorted(ordered, values, "right")
     return (smaller + not_larger) / (2 * len(ordered))
 
 
-# --- files and words ------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
-def named(found: Sequence[tuple[Unsplit, str]]) -> dict[str, list[Any]]:
-    """Makes the columns that say which image is which, before it is scored.
+def image_columns(sets: Sequence[tuple[Unsplit, str]]) -> dict[str, list[Any]]:
+    """Makes the columns that identify images.
 
     Args:
-        found: Images and what they are, in words; of two such sets, the second is the odd one.
+        sets: One set of images with its name, or two: normal images and anomalous ones.
 
     Returns:
-        `data`, what the image is one of; `image`, the file's name or number; `label`, the name of
-        its class, if any has one; `odd`, 0 or 1, if there are two sets.
+        `data`, the name of the set; `image`, the file's name or number; `label`, the name of the
+        class, if any image has one; `anomaly`, 0 or 1, if there are two sets.
     """
-    columns: dict[str, list[Any]] = {"data": [], "image": [], "label": [], "odd": []}
-    for odd, (each, what) in enumerate(found):
-        count, y, classes = len(each.images), each.images.y, each.class_names
-        columns["data"] += [what] * count
-        columns["image"] += each.names
+    columns: dict[str, list[Any]] = {"data": [], "image": [], "label": [], "anomaly": []}
+    for anomaly, (unsplit, name) in enumerate(sets):
+        count, y, classes = len(unsplit.images), unsplit.images.y, unsplit.class_names
+        columns["data"] += [name] * count
+        columns["image"] += unsplit.names
         columns["label"] += [""] * count if y is None or not classes else [classes[i] for i in y]
-        columns["odd"] += [odd] * count
+        columns["anomaly"] += [anomaly] * count
     if not any(columns["label"]):
         del columns["label"]
-    if len(found) == 1:
-        del columns["odd"]
+    if len(sets) == 1:
+        del columns["anomaly"]
     return columns
 
 
 def groups(columns: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[np.bool_]]:
-    """Groups images into ordinary and odd ones, where that is known; else there is one group.
+    """Groups images into normal and anomalous ones, or into one group if nothing is known.
 
     Args:
-        columns: As from `named`, with `odd` from there or from `read_labels`.
+        columns: As from `image_columns`; `anomaly` may also be from `read_labels`.
 
     Returns:
-        The group's name -> which images are of it, `(N,)`; the odd ones come last.
+        The group's name -> booleans, `(N,)`; anomalous images come last.
     """
-    what = list(dict.fromkeys(columns["data"]))
-    if "odd" not in columns:
-        return {what[0]: np.ones(len(columns["data"]), bool)}
-    odd = np.asarray(columns["odd"], np.float64)
-    names = KINDS if len(what) == 1 else tuple(map(": ".join, zip(KINDS, what, strict=True)))
-    return {name: odd == kind for kind, name in enumerate(names)}
+    sets = list(dict.fromkeys(columns["data"]))
+    if "anomaly" not in columns:
+        return {sets[0]: np.ones(len(columns["data"]), bool)}
+    anomaly = np.asarray(columns["anomaly"], np.float64)
+    names = GROUPS if len(sets) == 1 else tuple(map(": ".join, zip(GROUPS, sets, strict=True)))
+    return {name: anomaly == value for value, name in enumerate(names)}
 
 
 def read_labels(path: Path, names: Sequence[str]) -> list[float]:
-    """Reads which images are odd from a CSV of two columns: the image, and 1 for odd or 0.
+    """Reads labels from a CSV of two columns: the image, and 1 for anomalous or 0 for normal.
 
     Args:
-        path: The file, with a line of titles or without.
+        path: The file, with or without a header.
         names: The images' names, as `write_csv` writes them.
 
     Returns:
-        0, 1, or NaN where the file does not name the image; a number a name.
+        For each name 0, 1, or NaN where the file does not list the image.
 
     Raises:
-        UserError: It is no such file, or names an image that there is not, or one twice.
+        UserError: It is not such a file, or it lists an unknown image, or one twice.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -281,47 +291,47 @@ def read_labels(path: Path, names: Sequence[str]) -> list[float]:
         ) from None
     places = {name: i for i, name in enumerate(names)}
     if rows and rows[0][0] not in places and rows[0][-1].strip() not in ("0", "1"):
-        rows = rows[1:]  # the titles
-    odd, seen = [math.nan] * len(names), set[str]()
+        rows = rows[1:]  # the header
+    labels, seen = [math.nan] * len(names), set[str]()
     for row in rows:
         if len(row) != 2 or row[1].strip() not in ("0", "1"):
             raise UserError(
-                f"{path} has a line {','.join(row)!r}, where an image and 0 or 1 (odd) were "
-                "expected: write lines like a.png,1."
+                f"{path} has a line {','.join(row)!r}: write an image and 0 (normal) or 1 "
+                "(anomalous), for example a.png,1."
             )
         if row[0] in seen:
-            raise UserError(f"{path} names the image {row[0]!r} twice: leave one line of it.")
+            raise UserError(f"{path} names the image {row[0]!r} twice: keep one of the lines.")
         seen.add(row[0])
         if row[0] not in places:
             raise UserError(
                 f"{path} names an image {row[0]!r} that is not among those to score: name them "
                 f"as in the scores' column image, for example {names[0]}."
             )
-        odd[places[row[0]]] = int(row[1])
-    if not {0, 1} <= set(odd):
+        labels[places[row[0]]] = int(row[1])
+    if not {0, 1} <= set(labels):
         raise UserError(f"{path} must name images of both kinds, 0 and 1: an AUROC needs both.")
-    return odd
+    return labels
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
-    """Writes columns as a CSV file with a line of titles; real numbers to six decimals.
+    """Writes columns as a CSV file with a header; floats have six decimals.
 
     Args:
         path: The file.
-        columns: Title -> a value an image: words, whole numbers, or reals, NaN for none.
+        columns: Title -> a value for each image: text, integers or floats; NaN is left empty.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(
-        zip(*([cell(value) for value in each] for each in columns.values()), strict=True)
+        zip(*([cell(value) for value in column] for column in columns.values()), strict=True)
     )
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
 
 
 def cell(value: Any) -> str:
-    """Writes a value of the table."""
+    """Formats a value of the CSV file."""
     if not isinstance(value, float):
         return str(value)
     return "" if math.isnan(value) else f"{value:.6f}"
@@ -330,15 +340,15 @@ def cell(value: Any) -> str:
 def table(
     scores: Mapping[str, NDArray[np.float64]], groups: Mapping[str, NDArray[np.bool_]]
 ) -> str:
-    """Writes the means of scores, and with two groups how well a score tells them apart.
+    """Writes the mean scores of each group and, for two groups, the AUROC of each score.
 
     Args:
-        scores: Name -> a score an image, `(N,)`.
+        scores: Name -> a score for each image, `(N,)`.
         groups: As from `groups`.
     """
     rows = [["mean", *groups, *(["AUROC"] if len(groups) == 2 else [])]]
     for name, values in scores.items():
-        parts = [values[chosen] for chosen in groups.values()]
+        parts = [values[members] for members in groups.values()]
         row = [name, *(with_error(part.mean(), standard_error(part)) for part in parts)]
         if len(parts) == 2:
             row.append(with_error(*auroc(parts[0], parts[1])))
@@ -348,22 +358,16 @@ def table(
     return "\n".join(lines)
 
 
-def oddest(scores: Mapping[str, NDArray[np.float64]], names: Sequence[str]) -> str:
+def most_anomalous(scores: Mapping[str, NDArray[np.float64]], names: Sequence[str]) -> str:
     """Writes the five images with the largest scores, a line for each score."""
     lines = []
     for score, values in scores.items():
-        first = np.argsort(-values, kind="stable")[:5]
-        lines.append(
-            f"oddest by {score}: " + ", ".join(f"{names[i]} ({values[i]:.4f})" for i in first)
-        )
+        largest = np.argsort(-values, kind="stable")[:5]
+        images = ", ".join(f"{names[i]} ({values[i]:.4f})" for i in largest)
+        lines.append(f"most anomalous by {score}: {images}")
     return "\n".join(lines)
 
 
-def standard_error(values: NDArray[np.float64]) -> float:
-    """Computes the standard error of a mean, NaN of one value."""
-    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
 def with_error(value: float, error: float) -> str:
-    """Writes a number with its standard error, if there is one."""
+    """Formats a number with its standard error, unless that is NaN."""
     return f"{value:.4f}" if math.isnan(error) else f"{value:.4f} ± {error:.4f}"

@@ -19,10 +19,10 @@ _SSIM_WINDOW = 7
 
 
 class Quality(NamedTuple):
-    """How near restored images are to the true ones, as means over the images.
+    """The quality of restored images, as means over the images.
 
     Attributes:
-        psnr: Peak signal-to-noise ratio in dB, at most 100 an image.
+        psnr: Peak signal-to-noise ratio in dB; an image's counts at most 100.
         ssim: Structural similarity, at most 1.
     """
 
@@ -33,14 +33,17 @@ class Quality(NamedTuple):
 def quality(x: Tensor | NDArray[np.integer[Any]], restored: Tensor, levels: int) -> Quality:
     """Compares restored images with the true ones, image by image.
 
-    The PSNR of an identical image is infinite, and one of them would make the mean so: an image's
-    PSNR counts as 100 dB at most, and as 100 dB if it is identical. The structural similarity is
-    that of uniform windows of 7x7, the mean over the channels.
+    An image's PSNR counts at most 100 dB, because an identical image has an infinite PSNR, which
+    would make the mean infinite. The structural similarity uses uniform windows of 7x7 and is
+    averaged over the channels.
 
     Args:
         x: The true images, integers in `[0, levels)`, `(B, C, H, W)`, C = 1 or 3.
-        restored: The restored ones, integers or real numbers, of the same shape.
-        levels: Number of levels; black to white is `levels - 1`.
+        restored: The restored images, integers or real numbers, of the same shape.
+        levels: Number of levels; the range from black to white is `levels - 1`.
+
+    Returns:
+        The means over the images.
 
     Raises:
         UserError: The shapes differ, or the images are smaller than 7x7.
@@ -52,10 +55,11 @@ def quality(x: Tensor | NDArray[np.integer[Any]], restored: Tensor, levels: int)
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     true = _pixels(x, levels).astype(np.float64)
-    found = restored.detach().cpu().double().numpy()
-    if found.shape != true.shape:
+    estimate = restored.detach().cpu().double().numpy()
+    if estimate.shape != true.shape:
         raise UserError(
-            f"Restored images have the shape of the true ones, {true.shape}, not {found.shape}."
+            f"Restored images must have the shape of the true ones, {true.shape}, not "
+            f"{estimate.shape}."
         )
     if min(true.shape[2:]) < _SSIM_WINDOW:
         raise UserError(
@@ -63,9 +67,9 @@ def quality(x: Tensor | NDArray[np.integer[Any]], restored: Tensor, levels: int)
             f"{true.shape[2]}x{true.shape[3]}."
         )
     psnr, ssim = [], []
-    for pair in zip(true, found, strict=True):
-        same = np.array_equal(*pair)
-        ratio = math.inf if same else peak_signal_noise_ratio(*pair, data_range=levels - 1)
+    for pair in zip(true, estimate, strict=True):
+        identical = np.array_equal(*pair)
+        ratio = math.inf if identical else peak_signal_noise_ratio(*pair, data_range=levels - 1)
         psnr.append(min(ratio, _HIGHEST_PSNR))
         ssim.append(
             structural_similarity(

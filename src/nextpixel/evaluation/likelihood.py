@@ -1,7 +1,7 @@
-"""Scores of a data set with their uncertainty: its negative log-likelihood, and the accuracy.
+"""Scores data sets under a model: negative log-likelihood, accuracy, bits of each pixel.
 
-A class-conditional model is a classifier for free, by Bayes' rule: where all classes are equally
-likely before the image is seen, the likeliest class after that is `argmax_c log p(x | c)`.
+A class-conditional model is also a classifier, by Bayes' rule: with a uniform prior over the
+classes, the likeliest class is `argmax_c log p(x | c)`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nextpixel.utils import inference
 from nextpixel.utils.inference import evaluation_mode
 
 __all__ = [
-    "DIAGNOSED",
+    "DIAGNOSIS_IMAGES",
     "Classification",
     "Score",
     "check_images",
@@ -37,26 +37,25 @@ __all__ = [
     "entropy",
     "evaluate",
     "hidden_bits",
-    "judge",
-    "surprise",
+    "surprisal",
 ]
 
-DIAGNOSED = 500  # images that a model tells more about than their score
+DIAGNOSIS_IMAGES = 500  # for `diagnose`
 
 
 @dataclass(frozen=True)
 class Score:
-    """The mean of `-log p(x | c)` over images, and the standard error of that mean.
+    """The mean of `-log p(x | c)` over images, with its standard error.
 
-    Bits/dim are those of all images together, divided by their sites and channels together: an
-    image with padding has fewer real ones, and weighs less. This is a ratio r of two means, so that
-    its standard error is that of the mean of `nats - r sites`, divided by the mean of the sites (to
-    first order in 1 / N; exactly where all images have as many).
+    `bits_per_dim` divides the bits of all images by the real sites of all images, so an image with
+    padding weighs less. It is a ratio r of two means: its standard error is that of the mean of
+    `nats - r sites`, divided by the mean number of sites (to first order in 1 / N; exact where all
+    images have the same number).
 
     Attributes:
-        bits_per_dim: In bits, divided by the number of real sites and channels.
+        bits_per_dim: Bits per real site.
         bits_per_dim_error: Standard error of `bits_per_dim` over the images.
-        nats: In nats an image.
+        nats: Nats per image.
         nats_error: Standard error of `nats` over the images.
         images: Number of images scored.
     """
@@ -69,18 +68,19 @@ class Score:
 
     @classmethod
     def of(cls, nats: Tensor, sites: NDArray[np.int64]) -> Score:
-        """Sums up the nats of single images, `(N,)`, with so many real sites and channels each."""
+        """Summarises the nats of single images.
+
+        Args:
+            nats: `-log p(x | c)` of each image, `(N,)`.
+            sites: Number of real sites of each image, `(N,)`.
+        """
         values, dims = nats.double().numpy(), sites.mean()
         ratio = values.mean() / dims
-
-        def error(of: NDArray[np.float64]) -> float:
-            return float(of.std(ddof=1)) / math.sqrt(len(of)) if len(of) > 1 else math.nan
-
         return cls(
             bits_per_dim=float(ratio / math.log(2)),
-            bits_per_dim_error=error(values - ratio * sites) / (float(dims) * math.log(2)),
+            bits_per_dim_error=standard_error(values - ratio * sites) / (float(dims) * math.log(2)),
             nats=float(values.mean()),
-            nats_error=error(values),
+            nats_error=standard_error(values),
             images=len(values),
         )
 
@@ -105,15 +105,15 @@ def evaluate(
     """Scores images under a model, in the precision of its weights, without autocast.
 
     Args:
-        model: The model; each image is scored with what `model.inputs` gives, such as its class.
+        model: The model; each image is scored given its conditioning from `model.inputs`.
         images: The images.
-        limit: Score only so many, spread evenly over all.
+        limit: The number of images to score, spread evenly over all; all by default.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
-        score: What to compute of images in place of `model.score`, `(B, C, H, W)` -> `(B,)` nats.
+        score: A function to use in place of `model.score`, `(B, C, H, W)` -> `(B,)` nats.
 
     Returns:
-        The score. Its standard error is `s / sqrt(N)`, s the deviation (N - 1) over the images.
+        The score. Standard errors are `s / sqrt(N)`, with s the sample standard deviation.
 
     Raises:
         UserError: The images do not fit the model, or there are none.
@@ -130,28 +130,34 @@ def evaluate(
     parts = []
     with evaluation_mode(model):
         for batch in batches(count, batch_size, progress):
-            x, given = model.inputs(images, numbers[batch])
+            x, conditioning = model.inputs(images, numbers[batch])
             x = x.to(model.device)
-            nats = score(x) if score else model.score(x, given.context, given.mask)
-            parts.append(-nats.double().cpu())
+            if score is None:
+                log_prob = model.score(x, conditioning.context, conditioning.mask)
+            else:
+                log_prob = score(x)
+            parts.append(-log_prob.double().cpu())
     return Score.of(torch.cat(parts), images.sites()[numbers])
 
 
 def diagnose(model: ImageModel, images: Images) -> dict[str, float]:
-    """Computes what else a model tells of some of these images, see `ImageModel.diagnose`."""
-    x, given = model.inputs(images, evenly_spaced(len(images), DIAGNOSED))
-    return model.diagnose(x, given.mask)
+    """Computes a model's diagnostics on up to `DIAGNOSIS_IMAGES` images.
+
+    See `ImageModel.diagnose`.
+    """
+    x, conditioning = model.inputs(images, evenly_spaced(len(images), DIAGNOSIS_IMAGES))
+    return model.diagnose(x, conditioning.mask)
 
 
 @dataclass(frozen=True)
 class Classification:
-    """How often the likeliest class of an image is the true one.
+    """The accuracy and the confusion matrix of predicted classes.
 
     Attributes:
-        accuracy: The share of the images whose likeliest class is the true one.
+        accuracy: The share of images whose predicted class is the true one.
         accuracy_error: Standard error of `accuracy` over the images.
         images: Number of images classified.
-        confusion: How many images of the class of the row were taken for that of the column,
+        confusion: Number of images of the row's class that were predicted as the column's class,
             integers `(classes, classes)`.
     """
 
@@ -159,6 +165,20 @@ class Classification:
     accuracy_error: float
     images: int
     confusion: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+    ) -> Classification:
+        """Compares predicted class ids `(N,)` with the true ones, `(N,)`."""
+        correct = (true == predicted).astype(np.float64)
+        confusion = np.bincount(classes * true + predicted, minlength=classes**2)
+        return cls(
+            accuracy=float(correct.mean()),
+            accuracy_error=standard_error(correct),
+            images=len(true),
+            confusion=confusion.reshape(classes, classes),
+        )
 
     def __str__(self) -> str:
         """Writes the accuracy in one line."""
@@ -177,55 +197,40 @@ def classify(
     batch_size: int = 100,
     progress: Callable[[float], None] | None = None,
 ) -> Classification:
-    """Classifies images by the likeliest class, `argmax_c log p(x | c)`: all are equal before.
+    """Classifies images by the likeliest class, `argmax_c log p(x | c)`, with a uniform prior.
 
-    It takes a pass for each class, in the precision of the model's weights, without autocast.
+    This takes a pass for each class, in the precision of the model's weights, without autocast.
 
     Args:
         model: A class-conditional model.
         images: The images, with their true classes.
-        limit: Classify only so many, spread evenly over all.
+        limit: The number of images to classify, spread evenly over all; all by default.
         batch_size: Images classified together.
         progress: Called with the fraction done, between 0 and 1.
-
-    Returns:
-        The accuracy and the confusions. The accuracy's standard error is `s / sqrt(N)`, s the
-        deviation (N - 1) of 1 for a right class and 0 for a wrong one.
 
     Raises:
         UserError: The images do not fit the model, there are none, or classes are missing.
     """
     if model.classes is None:
         raise UserError(
-            "This model is unconditional and cannot classify: take one that was trained on images "
+            "This model is unconditional and cannot classify: give one that was trained on images "
             "with classes."
         )
     images = images.subset(limit)
     check_images("The model", model, images)
     if images.y is None or images.y.max() >= model.classes:
         raise UserError(
-            f"To tell whether a class is right, every image needs one from 0 to "
-            f"{model.classes - 1}, but "
+            f"For an accuracy every image needs a class from 0 to {model.classes - 1}, but "
             + ("these have none." if images.y is None else f"one has {images.y.max()}.")
         )
-    likeliest = []
+    predicted = []
     with evaluation_mode(model):
         for numbers in batches(len(images), batch_size, progress):
             x, _ = images.batch(numbers)
             mask = model.padding(images, numbers)
-            given = class_log_probs(model, torch.from_numpy(x).to(model.device), mask)
-            likeliest.append(given.argmax(1).cpu().numpy())
-    return judge(images.y, np.concatenate(likeliest), model.classes)
-
-
-def judge(true: NDArray[np.int64], chosen: NDArray[np.int64], classes: int) -> Classification:
-    """Compares the classes chosen for N images with the true ones, ids `(N,)` both."""
-    count = len(true)
-    confusion = np.bincount(classes * true + chosen, minlength=classes**2)
-    right = true == chosen
-    error = right.std(ddof=1) / math.sqrt(count) if count > 1 else math.nan
-    table = confusion.reshape(classes, classes)
-    return Classification(float(right.mean()), float(error), count, table)
+            log_probs = class_log_probs(model, torch.from_numpy(x).to(model.device), mask)
+            predicted.append(log_probs.argmax(1).cpu().numpy())
+    return Classification.of(images.y, np.concatenate(predicted), model.classes)
 
 
 def class_log_probs(model: AutoregressiveModel, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -243,21 +248,35 @@ def class_log_probs(model: AutoregressiveModel, x: Tensor, mask: Tensor | None =
     return torch.stack([model.log_prob(x, c, mask).double() for c in classes], 1)
 
 
-def check_images(what: str, model: ImageModel, images: Images) -> None:
-    """Checks that there are images, of a model's shape and levels; the classes may be others."""
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Computes the standard error of a mean, from values `(N,)`; NaN for a single one."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def check_images(name: str, model: ImageModel, images: Images) -> None:
+    """Checks that there are images, of a model's shape and levels; classes may differ.
+
+    Args:
+        name: The model's name for the message, at the beginning of a sentence.
+        model: The model.
+        images: The images.
+
+    Raises:
+        UserError: There are none, or they do not fit.
+    """
     if not len(images):
         raise UserError("There is nothing to score: 0 images.")
     shape = images.x.shape[1:]
     if (shape, images.levels) != (model.shape, model.levels):
         raise UserError(
-            f"{what} is for images {model.shape} with {model.levels} levels, but these are "
-            f"{tuple(shape)} with {images.levels}: give images, and models, that fit each other."
+            f"{name} is for images {model.shape} with {model.levels} levels, but these are "
+            f"{tuple(shape)} with {images.levels}: give images that fit the model."
         )
 
 
 @torch.inference_mode()
 def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> Tensor:
-    """Computes the bits of the hidden pixels, each given the true pixels before it.
+    """Computes the bits of hidden pixels, each given the true pixels before it.
 
     Args:
         model: The model.
@@ -287,8 +306,8 @@ def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> 
 # --- bits -----------------------------------------------------------------------------------------
 
 
-def surprise(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor:
-    """Computes how many bits each pixel costs, given those before it.
+def surprisal(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor:
+    """Computes the surprisal of each pixel: its bits, given the pixels before it.
 
     Args:
         model: The model.
@@ -303,7 +322,7 @@ def surprise(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor:
 
 @torch.inference_mode()
 def entropy(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor:
-    """Computes how many bits each pixel was expected to cost, before it was known.
+    """Computes the entropy of each pixel's distribution: its expected surprisal, in bits.
 
     Args:
         model: The model.
@@ -312,7 +331,7 @@ def entropy(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor:
 
     Returns:
         `-sum_v p(v) log2 p(v)`, summed over the channels, `(N, H, W)`. A channel's distribution is
-        the one given the true channels before it.
+        given the true channels before it.
     """
     with inference.evaluation_mode(model):
         pmf = model(x.to(model.device), c).pmf()

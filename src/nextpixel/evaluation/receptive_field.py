@@ -1,12 +1,12 @@
-"""What a pixel model sees, measured: by the gradients of the network itself, in float64.
+"""Measures receptive fields, by the gradients of the networks themselves in float64.
 
-The Jacobian is taken with respect to what `CausalNetwork.encode` returns, the only place where
+The Jacobian is taken with respect to the output of `CausalNetwork.encode`, the only place where
 integers become floats. A site's receptive field is where the gradient of its parameters is not
-exactly zero, so nothing here is drawn from a formula.
+exactly zero; no formula for kernel sizes is used.
 
 Example:
     >>> network = random_network("PixelCNN", (1, 9, 9), blocks=2)
-    >>> seen = receptive_field(network, Site(6, 4))  # (9, 9) booleans
+    >>> field = receptive_field(network, Site(6, 4))  # (1, 9, 9) booleans
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from nextpixel.nn.masks import MaskType
 
 __all__ = [
     "CHEAP",
+    "DEPTHS",
     "FAR",
     "INPUTS",
     "KERNEL",
     "KINDS",
     "NEAR",
     "SITE",
-    "STEPS",
     "Growth",
     "Progress",
     "blind_spot",
@@ -44,6 +44,7 @@ __all__ = [
     "pixels_before",
     "random_images",
     "random_network",
+    "random_network_field",
     "receptive_field",
 ]
 
@@ -52,12 +53,12 @@ LEVELS = 4
 SIZE = 21  # side of the images that random networks are made for
 SITE = Site(15, 10)  # most of the image lies before it, and there is room on both sides
 KERNEL = 5
-INPUTS = 8  # random images a field is the union over
-AVERAGED = 16  # images that an effective field is the mean over
-NETWORKS = 3  # random networks, likewise
-NEAR, FAR = 3, 6  # distances in pixels to sum the gradient up to
+INPUTS = 8  # random images: a field is the union over them
+AVERAGED = 16  # images that an effective field is averaged over
+NETWORKS = 3  # random networks: likewise
+NEAR, FAR = 3, 6  # distances in pixels up to which the gradient is summed
 CHEAP = 0.01  # bits
-# Sizes at which a Jacobian takes a second or less; width enough that some ReLU is always awake.
+# Sizes at which a Jacobian takes at most a second; wide enough that some ReLU is always active.
 SMALL: dict[str, dict[str, Any]] = {
     "PixelCNN": {"width": 16, "head": 16},
     "GatedPixelCNN": {"width": 16, "kernel_size": 3},
@@ -66,9 +67,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "PixelCNNPP": {"width": 12, "components": 3},
     "PixelSNAIL": {"width": 12, "layers": 1, "key": 4, "components": 3},
 }
-# The depths to look at. The last of each is so deep that more would show nothing new at this SIZE:
-# what it does not see, no depth sees.
-STEPS: dict[str, list[dict[str, int]]] = {
+# Depths to measure. The last one covers all that any depth covers at this SIZE.
+DEPTHS: dict[str, list[dict[str, int]]] = {
     "PixelCNN": [{"blocks": n} for n in (1, 2, 3, 5, 8, 12)],
     "GatedPixelCNN": [{"blocks": n} for n in (1, 2, 3, 5, 8, 12)],
     "RowLSTM": [{"blocks": n} for n in (1, 2, 4, 7)],
@@ -82,7 +82,7 @@ STEPS: dict[str, list[dict[str, int]]] = {
     ],
     "PixelSNAIL": [{"blocks": 1}, {"blocks": 2}],
 }
-KINDS = list(STEPS)
+KINDS = list(DEPTHS)
 
 
 # --- networks with random weights -----------------------------------------------------------------
@@ -96,14 +96,14 @@ def random_network(
     Args:
         kind: One of `KINDS`.
         shape: `(C, H, W)` of its images.
-        seed: Of the weights.
-        arguments: Of the model's `__init__`, before those of `SMALL`.
+        seed: Seed of the weights.
+        arguments: Arguments of the model's `__init__`; they take precedence over `SMALL`.
     """
     network = find_class(kind)(shape=shape, levels=LEVELS, **{**SMALL[kind], **arguments})
     network = cast(CausalNetwork, network).double().eval()
     random = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
-        # A model may start with layers near zero; here everything has to show.
+        # Some models start with layers near zero, which would hide connections.
         std = 1 / math.sqrt(max(1, parameter[0].numel()))
         torch.nn.init.normal_(parameter, std=std, generator=random)
     return network
@@ -119,11 +119,11 @@ def random_images(model: AutoregressiveModel, n: int, seed: int) -> Tensor:
 
 
 @contextmanager
-def watched(model: CausalNetwork, x: Tensor) -> Iterator[Tensor]:
-    """Lets gradients with respect to the pixels be taken, while it lasts.
+def encoding_as_leaf(model: CausalNetwork, x: Tensor) -> Iterator[Tensor]:
+    """Makes the encoded pixels a leaf of the graph, to take gradients with respect to them.
 
     Yields:
-        What `model.encode(x)` returns meanwhile, a leaf of the graph, `(B, in_channels, H, W)`.
+        The tensor that `model.encode` returns inside the context, `(B, in_channels, H, W)`.
     """
     encoded = model.encode(x).detach().requires_grad_()
     model.encode = lambda x: encoded  # type: ignore[method-assign]
@@ -136,47 +136,47 @@ def watched(model: CausalNetwork, x: Tensor) -> Iterator[Tensor]:
 def receptive_field(
     model: CausalNetwork, site: Site, x: Tensor | None = None, c: object = None, *, seed: int = 0
 ) -> Tensor:
-    """Finds what a site's distribution depends on.
+    """Computes the receptive field of a site: the sites its distribution depends on.
 
     Args:
         model: The network; in float64 its zeros are exact.
         site: The site.
-        x: Images to look at, integers `(B, C, H, W)`, on any device; a few random ones by default.
+        x: Images, integers `(B, C, H, W)`, on any device; a few random ones by default.
         c: Their context.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
 
     Returns:
-        Booleans `(C, H, W)`: true where, for some image, the gradient of a random sum of all the
-        site's parameters is not exactly zero.
+        Booleans `(C, H, W)`: True where, for some image, the gradient of a random linear
+        combination of the site's parameters is not exactly zero.
     """
     x = random_images(model, INPUTS, seed) if x is None else x.to(model.device)
-    with watched(model, x) as encoded:
+    with encoding_as_leaf(model, x) as encoded:
         parameters = parameters_at(model(x, c), site)
         random = torch.Generator().manual_seed(seed)
         weights = torch.randn(parameters.shape, generator=random, dtype=torch.float64)
         (gradient,) = torch.autograd.grad((parameters * weights.to(parameters)).sum(), encoded)
-    # An embedded channel is fed as several numbers, one after the other.
+    # An embedded channel is encoded as several numbers, one after the other.
     by_channel = torch.unflatten((gradient != 0).any(0), 0, (model.shape[0], -1))
     return by_channel.any(1).cpu()
 
 
 def parameters_at(distribution: Distribution, site: Site) -> Tensor:
-    """Gathers all numbers that make up a site's distribution, `(B, P)`."""
+    """Returns all parameters of a site's distribution, `(B, P)`."""
     tensors = [t for t in vars(distribution.at(*site)).values() if isinstance(t, Tensor)]
     return torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
 
 
 def pixels_before(site: Site, height: int, width: int) -> Tensor:
-    """Finds the pixels before a site in raster order, booleans `(H, W)`."""
+    """Returns the pixels before a site in raster order, booleans `(H, W)`."""
     return (torch.arange(height * width) < site.row * width + site.col).view(height, width)
 
 
 class Growth(NamedTuple):
-    """How the receptive field of `SITE` grows with a network's depth.
+    """The receptive field of `SITE` at growing depths of a network.
 
     Attributes:
-        fields: The network's arguments in words -> what is seen, booleans `(H, W)`.
-        blind: What comes before `SITE` and is not even seen by the deepest network, `(H, W)`.
+        fields: The network's arguments, as text -> its receptive field, booleans `(H, W)`.
+        blind: The blind spot of the deepest network, booleans `(H, W)`.
     """
 
     fields: dict[str, Tensor]
@@ -188,39 +188,50 @@ def growth(kind: str, *, seed: int = 0, progress: Progress | None = None) -> Gro
 
     Args:
         kind: One of `KINDS`.
-        seed: Of the random weights and images.
+        seed: Seed of the random weights and images.
         progress: Called with the fraction done, between 0 and 1.
     """
     fields = {}
-    for done, arguments in enumerate(STEPS[kind], 1):
+    for done, arguments in enumerate(DEPTHS[kind], 1):
         name = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        fields[name] = _union(kind, seed, arguments)
+        fields[name] = random_network_field(kind, seed, arguments)
         if progress is not None:
-            progress(done / len(STEPS[kind]))
+            progress(done / len(DEPTHS[kind]))
     return Growth(fields, blind_spot(fields[name], SITE))
 
 
-def _union(kind: str, seed: int, arguments: dict[str, int]) -> Tensor:
-    """Unites the fields of a few random networks: a path may be shut in one of them."""
-    seen = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+def random_network_field(kind: str, seed: int, arguments: dict[str, int]) -> Tensor:
+    """Computes the receptive field of `SITE`, as the union over a few random networks.
+
+    In a single one of them, dead ReLUs may interrupt a path.
+
+    Args:
+        kind: One of `KINDS`.
+        seed: Seed of the random weights and images.
+        arguments: Arguments of the networks.
+
+    Returns:
+        Booleans `(H, W)`.
+    """
+    field = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     for number in range(NETWORKS):
         network = random_network(kind, (1, SIZE, SIZE), seed=seed + number, **arguments)
-        seen |= receptive_field(network, SITE, seed=seed + number)[0]
-    return seen
+        field |= receptive_field(network, SITE, seed=seed + number)[0]
+    return field
 
 
-def blind_spot(seen: Tensor, site: Site) -> Tensor:
-    """Finds what comes before a site and is not seen, booleans `(H, W)` like `seen`."""
-    return pixels_before(site, *seen.shape) & ~seen
+def blind_spot(field: Tensor, site: Site) -> Tensor:
+    """Returns the pixels before a site that its receptive field misses, booleans `(H, W)`."""
+    return pixels_before(site, *field.shape) & ~field
 
 
 def kernel_field(mask_type: MaskType, kernel_size: int = KERNEL, *, groups: int = 3) -> Tensor:
-    """Finds what a masked convolution of colour pictures sees.
+    """Computes the receptive field of a masked convolution of colour images.
 
     Args:
         mask_type: "A" or "B".
         kernel_size: Height and width, odd.
-        groups: Channel groups: 3 keeps R, G and B apart, 1 takes a pixel as a whole.
+        groups: Channel groups: 3 for R, G and B, or 1 for the whole pixel.
 
     Returns:
         Booleans `(3, 3, k, k)`: output channel, input channel, row, column.
@@ -234,23 +245,23 @@ def kernel_field(mask_type: MaskType, kernel_size: int = KERNEL, *, groups: int 
 
 
 def centre_channels(kind: str, *, seed: int = 0) -> Tensor:
-    """Finds which channels of its own pixel each channel's distribution depends on.
+    """Computes on which channels of the same pixel each channel's distribution depends.
 
     Args:
         kind: One of `KINDS`.
-        seed: Of the random weights and images.
+        seed: Seed of the random weights and images.
 
     Returns:
-        Booleans `(3, 3)`: the channel whose distribution it is, the channel that it sees.
+        Booleans `(3, 3)`: the channel of the distribution, the channel it depends on.
     """
     row, col = 3, 2
-    seen = torch.zeros(3, 3, dtype=torch.bool)
+    depends = torch.zeros(3, 3, dtype=torch.bool)
     for number in range(NETWORKS):
         network = random_network(kind, (3, 5, 5), seed=seed + number, blocks=1)
         for channel in range(3):
             field = receptive_field(network, Site(row, col, channel), seed=seed + number)
-            seen[channel] |= field[:, row, col]
-    return seen
+            depends[channel] |= field[:, row, col]
+    return depends
 
 
 def effective_field(
@@ -263,32 +274,32 @@ def effective_field(
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Measures how much each pixel moves the log-probability of one pixel.
+    """Computes the effective receptive field of a pixel: the mean gradient magnitude.
 
     Args:
         model: The network.
         x: The images to average over, integers `(N, C, H, W)`.
         c: Their context.
-        row: Row of the pixel whose log-probability it is, all channels together.
+        row: Row of the pixel, whose channels are taken together.
         col: Its column.
-        batch_size: Images looked at together; it does not change the result.
+        batch_size: Images in a pass; it does not change the result.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
-        The mean over the images of `|d log p(pixel) / d input|`, summed over the numbers that a
-        pixel is fed as, `(H, W)`, in nats per unit of input.
+        The mean over the images of `|d log p(pixel) / d input|`, summed over the numbers that
+        encode an input pixel, `(H, W)`, in nats per unit of input.
 
     References:
         Luo, Li, Urtasun, Zemel: Understanding the Effective Receptive Field in Deep Convolutional
-        Neural Networks, 2016 (https://arxiv.org/abs/1701.04128), for the idea; it takes the
-        gradient of a feature, and we of the log-probability.
+        Neural Networks, 2016 (https://arxiv.org/abs/1701.04128). There the gradient is that of a
+        feature, here that of the log-probability.
     """
     context = model.context(c, len(x))
     total = torch.zeros(model.shape[1:], dtype=torch.float64)
     for begin in range(0, len(x), batch_size):
         part = slice(begin, begin + batch_size)
         images = x[part].to(model.device)
-        with watched(model, images) as encoded:
+        with encoding_as_leaf(model, images) as encoded:
             log_prob = model(images, None if context is None else context[part]).log_prob(images)
             (gradient,) = torch.autograd.grad(log_prob[:, :, row, col].sum(), encoded)
         total += gradient.abs().sum((0, 1)).cpu()

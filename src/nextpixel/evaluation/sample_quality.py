@@ -1,13 +1,15 @@
-"""How good conditional samples are: by a classifier of real images, and by their neighbours.
+"""Measures the quality of class-conditional samples.
 
-A judge is a classifier (`nextpixel.conditioning.classifier`) that was trained on real images alone.
-Three questions are asked of a set of images: does it find the classes that were asked for, do its
-features of them vary as those of real images do, and are they copies of training images?
+There are three measures, each also computed for real images:
+
+- the accuracy of a classifier that was trained on real images: does it find the intended classes?
+- the Frechet distance of its features to those of real images: do samples vary as real images do?
+- the distance to the nearest training image: are samples copies?
 
 Example:
     >>> data, generator = npx.load_data("mnist"), npx.LatentGenerator.load("runs/vq-mnist")
-    >>> judgement = judge_samples(generator, data, load_classifier("judge-mnist"), each=100)
-    >>> print(judgement.table())
+    >>> quality = evaluate_samples(generator, data, load_classifier("judge-mnist"), per_class=100)
+    >>> print(quality.table())
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
-from nextpixel.evaluation.likelihood import Classification, judge
+from nextpixel.evaluation.likelihood import Classification
 from nextpixel.latents.generator import LatentGenerator
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.models.base.latent import CodebookModel
@@ -36,46 +38,46 @@ from nextpixel.utils.inference import evaluation_mode
 from nextpixel.viz import images as pictures
 
 __all__ = [
-    "Judgement",
-    "Verdict",
-    "classified",
+    "ImageSetQuality",
+    "SampleQuality",
+    "classify_images",
     "draw_neighbours",
+    "evaluate_samples",
     "frechet_distance",
-    "judge_samples",
-    "nearest",
-    "through_sound",
-    "words",
+    "griffin_lim_round_trip",
+    "name_words",
+    "nearest_neighbours",
 ]
 
 _Floats = NDArray[np.float64]
 _Ids = NDArray[np.int64]
 
-BATCH = 100  # images at a time
-CLOSEST = 0.01  # samples are counted that are nearer than this share of the test images
-PICTURED = 16  # samples beside their neighbours, at most
+BATCH = 100  # images in a pass
+CLOSEST = 0.01  # a sample is close if it is nearer than all but this share of the test images
+PICTURED = 16  # samples shown with their neighbours, at most
 TEST, VALID, TRAIN = "test images", "validation images", "training images"
 
-# From what is done next, in a word, to what is told the fraction done: as
-# `utils.progress.progress`.
+# Takes the name of the next step and returns a context, whose value is called with the fraction
+# done: `utils.progress.progress` is one.
 Progress = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is found out about one set of images.
+class ImageSetQuality:
+    """The measures of one set of images.
 
     Attributes:
-        name: What they are.
-        images: How many there are.
-        accuracy: The part of them that the judge takes for what they are meant to be.
-        accuracy_error: Its standard error.
+        name: The name of the set.
+        images: Number of images.
+        accuracy: The share of images that the classifier assigns to their class.
+        accuracy_error: Standard error of `accuracy`.
         of_real: The accuracy divided by that of the test images.
-        words: The accuracy and its error of each word of the classes' names, see `words`.
+        words: The accuracy and its error for each word of the class names, see `name_words`.
         frechet: The classifier Frechet distance to the test images.
-        distance: The median distance to the nearest training image, see `nearest`; None for
-            training images.
-        close: The part that is nearer to a training image than all but the nearest 1 % of the test
-            images are; None likewise.
+        distance: The median distance to the nearest training image, see `nearest_neighbours`; None
+            for training images.
+        close: The share of images that are nearer to a training image than all but the nearest 1 %
+            of the test images; None for training images.
     """
 
     name: str
@@ -90,35 +92,35 @@ class Verdict:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
-    """What is found out about the samples, beside the same about real images.
+class SampleQuality:
+    """The measures of samples and, to compare with, of sets of real images.
 
     Attributes:
-        verdicts: A set of images each; the last one is that of the samples.
-        each: Images of each class whose features are compared by the Frechet distance.
+        sets: The measures of each set of images; the samples are last.
+        frechet_per_class: Images of each class in the Frechet distances.
         samples: The samples and their classes.
-        distances: Of each sample to the nearest training image, `(N,)`.
-        neighbours: That training image, `(N, C, H, W)`.
+        distances: The distance of each sample to its nearest training image, `(N,)`.
+        neighbours: The nearest training images, `(N, C, H, W)`.
     """
 
-    verdicts: list[Verdict]
-    each: int
+    sets: list[ImageSetQuality]
+    frechet_per_class: int
     samples: Images
     distances: _Floats
     neighbours: NDArray[np.integer[Any]]
 
     def settings(self) -> dict[str, Any]:
-        """Returns the numbers, as JSON holds them."""
+        """Returns the measures as plain data for JSON."""
         return {
-            "frechet_images_per_class": self.each,
-            "rows": [asdict(verdict) for verdict in self.verdicts],
+            "frechet_images_per_class": self.frechet_per_class,
+            "rows": [asdict(measures) for measures in self.sets],
         }
 
     def table(self) -> str:
-        """Writes the numbers, a row a set of images."""
-        shared = self.verdicts[0].words
-        rows = [["", "images", "accuracy", "of real's", *shared, "Frechet", "nearest", "close"]]
-        rows += [_cells(verdict) for verdict in self.verdicts]
+        """Writes the measures as a table, with a row for each set of images."""
+        words = self.sets[0].words
+        rows = [["", "images", "accuracy", "vs. real", *words, "Frechet", "nearest", "close"]]
+        rows += [_cells(measures) for measures in self.sets]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
@@ -126,18 +128,18 @@ class Judgement:
         )
 
 
-def _cells(verdict: Verdict) -> list[str]:
-    accuracies = [(verdict.accuracy, verdict.accuracy_error), *verdict.words.values()]
+def _cells(measures: ImageSetQuality) -> list[str]:
+    accuracies = [(measures.accuracy, measures.accuracy_error), *measures.words.values()]
     shares = [f"{100 * share:.2f} ± {100 * error:.2f} %" for share, error in accuracies]
     return [
-        verdict.name,
-        f"{verdict.images:,}",
+        measures.name,
+        f"{measures.images:,}",
         shares[0],
-        f"{100 * verdict.of_real:.1f} %",
+        f"{100 * measures.of_real:.1f} %",
         *shares[1:],
-        f"{verdict.frechet:.4f}",
-        "-" if verdict.distance is None else f"{verdict.distance:.2f}",
-        "-" if verdict.close is None else f"{100 * verdict.close:.2f} %",
+        f"{measures.frechet:.4f}",
+        "-" if measures.distance is None else f"{measures.distance:.2f}",
+        "-" if measures.close is None else f"{100 * measures.close:.2f} %",
     ]
 
 
@@ -147,9 +149,9 @@ def _cells(verdict: Verdict) -> list[str]:
 def frechet_distance(a: _Floats, b: _Floats) -> float:
     """Computes the squared Frechet distance between Gaussians fitted to two sets of features.
 
-    `|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, m being the means and S the covariances
-    (divided by N - 1). It is biased: the fewer there are, the larger it is, also between sets of
-    the same kind. Only distances of as many features each can be compared.
+    `|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, with means m and covariances S (divided by
+    N - 1). It is biased: it grows as the sets get smaller, even if both have the same distribution.
+    Compare only distances between sets of the same size.
 
     Args:
         a: Features, `(N, D)`, N at least 2.
@@ -166,7 +168,7 @@ def frechet_distance(a: _Floats, b: _Floats) -> float:
     """
     if min(len(a), len(b)) < 2:
         raise UserError(
-            f"A Frechet distance is between sets of 2 images or more, not {len(a)} and {len(b)}."
+            f"A Frechet distance needs sets of at least 2 images, not {len(a)} and {len(b)}."
         )
     covariances = [np.atleast_2d(np.cov(x.astype(np.float64), rowvar=False)) for x in (a, b)]
     # The eigenvalues of S_a S_b are those of the symmetric S_a^(1/2) S_b S_a^(1/2).
@@ -174,76 +176,76 @@ def frechet_distance(a: _Floats, b: _Floats) -> float:
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     shared = np.linalg.eigvalsh(root @ covariances[1] @ root).clip(0)
     spread = np.trace(covariances[0] + covariances[1]) - 2 * np.sqrt(shared).sum()
-    apart = np.square(a.mean(0, dtype=np.float64) - b.mean(0, dtype=np.float64)).sum()
-    return max(0.0, float(apart + spread))
+    means = np.square(a.mean(0, dtype=np.float64) - b.mean(0, dtype=np.float64)).sum()
+    return max(0.0, float(means + spread))
 
 
-def nearest(
+def nearest_neighbours(
     images: Images, train: Images, progress: Callable[[float], None] | None = None
 ) -> tuple[_Floats, _Ids]:
     """Finds the nearest training image of each image.
 
-    The distance of two images is the root of the mean squared difference of their levels, over the
-    rows that are real in either of them; padding is of level 0 there, as it is everywhere.
+    The distance between two images is the root mean squared difference of their levels, over the
+    rows that are real in at least one of them; padding has level 0.
 
     Args:
-        images: The images, N.
-        train: Where to look for neighbours.
+        images: N images.
+        train: The training images.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
-        The distances, in levels, `(N,)`, and the neighbours' numbers in `train`, `(N,)`.
+        The distances in levels, `(N,)`, and the neighbours' numbers in `train`, `(N,)`.
     """
-    # Sums of squared levels are integers, which float64 adds up exactly.
+    # Sums of squared levels are integers, which float64 adds exactly.
     others = torch.from_numpy(train.x.reshape(len(train), -1).astype(np.float64))
     lengths, sites = others.square().sum(1), torch.from_numpy(train.sites())
-    least, chosen = [], []
+    distances, neighbours = [], []
     for numbers in batches(len(images), BATCH):
         x = torch.from_numpy(images.x[numbers].reshape(len(numbers), -1).astype(np.float64))
         squares = x.square().sum(1)[:, None] + lengths - 2 * x @ others.T
-        of_either = torch.maximum(torch.from_numpy(images.sites()[numbers])[:, None], sites)
-        found = (squares / of_either).min(1)
-        least.append(found.values.sqrt().numpy())
-        chosen.append(found.indices.numpy())
+        real = torch.maximum(torch.from_numpy(images.sites()[numbers])[:, None], sites)
+        nearest = (squares / real).min(1)
+        distances.append(nearest.values.sqrt().numpy())
+        neighbours.append(nearest.indices.numpy())
         if progress is not None:
             progress((numbers[-1] + 1) / len(images))
-    return np.concatenate(least), np.concatenate(chosen)
+    return np.concatenate(distances), np.concatenate(neighbours)
 
 
-def words(class_names: Sequence[str]) -> dict[str, _Ids]:
-    """Finds the words that names of classes share, as "3 theo" and "3 lucas" do.
+def name_words(class_names: Sequence[str]) -> dict[str, _Ids]:
+    """Finds the words that class names share, such as the digit in "3 theo" and "3 lucas".
 
     Args:
-        class_names: A name for each class.
+        class_names: The name of each class.
 
     Returns:
-        For each place of a word, described by its first and last word, the word's number for each
-        class; nothing where names have one word, or not all as many.
+        For each position in the names, labelled by its first and last word, the number of each
+        class's word. Empty if the names have one word, or different numbers of words.
     """
     split = [name.split() for name in class_names]
     if len({len(name) for name in split}) != 1 or len(split[0]) < 2:
         return {}
-    places = {}
+    positions = {}
     for column in zip(*split, strict=True):
         distinct = list(dict.fromkeys(column))
         if 1 < len(distinct) < len(column):
             number = np.array([distinct.index(word) for word in column])
-            places[f"{distinct[0]}..{distinct[-1]}"] = number
-    return places
+            positions[f"{distinct[0]}..{distinct[-1]}"] = number
+    return positions
 
 
 # --- the sets of images ---------------------------------------------------------------------------
 
 
-def through_sound(
+def griffin_lim_round_trip(
     spectrogram: Spectrogram, images: Images, progress: Callable[[float], None] | None = None
 ) -> Images:
-    """Turns spectrograms into sounds, and these into spectrograms again: what can be heard of them.
+    """Turns spectrograms into sounds and back, which leaves what can be heard of them.
 
     Args:
-        spectrogram: How sounds become images.
-        images: Images of sounds; where the real rows are not known, a sound ends at the last row
-            above level 0.
+        spectrogram: The settings of the spectrograms.
+        images: The spectrograms; where `rows` is not known, a sound ends at the last row above
+            level 0.
         progress: Called with the fraction done, between 0 and 1.
     """
     x, rows = np.empty_like(images.x), np.empty(len(images), np.int64)
@@ -258,7 +260,7 @@ def through_sound(
 def reconstruct(
     model: CodebookModel, images: Images, progress: Callable[[float], None] | None = None
 ) -> Images:
-    """Shows what is left of images in their codes: the mean of each pixel, rounded.
+    """Reconstructs images from their codes, by the rounded mean of each pixel.
 
     Padding stays padding.
     """
@@ -276,188 +278,191 @@ def reconstruct(
     return replace(images, x=np.concatenate(parts).astype(level_type(images.levels)))
 
 
-def balanced(images: Images, each: int) -> _Ids:
-    """Chooses as many images of each class, spread evenly over all of it, class by class."""
-    y = _classes_of(images)
-    of_class = [np.flatnonzero(y == c) for c in range(int(y.max()) + 1)]
-    return np.concatenate([found[evenly_spaced(len(found), each)] for found in of_class])
+def balanced(images: Images, per_class: int) -> _Ids:
+    """Chooses the same number of images of each class, spread evenly, sorted by class."""
+    y = _class_ids(images)
+    members = [np.flatnonzero(y == c) for c in range(int(y.max()) + 1)]
+    return np.concatenate([numbers[evenly_spaced(len(numbers), per_class)] for numbers in members])
 
 
-def _classes_of(images: Images) -> _Ids:
+def _class_ids(images: Images) -> _Ids:
     if images.y is None or not len(images):
-        raise UserError("Samples are judged by their classes: give data that have some.")
+        raise UserError("Samples are evaluated by their classes: give data with classes.")
     return images.y
 
 
-def _take(images: Images, numbers: _Ids) -> Images:
-    """Takes some images; of a redrawn split with one draw of their bits."""
+def _select(images: Images, numbers: _Ids) -> Images:
+    """Copies some images; those of a redrawn split are drawn once."""
     x, y = images.batch(numbers)
     rows = None if images.rows is None else images.rows[numbers]
     return Images(x.astype(level_type(images.levels)), y, images.levels, rows=rows)
 
 
-# --- all together ---------------------------------------------------------------------------------
+# --- the evaluation -------------------------------------------------------------------------------
 
 
-def judge_samples(
+def evaluate_samples(
     generator: LatentGenerator | ImageModel,
     data: Dataset,
     classifier: Classifier,
     *,
-    each: int = 100,
+    per_class: int = 100,
     limit: int | None = None,
     seed: int = 0,
     progress: Progress = lambda _: nullcontext(lambda _: None),
-) -> Judgement:
-    """Judges conditional samples of a generator, beside real images and reconstructions.
+) -> SampleQuality:
+    """Evaluates class-conditional samples of a model, along with real images and reconstructions.
 
-    Of sounds it is judged what can be heard: spectrograms become sounds, and these spectrograms
-    again.
+    Spectrograms are evaluated after Griffin-Lim, see `griffin_lim_round_trip`.
 
     Args:
-        generator: A VQ-VAE with its prior, or any model that draws images of a class.
-        data: The images that it learned from.
-        classifier: The judge, trained on real images of these data.
-        each: Samples of each class.
-        limit: Judge only so many test images, spread evenly over all.
-        seed: Of the samples.
+        generator: A VQ-VAE with its prior, or any class-conditional model of images.
+        data: The data set that it was trained on.
+        classifier: A classifier trained on real images of this data set.
+        per_class: Samples of each class.
+        limit: The number of test images to evaluate, spread evenly over all; all by default.
+        seed: Seed of the samples.
         progress: See `Progress`.
 
     Raises:
-        UserError: Generator, data and judge do not belong together, or some class is missing.
+        UserError: The generator or the classifier does not fit the data, or a class is missing.
     """
-    _check("model", generator, data)
-    _check("judge", classifier, data)
+    _check_fit("model", generator, data)
+    _check_fit("classifier", classifier, data)
     test, valid, train = (
-        _settled(split) for split in (data.test.subset(limit), data.valid, data.train)
+        _select(split, np.arange(len(split)))
+        for split in (data.test.subset(limit), data.valid, data.train)
     )
-    matched = min(each, *(_rarest(split, data) for split in (test, valid, train)))
+    matched = min(per_class, *(_smallest_class(split, data) for split in (test, valid, train)))
     sets = {
         TEST: test,
-        VALID: _take(valid, balanced(valid, matched)),
-        TRAIN: _take(train, balanced(train, matched)),
+        VALID: _select(valid, balanced(valid, matched)),
+        TRAIN: _select(train, balanced(train, matched)),
     }
-    made = {}
-    if data.spectrogram is not None:
-        made[TEST] = test
+    generated = {}
     if isinstance(generator, LatentGenerator):
         with progress("reconstructing") as show:
-            made["reconstructions"] = reconstruct(generator.decoder, test, show)
-    with progress("drawing") as show:
-        made["samples"] = _draw(generator, data, each, seed, show)
-    for name, images in made.items():
-        if data.spectrogram is None:
-            sets[name] = images
-        else:
+            generated["reconstructions"] = reconstruct(generator.decoder, test, show)
+    with progress("sampling") as show:
+        generated["samples"] = _sample(generator, data, per_class, seed, show)
+    if data.spectrogram is None:
+        sets |= generated
+    else:
+        for name, images in {TEST: test, **generated}.items():
             with progress(f"{name} as sounds") as show:
-                sets[f"{name} by Griffin-Lim"] = through_sound(data.spectrogram, images, show)
-    neighbours = {}
+                heard = griffin_lim_round_trip(data.spectrogram, images, show)
+            sets[f"{name} by Griffin-Lim"] = heard
+    distances, neighbours = {}, {}
     for name in sets.keys() - {TRAIN}:
         with progress(f"neighbours of {name}") as show:
-            neighbours[name] = nearest(sets[name], train, show)
-    verdicts = _verdicts(
-        sets, {name: found[0] for name, found in neighbours.items()}, classifier, data, matched
-    )
+            distances[name], neighbours[name] = nearest_neighbours(sets[name], train, show)
+    measures = _measure(sets, distances, classifier, data, matched)
     last = list(sets)[-1]
-    distances, chosen = neighbours[last]
-    return Judgement(verdicts, matched, sets[last], distances, train.x[chosen])
+    return SampleQuality(measures, matched, sets[last], distances[last], train.x[neighbours[last]])
 
 
-def _verdicts(
+def _measure(
     sets: dict[str, Images],
     distances: dict[str, _Floats],
     classifier: Classifier,
     data: Dataset,
     matched: int,
-) -> list[Verdict]:
-    """Compares sets of images with that of the test images, `sets[TEST]`."""
+) -> list[ImageSetQuality]:
+    """Measures each set of images against the test images, `sets[TEST]`, which come first."""
     closest = float(np.quantile(distances[TEST], CLOSEST))
-    shared = words(data.class_names or ())
+    words = name_words(data.class_names or ())
     features = {
-        name: _embeddings(classifier, _take(images, balanced(images, matched)))
+        name: _embeddings(classifier, _select(images, balanced(images, matched)))
         for name, images in sets.items()
     }
-    verdicts: list[Verdict] = []
+    measures: list[ImageSetQuality] = []
     for name, images in sets.items():
-        whole, by_word = classified(classifier, images, shared)
-        real = verdicts[0].accuracy if verdicts else whole.accuracy
+        whole, by_word = classify_images(classifier, images, words)
+        real = measures[0].accuracy if measures else whole.accuracy
         if not real:
-            raise UserError("The judge knows the class of no test image: train it for longer.")
-        found = distances.get(name)
-        verdicts.append(
-            Verdict(
+            raise UserError("The classifier finds the class of no test image: train it for longer.")
+        nearest = distances.get(name)
+        measures.append(
+            ImageSetQuality(
                 name=name,
                 images=len(images),
                 accuracy=whole.accuracy,
                 accuracy_error=whole.accuracy_error,
                 of_real=whole.accuracy / real,
-                words={word: (one.accuracy, one.accuracy_error) for word, one in by_word.items()},
+                words={
+                    word: (result.accuracy, result.accuracy_error)
+                    for word, result in by_word.items()
+                },
                 frechet=frechet_distance(features[name], features[TEST]),
-                distance=None if found is None else float(np.median(found)),
-                close=None if found is None else float((found < closest).mean()),
+                distance=None if nearest is None else float(np.median(nearest)),
+                close=None if nearest is None else float((nearest < closest).mean()),
             )
         )
-    return verdicts
+    return measures
 
 
-def _check(what: str, given: LatentGenerator | ImageModel | Classifier, data: Dataset) -> None:
-    """Makes sure that a model or judge is one of such images and classes."""
+def _check_fit(name: str, model: LatentGenerator | ImageModel | Classifier, data: Dataset) -> None:
+    """Checks that a model or a classifier has the shape, levels and classes of a data set."""
     if data.classes is None:
-        raise UserError(f"Samples are judged by their classes, and {data.name} has none.")
-    its, wanted = ((x.shape, x.levels, x.classes or "no") for x in (given, data))
-    if its != wanted:
         raise UserError(
-            "The {} is for images {} with {} levels and {} classes".format(what, *its)
-            + ", but {} has {}, {} and {}: all three must agree.".format(data.name, *wanted)
+            f"Samples are evaluated by their classes, and {data.name} has none: give data with "
+            "classes."
+        )
+    actual, expected = ((x.shape, x.levels, x.classes or "no") for x in (model, data))
+    if actual != expected:
+        raise UserError(
+            "The {} is for images {} with {} levels and {} classes".format(name, *actual)
+            + ", but {} has {}, {} and {}: all three must agree.".format(data.name, *expected)
         )
 
 
-def _settled(images: Images) -> Images:
-    """Copies images; of a redrawn split it takes one draw of the bits."""
-    return _take(images, np.arange(len(images)))
-
-
-def _rarest(images: Images, data: Dataset) -> int:
-    """Counts the images of the class that has the fewest."""
-    counts = np.bincount(_classes_of(images), minlength=data.classes or 0)
+def _smallest_class(images: Images, data: Dataset) -> int:
+    """Returns the number of images of the class that has the fewest."""
+    counts = np.bincount(_class_ids(images), minlength=data.classes or 0)
     if not counts.min():
         missing = (data.class_names or ())[counts.argmin()]
         raise UserError(
-            f"Every class needs an image in every split, but one of {data.name} has none of class "
-            f"{missing}: raise the limit or leave it out, or give more data."
+            f"Every class needs an image in every split, but a split of {data.name} has none of "
+            f"class {missing}: raise the limit or leave it out, or give more data."
         )
     return int(counts.min())
 
 
-def _draw(
+def _sample(
     generator: LatentGenerator | ImageModel,
     data: Dataset,
-    each: int,
+    per_class: int,
     seed: int,
     progress: Callable[[float], None],
 ) -> Images:
-    """Draws as many images of each class, the classes in turn."""
-    y = np.tile(np.arange(data.classes or 0), each)
+    """Draws the same number of samples of each class, the classes in turn."""
+    y = np.tile(np.arange(data.classes or 0), per_class)
     x = generator.sample(len(y), torch.from_numpy(y), seed=seed, progress=progress)
     return Images(x.numpy().astype(level_type(data.levels)), y, data.levels)
 
 
 @torch.inference_mode()
-def classified(
-    classifier: Classifier, images: Images, shared: dict[str, _Ids]
+def classify_images(
+    classifier: Classifier, images: Images, words: dict[str, _Ids]
 ) -> tuple[Classification, dict[str, Classification]]:
-    """Classifies images, and finds each word of the classes' names, see `words`.
+    """Classifies images by their class, and by each word of the class names.
 
-    A word's probability is that of all classes with it.
+    Args:
+        classifier: The classifier.
+        images: The images, with their true classes.
+        words: As from `name_words`; a word's probability is that of all classes with this word.
+
+    Returns:
+        The classification by class, and the classifications by word.
     """
     with evaluation_mode(classifier):
         logits = torch.cat([classifier(x).cpu() for x in _tensors(classifier, images)])
-    probabilities, y = logits.double().softmax(1).numpy(), _classes_of(images)
+    probabilities, y = logits.double().softmax(1).numpy(), _class_ids(images)
     by_word = {}
-    for word, number in shared.items():
-        of_word = probabilities @ np.eye(number.max() + 1)[number]
-        by_word[word] = judge(number[y], of_word.argmax(1), of_word.shape[1])
-    return judge(y, probabilities.argmax(1), classifier.classes), by_word
+    for word, number in words.items():
+        summed = probabilities @ np.eye(number.max() + 1)[number]
+        by_word[word] = Classification.of(number[y], summed.argmax(1), summed.shape[1])
+    return Classification.of(y, probabilities.argmax(1), classifier.classes), by_word
 
 
 @torch.inference_mode()
@@ -472,21 +477,21 @@ def _tensors(classifier: Classifier, images: Images) -> Iterator[torch.Tensor]:
         yield torch.from_numpy(images.x[numbers]).to(classifier.device)
 
 
-def draw_neighbours(judgement: Judgement, data: Dataset) -> Image.Image:
-    """Lays out the sample of each class that is nearest to a training image, beside that image.
+def draw_neighbours(quality: SampleQuality, data: Dataset) -> Image.Image:
+    """Lays out, for each class, the sample nearest to a training image, next to that image.
 
-    A row says the class that was asked for, and the distance, see `nearest`. Of more classes than
-    `PICTURED` some are shown, spread evenly.
+    Rows are labelled with the class and the distance. At most `PICTURED` classes are shown, spread
+    evenly.
     """
-    names, y = data.class_names or (), _classes_of(judgement.samples)
-    order = np.argsort(judgement.distances, kind="stable")
-    first = np.unique(y[order], return_index=True)[1]  # of each class
-    shown = order[first][evenly_spaced(len(first), PICTURED)]
+    names, y = data.class_names or (), _class_ids(quality.samples)
+    order = np.argsort(quality.distances, kind="stable")
+    nearest = np.unique(y[order], return_index=True)[1]  # of each class
+    shown = order[nearest][evenly_spaced(len(nearest), PICTURED)]
     columns = {
-        "sample": judgement.samples.x[shown],
-        "nearest training image": judgement.neighbours[shown],
+        "sample": quality.samples.x[shown],
+        "nearest training image": quality.neighbours[shown],
     }
     if data.spectrogram is not None:
         columns = {caption: pictures.upright(x) for caption, x in columns.items()}
-    labels = [f"{names[y[i]]}: {judgement.distances[i]:.1f}" for i in shown]
+    labels = [f"{names[y[i]]}: {quality.distances[i]:.1f}" for i in shown]
     return pictures.side_by_side(columns, data.levels, row_labels=labels)

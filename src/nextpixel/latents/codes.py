@@ -1,8 +1,8 @@
-"""Codes as data: what a VQ-VAE makes of its own data set, for a prior to learn.
+"""Loads the codes of a VQ-VAE's data set, as data to train a prior on.
 
-A data set of codes has the name `codes:RUN`, for the run folder of a VQ-VAE. Of a VQ-VAE-2 these
-are the top codes; `codes:RUN#bottom` has the bottom codes, and the top's as their `coarse_codes`.
-Codes are encoded once and kept in the user's cache folder, until the model or its data change.
+`codes:RUN` is the data set of codes of the VQ-VAE in the run folder RUN. For a VQ-VAE-2 these are
+the top codes; `codes:RUN#bottom` has the bottom codes, with the top codes as `coarse_codes`. Images
+are encoded once; the codes stay in the user's cache folder until the model or its data change.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from nextpixel.utils.progress import track
 if TYPE_CHECKING:
     from nextpixel.models.base.latent import CodebookModel
 
-__all__ = ["baselines", "load_codes", "load_data", "mark", "source"]
+__all__ = ["baselines", "codes_digest", "load_codes", "load_data", "load_source"]
 
 PREFIX, BOTTOM = "codes:", "#bottom"
 SPLITS = ("train", "valid", "test")
 BLOCK = 500  # images encoded together
-STATE_VERSION = 1  # to be raised when images are turned into other codes than before
+STATE_VERSION = 1  # raise it when the same model encodes images differently than before
 
 
 def load_data(
@@ -47,24 +47,26 @@ def load_data(
     """Loads images by name or path, see `nextpixel.data.load`, or the codes of `codes:RUN`.
 
     Raises:
-        UserError: There are no such data, or an option does not fit them.
+        UserError: The data do not exist, or an option does not fit them.
     """
     if not str(name).startswith(PREFIX):
         return data.load(name, levels=levels, data_dir=data_dir, size=size, channels=channels)
     codes = load_codes(str(name).removeprefix(PREFIX), data_dir)
     if levels not in (None, codes.levels) or size is not None or channels is not None:
         raise UserError(
-            f"{name} holds codes below {codes.levels}, which are as they are: leave levels, size "
-            "and channels out, or take a model with as many levels."
+            f"{name} has {codes.levels} codes and a shape of its own: leave levels, size and "
+            f"channels out, or give a model with {codes.levels} levels."
         )
     return codes
 
 
-def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[CodebookModel, Dataset]:
-    """Loads a VQ-VAE, and the images that it was trained on.
+def load_source(
+    run: str | Path, data_dir: str | Path | None = None
+) -> tuple[CodebookModel, Dataset]:
+    """Loads a VQ-VAE and the images that it was trained on.
 
     Raises:
-        UserError: The model is no VQ-VAE, or its data are not known or not there.
+        UserError: The model is not a VQ-VAE, or its data are unknown or missing.
     """
     from nextpixel.models.base.image_model import load
     from nextpixel.models.base.latent import CodebookModel
@@ -77,7 +79,7 @@ def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[Codeboo
             "VQVAE2."
         )
     if "data" not in record:
-        raise UserError(f"It is not known which data {run} was trained on: give a run folder.")
+        raise UserError(f"{run} has no record of its training data: give a run folder.")
     images = data.load(
         record["data"],
         levels=model.levels,
@@ -88,13 +90,13 @@ def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[Codeboo
     return model, images
 
 
-def mark(model: CodebookModel, grid: str) -> str:
-    """Says which codes those of a model's grid are, see `Dataset.codes_of`."""
+def codes_digest(model: CodebookModel, grid: str) -> str:
+    """Returns a string that identifies the codes of a model's grid, see `Dataset.codes_of`."""
     return model.digest() if len(model.sizes) == 1 else f"{model.digest()}/{grid}"
 
 
-def run_of(name: str | Path) -> tuple[str, bool]:
-    """Reads the name of codes: the run folder, and whether its bottom codes are meant."""
+def parse_name(name: str | Path) -> tuple[str, bool]:
+    """Splits the name of a data set of codes into the run folder and whether it is the bottom's."""
     run = str(name).removeprefix(PREFIX)
     return run.removesuffix(BOTTOM), run.endswith(BOTTOM)
 
@@ -102,37 +104,37 @@ def run_of(name: str | Path) -> tuple[str, bool]:
 def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
     """Loads the codes of the images that a VQ-VAE was trained on, with their classes.
 
-    Of a data set whose bits are redrawn, one draw is encoded. Where images have rows of padding, so
-    have their codes: the first of these rows is real, and all of one more code, K, which says that
-    here the image has ended. So a prior learns how long sounds are, and draws some that end.
+    A data set with redrawn bits is drawn once. If images have rows of padding, so have their codes:
+    the row after the last real one is filled with an additional code, K, which means that the image
+    has ended, and counts as real. So a prior learns the lengths of sounds.
 
     Args:
-        name: The run folder of the VQ-VAE; of a VQ-VAE-2, with #bottom behind it for these codes.
+        name: The run folder of the VQ-VAE; for the bottom codes of a VQ-VAE-2 followed by #bottom.
         data_dir: Where to look for its data first.
 
     Returns:
-        Images `(1, h, w)` with as many levels as there are codes, and one more if images end. The
-        bottom's have the top's as `coarse_codes`.
+        Images `(1, h, w)` with a level for each code, and one more if images have padding. Bottom
+        codes have the top codes as `coarse_codes`.
 
     Raises:
-        UserError: See `source`; or there are no bottom codes.
+        UserError: See `load_source`; or there are no bottom codes.
     """
-    run, bottom = run_of(name)
-    model, images = source(run, data_dir)
+    run, bottom = parse_name(name)
+    model, images = load_source(run, data_dir)
     model.check_dataset(images)
     if bottom and len(model.sizes) == 1:
         raise UserError(
-            f"{run} ({type(model).__name__}) has one grid of codes, and no bottom: leave {BOTTOM} "
-            "out."
+            f"{run} ({type(model).__name__}) has no bottom grid of codes: leave {BOTTOM} out."
         )
     splits = [getattr(images, split) for split in SPLITS]
-    x = encoded(model, splits, run)
+    x = cached_codes(model, splits, run)
     train, valid, test = grid_splits(model, splits, x, 0)
     if bottom:
-        below = grid_splits(model, splits, x, 1)
         train, valid, test = (
-            replace(split, coarse_codes=top)
-            for split, top in zip(below, (train, valid, test), strict=True)
+            replace(codes, coarse_codes=top)
+            for codes, top in zip(
+                grid_splits(model, splits, x, 1), (train, valid, test), strict=True
+            )
         )
     return Dataset(
         f"{PREFIX}{run}{BOTTOM if bottom else ''}",
@@ -142,19 +144,19 @@ def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
         levels=train.levels,
         class_names=images.class_names,
         source=f"codes of {images.source}",
-        codes_of=mark(model, list(model.sizes)[bottom]),
+        codes_of=codes_digest(model, list(model.sizes)[bottom]),
     )
 
 
-def encoded(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any]:
-    """Gets the codes of all splits from where they are kept, `(N, 1, *code_shape)`."""
+def cached_codes(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any]:
+    """Returns the codes of all splits, from the cache or encoded now, `(N, 1, *code_shape)`."""
     from nextpixel.saving import find
 
     folder, dtype = find(run), level_type(level_count(model, splits))
     return cache.load_or_decode(
         folder,
         cache.path_of(folder),
-        f"{STATE_VERSION} {model.digest()} {content(splits)}",
+        f"{STATE_VERSION} {model.digest()} {content_hash(splits)}",
         lambda: (
             (sum(map(len, splits)), 1, *model.code_shape),
             encode(model, splits, dtype),
@@ -165,14 +167,21 @@ def encoded(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any
 
 
 def level_count(model: CodebookModel, splits: list[Images]) -> int:
-    """Counts the codes, and one more if images end."""
+    """Returns the number of codes, plus one for the end of images if there is padding."""
     return model.code_count + any(split.rows is not None for split in splits)
 
 
 def grid_splits(
     model: CodebookModel, splits: list[Images], x: NDArray[Any], grid: int
 ) -> list[Images]:
-    """Takes one grid of a model out of the codes of all splits, without a copy."""
+    """Splits the codes of one grid into the data set's splits, without a copy.
+
+    Args:
+        model: The VQ-VAE.
+        splits: The splits of its images.
+        x: The codes of all splits, `(N, 1, *code_shape)`.
+        grid: The number of the grid, 0 for the coarsest.
+    """
     sizes = list(model.sizes.values())
     first = sum(map(math.prod, sizes[:grid]))
     flat = x.reshape(len(x), 1, -1)[:, :, first : first + math.prod(sizes[grid])]
@@ -189,8 +198,8 @@ def grid_splits(
     ]
 
 
-def content(splits: list[Images]) -> str:
-    """Computes a hash of images; their classes are not encoded, and do not matter."""
+def content_hash(splits: list[Images]) -> str:
+    """Computes a hash of images, without their classes."""
     total = hashlib.sha256()
     for split in splits:
         total.update(repr((split.x.shape, split.levels, split.redraw)).encode())
@@ -203,7 +212,11 @@ def content(splits: list[Images]) -> str:
 def code_rows(
     rows: NDArray[np.int64], model: CodebookModel
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts the rows of codes that stand for real rows of images, and these with the end's."""
+    """Computes the rows of codes for images whose first `rows` rows, `(N,)`, are real.
+
+    Returns:
+        The rows that encode real pixels, and these plus the row that ends the image, `(N,)` each.
+    """
     height = model.code_shape[0]
     real = -(-rows * height // model.shape[1])
     return real, np.minimum(real + 1, height)
@@ -212,7 +225,7 @@ def code_rows(
 def encode(
     model: CodebookModel, splits: list[Images], dtype: np.dtype[Any]
 ) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
-    """Computes the codes of all splits in blocks `(B, 1, *code_shape)`; K after an image's end."""
+    """Encodes all splits in blocks `(B, 1, *code_shape)`, with code K after an image's end."""
     import torch
 
     from nextpixel.utils.inference import evaluation_mode
@@ -230,35 +243,35 @@ def encode(
 
 
 def baselines(train: Images, images: Images) -> dict[str, float]:
-    """Scores images under distributions that need no network, in bits for each site.
+    """Scores images under simple distributions, in bits per site.
 
     Args:
-        train: What they are fitted on; each level is counted once more than it appears.
-        images: What they are scored on.
+        train: The images to fit them to, with add-one smoothing.
+        images: The images to score.
 
     Returns:
-        "uniform" (all levels alike), "unigram" (one distribution for all sites), and "unigram of
-        each position" (one for each site).
+        The bits under "uniform", "unigram" (one distribution for all sites) and "unigram of each
+        position" (one for each site).
     """
     shape = train.x.shape[1:]
     counts = np.ones((math.prod(shape), train.levels))
     for positions, levels in real_sites(train):
         np.add.at(counts, (positions, levels), 1)
-    # One added to each level of all sites together, as to those of a single one.
+    # The unigram adds one to the total of each level, not one for each site.
     fitted = {
         "unigram": np.broadcast_to(counts.sum(0) - (len(counts) - 1), counts.shape),
         "unigram of each position": counts,
     }
     scores = {"uniform": math.log2(train.levels)}
-    for name, numbers in fitted.items():
-        bits = np.log2(numbers.sum(1, keepdims=True)) - np.log2(numbers)
+    for name, level_counts in fitted.items():
+        bits = np.log2(level_counts.sum(1, keepdims=True)) - np.log2(level_counts)
         total = sum(bits[positions, levels].sum() for positions, levels in real_sites(images))
         scores[name] = float(total / images.sites().sum())
     return scores
 
 
 def real_sites(images: Images) -> Iterator[tuple[NDArray[np.intp], NDArray[np.integer[Any]]]]:
-    """Lists the real sites of images, block by block: their positions, and their levels."""
+    """Yields the positions and the levels of all real sites, block by block."""
     for numbers in batches(len(images), BLOCK):
         x, padding = images.x[numbers], images.padding(numbers)
         real = np.ones(x.shape, bool) if padding is None else ~np.broadcast_to(padding, x.shape)

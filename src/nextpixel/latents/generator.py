@@ -1,13 +1,13 @@
-"""A VQ-VAE and the priors over its codes, in one folder: what draws new images together."""
+"""The two-stage generator: a VQ-VAE and the priors over its codes, saved in one folder."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from nextpixel import sampling
 from nextpixel.context import Context
 from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
-from nextpixel.latents.codes import code_rows, mark
+from nextpixel.latents.codes import code_rows, codes_digest
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
 from nextpixel.models.base.image_model import load
 from nextpixel.models.base.latent import CodebookModel
@@ -29,33 +29,39 @@ from nextpixel.utils.files import replace_file
 
 __all__ = ["LatentGenerator", "Pixels"]
 
-# What becomes of codes: the mean of each pixel under p(x | codes), rounded, or a draw.
+# How codes become pixels: the rounded mean of each pixel under p(x | codes), or a sample.
 Pixels = Literal["mean", "draw"]
 
 RECORD = "bundle.json"
 FORMAT = 1  # of that file
-PARTS = ("decoder", "prior", "bottom-prior")  # their folders; of a VQ-VAE there is no third
+PARTS = ("decoder", "prior", "bottom-prior")  # folders; only a VQ-VAE-2 has the third
 BATCH = 256  # images decoded together
 
 
 class LatentGenerator:
-    """Puts a VQ-VAE and an autoregressive prior over its codes together.
+    """Samples images with a VQ-VAE and autoregressive priors over its codes.
 
     Args:
-        decoder: The VQ-VAE, or a VQ-VAE-2.
-        prior: A model that was trained on its codes, see `nextpixel.latents.codes`.
-        bottom: Of a VQ-VAE-2, whose top codes `prior` draws, one that was trained on the bottom's.
+        decoder: A VQ-VAE or a VQ-VAE-2.
+        prior: A model trained on its codes (the top codes), see `nextpixel.latents.codes`.
+        bottom: For a VQ-VAE-2: a model trained on the bottom codes.
 
     Raises:
-        UserError: A prior is of other codes or of none, there are too few or too many, or the
-            second needs a class that the first does not.
+        UserError: A prior was trained on other data, there are too few or too many, or the second
+            needs a class and the first does not.
 
     Attributes:
-        priors: Both priors, the top's first, or the only one.
+        priors: The priors, the top's first.
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes that the prior is conditioned on, or None.
-        data_record: The names of its classes and how its images become sounds.
+        data_record: The names of its classes and the settings of its spectrograms.
+
+    References:
+        van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017
+        (https://arxiv.org/abs/1711.00937).
+        Razavi, van den Oord, Vinyals: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019
+        (https://arxiv.org/abs/1906.00446).
 
     Example:
         >>> generator = LatentGenerator.load("runs/vq-mnist")
@@ -85,11 +91,11 @@ class LatentGenerator:
     def load(
         cls, folder: str | Path, *, device: str | torch.device = "cpu", trust: bool = False
     ) -> LatentGenerator:
-        """Loads what `save` saved.
+        """Loads a generator that `save` saved.
 
         Args:
-            folder: Its folder, or the name of one that comes with nextpixel.
-            device: Where to put the weights.
+            folder: Its folder, or the name of a pretrained one.
+            device: The device of the weights.
             trust: See `nextpixel.load`.
 
         Raises:
@@ -99,18 +105,18 @@ class LatentGenerator:
         parts = [load(part, device=device, trust=trust) for part in digests]
         if [model.digest() for model in parts] != list(digests.values()):
             raise UserError(
-                f"What is in {folder} does not belong together (the sha256 of its parts are not "
-                f"those in {RECORD}): take another copy, or bundle the models again."
+                f"The models in {folder} do not belong together (their sha256 differ from those in "
+                f"{RECORD}): take another copy, or bundle the models again."
             )
         decoder, *priors = parts
         if not isinstance(decoder, CodebookModel):
-            raise UserError(f"The decoder in {folder} is no VQVAE: bundle the models again.")
+            raise UserError(f"The decoder in {folder} is not a VQ-VAE: bundle the models again.")
         return cls(decoder, *(autoregressive(prior, folder) for prior in priors))
 
     def save(self, folder: str | Path) -> None:
-        """Saves the models, each in a folder of its own, and their hashes.
+        """Saves each model in a folder of its own, and their hashes.
 
-        These are written last: a folder whose parts are not all new is refused, never mixed up.
+        The hashes are written last, so a folder with old and new parts does not load.
         """
         models = dict(zip(PARTS, (self.decoder, *self.priors), strict=False))
         for part, model in models.items():
@@ -120,7 +126,7 @@ class LatentGenerator:
         replace_file(Path(folder) / RECORD, f"{record}\n".encode())
 
     def context(self, c: object, batch: int) -> Context | None:
-        """Turns what a user gave as context into one row an image, see `ImageModel.context`."""
+        """Turns a user's context into one row for each image, see `ImageModel.context`."""
         return self.prior.context(c, batch)
 
     def sample(
@@ -130,20 +136,26 @@ class LatentGenerator:
         *,
         pixels: Pixels = "mean",
         seed: int = 0,
+        temperature: float = 1.0,
+        guidance: float = 1.0,
+        numbers: Sequence[int] | None = None,
+        sampler: sampling.Sampler = "auto",
         batch_size: int = 256,
         progress: Callable[[float], None] | None = None,
-        **how: Any,
     ) -> Tensor:
-        """Draws images: codes from the priors, exactly, and pixels from the decoder.
+        """Samples codes from the priors, exactly, and decodes them.
 
         Args:
             n: Number of images.
             c: The prior's context, see `ImageModel.context`.
             pixels: See `Pixels`.
             seed: Together with an image's number decides its noise.
-            batch_size: Images drawn together; it does not change the pictures.
-            progress: Called with the fraction of the codes that are drawn.
-            how: Other arguments of `sampling.sample`; a temperature is the codes'.
+            temperature: The temperature of the codes, see `sampling.sample`, as for the next three.
+            guidance: Scales the effect of the context on the codes.
+            numbers: The number of each image; 0 to n - 1 by default.
+            sampler: How to sample the codes; all samplers give the same ones.
+            batch_size: Images sampled together; it does not change the images.
+            progress: Called with the fraction of the codes that are sampled.
 
         Returns:
             Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
@@ -154,21 +166,29 @@ class LatentGenerator:
         check_pixels(pixels)
         grids: list[Tensor] = []
         for prior in self.priors:
-            drawn, here = sum(grid[0].numel() for grid in grids), math.prod(prior.shape)
+            sampled, size = sum(grid[0].numel() for grid in grids), math.prod(prior.shape)
 
-            def share(done: float, drawn: int = drawn, here: int = here) -> None:
+            def report(done: float, sampled: int = sampled, size: int = size) -> None:
                 if progress is not None:
-                    progress((drawn + here * done) / self.decoder.latent)
+                    progress((sampled + size * done) / self.decoder.latent)
 
-            context = self.bottom_context(c, n, grids[0]) if grids else c
-            options = {"seed": seed_of(seed, len(grids)), "progress": share, **how}
-            grids.append(prior.sample(n, context, batch_size=batch_size, **options)[:, 0])
+            codes = prior.sample(
+                n,
+                self.bottom_context(c, n, grids[0]) if grids else c,
+                seed=part_seed(seed, len(grids)),
+                temperature=temperature,
+                guidance=guidance,
+                numbers=numbers,
+                sampler=sampler,
+                batch_size=batch_size,
+                progress=report,
+            )
+            grids.append(codes[:, 0])
         codes = self.decoder.join(grids)[:, None]
-        of_pixels = seed_of(seed, len(grids))
-        return self.show(codes, pixels, seed=of_pixels, numbers=how.get("numbers"))
+        return self.decode(codes, pixels, seed=part_seed(seed, len(grids)), numbers=numbers)
 
     def bottom_context(self, c: object, n: int, top: Tensor) -> dict[str, object]:
-        """Makes the bottom prior's context, with a class if it takes one; top is `(n, h, w)`."""
+        """Makes the bottom prior's context from the top codes `(n, h, w)`, with a class if any."""
         context = self.prior.context(c, n)
         classes = None if context is None or not self.priors[1].classes else context.classes
         return {"classes": classes, "image": top}
@@ -181,20 +201,30 @@ class LatentGenerator:
         *,
         pixels: Pixels = "mean",
         seed: int = 0,
-        **how: Any,
+        temperature: float = 1.0,
+        guidance: float = 1.0,
+        numbers: Sequence[int] | None = None,
+        sampler: sampling.Sampler = "auto",
+        batch_size: int = 256,
+        progress: Callable[[float], None] | None = None,
     ) -> Tensor:
-        """Keeps some of the codes of images and draws the others.
+        """Keeps some of the codes of images and samples the others.
 
-        Pixels near the kept codes' may change: a code tells of its place only on the whole. As all
-        completions in raster order, codes are drawn to fit those that come before them.
+        Pixels at known codes may change too, because each pixel depends on several codes. As in any
+        completion in raster order, codes are sampled given those before them.
 
         Args:
             x: Images, integers `(B, C, H, W)`.
-            mask: True where a code is kept, broadcastable to `(B, h, w)`.
+            mask: True where a code is known, broadcastable to `(B, h, w)`.
             c: The prior's context.
             pixels: See `Pixels`.
-            seed: Together with an image's number decides its noise.
-            how: Other arguments of `sampling.complete`.
+            seed: See `sample`, as for the rest.
+            temperature: The temperature of the codes.
+            guidance: Scales the effect of the context on the codes.
+            numbers: The number of each image; 0 to B - 1 by default.
+            sampler: How to sample the codes.
+            batch_size: Images completed together.
+            progress: Called with the fraction of the codes that are sampled.
 
         Returns:
             Integers in `[0, levels)`, `(B, C, H, W)`.
@@ -206,21 +236,33 @@ class LatentGenerator:
         self.check_one_grid()
         codes = self.codes(x)
         try:
-            kept = mask.expand(len(codes), *codes.shape[2:])[:, None]
+            known = mask.expand(len(codes), *codes.shape[2:])[:, None]
         except RuntimeError:
             raise UserError(
                 f"A mask of the codes has the shape {tuple(codes.shape[2:])}, or one for each "
                 f"image, not {tuple(mask.shape)}."
             ) from None
-        drawn = sampling.complete(self.prior, codes, kept, c, seed=seed, **how)
-        return self.show(drawn, pixels, seed=seed_of(seed, 1), numbers=how.get("numbers"))
+        completed = sampling.complete(
+            self.prior,
+            codes,
+            known,
+            c,
+            seed=seed,
+            temperature=temperature,
+            guidance=guidance,
+            numbers=numbers,
+            sampler=sampler,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return self.decode(completed, pixels, seed=part_seed(seed, 1), numbers=numbers)
 
     def check_one_grid(self) -> None:
-        """Refuses two grids of codes, for what is done with one only."""
+        """Checks that there is only one grid of codes, which completion needs."""
         if len(self.priors) > 1:
             raise UserError(
-                f"Codes of one grid are completed, and a {type(self.decoder).__name__} has two: "
-                "take a VQVAE with its prior."
+                f"Only codes of one grid can be completed, and a {type(self.decoder).__name__} has "
+                "two: give a VQVAE with its prior."
             )
 
     def sounds(self, x: Tensor, iterations: int = 32) -> list[NDArray[np.float64]]:
@@ -228,58 +270,75 @@ class LatentGenerator:
 
         Args:
             x: Integers `(n, 1, frames, bands)`, as `sample` returns them.
-            iterations: Of Griffin-Lim.
+            iterations: Number of iterations of Griffin-Lim.
 
         Returns:
-            n sounds, `(samples,)` each, with `spectrogram.rate` samples a second.
+            n sounds, `(samples,)` each, with `spectrogram.rate` samples per second.
 
         Raises:
-            UserError: The images are no spectrograms.
+            UserError: The images are not spectrograms.
         """
         spectrogram = self.data_record.spectrogram
         if spectrogram is None:
-            raise UserError("These models were trained on images, not on sounds: they say nothing.")
+            raise UserError("This model was trained on images, not on sounds: give one of sounds.")
         return [spectrogram.synthesise(image, None, iterations) for image in x.numpy()]
 
     @property
-    def end(self) -> int | None:
-        """The code that says that an image has ended, see `load_codes`; None: all are whole."""
-        codes = self.decoder.code_count
-        return codes if self.prior.levels > codes else None
+    def end_code(self) -> int | None:
+        """The code that ends an image, see `load_codes`; None if images have no padding."""
+        count = self.decoder.code_count
+        return count if self.prior.levels > count else None
 
     @torch.no_grad()
     def codes(self, x: Tensor, rows: NDArray[np.int64] | None = None) -> Tensor:
-        """Computes the codes of images, as the prior takes them.
+        """Computes the codes of images, in the form that the prior is trained on.
 
         Args:
-            x: Images, `(B, C, H, W)`.
-            rows: How many rows of each are real, `(B,)`, where images may end. By default a sound
-                ends where all is 0 from there on, after the silence that fills a block of rows.
+            x: Images, integers `(B, C, H, W)`.
+            rows: Number of real rows of each image, `(B,)`, if images have padding. By default the
+                padding is the trailing rows of 0, except those that fill the last block of rows.
 
         Returns:
             `(B, 1, h, w)`.
         """
         with inference.evaluation_mode(self.decoder):
             codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
-        if self.end is not None:
+        if self.end_code is not None:
             if rows is None:
-                heard = (x.cpu() > 0).any(3).any(1).numpy()
-                last = (heard * np.arange(1, heard.shape[1] + 1)).max(1)
-                rows = whole_blocks(np.maximum(last, 1), heard.shape[1])
+                audible = (x.cpu() > 0).any(3).any(1).numpy()
+                last = (audible * np.arange(1, audible.shape[1] + 1)).max(1)
+                rows = whole_blocks(np.maximum(last, 1), audible.shape[1])
             real, _ = code_rows(rows, self.decoder)
             ended = np.arange(codes.shape[1]) >= real[:, None]
-            codes = codes.masked_fill(torch.from_numpy(ended)[:, :, None], self.end)
+            codes = codes.masked_fill(torch.from_numpy(ended)[:, :, None], self.end_code)
         return codes[:, None]
 
-    def show(self, codes: Tensor, pixels: Pixels, **how: Any) -> Tensor:
-        """Makes images of codes `(B, 1, *code_shape)`, see `Pixels`; 0 where they have ended."""
+    def decode(
+        self,
+        codes: Tensor,
+        pixels: Pixels = "mean",
+        *,
+        seed: int = 0,
+        numbers: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Decodes codes to images, with 0 after their end.
+
+        Args:
+            codes: Integers `(B, 1, *code_shape)`.
+            pixels: See `Pixels`.
+            seed: Together with an image's number decides the noise of its pixels.
+            numbers: The number of each image; 0 to B - 1 by default.
+
+        Returns:
+            Integers in `[0, levels)`, `(B, C, H, W)`, int64, on the CPU.
+        """
         grids, ended = codes[:, 0], None
-        if self.end is not None:
-            ended = (grids == self.end).any(2).cumsum(1) > 0  # (B, h)
-            # A code is seen beyond its place: after the end come those of what is 0.
+        if self.end_code is not None:
+            ended = (grids == self.end_code).any(2).cumsum(1) > 0  # (B, h)
+            # Pixels depend on codes nearby, so the end is filled with the codes of blank pixels.
             grids = torch.where(ended[:, :, None], self.decoder.nothing().cpu(), grids)
         if pixels == "draw":
-            x = self.decoder.sample(len(grids), grids, **how)
+            x = self.decoder.sample(len(grids), grids, seed=seed, numbers=numbers)
         else:
             parts = [self.decoder.picture(part) for part in torch.split(grids, BATCH)]
             x = torch.cat(parts).round().long()
@@ -290,45 +349,53 @@ class LatentGenerator:
 
 
 def check_priors(decoder: CodebookModel, priors: list[AutoregressiveModel]) -> None:
-    """Refuses priors that are not those of a model's grids of codes, in their order."""
+    """Checks that there is a prior for each grid of codes, in their order.
+
+    Raises:
+        UserError: There is not, or their classes do not match.
+    """
     grids = list(decoder.sizes)
     if len(priors) != len(grids):
-        wanted = "one prior" if len(grids) == 1 else "two priors, the top's and the bottom's"
-        raise UserError(f"A {type(decoder).__name__} takes {wanted}, and was given {len(priors)}.")
+        needed = "one prior" if len(grids) == 1 else "two priors, the top's and the bottom's"
+        raise UserError(f"A {type(decoder).__name__} takes {needed}, not {len(priors)}.")
     for grid, prior in zip(grids, priors, strict=True):
         check_prior(decoder, prior, grid)
     if priors[-1].classes not in (None, priors[0].classes):
         raise UserError(
-            f"The bottom's prior is told one of {priors[-1].classes} classes, and the top's one of "
-            f"{priors[0].classes or 'none'}: train both on the same."
+            f"The bottom's prior has {priors[-1].classes} classes, and the top's has "
+            f"{priors[0].classes or 'none'}: train both with the same classes."
         )
 
 
 def check_prior(decoder: CodebookModel, prior: AutoregressiveModel, grid: str) -> None:
-    """Refuses a prior that is not one of the codes of this grid of a model."""
+    """Checks that a prior was trained on the codes of this grid of a model.
+
+    Raises:
+        UserError: It was not.
+    """
     codes_of = prior.data_record.codes_of
     if codes_of is None:
         raise UserError(
-            f"This {type(prior).__name__} was not trained on codes: train one by nextpixel "
-            "train --data codes:RUN, RUN being the VQ-VAE's run folder."
+            f"This {type(prior).__name__} was not trained on codes: train one with nextpixel "
+            "train --data codes:RUN, where RUN is the VQ-VAE's run folder."
         )
-    if codes_of in [mark(decoder, other) for other in decoder.sizes if other != grid]:
+    if codes_of in [codes_digest(decoder, other) for other in decoder.sizes if other != grid]:
         raise UserError(
-            f"A prior over the {grid} codes was wanted, and this one is of the others: give the "
-            "top's first, then the bottom's."
+            f"A prior over the {grid} codes is needed, and this one is over the other grid: give "
+            "the top's first, then the bottom's."
         )
-    if codes_of != mark(decoder, grid):
+    if codes_of != codes_digest(decoder, grid):
         raise UserError(
             f"The prior was trained on the codes of another model (sha256 "
-            f"{codes_of[:12]}..., this one's is {decoder.digest()[:12]}...): its numbers "
-            "stand for other vectors. Train a prior on the codes of this one."
+            f"{codes_of[:12]}..., this one's is {decoder.digest()[:12]}...): train a prior on the "
+            "codes of this one."
         )
 
 
-def seed_of(seed: int, part: int) -> int:
-    """Makes the seed of what is drawn after so many grids of codes: the next grid, or the pixels.
+def part_seed(seed: int, part: int) -> int:
+    """Makes the seed of a part: grids of codes are parts 0 and 1, and the pixels come last.
 
-    With the same noise for all, what is drawn later would depend on how the first codes fell.
+    With one seed for all parts, their noise would be the same and the parts would be correlated.
     """
     if part == 0:
         return seed
@@ -336,21 +403,21 @@ def seed_of(seed: int, part: int) -> int:
 
 
 def find_bundle(name: str | Path) -> Path:
-    """Finds the folder of a bundle: a name that comes with nextpixel, or a path."""
+    """Finds the folder of a bundle by its path or the name of a pretrained one."""
     return bundles().get(str(name), Path(name))
 
 
 def read_record(name: str | Path) -> dict[Path, str]:
-    """Reads which models a bundle holds: their folders, the decoder's first, and their hashes.
+    """Reads the folders of a bundle's models, the decoder's first, and their hashes.
 
     Raises:
-        UserError: It is none, or it is damaged.
+        UserError: There is no such bundle, or it is damaged.
     """
     if not holds_bundle(name):
         known = ", ".join(bundles()) or "none"
         raise UserError(
-            f"{name} holds no VQ-VAE with its prior: make one by nextpixel bundle VQVAE PRIOR "
-            f"--out {name}, or name one that comes with nextpixel ({known})."
+            f"{name} holds no VQ-VAE with its prior: make one with nextpixel bundle VQVAE PRIOR "
+            f"--out {name}, or name a pretrained one ({known})."
         )
     folder = find_bundle(name)
     file = folder / RECORD
@@ -369,11 +436,11 @@ def read_record(name: str | Path) -> dict[Path, str]:
 
 
 def holds_bundle(name: str | Path) -> bool:
-    """Tells whether a folder is one that `LatentGenerator.save` wrote."""
+    """Checks whether `LatentGenerator.save` wrote a folder."""
     return (find_bundle(name) / RECORD).is_file()
 
 
 def check_pixels(pixels: Pixels) -> None:
-    """Refuses what pixels cannot be, before codes are drawn."""
+    """Checks the option `pixels`, before codes are sampled."""
     if pixels not in get_args(Pixels):
-        raise UserError(f"pixels are a 'mean' or a 'draw', not {pixels!r}.")
+        raise UserError(f"pixels must be 'mean' or 'draw', not {pixels!r}.")

@@ -1,1 +1,1 @@
-"""What a trained model is used for: restoration, variations, reconstruction."""
+"""Applies trained models: restoration, variations, reconstruction."""

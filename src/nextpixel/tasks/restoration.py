@@ -1,7 +1,7 @@
-"""Restoring degraded images by exact conditional models p(clean | degraded).
+"""Restores degraded images with exact conditional models p(clean | degraded).
 
-One degraded image has many originals that fit it. Drawn restorations show them; their mean is the
-single image nearest to them all, and their deviation says where they differ.
+Many originals fit one degraded image. Samples of restorations show them; the mean of the samples is
+the best single estimate by squared error, and their standard deviation shows where they differ.
 
 Example:
     >>> model = npx.load("mnist-inpaint")
@@ -40,38 +40,38 @@ def restore(
     *,
     draws: int = 4,
     classes: object = None,
-    **how: Any,
+    **options: Any,
 ) -> Tensor:
-    """Draws restorations from p(clean | degraded), exactly.
+    """Samples restorations from p(clean | degraded), exactly.
 
     Args:
-        model: A model that was trained for a task.
+        model: A model trained for a restoration task.
         degraded: The images, degraded by this task.
-        draws: How many restorations to draw of each.
-        classes: The classes, if the model takes them, see `ContextSpec.read`.
-        how: Other arguments of `sampling.sample`.
+        draws: Number of restorations of each image.
+        classes: The classes, if the model is class-conditional, see `ContextSpec.read`.
+        options: Other arguments of `sampling.sample`.
 
     Returns:
         Integers in `[0, levels)`, `(draws, B, C, H, W)`, int64, on the CPU. Known pixels are kept.
 
     Raises:
-        UserError: The model restores no images, or not such ones.
+        UserError: The model was not trained for restoration, or the images do not fit it.
     """
     if model.role != "restore":
         raise UserError(
             "This model is not conditioned on degraded images: train one with --task to restore "
             "images."
         )
-    count, context = len(degraded), context_of(model, degraded, classes)
+    context = make_context(model, degraded, classes)
 
-    def draw(again: Tensor) -> Tensor:
+    def sample(numbers: Tensor) -> Tensor:
         known: dict[str, Any] = {}
         if degraded.mask is not None:
-            known = {"x": degraded.pixels(model.levels)[again], "mask": degraded.mask[again]}
-        here = None if context is None else context[again]
-        return model.sample(len(again), here, **known, **how)
+            known = {"x": degraded.pixels(model.levels)[numbers], "mask": degraded.mask[numbers]}
+        part = None if context is None else context[numbers]
+        return model.sample(len(numbers), part, **known, **options)
 
-    return loop.repeat_draws(draw, count, draws)
+    return loop.repeat_draws(sample, len(degraded), draws)
 
 
 @torch.inference_mode()
@@ -85,73 +85,72 @@ def score(
     """Scores p(clean | degraded), exactly; known pixels carry no bits.
 
     Args:
-        model: A model that was trained for a task.
+        model: A model trained for a restoration task.
         x: The original images, integers `(B, C, H, W)`.
         degraded: The same images, degraded.
-        classes: The classes, if the model takes them.
+        classes: The classes, if the model is class-conditional.
         batch_size: Images scored together.
     """
-    context = context_of(model, degraded, classes)
+    context = make_context(model, degraded, classes)
     nats = []
     with inference.evaluation_mode(model):
-        for some in torch.split(torch.arange(len(x)), batch_size):
-            mask = None if degraded.mask is None else degraded.mask[some].to(model.device)
-            of_some = None if context is None else context[some]
-            nats.append(-model.log_prob(x[some].to(model.device), of_some, mask).double().cpu())
+        for numbers in torch.split(torch.arange(len(x)), batch_size):
+            mask = None if degraded.mask is None else degraded.mask[numbers].to(model.device)
+            part = None if context is None else context[numbers]
+            nats.append(-model.log_prob(x[numbers].to(model.device), part, mask).double().cpu())
     return Score.of(torch.cat(nats), np.full(len(x), math.prod(model.shape)))
 
 
-def context_of(model: AutoregressiveModel, degraded: Degraded, classes: object) -> Context | None:
+def make_context(model: AutoregressiveModel, degraded: Degraded, classes: object) -> Context | None:
     """Makes the context of degraded images."""
     parts = {"classes": classes, "image": degraded.image}
-    given = {name: part for name, part in parts.items() if part is not None}
-    return model.context(given, len(degraded))
+    parts = {name: part for name, part in parts.items() if part is not None}
+    return model.context(parts, len(degraded))
 
 
 def qualities(
     task: Task, degraded: Degraded, draws: Tensor, levels: int, x: Tensor
 ) -> dict[str, Quality]:
-    """Compares restorations with the originals, beside those of the task's simple method.
+    """Measures the quality of restorations, and that of the task's baseline.
 
     Args:
-        task: What was done to the images.
+        task: The degradation.
         degraded: The degraded images.
         draws: Their restorations, `(draws, B, C, H, W)`.
         levels: Number of levels of the images.
         x: The original images, integers `(B, C, H, W)`.
 
     Returns:
-        The quality of the mean of the draws (the best guess by squared error, and so by PSNR), of
-        a single draw and of the simple method, by their names.
+        Name -> quality: of the mean of the draws (the best estimate by squared error, and so by
+        PSNR), of a single draw, and of the baseline.
     """
-    count = len(draws)
-    found = (
-        {} if count == 1 else {f"mean of {count} draws": quality(x, draws.double().mean(0), levels)}
-    )
-    found["one draw"] = quality(x, draws[0], levels)
-    found[baseline_name(task)] = quality(x, baseline(task, degraded, levels), levels)
-    return found
+    measured = {}
+    if len(draws) > 1:
+        measured[f"mean of {len(draws)} draws"] = quality(x, draws.double().mean(0), levels)
+    measured["one draw"] = quality(x, draws[0], levels)
+    measured[baseline_name(task)] = quality(x, baseline(task, degraded, levels), levels)
+    return measured
 
 
 def show(
     task: Task, degraded: Degraded, draws: Tensor, levels: int, x: Tensor | None = None
 ) -> Image.Image:
-    """Lays out a row an image: what is given, restorations, their mean and where they differ.
+    """Lays out a row for each image: the degraded one, restorations, their mean and deviation.
 
     Args:
-        task: What was done to the images.
+        task: The degradation.
         degraded: The degraded images.
-        draws: Their restorations, `(draws, B, C, H, W)`: four at most are shown; of one alone there
-            are no mean and no differences.
+        draws: Their restorations, `(draws, B, C, H, W)`. At most four are shown; the mean and the
+            deviation need two.
         levels: Number of levels of the restorations.
-        x: The original images, integers `(B, C, H, W)`, or None if they are not known.
+        x: The original images, integers `(B, C, H, W)`, or None if they are unknown.
     """
     columns = {
-        "given": given_picture(task, degraded),
+        "given": degraded_picture(task, degraded),
         baseline_name(task): pictures.real_to_uint8(baseline(task, degraded, levels), levels),
     }
-    for number, drawn in enumerate(draws[:4], 1):
-        columns[f"restored {number}"] = pictures.to_uint8(drawn, levels)
+    for number, restored in enumerate(draws[:4], 1):
+        columns[f"restored {number}"] = pictures.to_uint8(restored, levels)
     if len(draws) > 1:
         columns[f"mean of {len(draws)}"] = pictures.real_to_uint8(draws.double().mean(0), levels)
         columns["where they differ"] = pictures.heat_map(uncertainty(draws))
@@ -164,16 +163,16 @@ def uncertainty(draws: Tensor) -> Tensor:
     """Computes the standard deviation of the restorations at each pixel, in levels.
 
     Args:
-        draws: `(draws, B, C, H, W)`, two draws at least.
+        draws: `(draws, B, C, H, W)`, at least two draws.
 
     Returns:
-        The root of the mean variance of the channels, `(B, H, W)`.
+        The root of the mean variance over the channels, `(B, H, W)`.
     """
     return draws.double().var(0).mean(1).sqrt()
 
 
-def given_picture(task: Task, degraded: Degraded) -> pictures.Pixels:
-    """Makes of what is given a picture of the size of the restored one."""
+def degraded_picture(task: Task, degraded: Degraded) -> pictures.Pixels:
+    """Returns the degraded images at the size of the restored ones."""
     if degraded.mask is not None:
         return pictures.tint_unknown(degraded.picture, degraded.mask, 256)
     pixels = pictures.to_uint8(degraded.picture, 256)

@@ -1,4 +1,4 @@
-"""Restores images by simple methods that models are compared with."""
+"""Restores images by classical methods, as baselines for models."""
 
 from __future__ import annotations
 
@@ -30,26 +30,25 @@ _VARIATION = 0.6  # weight of the total variation, for noise of deviation 1
 
 
 def baseline_name(task: Task) -> str:
-    """Says in a few words which simple method the task is compared with."""
+    """Returns the name of a task's baseline."""
     return _method(task)[0]
 
 
 def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
-    """Restores images by the simple method that the task is compared with.
+    """Restores images by a task's baseline, a classical method.
 
-    It is told what the task says: the width of the blur, the strength of the noise.
+    The baseline knows the task's options, such as the width of the blur.
 
     - Super-resolution: bicubic enlargement.
     - Colourise: the grey picture.
-    - Denoise: total variation, and then what the cutting off at black and white has done to the
-      mean is undone; for salt and pepper a median filter of 3x3.
-    - Deblur: Wiener deconvolution, smoothed by the largest of the powers of ten at which the
-      result, blurred again, is as near to the blurred image as rounding to bytes leaves it.
-    - Inpaint: biharmonic inpainting. It is at its best where holes are small; in a half it
-      extrapolates.
+    - Denoise: total variation, then a correction for the bias from clipping at black and white; a
+      3x3 median filter for salt and pepper.
+    - Deblur: Wiener deconvolution with the largest power of ten as regularisation at which the
+      result, blurred again, matches the blurred image up to rounding to bytes.
+    - Inpaint: biharmonic inpainting. It works best for small holes; a hidden half is extrapolated.
 
     Args:
-        task: What was done to the images.
+        task: The degradation.
         degraded: The images, from `task.degrade`.
         levels: Number of levels of the images.
 
@@ -57,14 +56,14 @@ def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
         Real numbers in `[0, levels - 1]`, `(B, C, H, W)`, float32.
 
     Raises:
-        UserError: The images are not degraded by this task.
+        UserError: The images were not degraded by this task.
 
     References:
         Chambolle: An Algorithm for Total Variation Minimization and Applications, 2004.
-        Foi: Clipped noisy images: Heteroskedastic modeling and practical denoising, 2009: undoing
-        what clipping does to a mean.
-        Morozov: On the Solution of Functional Equations by the Method of Regularization, 1966: how
-        much to smooth.
+        Foi: Clipped noisy images: Heteroskedastic modeling and practical denoising, 2009: the
+        correction for clipping.
+        Morozov: On the Solution of Functional Equations by the Method of Regularization, 1966: the
+        choice of the regularisation.
         Orieux, Giovannelli, Rodet: Bayesian estimation of regularization and point spread function
         parameters for Wiener-Hunt deconvolution, 2010
         (https://hal.archives-ouvertes.fr/hal-00674508). Damelin, Hoang: On Surface Completion and
@@ -74,7 +73,7 @@ def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
     _check_levels(levels)
     if (task.name == "inpaint") != (degraded.mask is not None):
         raise UserError("Images with hidden pixels belong to the task inpaint, and only to it.")
-    # Black is 0 and white 1 in what follows.
+    # From here on black is 0 and white is 1.
     images = degraded.picture.numpy() / 255
     masks = np.ones((len(images), *images.shape[2:]), dtype=np.bool_)
     if degraded.mask is not None:
@@ -97,7 +96,7 @@ def _method(task: Task) -> tuple[str, _Restore]:
     }[task.name]
 
 
-# Each of these is given the task, an image (C, H, W) from 0 to 1 and its known pixels (H, W).
+# Each of these takes the task, an image (C, H, W) from 0 to 1 and its mask (H, W).
 
 
 def _enlarged(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
@@ -121,7 +120,7 @@ def _smoothed(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
 
     smooth = denoise_tv_chambolle(image, _VARIATION * task.noise, channel_axis=0)
     true = torch.linspace(0, 1, 257, dtype=torch.float64)
-    # The mean of a number between 0 and 1 is the integral of how often it lies above a threshold.
+    # The mean of a number in [0, 1] is the integral over t of the probability that it exceeds t.
     thresholds = (true[1:] + true[:-1]) / 2
     means = torch.special.ndtr((true[:, None] - thresholds) / task.noise).mean(1)
     unclipped: _Floats = np.interp(smooth, means.numpy(), true.numpy())
@@ -132,8 +131,9 @@ def _deconvolved(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats
     from skimage.restoration import wiener
 
     kernel = _kernel(task.sigma)
-    # Beside its mirror image a picture is one period of a plane, which is blurred as the picture
-    # was, so that there is nothing wrong at the edges; as many periods as the kernel is large.
+    # The picture and its mirror image are one period of a plane. Blurring the plane periodically
+    # equals blurring the picture with mirrored edges, so there are no artefacts at the edges. The
+    # plane must have at least the size of the kernel, so small pictures take several periods.
     _, height, width = image.shape
     periods = [-(-len(kernel) // (2 * side)) for side in (height, width)]
     added = [(0, (2 * n - 1) * side) for n, side in zip(periods, (height, width), strict=True)]

@@ -1,7 +1,7 @@
-"""Variations: new images from what a classifier's layer says of an image.
+"""Samples variations: images given the classifier features of another image.
 
-Drawn again and again from the same features, images show what a layer keeps, by what stays, and
-what it forgets, by what changes.
+Samples given the same features show the information in a layer: what they share is in the features,
+and what varies is not.
 
 Example:
     >>> model = npx.load("runs/mine")  # trained with --features
@@ -30,21 +30,21 @@ from nextpixel.sampling.loop import repeat_draws
 from nextpixel.viz import images as pictures
 
 __all__ = [
-    "Kept",
-    "features_of",
+    "LayerScore",
+    "draw_interpolations",
+    "get_features",
     "interpolate",
-    "same_classifier",
+    "order_by_layer",
     "side_by_side",
     "vary",
-    "ways",
 ]
 
 
-def features_of(model: AutoregressiveModel) -> Features:
+def get_features(model: AutoregressiveModel) -> Features:
     """Returns the features that a model is conditioned on.
 
     Raises:
-        UserError: It is conditioned on none.
+        UserError: The model is not conditioned on features.
     """
     if model.role != "vary":
         raise UserError(
@@ -54,23 +54,23 @@ def features_of(model: AutoregressiveModel) -> Features:
     return cast(Features, model.conditioner)
 
 
-def vary(model: AutoregressiveModel, context: Context, *, draws: int = 4, **how: Any) -> Tensor:
-    """Draws new images from the context of given ones.
+def vary(model: AutoregressiveModel, context: Context, *, draws: int = 4, **options: Any) -> Tensor:
+    """Samples images given the contexts of other images.
 
     Args:
         model: The model.
         context: The context of B images, see `ImageModel.conditioning`.
-        draws: How many to draw of each.
-        how: Other arguments of `sampling.sample`.
+        draws: Number of samples for each image.
+        options: Other arguments of `sampling.sample`.
 
     Returns:
         Integers in `[0, levels)`, `(draws, B, C, H, W)`, int64, on the CPU.
     """
 
-    def draw(again: Tensor) -> Tensor:
-        return model.sample(len(again), context[again], **how)
+    def sample(numbers: Tensor) -> Tensor:
+        return model.sample(len(numbers), context[numbers], **options)
 
-    return repeat_draws(draw, len(context), draws)
+    return repeat_draws(sample, len(context), draws)
 
 
 def interpolate(
@@ -80,54 +80,54 @@ def interpolate(
     draws: int = 1,
     steps: int = 8,
     progress: Callable[[float], None] | None = None,
-    **how: Any,
+    **options: Any,
 ) -> Tensor:
-    """Draws images on the way from each image's features to the next one's.
+    """Samples images while interpolating from each image's features to the next one's.
 
     Args:
         model: A model that is conditioned on features.
-        context: The context of B images, two at least.
-        draws: How many rows to draw of each way. The noise is the same all along a row, so that
-            what changes in it is due to the features.
-        steps: How many images to draw on the way, both ends included.
+        context: The context of B images, at least two.
+        draws: Number of rows for each pair. The noise is the same along a row, so changes are due
+            to the features alone.
+        steps: Number of images in a row, both ends included.
         progress: Called with the fraction done, between 0 and 1.
-        how: Other arguments of `sampling.sample`.
+        options: Other arguments of `sampling.sample`.
 
     Returns:
         Integers in `[0, levels)`, `(B - 1, draws, steps, C, H, W)`, int64, on the CPU.
 
     Raises:
-        UserError: There is no next image, or the model is not conditioned on features.
+        UserError: There is only one image, or the model is not conditioned on features.
     """
-    features, ways = features_of(model), len(context) - 1
-    if ways < 1:
-        raise UserError("To interpolate takes two images at least: give another one.")
-    rows = torch.arange(ways).repeat_interleave(draws)
+    features, pairs = get_features(model), len(context) - 1
+    if pairs < 1:
+        raise UserError("An interpolation needs at least two images: give another one.")
+    rows = torch.arange(pairs).repeat_interleave(draws)
     a, b = context[rows], context[rows + 1]
     columns = []
     for done, t in enumerate(torch.linspace(0, 1, steps).tolist(), 1):
-        here = replace(a, **{features.part: between(features, a, b, t)})
-        if a.classes is not None and b.classes is not None:
-            here = replace(here, classes=torch.lerp(a.classes, b.classes, t))
-        columns.append(model.sample(len(rows), here, **how))
+        columns.append(model.sample(len(rows), mix_contexts(features, a, b, t), **options))
         if progress is not None:
             progress(done / steps)
-    return torch.unflatten(torch.stack(columns, 1), 0, (ways, draws))
+    return torch.unflatten(torch.stack(columns, 1), 0, (pairs, draws))
 
 
-def between(features: Features, a: Context, b: Context, t: float) -> Tensor:
-    """Goes from one image's features to another's, see `Features.between`."""
-    begin, end = getattr(a, features.part), getattr(b, features.part)
-    return features.between(begin, end, t)
+def mix_contexts(features: Features, a: Context, b: Context, t: float) -> Context:
+    """Interpolates the features of two contexts, see `Features.between`, and their classes."""
+    part = features.between(getattr(a, features.part), getattr(b, features.part), t)
+    mixed = replace(a, **{features.part: part})
+    if a.classes is not None and b.classes is not None:
+        mixed = replace(mixed, classes=torch.lerp(a.classes, b.classes, t))
+    return mixed
 
 
-class Kept(NamedTuple):
-    """How much a layer says of images, by how many bits they take once it is known.
+class LayerScore(NamedTuple):
+    """The score of images given a layer's features: few bits left mean an informative layer.
 
     Attributes:
-        layer: What the model is conditioned on, see `layer_of`.
-        numbers: How many numbers the layer has; 0 without one.
-        score: The score of images under the model that is given these numbers.
+        layer: What the model is conditioned on, see `layer_name`.
+        numbers: Number of features; 0 for a model without features.
+        score: The score of the images under the model.
     """
 
     layer: str
@@ -135,53 +135,54 @@ class Kept(NamedTuple):
     score: Score
 
     @classmethod
-    def by(cls, model: AutoregressiveModel, images: Images, **how: Any) -> Kept:
-        """Scores images by a model, see `evaluate` (also for how)."""
-        numbers = math.prod(features_of(model).shape) if model.role == "vary" else 0
-        return cls(layer_of(model), numbers, evaluate(model, images, **how))
+    def of(cls, model: AutoregressiveModel, images: Images, **options: Any) -> LayerScore:
+        """Scores images under a model, with the options of `evaluate`."""
+        numbers = math.prod(get_features(model).shape) if model.role == "vary" else 0
+        return cls(layer_name(model), numbers, evaluate(model, images, **options))
 
 
-def layer_of(model: AutoregressiveModel) -> str:
-    """Names the layer that a model is conditioned on; without one "class" or "nothing"."""
+def layer_name(model: AutoregressiveModel) -> str:
+    """Returns the layer that a model is conditioned on, or "class" or "nothing"."""
     if model.role == "vary":
-        return features_of(model).layer
+        return get_features(model).layer
     return "class" if model.classes else "nothing"
 
 
-def same_classifier(models: Sequence[AutoregressiveModel]) -> list[AutoregressiveModel]:
-    """Sorts models by what they are conditioned on: nothing, the class, the first layer, ...
+def order_by_layer(models: Sequence[AutoregressiveModel]) -> list[AutoregressiveModel]:
+    """Sorts models by their conditioning: nothing, the class, then the classifier's layers.
 
     Raises:
-        UserError: They are conditioned on layers of different classifiers, or two on the same
-            layer, or none on a layer.
+        UserError: The models are conditioned on different classifiers, two on the same layer, or
+            none on a layer.
     """
-    found = [features_of(model) for model in models if model.role == "vary"]
-    if not found:
+    features = [get_features(model) for model in models if model.role == "vary"]
+    if not features:
         raise UserError(
-            "None of these models is conditioned on a classifier's layer: train --features."
+            "None of these models is conditioned on a classifier's layer: train one with "
+            "--features."
         )
-    first = found[0].classifier
-    weights = first.state_dict()
-    for features in found[1:]:
-        its = features.classifier.state_dict()
-        if not all(torch.equal(its[name], weights[name]) for name in weights):
+    first = features[0]
+    weights = first.classifier.state_dict()
+    for other in features[1:]:
+        other_weights = other.classifier.state_dict()
+        if not all(torch.equal(other_weights[name], weights[name]) for name in weights):
             raise UserError(
                 "The models are conditioned on layers of different classifiers "
-                f"({found[0].layer} and {features.layer}): train them with the same --features."
+                f"({first.layer} and {other.layer}): train them with the same --features."
             )
-    order = ["nothing", "class", *first.layers]
-    names = [layer_of(model) for model in models]
+    order = ["nothing", "class", *first.classifier.layers]
+    names = [layer_name(model) for model in models]
     if len(set(names)) < len(names):
         raise UserError(f"Give models of different layers: these are {', '.join(names)}.")
-    return sorted(models, key=lambda model: order.index(layer_of(model)))
+    return sorted(models, key=lambda model: order.index(layer_name(model)))
 
 
 def side_by_side(columns: Mapping[str, Tensor], levels: int) -> Image.Image:
-    """Lays out a row an image: its original beside what was drawn of it.
+    """Lays out a row for each image: the original and its variations.
 
     Args:
-        columns: Caption -> images `(B, C, H, W)`, or several draws of each `(draws, B, C, H, W)`,
-            whose captions are numbered.
+        columns: Caption -> images `(B, C, H, W)`, or several samples of each,
+            `(draws, B, C, H, W)`, whose captions are numbered.
         levels: Number of levels.
     """
     stacks: dict[str, Tensor] = {}
@@ -189,23 +190,23 @@ def side_by_side(columns: Mapping[str, Tensor], levels: int) -> Image.Image:
         if x.ndim == 4:
             stacks[caption] = x
         else:
-            stacks |= {f"{caption} {number}": one for number, one in enumerate(x, 1)}
+            stacks |= {f"{caption} {number}": images for number, images in enumerate(x, 1)}
     return pictures.side_by_side(stacks, levels)
 
 
-def ways(x: Tensor, drawn: Tensor, levels: int) -> Image.Image:
-    """Lays out a row a way: an image, what was drawn on the way from it to the next, the next.
+def draw_interpolations(x: Tensor, samples: Tensor, levels: int) -> Image.Image:
+    """Lays out interpolations, a row each, between the two images that they connect.
 
     Args:
         x: The images, `(B, C, H, W)`.
-        drawn: From `interpolate`, `(B - 1, draws, steps, C, H, W)`.
+        samples: From `interpolate`, `(B - 1, draws, steps, C, H, W)`.
         levels: Number of levels.
     """
-    count, draws, steps = drawn.shape[:3]
-    begin, end = (
-        part[:, None, None].expand(count, draws, 1, *x.shape[1:]) for part in (x[:-1], x[1:])
+    pairs, draws, steps = samples.shape[:3]
+    first, second = (
+        part[:, None, None].expand(pairs, draws, 1, *x.shape[1:]) for part in (x[:-1], x[1:])
     )
-    rows = torch.cat([begin, drawn, end], 2)
+    rows = torch.cat([first, samples, second], 2)
     labels = [f"{t:.2f}" for t in torch.linspace(0, 1, steps).tolist()]
     return pictures.grid(
         rows.flatten(0, 2), levels, columns=steps + 2, column_labels=["from", *labels, "to"]

@@ -1,4 +1,4 @@
-"""Trains models: the configuration, the loop, its checkpoints and its logs."""
+"""Trains models: recipes, the options, the loop, its checkpoints and its logs."""
 
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.trainer import fit

@@ -1,4 +1,4 @@
-"""The training options, and the learning rate that they set."""
+"""Defines the training options and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ __all__ = ["TrainArgs", "learning_rate"]
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """How to train.
+    """The training options.
 
     Attributes:
         steps: Number of optimizer steps.
-        batch_size: Images a step, on each device.
+        batch_size: Images per step, on each device.
         lr: Peak learning rate of AdamW.
-        schedule: What the learning rate does after the warm-up: "cosine" falls to a hundredth of
-            the peak at the last step, "constant" stays.
+        schedule: The learning rate after the warm-up: "cosine" falls to a hundredth of the peak at
+            the last step, "constant" stays at the peak.
         warmup: Steps over which the learning rate rises from 0.
-        weight_decay: Of AdamW.
-        clip: Largest norm of the gradient; larger ones are scaled down.
-        ema: Decay of the running average of the weights, which is what is scored and kept; it
-            starts quicker and reaches this value as the steps go by. 0 keeps the weights as they
-            are.
+        weight_decay: Weight decay of AdamW.
+        clip: Largest norm of the gradient; a larger gradient is scaled down to it.
+        ema: Decay of the moving average of the weights, which is scored and saved. The first steps
+            use a smaller decay. 0 turns the average off.
         precision: "bf16" computes in bfloat16 where autocast allows it, "float32" does not, "auto"
-            takes bf16 where the processor has it.
-        seed: Decides the order of the images, what is random in a step (dropout) and, through the
-            command line, the first weights.
-        valid_every: Steps between validations; each draws a grid of samples too.
-        valid_images: Score only so many validation images, spread evenly; all by default.
+            uses bf16 where the processor supports it.
+        seed: Seed of the order of the images, of dropout and, on the command line, of the initial
+            weights.
+        valid_every: Steps between validations, each with a preview in `samples/`.
+        valid_images: Number of validation images to score, spread evenly; all by default.
         save_every: Steps between checkpoints.
-        accumulate: In how many parts a step's batch is worked through, one after the other, to
-            need less memory; the gradient is that of the whole batch, up to rounding.
-        drop_context: Part of the images that are given the null context in place of their own, so
-            that the model learns it, too; guidance needs that.
-        checkpoint_activations: Compute the activations of a network's blocks again in the backward
-            pass, to need less memory: the same gradient, in more time.
-        mutate: The probability that a value of a training image (a pixel, or each channel of it) is
-            replaced by a level drawn uniformly, anew at each step: so a background model for
-            likelihood ratios is trained (Ren et al., 2019). Validation images stay as they are.
+        accumulate: Number of parts in which a batch is computed, one after the other, to use less
+            memory. The gradient is that of the whole batch, up to rounding.
+        drop_context: Probability that an image gets the null context in place of its own. The model
+            learns the null context from these images; guidance needs it.
+        checkpoint_activations: Whether to use activation checkpointing: the activations of a
+            network's blocks are computed again in the backward pass. This gives the same gradient
+            in less memory and more time.
+        mutate: Probability that a channel of a pixel in a training image is replaced by a uniformly
+            random level, anew at each step. This trains a background model for likelihood ratios
+            (Ren et al., 2019). Validation images are not changed.
+
+    Raises:
+        UserError: A value is out of range.
     """
 
     steps: int = 20_000
@@ -72,7 +75,7 @@ class TrainArgs:
         if self.accumulate > self.batch_size:
             raise UserError(
                 f"train.accumulate must be at most train.batch_size, {self.batch_size}, not "
-                f"{self.accumulate}: each part has an image."
+                f"{self.accumulate}: each part needs an image."
             )
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < math.inf:

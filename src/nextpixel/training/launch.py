@@ -1,4 +1,4 @@
-"""Starts the training process: device, precision, ranks and signals."""
+"""Sets up the training process: device, precision, ranks and signals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ __all__ = ["has_bf16", "interrupts", "keep_freed_memory", "launched", "make_fabr
 
 
 def make_fabric(device: str, precision: str) -> Fabric:
-    """Makes the Fabric for one process, or for those that torchrun started."""
+    """Makes the Fabric for one process, or for the processes that torchrun started.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: See `TrainArgs`.
+    """
     found = find_device(device)
     if precision == "auto":
         precision = "bf16" if has_bf16(found.type) else "float32"
@@ -37,7 +42,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
 
 @contextmanager
 def launched(fabric: Fabric) -> Iterator[None]:
-    """Joins the other ranks, and parts from them at the end."""
+    """Joins the process group of all ranks, and leaves it at the end."""
     before = torch.distributed.is_initialized()
     fabric.launch()
     fabric.barrier()
@@ -49,15 +54,15 @@ def launched(fabric: Fabric) -> Iterator[None]:
         raise
     finally:
         if torch.distributed.is_initialized() and not before:
-            # First the wrapped model, then the group: in the other order the model's destructor
+            # The wrapped model must be freed before the group: otherwise the model's destructor
             # waits for the group's threads, which wait for the interpreter's lock that it holds.
-            # At the interpreter's exit it would be too late: the running threads abort it.
+            # At the interpreter's exit it is too late: the running threads would abort it.
             gc.collect()
             torch.distributed.destroy_process_group()
 
 
 def has_bf16(accelerator: str) -> bool:
-    """Tells whether the processor computes in bfloat16 by itself."""
+    """Checks whether the processor has instructions for bfloat16."""
     if accelerator == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = getattr(torch.cpu, "get_capabilities", None)
@@ -65,21 +70,25 @@ def has_bf16(accelerator: str) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep what a training step frees for the next one, in the whole process.
+    """Makes glibc keep freed memory for the next training step, in the whole process.
 
-    By itself glibc may give large pieces back to the system, and what it takes anew comes page by
-    page and set to zero: that was up to a tenth of a step. Other C libraries are left as they are.
+    By default glibc may return large blocks to the system and get them back page by page, set to
+    zero, which took up to a tenth of a step. Other C libraries are left as they are.
     """
     trim_threshold, map_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(map_threshold, 2**25)  # the most that it takes
+        mallopt(map_threshold, 2**25)  # the largest value allowed
         mallopt(trim_threshold, 2**31 - 1)
 
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Catches Ctrl-C, so that the step under way is finished; a second Ctrl-C stops at once."""
+    """Catches Ctrl-C, so that the current step can finish; a second Ctrl-C stops at once.
+
+    Yields:
+        A function that returns whether Ctrl-C was pressed.
+    """
     caught = False
 
     def handle(number: int, frame: object) -> None:
@@ -87,11 +96,11 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         if caught:
             raise KeyboardInterrupt
         caught = True
-        # Not by print: what was interrupted may be just printing, and that cannot be nested.
+        # Not by print, which is not reentrant: the signal may have interrupted a print.
         os.write(2, b"\nFinishing this step, then saving; Ctrl-C once more stops at once.\n")
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may handle signals
+        yield lambda: False  # only the main thread can handle signals
         return
     before = signal.signal(signal.SIGINT, handle)
     try:

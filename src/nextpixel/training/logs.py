@@ -15,11 +15,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from nextpixel.utils.progress import bar_on_stderr
 
-__all__ = ["ShowStep", "complete_line_until", "metrics_log", "progress_bar"]
+__all__ = ["ShowStep", "is_logged", "metrics_log", "progress_bar"]
 
 
-def complete_line_until(line: bytes, step: int) -> bool:
-    """Tells whether a line of `metrics.jsonl` is whole and not from after a step."""
+def is_logged(line: bytes, step: int) -> bool:
+    """Checks whether a line of `metrics.jsonl` is complete and from no later than a step."""
     try:
         return line.endswith(b"\n") and json.loads(line)["step"] <= step
     except (ValueError, TypeError, KeyError):
@@ -28,7 +28,16 @@ def complete_line_until(line: bytes, step: int) -> bool:
 
 @contextmanager
 def metrics_log(out: Path, step: int, write: bool) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Opens the run's metrics for writing, `metrics.jsonl` and TensorBoard, after a step."""
+    """Opens a run's logs, `metrics.jsonl` and TensorBoard, to add metrics after a step.
+
+    Args:
+        out: The run folder.
+        step: Steps done so far; TensorBoard drops what was logged after it.
+        write: Whether this rank logs at all.
+
+    Yields:
+        A function that logs the metrics of a step.
+    """
     if not write:
         yield lambda metrics: None
         return
@@ -47,17 +56,23 @@ def metrics_log(out: Path, step: int, write: bool) -> Iterator[Callable[[dict[st
 
 
 class ShowStep(Protocol):
-    """Shows how far training is."""
+    """Shows the progress of training."""
 
     def __call__(
         self, step: int, loss: float | None = None, speed: float | None = None, note: str = ""
     ) -> None:
-        """Shows a step: its loss in bits/dim, images a second, or a note in words."""
+        """Shows a step: its loss in bits/dim and images per second, or a note."""
 
 
 @contextmanager
 def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
-    """Shows a bar in a terminal, and elsewhere a line now and then."""
+    """Shows a progress bar in a terminal, and elsewhere prints a line every 30 seconds.
+
+    Args:
+        step: Steps done so far.
+        steps: All steps.
+        visible: Whether this rank shows anything.
+    """
     if not visible:
         yield lambda step, loss=None, speed=None, note="": None
         return
@@ -78,7 +93,7 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
             step: int, loss: float | None = None, speed: float | None = None, note: str = ""
         ) -> None:
             nonlocal printed
-            if note.startswith("step"):  # worth a line of its own
+            if note.startswith("step"):  # gets a line of its own
                 console.print(note, highlight=False, soft_wrap=True)
                 return
             if loss is not None and speed is not None:
@@ -95,12 +110,12 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
 
 
 class Smoothed:
-    """Smooths a number that is shown, so that it can be read."""
+    """Smooths a number for display, by an exponential moving average."""
 
     def __init__(self) -> None:
         self.value: float | None = None
 
     def __call__(self, new: float) -> float:
-        """Takes the next number and returns the running average."""
+        """Adds a number and returns the average."""
         self.value = new if self.value is None else 0.95 * self.value + 0.05 * new
         return self.value

@@ -1,4 +1,4 @@
-"""The picture that training shows at each validation, by what the model is for."""
+"""Draws the picture that training saves at each validation, depending on the model's role."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ __all__ = ["draw_preview"]
 
 
 def draw_preview(model: ImageModel, data: Dataset) -> Image:
-    """Draws a small grid with the same noise every time, to see a model learn.
+    """Draws a small grid, with the same noise at every validation.
 
     Args:
-        model: The model, see `ImageModel.role`.
-        data: Its data set, whose validation images are restored, varied or reconstructed.
+        model: The model; its `role` decides between samples, restorations, variations and
+            reconstructions.
+        data: The data set, for its validation images.
     """
     previews = {
         "sample": preview_samples,
@@ -41,7 +42,7 @@ def draw_preview(model: ImageModel, data: Dataset) -> Image:
 
 
 def preview_samples(model: ImageModel, data: Dataset) -> Image:
-    """Draws samples, of each class in turn, or of the coarse codes of validation images."""
+    """Draws samples of each class in turn, or given the coarse codes of validation images."""
     columns = 8 if model.classes is None else min(10, model.classes)
     n = 4 * columns
     c: object = None if model.classes is None else np.arange(n) % columns
@@ -72,6 +73,6 @@ def preview_restorations(model: ImageModel, data: Dataset) -> Image:
 
 def preview_variations(model: ImageModel, data: Dataset) -> Image:
     """Draws variations of a few validation images."""
-    x, given = model.inputs(data.valid, evenly_spaced(len(data.valid), 8))
-    draws = vary(cast(AutoregressiveModel, model), cast(Context, given.context), draws=3)
+    x, conditioning = model.inputs(data.valid, evenly_spaced(len(data.valid), 8))
+    draws = vary(cast(AutoregressiveModel, model), cast(Context, conditioning.context), draws=3)
     return side_by_side({"original": x, "variation": draws}, model.levels)

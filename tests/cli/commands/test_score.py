@@ -72,7 +72,7 @@ def test_a_folder_of_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     expected = scoring_model().bits_per_dim(torch.from_numpy(NOISE)).tolist()
     assert column(rows, "bits_per_dim")[4:] == pytest.approx(expected, abs=2e-6)
     oddest = max(rows, key=lambda row: float(row["bits_per_dim"]))
-    assert f"oddest by bits_per_dim: {oddest['image']} (" in out
+    assert f"most anomalous by bits_per_dim: {oddest['image']} (" in out
     assert "AUROC" not in out
     with Image.open("plot.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
@@ -99,10 +99,10 @@ def test_a_split_of_a_folder_keeps_the_names(
 def test_labels_give_an_auroc(capsys: pytest.CaptureFixture[str]) -> None:
     out = run("score model pictures --complexity --labels labels.csv --out my.csv", capsys)
     rows = rows_of("my.csv")
-    assert [row["odd"] for row in rows] == ["0", "", "0", "", "1", "1", "1"]
+    assert [row["anomaly"] for row in rows] == ["0", "", "0", "", "1", "1", "1"]
     for score in ("bits_per_dim", "complexity_score"):
         kinds = [
-            np.array([float(row[score]) for row in rows if row["odd"] == kind]) for kind in "01"
+            np.array([float(row[score]) for row in rows if row["anomaly"] == kind]) for kind in "01"
         ]
         area, error = auroc(*kinds)
         (line,) = [line for line in out.splitlines() if line.startswith(score)]
@@ -116,7 +116,7 @@ def test_one_image_of_a_kind_has_no_standard_error(
 ) -> None:
     (here / "few.csv").write_text("flat/0.png,0\nnoisy/0.png,1\n")
     line = run("score model pictures --labels few.csv", capsys).splitlines()[2]
-    values = [row["bits_per_dim"] for row in rows_of("scores.csv") if row["odd"]]
+    values = [row["bits_per_dim"] for row in rows_of("scores.csv") if row["anomaly"]]
     area = "1.0000" if float(values[0]) < float(values[1]) else "0.0000"
     expected = [f"{float(value):.4f}" for value in values]
     assert line.split() == ["bits_per_dim", *expected, area]
@@ -129,7 +129,7 @@ def test_two_data_sets_with_a_background(capsys: pytest.CaptureFixture[str]) -> 
         capsys,
     )
     rows = rows_of("scores.csv")
-    assert [row["odd"] for row in rows] == ["0"] * 3 + ["1"] * 3
+    assert [row["anomaly"] for row in rows] == ["0"] * 3 + ["1"] * 3
     assert [row["image"] for row in rows[3:]] == ["0", "1", "2"]
     assert [row["data"] for row in rows] == ["pictures"] * 3 + ["rows.npz"] * 3
     x = torch.from_numpy(NOISE)
@@ -137,7 +137,7 @@ def test_two_data_sets_with_a_background(capsys: pytest.CaptureFixture[str]) -> 
     ratio = column(rows, "likelihood_ratio")[3:]
     assert ratio == pytest.approx((bits[0] - bits[1]).tolist(), abs=2e-6)
     assert "AUROC" in out
-    assert "ordinary: pictures" in Path("p.svg").read_text()
+    assert "normal: pictures" in Path("p.svg").read_text()
 
 
 @pytest.mark.usefixtures("here")
@@ -171,12 +171,12 @@ def test_a_named_data_set_is_scored_by_its_test_images(
         ("score", "required: model"),
         ("score model nothing-here", "There is no data set, file or folder 'nothing-here'"),
         ("score nothing rows.npz", "nothing"),
-        ("score model mnist --limit 2", "fit each other"),
+        ("score model mnist --limit 2", "fit the model"),
         ("score digits rows.npz", "8 x 8 pixels, but the model's images are 28 x 28"),
-        ("score model rows.npz --background digits", "fit each other"),
+        ("score model rows.npz --background digits", "fit the model"),
         ("score model rows.npz --background nothing", "nothing"),
         ("score model rows.npz --background digits", "The background model is for"),
-        ("score restoring rows.npz", "The model is conditioned on more (image)"),
+        ("score restoring rows.npz", "The model needs a context (image)"),
         ("score model pictures --labels twice.csv", "'flat/0.png' twice"),
         ("score model rows.npz --against nothing", "There is no data set"),
         ("score model rows.npz --split all", "invalid choice: 'all'"),

@@ -89,7 +89,7 @@ def test_samples_end_in_silence(here: Path) -> None:
     generator = LatentGenerator.load("both")
     assert generator.data_record.spectrogram == Spectrogram()
     assert generator.data_record.class_names == ("high", "low")
-    assert generator.end == 6
+    assert generator.end_code == 6
     x = generator.sample(6, c=1, seed=1)
     codes = generator.prior.sample(6, 1, seed=1)[:, 0]
     for image, grid in zip(x, codes, strict=True):

@@ -77,7 +77,7 @@ def test_invert_measures_the_information_of_each_layer(
     assert wide > high  # 3 rows of 5
 
 
-def test_a_run_is_resumed_with_the_same_classifier(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_the_order_by_layer(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "embedding", tmp_path / "run")
     succeed(f"train --resume {tmp_path}/run --train.steps 52")
     assert load(tmp_path / "run" / "last").conditioner is not None
@@ -89,7 +89,7 @@ def test_a_run_is_resumed_with_the_same_classifier(folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--features {run}/classifier", "which --layer of the classifier: conv1, conv2"),
+        ("--features {run}/classifier", "Give --layer, a layer of the classifier: conv1, conv2"),
         ("--features {run}/classifier --layer conv7", "no layer conv7: its layers are conv1"),
         ("--layer conv1", "name its folder with --features"),
         ("--features {run}/nowhere --layer conv1", "does not exist"),
@@ -117,7 +117,7 @@ def test_mistakes_of_training(
     [
         ("sample {run}/embedding", "use nextpixel vary"),
         ("vary {run}/nothing", "not conditioned on a classifier"),
-        ("vary {run}/embedding -n 1 --interpolate", "two images at least"),
+        ("vary {run}/embedding -n 1 --interpolate", "at least two images"),
         ("vary {run}/embedding x.png --data mnist", "leave --data out"),
         ("vary {run}/embedding x.png", "no picture x.png"),
         ("invert {run}/nothing", "None of these models"),

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     """Trains what is to be trained, and measures all models."""
     import shlex
 
+    from nextpixel.cli.contenders import read_contender
     from nextpixel.comparison.contenders import Budget
     from nextpixel.comparison.run import compare_models
     from nextpixel.latents.codes import load_data
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     kept = {"data": args.data, **where, "device": args.device, "threads": args.threads}
     try:
         results = compare_models(
-            args.models,
+            [read_contender(text, args.out) for text in args.models],
             dataset,
             out=args.out,
             budget=budget,

@@ -233,14 +233,14 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
     codes = generator.codes(x, rows)
 
     def show(drawn: Tensor) -> Pixels:
-        return plots.to_uint8(generator.show(drawn, "mean"), decoder.levels)
+        return plots.to_uint8(generator.decode(drawn), decoder.levels)
 
     columns = {
         "original": plots.to_uint8(x, decoder.levels),
         "given": plots.tint_unknown(x, enlarged(kept, x.shape[2:]), decoder.levels),
         "reconstruction": show(codes),
     }
-    ended = (codes == generator.end).any(3, keepdim=True) if generator.end else codes < 0
+    ended = (codes == generator.end_code).any(3, keepdim=True) if generator.end_code else codes < 0
     padding = ended.cumsum(2) > 1  # after the row that says that the image has ended
     return Hidden("code", prior, codes, kept, kept | padding, given.context, columns, show)
 

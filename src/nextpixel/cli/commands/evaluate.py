@@ -182,14 +182,14 @@ def report(
     of_codes: dict[str, Any],
 ) -> None:
     """Prints all that was found in sentences."""
-    from nextpixel.evaluation.likelihood import DIAGNOSED
+    from nextpixel.evaluation.likelihood import DIAGNOSIS_IMAGES
 
     print(f"{which['model']} on {which['data']} ({which['split']}, {said}): {score}")
     if classified is not None:
         print(f"It {classified}")
     if diagnosis:
         words = ", ".join(f"{name.replace('_', ' ')} {x:.4g}" for name, x in diagnosis.items())
-        print(f"Of up to {DIAGNOSED} of these images: {words}")
+        print(f"Of up to {DIAGNOSIS_IMAGES} of these images: {words}")
     if of_codes:
         print(in_words(of_codes))
 
@@ -230,7 +230,7 @@ def about_codes(
         the image has codes of another grid, whose bits are not known, there is only the former.
     """
     from nextpixel.evaluation.likelihood import evaluate as score_images
-    from nextpixel.latents.codes import baselines, run_of, source
+    from nextpixel.latents.codes import baselines, load_source, parse_name
 
     codes = getattr(dataset, args.split).subset(args.limit)
     found: dict[str, Any] = {
@@ -238,7 +238,7 @@ def about_codes(
         "baselines": baselines(dataset.train, codes),
         "codes_bits_per_image": score.nats / math.log(2),
     }
-    decoder, pictures = source(run_of(dataset.name)[0], args.data_dir)
+    decoder, pictures = load_source(parse_name(dataset.name)[0], args.data_dir)
     bits = [found["codes_bits_per_image"]]
     how: dict[str, Any] = {"batch_size": args.batch_size, "progress": show}
     if len(decoder.sizes) > 1:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from nextpixel.evaluation.sample_quality import Judgement
+    from nextpixel.evaluation.sample_quality import SampleQuality
 
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     """Draws samples and evaluates them."""
     from nextpixel.cli.loading import load_bundle, load_for, load_model
     from nextpixel.conditioning.classifier import load_classifier
-    from nextpixel.evaluation.sample_quality import draw_neighbours, judge_samples
+    from nextpixel.evaluation.sample_quality import draw_neighbours, evaluate_samples
     from nextpixel.latents.generator import LatentGenerator
     from nextpixel.saving import judges
     from nextpixel.utils.devices import set_up
@@ -83,33 +83,33 @@ def run(args: argparse.Namespace) -> None:
     )
     images = generator.decoder if isinstance(generator, LatentGenerator) else generator
     data = load_for(args.data, images.shape, images.levels, args.data_dir)
-    judgement = judge_samples(
+    quality = evaluate_samples(
         generator,
         data,
         load_classifier(name, device=images.device),
-        each=args.per_class,
+        per_class=args.per_class,
         limit=args.limit,
         seed=args.seed,
         progress=progress,
     )
     if args.plot is not None:
-        pictures.save_image(draw_neighbours(judgement, data), args.plot)
+        pictures.save_image(draw_neighbours(quality, data), args.plot)
     if args.json:
         which = {"model": args.model, "data": data.name, "judge": name, "seed": args.seed}
-        print(json.dumps(which | judgement.settings()))
+        print(json.dumps(which | quality.settings()))
         return
     print(f"{args.model}, judged by {name} on {data.name}:")
-    report(judgement, args.plot)
+    report(quality, args.plot)
 
 
-def report(judgement: Judgement, plot: Path | None) -> None:
+def report(quality: SampleQuality, plot: Path | None) -> None:
     """Prints the table, what its columns are, and where the picture is."""
-    print(judgement.table())
+    print(quality.table())
     print(
-        f"Frechet: classifier Frechet distance to the test images, {judgement.each} of each class "
-        "on both sides\n(fewer give larger ones). Nearest: median distance to the nearest training "
-        "image, in levels. Close: the\npart that is nearer to one than all but the nearest 1 % of "
-        "the test images."
+        "Frechet: classifier Frechet distance to the test images, "
+        f"{quality.frechet_per_class} of each class\non both sides (fewer give a larger one). "
+        "Nearest: median distance to the nearest training\nimage, in levels. Close: share of "
+        "images nearer to one than all but the nearest 1 % of the test\nimages."
     )
     if plot is not None:
         print(f"The samples nearest to training images: {plot}")

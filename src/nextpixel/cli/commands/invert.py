@@ -16,7 +16,7 @@ from nextpixel.utils.progress import progress
 if TYPE_CHECKING:
     import argparse
 
-    from nextpixel.tasks.variations import Kept
+    from nextpixel.tasks.variations import LayerScore
 
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         load_model(name, device, conditioned=True, trust=args.trust)
         for name in (args.model, *args.others)
     ]
-    models = variations.same_classifier(loaded)
+    models = variations.order_by_layer(loaded)
     if args.classes is not None and not any(model.classes for model in models):
         raise UserError("These models are unconditional: leave --class out.")
     pictures = load_images(args.model, models[0].shape, models[0].levels, **image_options(args))
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     for model in models:
         fitting = pictures.fit(model, args.model, args.classes if model.classes else None)
         with progress("counting bits") as show:
-            kept = variations.Kept.by(model, fitting.images, limit=args.limit, progress=show)
+            kept = variations.LayerScore.of(model, fitting.images, limit=args.limit, progress=show)
         report(kept)
         x, given = fitting.inputs(model, numbers)
         if model.role != "vary":
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"Means of {kept.score.images:,} images. Side by side: {args.out}")
 
 
-def report(kept: Kept) -> None:
+def report(kept: LayerScore) -> None:
     """Prints a row of the table: what one layer keeps."""
     bits = kept.score.nats / math.log(2)
     error = kept.score.bits_per_dim_error

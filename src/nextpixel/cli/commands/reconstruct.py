@@ -74,7 +74,9 @@ def run(args: argparse.Namespace) -> None:
     if args.interpolate or args.plot is not None:
         refuse_draws(args)
     device = set_up(args.device, args.threads)
-    model = reconstruction.latent(load_any_model(args.model, device, trust=args.trust), args.model)
+    model = reconstruction.latent_model(
+        load_any_model(args.model, device, trust=args.trust), args.model
+    )
     if args.plot is not None:
         scatter(args, model)
         return
@@ -118,10 +120,10 @@ def refuse_draws(args: argparse.Namespace) -> None:
 def scatter(args: argparse.Namespace, model: LatentModel) -> None:
     """Draws where the codes of all images lie."""
     from nextpixel.cli.loading import load_model_images
-    from nextpixel.tasks.reconstruction import embed_all, refuse_codebook
+    from nextpixel.tasks.reconstruction import check_interpolates, embed_all
     from nextpixel.viz import charts
 
-    refuse_codebook(model)
+    check_interpolates(model)
     if model.latent != 2:
         raise UserError(
             f"--plot draws codes of 2 numbers, and those of {args.model} have {model.latent}: "

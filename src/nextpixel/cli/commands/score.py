@@ -94,9 +94,9 @@ def run(args: argparse.Namespace) -> None:
         load_images(args.model, model.shape, model.levels, **source).subset(args.limit)
         for source in sources
     ]
-    columns = anomaly.named([(each.unsplit, each.what) for each in found])
+    columns = anomaly.image_columns([(each.unsplit, each.what) for each in found])
     if args.labels is not None:
-        columns["odd"] = anomaly.read_labels(args.labels, columns["image"])
+        columns["anomaly"] = anomaly.read_labels(args.labels, columns["image"])
     parts = []
     for each in found:
         with progress(f"scoring {each.what}") as show:
@@ -132,5 +132,5 @@ def report(
     groups = anomaly.groups(columns)
     print(anomaly.table(judged, groups))
     if len(groups) == 1:
-        print(anomaly.oddest(judged, columns["image"]))
+        print(anomaly.most_anomalous(judged, columns["image"]))
     print(f"Written: {', '.join(map(str, written))}")

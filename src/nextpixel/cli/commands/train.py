@@ -15,7 +15,7 @@ __all__ = ["arguments", "report", "run"]
 
 def arguments(argv: list[str]) -> Any:
     """Reads the options, which come from the models' signatures and make a parser of their own."""
-    from nextpixel.training.recipe import train_settings
+    from nextpixel.cli.train_options import train_settings
 
     return train_settings(argv)
 
@@ -24,10 +24,10 @@ def run(settings: Any) -> None:
     """Trains the model; a stopped run goes on where it was."""
     import torch
 
+    from nextpixel.cli.train_options import recipe_of
     from nextpixel.latents.codes import load_data
     from nextpixel.training.config import TrainArgs
     from nextpixel.training.launch import keep_freed_memory
-    from nextpixel.training.setup import make_model
     from nextpixel.training.trainer import fit
     from nextpixel.utils.devices import set_threads
 
@@ -43,7 +43,7 @@ def run(settings: Any) -> None:
         channels=settings.channels,
     )
     torch.manual_seed(options["seed"])
-    model = make_model(settings, dataset)
+    model = recipe_of(settings).make_model(dataset)
     kept = {"data", "data_dir", "size", "channels", "features", "layer", "device", "threads"}
     out = Path(settings.resume or settings.out)
     try:
@@ -68,11 +68,11 @@ def run(settings: Any) -> None:
 
 def report(model: ImageModel, out: Path, data: str) -> None:
     """Says what to do with the trained model."""
-    from nextpixel.latents.codes import run_of
+    from nextpixel.latents.codes import parse_name
 
     use = f"{model.role} {out}"
     if model.role == "prior":
-        folder, bottom = run_of(data)
+        folder, bottom = parse_name(data)
         two_grids = "/" in (model.data_record.codes_of or "")
         priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
         use = f"bundle {folder} {priors}"

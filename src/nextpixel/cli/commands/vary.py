@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--columns is for --interpolate: leave it out, or give both.")
     device = set_up(args.device, args.threads)
     model = load_model(args.model, device, conditioned=True, trust=args.trust)
-    features = variations.features_of(model)
+    features = variations.get_features(model)
     pictures = load_model_images(model, args.model, args.classes, **image_options(args))
     x, given = pictures.inputs(model, pictures.numbers(args.n, args.shown))
     context = cast(Context, given.context)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
             drawn = variations.interpolate(
                 model, context, draws=args.draws, steps=steps, progress=show, **how
             )
-        picture = variations.ways(x, drawn, model.levels)
+        picture = variations.draw_interpolations(x, drawn, model.levels)
     else:
         with progress("drawing") as show:
             drawn = variations.vary(model, context, draws=args.draws, progress=show, **how)

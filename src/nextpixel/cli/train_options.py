@@ -1,4 +1,4 @@
-"""The options of `nextpixel train`: those of the models come from their own signatures."""
+"""The options of `nextpixel train`; those of a model come from its signature."""
 
 from __future__ import annotations
 
@@ -14,14 +14,54 @@ from nextpixel.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from nextpixel.models.base.image_model import ImageModel
+    from nextpixel.training.recipes import Recipe
 
-__all__ = ["options", "train_settings"]
+__all__ = ["options", "read_recipe", "recipe_of", "train_settings"]
 
 SEE = "see nextpixel train --help"
 
 
+def read_recipe(option: str, source: str) -> Recipe:
+    """Reads a recipe from a YAML file (option "--config") or a kind of model ("--model").
+
+    Raises:
+        UserError: An option in it is unknown or has a wrong value, or one is missing.
+    """
+    return recipe_of(train_settings([option, source, "--out", "-"]))
+
+
+def recipe_of(settings: Any) -> Recipe:
+    """Turns the parsed options of `nextpixel train` into a recipe.
+
+    Args:
+        settings: What `train_settings` returns.
+    """
+    from nextpixel.conditioning.degradation import Task
+    from nextpixel.training.recipes import Recipe
+
+    arguments = settings.model.get("init_args")  # missing where a model has none
+    task_options = [field.name for field in fields(Task) if field.name != "name"]
+    return Recipe(
+        model=settings.model.class_path,
+        arguments=dict(arguments.as_dict()) if arguments else {},
+        levels=settings.levels,
+        conditional=settings.conditional,
+        task=settings.task,
+        task_options={name: settings[name] for name in task_options},
+        classifier=settings.features,
+        layer=settings.layer,
+        train=dict(vars(settings.train)),
+    )
+
+
 def train_settings(argv: list[str]) -> Any:
-    """Reads the options of `nextpixel train`: those of a resumed run, a YAML file, the arguments.
+    """Reads the options of `nextpixel train` from a run to resume, a YAML file and arguments.
+
+    Args:
+        argv: The arguments.
+
+    Returns:
+        A jsonargparse namespace, see `recipe_of`.
 
     Raises:
         UserError: An option is unknown or has a wrong value, or one is missing.
@@ -38,24 +78,27 @@ def train_settings(argv: list[str]) -> Any:
         settings = train_parser().parse_args(argv)
     except (argparse.ArgumentError, UnicodeDecodeError) as error:
         refuse(argv)
-        # Whatever it is that we do not find ourselves, told in the parser's own words.
+        # `refuse` found nothing: show the parser's own message.
         raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; {SEE}") from None
     if (settings.resume is None) == (settings.out is None):
-        raise UserError("Name a folder for the run with --out, or one to go on with by --resume.")
+        raise UserError("Name a new run folder with --out, or a run to resume with --resume.")
     if settings.model is None:
-        raise UserError("Say which model to train, for example --model GatedPixelCNN.")
+        raise UserError("Name the model to train, for example --model GatedPixelCNN.")
     return settings
 
 
 def resumed_config(file: Path, trust: bool) -> str:
-    """Reads the configuration of a run to resume, with today's names of hyperparameters.
+    """Reads the configuration of a run to resume, with the current names of hyperparameters.
+
+    Args:
+        file: The run's `config.yaml`.
+        trust: Whether a class outside nextpixel may be imported, see `saving.check_trusted`.
 
     Returns:
         YAML, for `--config`.
 
     Raises:
-        UserError: It is damaged, or names a class outside nextpixel and is not trusted, see
-            `saving.check_trusted`.
+        UserError: The file is damaged, or names a class that is not trusted.
     """
     import yaml
 
@@ -73,13 +116,13 @@ def resumed_config(file: Path, trust: bool) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-# --- what is wrong with options that could not be parsed ------------------------------------------
+# --- options that cannot be parsed ----------------------------------------------------------------
 
 
 def refuse(argv: list[str]) -> None:
-    """Finds the first option that is unknown or has a wrong value, and refuses it.
+    """Refuses the first option that is unknown or has a wrong value, if there is one.
 
-    Each option is looked at by itself, in the order given: in the files named by --config, too.
+    Options are checked one by one in their order, including those in files given as --config.
 
     Raises:
         UserError: There is such an option.
@@ -112,7 +155,7 @@ def refuse(argv: list[str]) -> None:
 
 
 def flattened(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Lists the options given, with the values as they are: text of arguments, or from a file.
+    """Lists options and their values: text from arguments, YAML values from a file.
 
     Raises:
         UserError: A file given as --config cannot be read, or an argument is no option.
@@ -158,7 +201,7 @@ def read_yaml(value: str) -> Mapping[str, Any]:
     except UnicodeDecodeError:
         raise UserError(f"{file}, given as --config, is not text: give a YAML file.") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # most errors tell where they are
+        mark = getattr(error, "problem_mark", None)  # most errors have a position
         where = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"{file} is not YAML{where}: correct it.") from None
     if not isinstance(options, Mapping):
@@ -167,7 +210,7 @@ def read_yaml(value: str) -> Mapping[str, Any]:
 
 
 def option_types() -> dict[str, Any]:
-    """Lists the options of `nextpixel train` but those of a model, with their types."""
+    """Lists the options of `nextpixel train` except those of a model, with their types."""
     from nextpixel.training.config import TrainArgs
 
     types = {name: kind for name, (kind, _, _) in options().items()}
@@ -177,7 +220,7 @@ def option_types() -> dict[str, Any]:
 
 
 def model_options(cls: type[ImageModel]) -> dict[str, Any]:
-    """Lists the options that a model has of its own, with their types."""
+    """Lists a model's own options, with their types."""
     from nextpixel.saving import arguments_of
 
     types = get_type_hints(cls.__init__)
@@ -185,7 +228,7 @@ def model_options(cls: type[ImageModel]) -> dict[str, Any]:
 
 
 def accepts(kind: Any, value: Any) -> bool:
-    """Tells whether a value can be read as a type, by parsing nothing but this option."""
+    """Checks whether a value can be read as a type, by parsing this option alone."""
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
@@ -201,7 +244,7 @@ def accepts(kind: Any, value: Any) -> bool:
 
 
 def described(kind: Any) -> str:
-    """Says in words which values a type has."""
+    """Describes the values of a type in words."""
     if isinstance(kind, UnionType) or get_origin(kind) is Union:
         return " or ".join(described(each) for each in get_args(kind) if each is not NoneType)
     if get_origin(kind) is Literal:
@@ -211,7 +254,7 @@ def described(kind: Any) -> str:
 
 
 def unknown(name: str, types: Iterable[str], model: type[ImageModel] | None) -> str:
-    """Says that there is no such option, and names the one that is likely meant."""
+    """Writes that there is no such option, and suggests the one that is likely meant."""
     where, dot, last = name.rpartition(".")
     from nextpixel.saving import model_name
 
@@ -223,28 +266,28 @@ def unknown(name: str, types: Iterable[str], model: type[ImageModel] | None) -> 
 
 
 def options() -> dict[str, tuple[Any, Any, str]]:
-    """Lists the options of `nextpixel train` itself: their types, defaults and explanations."""
+    """Lists the options of `nextpixel train` itself: their types, defaults and help."""
     from nextpixel.conditioning.degradation import Holes, NoiseKind, TaskName
 
     return {
         "out": (str | None, None, "the run folder"),
-        "resume": (str | None, None, "a run folder to go on with, exactly"),
+        "resume": (str | None, None, "a run folder to resume, exactly"),
         "data": (
             str,
             "mnist",
             "a name, a path to your own, wavs:FOLDER, codes:RUN, or codes:RUN#bottom",
         ),
-        "levels": (int | None, None, "requantise pixels to so many levels"),
+        "levels": (int | None, None, "requantise pixels to this many levels"),
         "size": (int | None, None, "side that a folder's images are cut to"),
         "channels": (int | None, None, "1 for grey, 3 for colour"),
-        "conditional": (bool, True, "on the classes, if any"),
-        "task": (TaskName | None, None, "learn to undo this, done to the images"),
-        "factor": (int | None, None, "of super-resolution (4)"),
-        "noise": (float | None, None, "of denoise: how much (0.3)"),
-        "noise-kind": (NoiseKind | None, None, "of denoise (gaussian)"),
-        "sigma": (float | None, None, "of deblur, in pixels (2)"),
-        "holes": (Holes | None, None, "of inpaint (mixed)"),
-        "features": (str | None, None, "tell it what this classifier says of an image"),
+        "conditional": (bool, True, "condition it on the classes, if any"),
+        "task": (TaskName | None, None, "learn to restore images degraded in this way"),
+        "factor": (int | None, None, "super-resolution: side of the blocks (4)"),
+        "noise": (float | None, None, "denoise: amount of noise (0.3)"),
+        "noise-kind": (NoiseKind | None, None, "denoise: kind of noise (gaussian)"),
+        "sigma": (float | None, None, "deblur: width of the blur in pixels (2)"),
+        "holes": (Holes | None, None, "inpaint: shape of the holes (mixed)"),
+        "features": (str | None, None, "condition it on this classifier's features"),
         "layer": (str | None, None, "the classifier's layer: embedding, conv2, ..."),
         "data-dir": (str | None, None, "where to look for data first"),
         "device": (str, "auto", "auto, cpu, cuda or cuda:N"),
@@ -253,7 +296,7 @@ def options() -> dict[str, tuple[Any, Any, str]]:
 
 
 def given_by_data() -> set[str]:
-    """Names the arguments of models that are no options, because the data decide them."""
+    """Returns the names of the models' arguments that the data decide; they are no options."""
     from nextpixel.context import ContextSpec
 
     return {"shape", "levels", *ContextSpec._fields}
@@ -282,14 +325,14 @@ def train_parser() -> Any:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="with --resume: go on with a model that is not nextpixel's; this runs its code",
+        help="with --resume: load a model that is not nextpixel's own; this runs its code",
     )
     parser.add_subclass_arguments(
         ImageModel,
         "model",
         skip=given_by_data(),
         required=False,
-        help="GatedPixelCNN, PixelCNNPP, ... (see nextpixel models), or your own's dotted path",
+        help="GatedPixelCNN, PixelCNNPP, ... (see nextpixel models), or your own dotted path",
     )
     parser.add_class_arguments(TrainArgs, "train")
     return parser
