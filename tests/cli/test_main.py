@@ -166,7 +166,7 @@ def test_sample_draws_what_python_draws(folder: Path) -> None:
         "sample run -n 6 --class 3 --seed 5 --out out/s.png --npz out/s.npz --gif out/s.gif",
         cwd=folder,
     )
-    assert done.stdout == "Drew 6 images: out/s.png, out/s.gif, out/s.npz\n"
+    assert done.stdout == "Sampled 6 images: out/s.png, out/s.gif, out/s.npz\n"
     drawn = arrays(folder / "out" / "s.npz")
     expected = load(folder / "run").sample(6, torch.full((6,), 3), seed=5)
     np.testing.assert_array_equal(drawn["x"], expected.numpy())
@@ -189,7 +189,7 @@ def test_complete_hides_the_bottom_of_test_images(
     assert height >= other_height
 
 
-def test_complete_tells_how_the_particles_fared(
+def test_complete_reports_how_the_particles_fared(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     box = "-n 2 --draws 2 --box 8,0,2,28 --out p.png"
@@ -220,6 +220,7 @@ def test_complete_tells_how_the_particles_fared(
         (["--help"], 0),
         (["smaple", "mnist-gated"], 2),
         (["complete", "run", "--particels", "2"], 2),
+        (["sample", "--hepl"], 2),
         (["sample", "run", "--class"], 2),
     ],
 )
@@ -231,6 +232,17 @@ def test_help_and_mistakes_need_no_torch(words: list[str], expected: int) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == expected, done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in cli_main.COMMANDS if name != "train"])
+def test_the_help_of_a_command_needs_no_torch(name: str) -> None:
+    code = (
+        "import atexit, os, sys; from nextpixel.cli.main import main; "
+        "atexit.register(lambda: {'torch', 'numpy', 'PIL'} & set(sys.modules) and os._exit(99)); "
+        "main(sys.argv[1:])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name, "--help"], capture_output=True)
+    assert done.returncode == 0
 
 
 def test_help_shows_all_commands_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +311,7 @@ def test_eval_classifies(here: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_sample_draws_a_class_a_row(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Drew 80 images" in run("sample run --out rows.png --npz rows.npz", capsys)
+    assert "Sampled 80 images" in run("sample run --out rows.png --npz rows.npz", capsys)
     drawn = arrays("rows.npz")
     assert drawn["y"].tolist() == 8 * list(range(10))
     x = drawn["x"].reshape(8, 10, 1, 28, 28).swapaxes(0, 1).reshape(-1, 1, 28, 28)
@@ -329,7 +341,10 @@ def test_sample_names_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_interpolation_keeps_the_noise_in_a_row(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("sample run --interpolate 3,8 -n 2 --columns 3 --seed 5 --out i.png --npz i.npz", capsys)
+    run(
+        "sample run --interpolate --class 3,8 -n 2 --columns 3 --seed 5 --out i.png --npz i.npz",
+        capsys,
+    )
     mixes = torch.zeros(3, 10)
     mixes[:, 3], mixes[:, 8] = torch.tensor([1, 0.5, 0]), torch.tensor([0, 0.5, 1])
     expected = [load("run").sample(1, c, seed=5, numbers=[row]) for row in (0, 1) for c in mixes]
@@ -449,7 +464,7 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     ("words", "reason"),
     [
         ("bogus", "no command bogus"),
-        ("eval", "required: model"),
+        ("eval", "required: MODEL"),
         ("eval nothing", "nothing does not exist"),
         ("eval my_file.py", "no saved model"),
         ("eval run --data nothing", "no data set, file or folder 'nothing'"),
@@ -473,12 +488,17 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("sample run --class=-1=1", "ids from 0 to 9"),
         ("sample run --class 3,4=1", "ids from 0 to 9"),
         ("sample run --class 3,10", "no class 10"),
-        ("sample run --interpolate 3", "2 whole numbers"),
-        ("sample run --interpolate 3,10", "no class 10"),
-        ("sample run --interpolate 3,8 --columns 1", "at least 2 columns"),
-        ("sample run --interpolate 3,8 --class 3", "without --class"),
-        ("sample run --interpolate 3,8 --all-at-once", "--all-at-once"),
-        ("sample run --gif g.gif --sampler fixed-point", "pixel after pixel"),
+        ("sample run --interpolate", "two classes"),
+        ("sample run --interpolate --class 3", "two classes"),
+        ("sample run --interpolate --class 3,8,5", "two classes"),
+        ("sample run --interpolate --class 3=1,8=1", "two classes"),
+        ("sample run --interpolate --class 3,10", "no class 10"),
+        ("sample run --interpolate --class 3,8 --columns 1", "at least 2 columns"),
+        ("sample run --interpolate --class 3,8 --all-at-once", "--all-at-once"),
+        ("sample --hepl", "no option --hepl (did you mean --help?)"),
+        ("sample judge-mnist", "is a classifier"),
+        ("complete run --codes 3 --codse 3", "no option --codse (did you mean --codes?)"),
+        ("sample run --gif g.gif --sampler fixed-point", "one pixel after another"),
         ("eval run --plot c.png", "give both"),
         ("eval run --classify --plot c.jpg", ".png"),
         ("sample run -n 0", "whole number above 0"),
@@ -646,7 +666,7 @@ def test_a_class_for_an_unconditional_model(
 
     PixelCNN(shape=(1, 6, 5), levels=4, width=4, blocks=1).save(tmp_path)
     assert "unconditional" in refused(f"sample {tmp_path} --class 3", capsys)
-    assert "unconditional" in refused(f"sample {tmp_path} --interpolate 3,8", capsys)
+    assert "unconditional" in refused(f"sample {tmp_path} --interpolate --class 3,8", capsys)
     assert "not known which data" in refused(f"eval {tmp_path}", capsys)
     assert "(1, 6, 5)" in refused(f"eval {tmp_path} --data mnist", capsys)
     assert "28 x 28" in refused(f"complete {tmp_path} seven.png", capsys)

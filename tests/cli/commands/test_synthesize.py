@@ -126,7 +126,7 @@ def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     words = f"synthesize both --word low -n 3 --seed 4 --iterations 2 --out {tmp_path}/low"
     assert main(words.split()) == 0
     out, err = capsys.readouterr()
-    assert "low: 3 sounds" in out
+    assert "Sampled 3 sounds (low): " in out
     assert err == ""
     generator = LatentGenerator.load("both")
     expected = generator.sounds(generator.sample(3, c=1, seed=4), 2)
@@ -149,8 +149,8 @@ def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("synthesize both --word loud", "known are high, low"),
-        ("synthesize both --word low --speaker theo", "Nobody says low theo"),
+        ("synthesize both --word loud", "choose from high, low"),
+        ("synthesize both --word low --speaker theo", "no sounds of low theo"),
         ("synthesize nowhere --word low", "holds no VQ-VAE"),
         ("synthesize prior --word low", "holds no VQ-VAE"),
         ("synthesize both --word low --temperature -1", "temperature"),
@@ -204,4 +204,4 @@ def test_completion_counts_real_codes(
         known[:, :, rows:] = True
         bits = -prior.score(x, codes.y[number : number + 1], known).item() / np.log(2)  # type: ignore[index]
         assert f"{bits:8.1f} bits" in line
-        assert line.endswith(f"there are {10 * (rows - 1)}")
+        assert line.endswith(f", {10 * (rows - 1)} codes")
