@@ -36,6 +36,7 @@ __all__ = [
     "add_interpolation",
     "add_noise",
     "add_trust",
+    "count",
     "data_options",
     "hidden_options",
     "image_options",
@@ -228,6 +229,11 @@ def in_turn(c: Tensor | None, n: int) -> Tensor | None:
     import torch
 
     return c if c is None or c.is_floating_point() else c[torch.arange(n) % len(c)]
+
+
+def count(n: int, noun: str) -> str:
+    """Returns a number with its noun: "1 image", "8 images"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 # --- options that several commands have -----------------------------------------------------------

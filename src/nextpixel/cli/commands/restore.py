@@ -17,6 +17,7 @@ from nextpixel.cli.options import (
     add_draws,
     add_hidden,
     add_images,
+    count,
     hidden_options,
     image_options,
     output,
@@ -120,8 +121,7 @@ def run(args: argparse.Namespace) -> None:
         write_npz(args.npz, draws, model.levels)
         written.append(args.npz)
     settings = ", ".join(map(str, task.settings().values()))
-    count = "1 image" if len(degraded) == 1 else f"{len(degraded)} images"
-    print(f"{args.model} ({settings}), {count}")
+    print(f"{args.model} ({settings}), {count(len(degraded), 'image')}")
     if images.clean is not None:
         score = restoration.score(model, images.clean, degraded, images.classes)
         qualities = restoration.qualities(task, degraded, draws, model.levels, images.clean)

@@ -13,6 +13,7 @@ from nextpixel.cli.options import (
     Parser,
     add_common,
     add_noise,
+    count,
     in_turn,
     output,
     parse_classes,
@@ -288,8 +289,7 @@ def write(
 
 def report(sheet: Sheet, written: Sequence[Path]) -> None:
     """Prints how many images were sampled, and the files."""
-    images = "1 image" if sheet.n == 1 else f"{sheet.n} images"
-    print(f"Sampled {images}: {', '.join(map(str, written))}")
+    print(f"Sampled {count(sheet.n, 'image')}: {', '.join(map(str, written))}")
 
 
 def write_npz(path: Path, x: Tensor, sheet: Sheet, levels: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import Parser, add_common, add_noise, in_turn, positive
+from nextpixel.cli.options import Parser, add_common, add_noise, count, in_turn, positive
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
 
@@ -26,6 +26,7 @@ EXAMPLES = [
 ]
 
 NAMED = 6  # classes in the report
+UNNAMED = "sound"  # where the model has no classes
 
 
 def arguments(parser: Parser) -> None:
@@ -73,21 +74,21 @@ def run(args: argparse.Namespace) -> None:
     c = in_turn(None if ids is None else torch.tensor(ids), args.n)
     with progress("sampling") as show:
         x = generator.sample(args.n, c, seed=args.seed, temperature=args.temperature, progress=show)
-    names = ["sound"] * args.n
+    names = [UNNAMED] * args.n
     if c is not None and generator.data_record.class_names is not None:
         names = [generator.data_record.class_names[i] for i in c.tolist()]
     card = find_bundle(args.model) / "card.json"
     source = json.loads(card.read_text())["source"] if card.is_file() else ""
-    files = write_sounds(generator, x, names, args.out, args.iterations, source)
-    report(names, len(files), args.out)
+    write_sounds(generator, x, names, args.out, args.iterations, source)
+    report(names, args.out)
 
 
-def report(names: Sequence[str], count: int, out: Path) -> None:
-    """Prints the words and speakers, and the page."""
-    classes = list(dict.fromkeys(names))
+def report(names: Sequence[str], out: Path) -> None:
+    """Prints how many sounds were sampled, their classes, and the page."""
+    classes = [name for name in dict.fromkeys(names) if name != UNNAMED]
     more = ", ..." if len(classes) > NAMED else ""
-    sounds = "1 sound" if count == 1 else f"{count} sounds"
-    print(f"Sampled {sounds} ({', '.join(classes[:NAMED])}{more}): {out}/index.html")
+    listed = f" ({', '.join(classes[:NAMED])}{more})" if classes else ""
+    print(f"Sampled {count(len(names), 'sound')}{listed}: {out}/index.html")
 
 
 def find_classes(names: Sequence[str] | None, asked: Sequence[str]) -> list[int] | None:
@@ -116,7 +117,7 @@ def write_sounds(
     out: Path,
     iterations: int,
     source: str,
-) -> list[Path]:
+) -> None:
     """Writes sounds, the grid of their spectrograms, and a page with all of them.
 
     Args:
@@ -126,9 +127,6 @@ def write_sounds(
         out: The folder to write.
         iterations: Of Griffin-Lim.
         source: The recordings that the model was trained on, for the page.
-
-    Returns:
-        The files of the sounds.
     """
     from nextpixel.data.spectrogram import write_wav
     from nextpixel.viz import images as plots
@@ -160,4 +158,3 @@ def write_sounds(
     if source:
         text += f"\n\nThe models were trained on: {source}"
     write_report(out / "index.html", "New sounds", [Section("Sounds", text, sounds=sounds)])
-    return [sound.file for sound in sounds]
