@@ -1,14 +1,15 @@
-"""Data that do not hold the processor up: a folder of many small pictures, used twice.
+"""Measures the loading of a folder of many small pictures: time, memory and batches a second.
 
     python benchmarks/data.py --images 100000
 
-Makes two folders of pictures (PNG, 32 x 32, RGB; one a tenth of the other) in a temporary folder,
-and measures, each in a process of its own: the first use, when they are decoded, and the second,
-until the first batch is there and until `nextpixel train` has taken its first step, with the peaks
-of memory; and batches against steps of training. Linux only (memory is read from /proc).
+Makes two folders of pictures (PNG, 32 x 32, RGB; one with a tenth of the other's) in a temporary
+folder. Each measurement has its own process: the first use, in which the pictures are decoded, and
+the second, until the first batch is ready and until `nextpixel train` has taken its first step,
+with the peaks of memory; and the time of a batch compared with that of a training step. Linux only,
+because memory is read from /proc.
 
-Resident memory counts pages of the file that are mapped just now. They are the system's, which
-takes them back when it needs them; private memory is what the process really holds.
+Resident memory includes mapped pages of the cache file, which the system can reclaim at any time;
+private memory is what the process itself has allocated.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from PIL import Image
 
 BATCH = 32
 STEPS = 20
-LEVELS = 8  # few, so that a step is quick: that is harder for the data
+LEVELS = 8  # few, for a quick step, which loading must keep up with
 MODEL = f"--levels {LEVELS} --model PixelCNN --model.width 8 --model.blocks 2 --model.head 16"
 TRAINING = f"--train.batch_size {BATCH} --train.steps {STEPS} --train.valid_images 32"
 FIRST_BATCH = """
@@ -53,14 +54,14 @@ print(json.dumps({"batches": batches, "seconds": time.perf_counter() - began}))
 
 
 @dataclass(frozen=True)
-class Used:
-    """What a process took.
+class Usage:
+    """Time and memory of a process.
 
     Attributes:
-        seconds: From its start until it was done with what is measured, in wall time.
+        seconds: Wall time from its start until it was done.
         resident: Peak of resident memory, in MiB.
-        private: Peak of private memory, in MiB, looked at every 10 ms.
-        output: What it printed.
+        private: Peak of private memory, in MiB, sampled every 10 ms.
+        output: Its standard output.
     """
 
     seconds: float
@@ -70,7 +71,7 @@ class Used:
 
 
 def make_folder(folder: Path, count: int) -> None:
-    """Makes pictures of a few large pixels with some noise, which differ all."""
+    """Makes different pictures of a few large squares with noise."""
     rng = np.random.default_rng(count)
     folder.mkdir()
     for i in range(count):
@@ -79,8 +80,8 @@ def make_folder(folder: Path, count: int) -> None:
         Image.fromarray(x).save(folder / f"{i:06}.png", compress_level=1)
 
 
-def measure(command: list[str], done: Callable[[], bool] = lambda: False) -> Used:
-    """Runs a command, and takes its time until it is done with what is measured, or has ended."""
+def measure(command: list[str], done: Callable[[], bool] = lambda: False) -> Usage:
+    """Measures a command until `done` returns True, or to its end."""
     began = time.perf_counter()
     seconds = None
     memory = {"VmHWM": 0.0, "RssAnon": 0.0}
@@ -99,14 +100,14 @@ def measure(command: list[str], done: Callable[[], bool] = lambda: False) -> Use
         output = process.communicate()[0]
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    return Used(ended if seconds is None else seconds, memory["VmHWM"], memory["RssAnon"], output)
+    return Usage(ended if seconds is None else seconds, memory["VmHWM"], memory["RssAnon"], output)
 
 
-def train(folder: Path, out: Path) -> tuple[Used, float]:
-    """Trains a tiny network a little; the time is that until the first step is done.
+def train(folder: Path, out: Path) -> tuple[Usage, float]:
+    """Trains a tiny network for a few steps.
 
     Returns:
-        That, and the seconds of a later step (median).
+        The usage, with the time until the first step, and the median seconds of a later step.
     """
     metrics = out / "metrics.jsonl"
     command = [sys.executable, "-m", "nextpixel", "train", "--data", str(folder), "--out", str(out)]
@@ -117,7 +118,7 @@ def train(folder: Path, out: Path) -> tuple[Used, float]:
 
 
 def use(folder: Path, work: Path) -> dict[str, Any]:
-    """Uses a folder for the first time and again."""
+    """Measures the first and the second use of a folder."""
     arguments = [str(folder), str(BATCH), str(LEVELS)]
     first = measure([sys.executable, "-c", FIRST_BATCH, *arguments])
     again = measure([sys.executable, "-c", FIRST_BATCH, *arguments])
@@ -137,8 +138,12 @@ def use(folder: Path, work: Path) -> dict[str, Any]:
 def main() -> None:
     """Measures both folders and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=100_000, help="in the larger folder")
-    parser.add_argument("--json", type=Path, help="also write what was measured here")
+    parser.add_argument(
+        "--images", type=int, default=100_000, metavar="N", help="pictures in the larger folder"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the measurements to FILE"
+    )
     args = parser.parse_args()
 
     results = {}
@@ -150,7 +155,7 @@ def main() -> None:
             make_folder(folder, count)
             results[count] = use(folder, work)
 
-    from yardstick import print_table, write_json  # after all that, as it imports torch
+    from yardstick import print_table, write_json  # late, because it imports torch
 
     small, large = results
     rows = []

@@ -1,16 +1,16 @@
-"""The memory of a training step, and the memory and time of a step of generation as images grow.
+"""Measures the memory of a training step, and of generation as images grow.
 
     python benchmarks/memory.py training --threads 2
     python benchmarks/memory.py generation --threads 2
 
-`training`: the largest resident set (VmHWM) of a process of its own that takes a few of the
-trainer's steps, less what it held before the first: the textbook's side, ours, ours with
+`training`: the peak of resident memory (VmHWM) of a process that takes a few training steps, less
+its resident memory before the first: for the textbook's network, ours, ours with
 `--train.checkpoint_activations`, and ours with `--train.accumulate 4` (see benchmarks/training.py).
 
-`generation`: what the layers keep of the past for 16 images, `Cache.nbytes()`, and the time that
-drawing takes for a pixel, for images of several heights and widths. Line buffers and rows of states
-grow with the width only. PixelSNAIL's attention keeps a key and a value of every site before, so
-its cache grows with height x width, and so does the time it takes for a pixel.
+`generation`: the size of the cache for 16 images, `Cache.nbytes()`, and the time for a pixel, for
+images of several heights and widths. Line buffers and rows of states grow with the width only.
+PixelSNAIL's attention keeps a key and a value of every earlier site, so its cache and its time for
+a pixel grow with height x width.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from nextpixel.training import TrainArgs
 SIDES: dict[str, dict[str, Any]] = {
     "textbook": {},
     "ours": {},
-    "recomputed": {"checkpoint_activations": True},
+    "checkpointed": {"checkpoint_activations": True},
     "in 4 parts": {"accumulate": 4},
 }
 SIZES = [(28, 28), (56, 28), (112, 28), (28, 56)]
 
 
 def resident(field: str) -> float:
-    """Reads this process's resident set: VmRSS now, or VmHWM at most so far; in MiB."""
+    """Reads the resident memory of this process in MiB: VmRSS now, or its peak VmHWM."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"{field}:"))
     return int(line.split()[1]) / 1024
 
 
 def train_here(name: str, side_name: str, batch: int) -> None:
-    """Takes a few steps on one side, and prints what they needed as JSON."""
+    """Takes a few training steps on one side, and prints their memory and time as JSON."""
     torch.manual_seed(0)
     model = MODELS[name]()
     ours = side_name != "textbook"
@@ -66,7 +66,7 @@ def train_here(name: str, side_name: str, batch: int) -> None:
 
 
 def training(args: argparse.Namespace) -> dict[str, Any]:
-    """Measures each side of each model in its own process."""
+    """Measures the training of each model on each side, in its own process."""
     result: dict[str, Any] = {}
     for name in args.models:
         result[name] = {}
@@ -86,7 +86,7 @@ def training(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def generation(args: argparse.Namespace) -> dict[str, Any]:
-    """Measures caches and drawing at several sizes."""
+    """Measures caches and sampling at several image sizes."""
     result: dict[str, Any] = {}
     for name in args.models:
         models = {}
@@ -95,7 +95,7 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
             torch.manual_seed(0)
             models[f"{height} x {width}"] = type(MODELS[name]())(**hyperparameters).eval()
         seconds: dict[str, list[float]] = {size: [] for size in models}
-        for _ in range(args.rounds):  # in turns, so that a busy moment meets all of them
+        for _ in range(args.rounds):  # in turns, so that a busy moment affects all sizes
             for size, model in models.items():
                 began = time.perf_counter()
                 model.sample(args.batch)
@@ -109,7 +109,7 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
             for size, model in models.items()
         }
     columns = ("model", *(f"{height} x {width}" for height, width in SIZES))
-    print(f"Drawing {args.batch} images, height x width: MiB of the cache, milliseconds a pixel")
+    print(f"Sampling {args.batch} images, height x width: MiB of the cache, milliseconds a pixel")
     rows = [
         (name, *(f"{s['mib']:.2f}, {s['milliseconds']:.3f}" for s in sizes.values()))
         for name, sizes in result.items()
@@ -119,14 +119,18 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures, prints and writes what was asked for."""
+    """Measures one part, prints it and writes it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["training", "generation"])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--threads", type=int, help="processor threads to use")
-    parser.add_argument("--rounds", type=int, default=5, help="drawings of each size")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="images at a time")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of processor threads")
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="repetitions of each size"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the measurements to FILE"
+    )
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:

@@ -1,18 +1,18 @@
-"""How fast the samplers are, against full passes of the textbook's network with the same weights.
+"""Measures the speed-up of the samplers over one full pass of the textbook's network per pixel.
 
     python benchmarks/sampling.py
     python benchmarks/sampling.py --models PixelCNN GatedPixelCNN --batches 1 16 --json speed.json
 
-A full pass costs the same at every pixel, so a few pixels, spread over the picture, are timed and
-the median is scaled up to all of them. The weights are random: they cost what trained ones do.
-Steps are captured at a model's first drawing and replayed from then on: the first one stands in a
-column of its own.
+Both networks have the same weights, which are random: the time does not depend on them. A full pass
+takes the same time at every pixel, so a few pixels, spread over the picture, are timed, and the
+median is scaled up to all of them. Steps are captured when a model first samples, and replayed from
+then on: the first time has its own column.
 
-Every row is checked: drawn with the same noise, is the picture the one that full passes draw? The
-picture is put through the textbook's network once, and every pixel is drawn again from what it
-says, given all pixels before. If all come out as they were, full passes draw this very picture.
-Where the noise lies within 1e-5 of an edge of the distribution, rounding in float32 may decide:
-such ties are counted and shown. Any other difference ends the benchmark with an error.
+Every row is checked: with the same noise, full passes must sample the same picture. The picture is
+put through the textbook's network once, and every pixel is sampled again from the distribution
+given all pixels before it. If all pixels stay the same, full passes sample this very picture. Where
+the noise lies within 1e-5 of an edge of the distribution, rounding in float32 may decide: these
+ties are counted and shown. Any other difference ends the benchmark with an error.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
     "DiagonalBiLSTM": lambda: npx.DiagonalBiLSTM(shape=(1, 28, 28)),
 }
 TIE = 1e-5  # in probability
-LONG = 10.0  # seconds; what takes longer is timed once
+LONG = 10.0  # seconds; longer measurements are not repeated
 
 
 def full_seconds(book: AutoregressiveModel, n: int, sites: int) -> float:
-    """Times full passes at some pixels and scales up to a whole batch of pictures."""
+    """Times full passes at a few pixels, and scales the time up to a whole batch of pictures."""
     channels, height, width = book.shape
     steps = height * width * (1 if getattr(book, "whole_pixels", False) else channels)
     x = torch.randint(book.levels, (n, *book.shape), device=book.device)
@@ -77,10 +77,10 @@ def full_seconds(book: AutoregressiveModel, n: int, sites: int) -> float:
 def draw(
     model: AutoregressiveModel, n: int, sampler: sampling.Sampler
 ) -> tuple[Tensor, float, float]:
-    """Draws and times it, from the start to the pictures: once, or if it is quick six times.
+    """Samples pictures up to six times, and takes the times.
 
     Returns:
-        The pictures, the seconds of the first drawing and the median of the others.
+        The pictures, the seconds of the first time, and the median seconds of the others.
     """
     seconds: list[float] = []
     while len(seconds) < 6 and sum(seconds) < LONG:
@@ -91,7 +91,7 @@ def draw(
 
 
 def count_ties(book: AutoregressiveModel, x: Tensor) -> int:
-    """Draws every pixel again by full passes; counts those that a tie lets differ.
+    """Samples every pixel again by full passes, and counts the pixels that differ by a tie.
 
     Raises:
         SystemExit: A pixel differs that is no tie.
@@ -112,7 +112,7 @@ def count_ties(book: AutoregressiveModel, x: Tensor) -> int:
                 edges = of_row.pmf().cumsum(-1)[differs]
                 distance = (edges - noise[part][here][differs][:, None]).abs().amin(-1)
                 if float(distance.max()) > TIE:
-                    raise SystemExit("The picture is not the one that full passes draw.")
+                    raise SystemExit("The picture is not the one that full passes sample.")
                 ties += int(differs.sum())
     return ties
 
@@ -145,7 +145,7 @@ def measure(
 
 
 def row_of(result: dict[str, Any]) -> list[str]:
-    """Writes one row of the table."""
+    """Returns one row of the table."""
     return [
         result["model"],
         str(result["batch"]),
@@ -168,8 +168,8 @@ COLUMNS = [
     "cached in PyTorch, s",
     "ours, the first time, s",
     "ours, s",
-    "cached, times as fast",
-    "ours, times as fast",
+    "speed-up of cached",
+    "speed-up of ours",
     "ties",
     "of the product rate",
     "of the reading rate",
@@ -180,10 +180,14 @@ def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 64, 256])
-    parser.add_argument("--sites", type=int, default=20, help="full passes that are timed, at most")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 64, 256], metavar="N")
+    parser.add_argument(
+        "--sites", type=int, default=20, metavar="N", help="full passes to time, at most"
+    )
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--json", type=Path, help="write what was measured here")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the measurements to FILE"
+    )
     args = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     top = limits(args.device)

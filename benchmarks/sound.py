@@ -1,12 +1,12 @@
-"""How much of a spoken digit is lost on its way through an image, for a few spectrograms.
+"""Measures how much of a spoken digit is lost in a spectrogram, for several settings.
 
     python benchmarks/sound.py --pictures runs/sound
 
-60 recordings, one for each digit and speaker, none of the test split. `own` is the log-spectral
-distance in dB of the spectrogram's own bands, root mean square over rows and bands, `conv` the
-spectral convergence (the relative error of the magnitudes), without and with quantisation;
-`fine` is the distance in the bands of three others (windows of 16, 32 and 64 ms, floor -70 dB),
-which tells coarse spectrograms from fine ones.
+Takes 60 recordings, one for each digit and speaker, none of the test split. `own` is the
+log-spectral distance in dB, in the bands of the spectrogram itself, root mean square over rows and
+bands; `conv` is the spectral convergence (the relative error of the magnitudes); both without and
+with quantisation. `fine` is the log-spectral distance in the bands of three other spectrograms
+(windows of 16, 32 and 64 ms, floor -70 dB), which shows what coarse settings lose.
 """
 
 from __future__ import annotations
@@ -42,16 +42,19 @@ ITERATIONS = (0, 8, 32, 60)
 SPEAKERS = ("george", "jackson", "lucas", "theo", "yweweler")
 
 
-def recordings(archive: Path) -> dict[str, np.ndarray]:
+def read_recordings(archive: Path) -> dict[str, np.ndarray]:
+    """Reads the fifth recording of each digit and speaker, by file name."""
     contents = read_zip(archive).items()
     return {n: read_wav(n, io.BytesIO(c))[0] for n, c in contents if n.endswith("_5.wav")}
 
 
 def rms(x: np.ndarray) -> float:
+    """Returns the root mean square."""
     return float(np.sqrt((x**2).mean()))
 
 
 def distances(spectrogram: Spectrogram, wave: np.ndarray, again: np.ndarray) -> list[float]:
+    """Returns `own`, `conv` and `fine` between a sound and its reconstruction."""
     before, after = spectrogram.decibels(wave), spectrogram.decibels(again)
     m, n = 10 ** (before / 20), 10 ** (after / 20)
     wave = np.pad(wave, (0, len(again) - len(wave)))
@@ -60,7 +63,10 @@ def distances(spectrogram: Spectrogram, wave: np.ndarray, again: np.ndarray) -> 
     return [rms(before - after), float(np.linalg.norm(m - n) / np.linalg.norm(m)), fine_distance]
 
 
-def line(name: str, spectrogram: Spectrogram, waves: list[np.ndarray], iterations: int) -> None:
+def print_row(
+    name: str, spectrogram: Spectrogram, waves: list[np.ndarray], iterations: int
+) -> None:
+    """Prints the mean distances of one spectrogram."""
     exact, rounded = [], []
     for wave in waves:
         image, rows = spectrogram.analyse(wave)
@@ -78,7 +84,7 @@ def line(name: str, spectrogram: Spectrogram, waves: list[np.ndarray], iteration
 
 
 def draw(waves: dict[str, np.ndarray], folder: Path) -> None:
-    """Writes five digits, and their spectrograms: the original, the round trip, random phases."""
+    """Writes five digits and their reconstructions, and a picture of the spectrograms."""
     spectrogram = Spectrogram(frames=24)
     names = [f"{digit}_{who}_5.wav" for digit, who in zip(range(0, 10, 2), SPEAKERS, strict=True)]
     rows = []
@@ -104,25 +110,28 @@ def draw(waves: dict[str, np.ndarray], folder: Path) -> None:
 
 
 def main() -> None:
+    """Measures all settings and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     shared = ROOT.parent / "shared" / "data" / "fsdd" / FSDD_ARCHIVE
-    parser.add_argument("--archive", type=Path, default=shared)
-    parser.add_argument("--pictures", type=Path, help="a folder for sounds and pictures of them")
+    parser.add_argument("--archive", type=Path, default=shared, help="ZIP file of the recordings")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="write sounds and pictures of them"
+    )
     args = parser.parse_args()
-    waves = recordings(args.archive)
+    waves = read_recordings(args.archive)
     if args.pictures is not None:
         args.pictures.mkdir(parents=True, exist_ok=True)
         draw(waves, args.pictures)
     print(f"{'':12} it. sites    exact: own conv   rounded: own conv fine")
-    some = list(waves.values())
+    sounds = list(waves.values())
     for window, hop, bands in SETTINGS:
         frames = -(-LONGEST // (8 * hop)) * 8
         spectrogram = Spectrogram(window=window, hop=hop, bands=bands, frames=frames)
-        line(f"{window}/{hop}/{bands}", spectrogram, some, 32)
+        print_row(f"{window}/{hop}/{bands}", spectrogram, sounds, 32)
     for iterations in ITERATIONS:
-        line("the default", Spectrogram(), some, iterations)
+        print_row("the default", Spectrogram(), sounds, iterations)
     for levels in (16, 64):
-        line(f"{levels} levels", Spectrogram(levels=levels), some, 32)
+        print_row(f"{levels} levels", Spectrogram(levels=levels), sounds, 32)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""How long a user waits for help and for a first picture.
+"""Measures how long a user waits for help and for a first picture.
 
     python benchmarks/startup.py
 
-Each command is a process of its own, started as often as asked; the median counts. The drawn
-picture includes all: Python, PyTorch, the model, 784 pixels of it and the file.
+Each command is run in its own process several times; the table shows the median. The time of the
+picture includes starting Python, importing PyTorch, loading the model, sampling 784 pixels and
+writing the file.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from pathlib import Path
 
 from yardstick import median_seconds, print_table, write_json
 
-COMMANDS = {"nextpixel --help": 0.5, "nextpixel sample mnist-gated -n 1": 5.0}  # seconds asked for
+COMMANDS = {
+    "nextpixel --help": 0.5,
+    "nextpixel sample mnist-gated -n 1": 5.0,
+}  # largest acceptable seconds
 
 
 def main() -> None:
     """Measures the commands and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--times", type=int, default=5, help="how often each is run")
-    parser.add_argument("--json", type=Path, help="also write what was measured here")
+    parser.add_argument("--times", type=int, default=5, metavar="N", help="runs of each command")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the measurements to FILE"
+    )
     args = parser.parse_args()
 
     seconds = {}
@@ -36,7 +42,7 @@ def main() -> None:
 
             seconds[command] = median_seconds(run, args.times)
     print_table(
-        ["command", "s", "asked for"],
+        ["command", "s", "at most"],
         [[f"`{name}`", f"{value:.2f}", f"{COMMANDS[name]}"] for name, value in seconds.items()],
     )
     write_json(args.json, seconds)

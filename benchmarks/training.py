@@ -1,25 +1,25 @@
-"""Training steps a second: ours, and the textbook's with the same weights, in one run.
+"""Measures training steps a second of our networks, and of the textbook's with the same weights.
 
     python benchmarks/training.py --threads 2 --json training.json
     python benchmarks/training.py --models --curve 300 --picture curve.png
 
-Both sides do the whole step of the trainer (gradient, clipping, fused AdamW, average of the
-weights) on the same images of MNIST, in turns, each in a process of its own. Ours is as `nextpixel
-train` does it: maps with their channels last, bfloat16 autocast where the processor has it, freed
-memory kept. The other side is float32, NCHW:
+Both sides take the whole step of the trainer (gradient, clipping, fused AdamW, average of the
+weights) on the same images of MNIST, in turns, each in its own process. Ours is the step of
+`nextpixel train`: channels-last maps, bfloat16 autocast where the processor has it, freed memory
+kept for reuse. The other side is float32, NCHW:
 
 * PixelCNN, Gated PixelCNN: k x k kernels with the mask multiplied on (`yardstick.textbook`);
-* Diagonal BiLSTM: the same recurrence with an LSTM cell called pixel by pixel;
+* Diagonal BiLSTM: the same recurrence, with a call of an LSTM cell for each pixel;
 * the others: our own network.
 
-*GFLOP/s* counts two operations for every multiplication by a weight or state that is not hidden by
-a mask (forward, and twice as much backward), on both sides, whatever else a side computes: the
-textbook's hidden taps do not count. Attention is counted where PyTorch's counter knows it. *In
-convolutions* is the part of our step that convolutions take, by PyTorch's profiler.
+*GFLOP/s* counts two operations for every multiplication by a weight or state that is not masked
+(forward, and twice as many backward), on both sides: the textbook's masked taps do not count.
+Attention is counted where PyTorch's counter supports it. *In convolutions* is the share of our step
+that is spent in convolutions, by PyTorch's profiler.
 
-A step in half precision and one in full do not agree to the last bit. `--curve` trains both from
-the same weights on the same images, and the textbook once more on images in another order: that
-difference is the noise.
+Steps in half and in full precision do not agree to the last bit. `--curve` trains both sides from
+the same weights on the same images, and the textbook's once more with the images in another order,
+to show how large the noise is.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class PixelByPixel(DiagonalLayer):
 
 
 def other_side(model: AutoregressiveModel) -> AutoregressiveModel:
-    """Makes what ours is measured against, see above."""
+    """Makes the network that a model of ours is compared with, see above."""
     book = yardstick.textbook(model)
     for layer in book.modules():
         if isinstance(layer, DiagonalLayer):
@@ -94,12 +94,12 @@ def other_side(model: AutoregressiveModel) -> AutoregressiveModel:
 
 
 class Side:
-    """One of the two that are measured: a model that takes the trainer's steps.
+    """One side of the comparison: a model that takes the trainer's steps.
 
     Args:
         model: The model; it is trained.
-        ours: Whether channels come last, and autocast is on where the processor has bfloat16.
-        args: The options of training; `accumulate` and `checkpoint_activations` count, too.
+        ours: Whether maps are channels-last, and autocast is on where the processor has bfloat16.
+        args: The options of training, with `accumulate` and `checkpoint_activations`.
     """
 
     def __init__(self, model: AutoregressiveModel, ours: bool, args: TrainArgs) -> None:
@@ -135,7 +135,7 @@ class Side:
 
 
 def batches(images: Images, size: int, seed: int) -> Iterator[Tensor]:
-    """Yields the batches of a training run, without end."""
+    """Yields the batches of a training run endlessly."""
     step = 0
     while True:
         yield torch.from_numpy(images.batch(batch_indices(len(images), size, step, seed=seed))[0])
@@ -143,7 +143,7 @@ def batches(images: Images, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def operations(model: AutoregressiveModel, x: Tensor) -> int:
-    """Counts the operations of a training step that no mask hides, see above."""
+    """Counts the unmasked operations of a training step, see above."""
     hidden = 0
 
     def count(layer: CausalConv2d, _: Any, out: Tensor) -> None:
@@ -164,7 +164,7 @@ def operations(model: AutoregressiveModel, x: Tensor) -> int:
 
 
 def convolution_share(side: Side, x: Tensor) -> float:
-    """Measures what part of a step is spent inside convolutions, PyTorch's and ours."""
+    """Measures the share of a step that is spent in convolutions, PyTorch's and ours."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         side.step(x)
     seconds = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
@@ -180,9 +180,9 @@ def half_limit() -> float:
 def take_turns(
     pipe: Connection, name: str, ours: bool, batch: int, threads: int, profiled: int
 ) -> None:
-    """Takes steps on one side, as many as the pipe says, and sends their seconds; until it says 0.
+    """Takes as many steps as the pipe says, and sends their seconds, until the pipe says 0.
 
-    In the end it sends what part of `profiled` steps was spent inside convolutions, the median.
+    Finally sends the median share of convolutions in `profiled` more steps.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -245,7 +245,7 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]], limits: dict[str, float]) -> None:
-    """Prints the speeds, and what they are of the machine's limits."""
+    """Prints the speeds, and their share of the limits of the machine."""
     print(
         f"Matrix product: {limits['gflops']:.0f} GFLOP/s in float32, {limits['half_gflops']:.0f} "
         f"in bfloat16; memory read at {limits['gbytes']:.0f} GB/s; {limits['threads']:.0f} threads"
@@ -281,7 +281,7 @@ def table(rows: list[dict[str, Any]], limits: dict[str, float]) -> None:
 
 
 def curves(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Trains the PixelCNN on each side, and the textbook once more in another order."""
+    """Trains the PixelCNN on each side, and once more with the images in another order."""
     data = npx.load_data("mnist")
     options = TrainArgs(steps=args.curve, warmup=min(50, args.curve // 2))
     losses: dict[str, list[float]] = {}
@@ -301,7 +301,7 @@ def curves(args: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def show_curves(losses: dict[str, list[float]], picture: Path) -> None:
-    """Draws the curves into one picture and prints how far they are apart."""
+    """Draws the curves, and prints how far they are apart."""
     from matplotlib.figure import Figure
 
     part = max(1, len(losses["textbook"]) // 6)
@@ -331,7 +331,7 @@ def show_curves(losses: dict[str, list[float]], picture: Path) -> None:
 
 
 def main() -> None:
-    """Measures, prints and writes what was asked for."""
+    """Measures speeds and curves, prints and writes them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--batch", type=int, default=16)

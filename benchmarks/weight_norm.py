@@ -1,12 +1,12 @@
-"""PixelCNN++ with the paper's weight normalisation and data-dependent start, and without.
+"""Compares PixelCNN++ with and without weight normalisation and data-dependent initialisation.
 
     python benchmarks/weight_norm.py --steps 600
 
-Both variants are the same small network with the same first weights, data and learning rates. The
-first is `PixelCNNPP` as it is: plain weights, of a size that keeps the deviation from layer to
-layer. The second reparametrises every convolution (but those that double the resolution) as
-direction and length, and sets lengths and biases on a first batch so that every output has mean 0
-and deviation 1 (0.1 at the end of a residual layer), as Salimans and Kingma (2016, arXiv
+Both variants are the same small network with the same initial weights, data and learning rates. The
+first is `PixelCNNPP`: plain weights, initialised so that layers preserve the standard deviation.
+The second reparametrises every convolution (except those that double the resolution) as direction
+and length, and sets lengths and biases on a first batch so that every output has mean 0 and
+standard deviation 1 (0.1 at the end of a residual layer), as Salimans and Kingma (2016, arXiv
 1602.07868, section 3) do.
 """
 
@@ -30,12 +30,12 @@ LAYERS = (CausalConv2d, RowConv2d, Pointwise)
 
 
 def normalise_weights(model: npx.PixelCNNPP, x: Tensor) -> None:
-    """Gives every convolution weight normalisation and starts it from the data."""
+    """Adds weight normalisation to every convolution, and initialises it from data."""
     ends = {layer.conv_out for layer in model.modules() if isinstance(layer, GatedResNet)}
 
     def start(layer: nn.Module, args: tuple[Any, ...], kwargs: Any, _: Tensor) -> Tensor:
-        own = layer.forward(args[0])  # without what the other stack adds
-        std, mean = torch.std_mean(own, [d for d in range(own.ndim) if d != 1])
+        alone = layer.forward(args[0])  # without the sum with the other stack
+        std, mean = torch.std_mean(alone, [d for d in range(alone.ndim) if d != 1])
         scale = (0.1 if layer in ends else 1) / (std + 1e-8)
         for name, parameter in layer.named_parameters(recurse=False):
             shape = (-1, *[1] * (parameter.ndim - 1))
@@ -58,7 +58,7 @@ def normalise_weights(model: npx.PixelCNNPP, x: Tensor) -> None:
 
 
 def train(model: npx.PixelCNNPP, data: Dataset, args: argparse.Namespace, label: str) -> None:
-    """Trains a variant and prints its scores on the way."""
+    """Trains a variant, and prints its validation score four times."""
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=True)
     options = npx.training.TrainArgs(steps=args.steps, lr=args.lr, warmup=100)

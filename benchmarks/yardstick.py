@@ -1,8 +1,8 @@
-"""What the benchmarks measure against: the textbook's network, and the machine's own limits.
+"""Baselines of the benchmarks: the textbook's network, and the limits of the machine.
 
-The yardstick is frozen: a k x k convolution whose mask is multiplied onto its weight in every pass,
-float32, NCHW, no compilation, no TF32, and a full forward pass for every pixel. It shares nothing
-with our layers but the numbers in the weights, so a faster layer does not move the goal.
+The textbook's network stays as it is: k x k convolutions whose mask is multiplied onto the weight
+in every pass, float32, NCHW, no compilation, no TF32, and a full forward pass for every pixel. It
+shares only the values of the weights with our layers, so a faster layer does not change it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class TextbookConv2d(nn.Module):
-    """Creates the k x k convolution with a mask that stands for one of our layers.
+    """Creates the k x k convolution with a mask that computes the same as one of our layers.
 
     Args:
         layer: The layer; its weights are copied.
@@ -87,7 +87,7 @@ class TextbookConv2d(nn.Module):
 
 
 class TextbookBlock(ResidualBlock):
-    """A PixelCNN's residual block, a layer after the other."""
+    """A PixelCNN's residual block, one layer after another."""
 
     def forward(self, x: Tensor, bias: Tensor | None, cache: None) -> Tensor:
         """Computes the block."""
@@ -97,7 +97,7 @@ class TextbookBlock(ResidualBlock):
 
 
 def textbook(model: AutoregressiveModel) -> AutoregressiveModel:
-    """Makes the textbook's network with the same weights; it knows whole maps only.
+    """Makes the textbook's network with the same weights; it computes whole maps only.
 
     The masked convolutions of a PixelCNN and both stacks of a Gated PixelCNN become k x k kernels
     with masks. Models whose textbook form is our own forward pass stay as they are: PixelCNN++ and
@@ -115,14 +115,14 @@ def textbook(model: AutoregressiveModel) -> AutoregressiveModel:
 
 
 def multiplications(model: AutoregressiveModel) -> float:
-    """Counts the multiplications with a weight that one site of one image needs.
+    """Counts the multiplications by a weight for one site of one image.
 
-    Masked taps are not stored and do not count; a layer at half the resolution counts a fourth. The
-    products of attention, of queries with the keys so far, are not in it.
+    Masked taps do not count; a layer at half the resolution counts a fourth. The products of
+    attention, of queries with keys, are not included.
     """
     count = 0.0
     for layer in model.modules():
-        if isinstance(layer, CausalLayer):  # what lies in it directly, or in a layer of PyTorch
+        if isinstance(layer, CausalLayer):  # its own weights, and those of PyTorch layers in it
             sites = layer.scale * getattr(layer, "stride", 1)
             own = [layer, *(part for part in layer.children() if "torch" in type(part).__module__)]
             weights = [p for part in own for p in part.parameters(recurse=False) if p.ndim > 1]
@@ -132,7 +132,7 @@ def multiplications(model: AutoregressiveModel) -> float:
 
 
 def median_seconds(function: Callable[[], object], times: int, warmup: int = 1) -> float:
-    """Runs a function some times and takes the median of its seconds."""
+    """Runs a function several times, and returns the median of its seconds."""
     for _ in range(warmup):
         function()
     seconds = []
@@ -144,17 +144,18 @@ def median_seconds(function: Callable[[], object], times: int, warmup: int = 1) 
 
 
 def wait(device: torch.device) -> None:
-    """Waits until a device has done what it was asked for."""
+    """Waits until a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def limits(device: torch.device) -> dict[str, float]:
-    """Measures what the machine can do at most, float32, with the threads that torch has.
+    """Measures the peak rates of the machine in float32, with the number of threads set in torch.
 
     Returns:
-        `gflops`, the better one of two large matrix products (`torch.mm`, and a 1x1 convolution,
-        which another library computes), and `gbytes`, read by a sum over 64 MiB, a second.
+        `gflops` per second, of the faster of two large matrix products (`torch.mm`, and a 1x1
+        convolution, which another library computes), and `gbytes` read per second, by a sum over
+        64 MiB.
     """
     a = torch.randn(2048, 2048, device=device)
     maps = torch.randn(1, 2048, 32, 64, device=device).to(memory_format=torch.channels_last)
@@ -179,6 +180,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:
-    """Writes what was measured, where a file was asked for."""
+    """Writes measurements to a JSON file, if a path is given."""
     if path is not None:
         path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""Trains a small model on MNIST and puts all that it can do on one page; `make demo` runs this.
+"""Trains a small model on MNIST and shows its results on one page; `make demo` runs this.
 
-The digits have 4 grey levels, so that a few minutes on two processor cores are enough. What the
-shipped model (256 levels, longer trained) draws stands at the end.
+The digits have 4 grey levels, so that a few minutes on two processor cores are enough. The page
+ends with samples of a pretrained model (256 levels, trained longer).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STEPS, BATCH = 2400, 16
 
 
 def main() -> None:
-    """Trains, scores, draws, completes, and writes the report."""
+    """Trains, scores, samples, completes, and writes the report."""
     shutil.rmtree(OUT, ignore_errors=True)
     digits = npx.load_data("mnist", levels=LEVELS)
     by_class = torch.arange(100) // 10
@@ -59,7 +59,7 @@ def main() -> None:
         score = evaluate(model, digits.test, progress=show)
     print(f"Test: {score}")
 
-    with progress("drawing 100 digits") as show:
+    with progress("sampling 100 digits") as show:
         frames, sites = sampling.film(model, 100, by_class, seed=1, progress=show)
     pictures.save_image(pictures.grid(frames[-1], LEVELS, columns=10), OUT / "digits.png")
     pictures.save_gif(
@@ -74,11 +74,11 @@ def main() -> None:
 
     bits = complete_halves(model, digits)
 
-    print("Drawing 100 digits from the shipped model, all 256 levels ...")
-    shipped = npx.load("mnist-gated")
-    with progress("drawing 100 digits") as show:
-        x = shipped.sample(100, by_class, seed=1, progress=show)
-    pictures.save_image(pictures.grid(x, 256, columns=10), OUT / "shipped.png")
+    print("Sampling 100 digits from the pretrained model with 256 levels ...")
+    pretrained = npx.load("mnist-gated")
+    with progress("sampling 100 digits") as show:
+        x = pretrained.sample(100, by_class, seed=1, progress=show)
+    pictures.save_image(pictures.grid(x, 256, columns=10), OUT / "pretrained.png")
 
     records = [json.loads(line) for line in (OUT / "metrics.jsonl").read_text().splitlines()]
     charts.loss_curve(records, OUT / "loss.svg")
@@ -92,11 +92,11 @@ def main() -> None:
         ("Trained for", f"{STEPS} steps of {BATCH} images, {seconds:.0f} s here"),
     ]
     write_report(OUT / "report.html", "nextpixel: the demo", sections(results))
-    print(f"Done. Open {OUT / 'report.html'}; the pictures are beside it in {OUT}.")
+    print(f"Done. Open {OUT / 'report.html'}; its pictures are in {OUT}, too.")
 
 
 def complete_halves(model: npx.AutoregressiveModel, digits: Dataset) -> float:
-    """Completes test digits whose lower half is hidden; returns the hidden bits an image."""
+    """Completes test digits whose lower half is hidden, and returns the hidden bits of an image."""
     pixels, classes = digits.test.batch(np.arange(8))
     x, c = torch.from_numpy(pixels), torch.from_numpy(classes)
     known = half_mask("top", *digits.shape[1:])
@@ -109,7 +109,7 @@ def complete_halves(model: npx.AutoregressiveModel, digits: Dataset) -> float:
             show(k / 4)
             numbers = range(8 * k, 8 * (k + 1))
             completed = npx.complete(model, x, known, c, seed=2, numbers=numbers)
-            columns[f"drawn {k + 1}"] = pictures.to_uint8(completed, LEVELS)
+            columns[f"completion {k + 1}"] = pictures.to_uint8(completed, LEVELS)
     bits = likelihood.hidden_bits(model, x, known, c)
     columns["bits a pixel"] = pictures.heat_map(bits.sum(1).masked_fill(known, torch.nan))
     pictures.save_image(pictures.side_by_side(columns, 256), OUT / "completions.png")
@@ -117,43 +117,45 @@ def complete_halves(model: npx.AutoregressiveModel, digits: Dataset) -> float:
 
 
 def sections(results: list[tuple[str, str]]) -> list[Section]:
-    """Puts the report together."""
+    """Returns the sections of the report."""
     return [
         Section(
             "What this is",
-            "A pixel model writes the probability of a picture as a product, one factor a pixel, "
-            "each given the pixels before it: the rows above and what is to the left. A network "
-            "learns the factors by maximum likelihood; its score is exact, and drawing follows "
-            "the same order, pixel by pixel.",
+            "A pixel model writes the probability of an image as a product of one factor for each "
+            "pixel, given the pixels before it: those in the rows above and those to the left. A "
+            "network learns the factors by maximum likelihood. Its score is exact, and sampling "
+            "follows the same order, pixel by pixel.",
             table=results,
         ),
-        Section("New digits", image=OUT / "digits.png", caption="A class a row, drawn just now."),
+        Section(
+            "New digits", image=OUT / "digits.png", caption="A class in each row, sampled just now."
+        ),
         Section(
             "How they grow",
             image=OUT / "growing.gif",
-            caption="The same digits while they are drawn, in raster order.",
+            caption="The same digits while they are sampled, in raster order.",
         ),
         Section(
             "Why pixel by pixel",
-            "In training all pixels are predicted in one pass, because the pixels before each of "
-            "them are there. In drawing they are not. Who draws all of them in one pass from an "
-            "empty picture gets pixels that know nothing of each other.",
+            "In training, all pixels are predicted in one pass, because the pixels before each of "
+            "them are known. In sampling they are not: if all pixels are sampled in one pass from "
+            "an empty image, they are independent of each other.",
             image=OUT / "all-at-once.png",
             caption="The same network, the same noise.",
         ),
         Section(
             "Hidden halves",
-            "The upper half of test digits is given, the lower half is drawn. The last column "
-            "shows how many bits the true pixels take: the exact price of being surprised.",
+            "The upper half of test digits is given, the lower half is sampled. The last column "
+            "shows how many bits each true pixel takes: the more, the more surprising it is.",
             image=OUT / "completions.png",
-            caption="Pixels are told of those above and to the left only.",
+            caption="Each pixel is sampled given those above it and to its left only.",
         ),
         Section("Learning", image=OUT / "loss.svg", caption="Bits/dim over the training steps."),
         Section(
-            "The shipped model",
-            "mnist-gated, trained longer and on all 256 grey levels, comes with nextpixel.",
-            image=OUT / "shipped.png",
-            caption="A class a row.",
+            "A pretrained model",
+            "mnist-gated, trained longer and on 256 grey levels, comes with nextpixel.",
+            image=OUT / "pretrained.png",
+            caption="A class in each row.",
             code="nextpixel sample mnist-gated -n 100 --columns 10 --out digits.png",
         ),
     ]

@@ -1,7 +1,7 @@
-"""Two models of your own, which docs/own-model.md trains, scores, samples and completes with.
+"""Two models of your own, as docs/own-model.md uses them.
 
-`MyNet` has `forward` alone: a plain function from pictures to distributions, sampled by full
-passes. `MyFastNet` is made of the layers of `nextpixel.nn`, so each pixel is one cached step.
+`MyNet` only has `forward`, a function from images to distributions, and is sampled by full passes.
+`MyFastNet` is made of the layers of `nextpixel.nn`, so that sampling a pixel is one cached step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nextpixel.nn.context_bias import ContextBias
 
 
 class MyNet(AutoregressiveModel):
-    """Predicts a pixel from a window around it, of which only what came before is shown.
+    """Predicts a pixel from the pixels before it in a window around it.
 
     Args:
         shape: `(C, H, W)` of an image.
@@ -36,7 +36,7 @@ class MyNet(AutoregressiveModel):
         width: int = 64,
     ) -> None:
         super().__init__(shape=shape, levels=levels, classes=classes, window=window, width=width)
-        self.window, self.before = window, window * window // 2  # the centre's number in the window
+        self.window, self.before = window, window * window // 2  # the centre's index in the window
         self.hidden = nn.Conv2d(shape[0] * self.before, width, 1)
         self.of_class = nn.Linear(classes, width, bias=False) if classes else None
         self.logits = nn.Conv2d(width, shape[0] * levels, 1)
@@ -47,8 +47,8 @@ class MyNet(AutoregressiveModel):
         scaled = x.to(self.dtype) * (2 / (self.levels - 1)) - 1
         windows = F.unfold(scaled, self.window, padding=self.window // 2)
         windows = windows.view(batch, channels, -1, height, width)
-        seen = windows[:, :, : self.before]  # row by row up to the centre, which is hidden
-        h = self.hidden(seen.flatten(1, 2))
+        visible = windows[:, :, : self.before]  # row by row up to the centre, which is hidden
+        h = self.hidden(visible.flatten(1, 2))
         context = self.context(c, batch)  # None for an unconditional model
         if self.of_class is not None and context is not None and context.classes is not None:
             h = h + self.of_class(context.classes.to(h))[:, :, None, None]
@@ -80,7 +80,7 @@ class MyFastNet(CausalNetwork):
         self.head = Head(width, width, self.out_channels, self.groups)
 
     def network(self, x: Tensor, biases: list[Tensor | None], cache: Cache | None = None) -> Tensor:
-        """Computes the parameters of the distributions; every causal layer is handed the cache."""
+        """Computes the parameters of the distributions; every causal layer takes the cache."""
         h = self.first(x, cache=cache)
         for conv, bias in zip(self.convs, biases, strict=True):
             h = h + conv(F.relu(h), bias, cache)

@@ -1,4 +1,4 @@
-"""Measures completion with particles: the picture and the table of docs/completing.md."""
+"""Measures completion with particles, for the picture and the table of docs/completing.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextpixel.conditioning.regions import box_mask, half_mask
 from nextpixel.viz import images as plots
 
 IMAGES = 24  # test digits in the table, spread over the test set
-SHOWN = 8  # of them in the picture
+SHOWN = 8  # and in the picture
 COUNTS = (1, 16, 64, 256)
 OUT = Path(__file__).parents[1] / "docs" / "images" / "particles.png"
 
@@ -48,8 +48,8 @@ def measure() -> None:
                 flush=True,
             )
             columns["plain" if count == 1 else str(count)] = plots.to_uint8(done.x, 256)
-        few = {caption: pixels[:SHOWN] for caption, pixels in columns.items()}
-        pictures.append(plots.side_by_side(few, 256, scale=3))
+        first = {caption: pixels[:SHOWN] for caption, pixels in columns.items()}
+        pictures.append(plots.side_by_side(first, 256, scale=3))
     plots.save_image(plots.captioned_row(dict(zip(hidden, pictures, strict=True))), OUT)
 
 

@@ -4,12 +4,12 @@
 
 writes PNG files into the folders train, valid and test of runs/kodak-crops.
 
-No pixel is in two of these splits, however few the pictures are. Each picture is cut across its
-longer side into three parts: the last is for testing, the one before it for validation (each a
-tenth of the length, or one crop wide if that is more), and the first for training. Training crops
-begin one stride apart and overlap if the stride is smaller than a crop; the others lie side by
-side. An odd stride shifts the picture against the grid of a VQ-VAE's codes, so that overlapping
-crops have different codes.
+The splits share no pixels, even with a single picture. Each picture is divided along its longer
+side into three parts: the first for training, the second for validation and the last for testing
+(each of these two a tenth of the length, but at least one crop). Training crops begin one stride
+apart, and overlap if the stride is smaller than a crop; the others lie side by side. An odd stride
+shifts the picture against the grid of a VQ-VAE's codes, so that overlapping crops have different
+codes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 from nextpixel.cli.options import positive
 from nextpixel.data.folders import read_picture
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def main() -> None:
@@ -42,10 +42,12 @@ def main() -> None:
     if not args.pictures.is_dir():
         parser.error(f"there is no folder {args.pictures}")
     if args.out.exists():
-        parser.error(f"{args.out} is there already: remove it, or name another folder")
-    paths = sorted(p for p in args.pictures.iterdir() if p.suffix.lower() in ENDINGS)
+        parser.error(f"{args.out} exists: remove it, or name another folder")
+    paths = sorted(p for p in args.pictures.iterdir() if p.suffix.lower() in SUFFIXES)
     if len({path.stem for path in paths}) < max(1, len(paths)):
-        parser.error(f"{args.pictures} holds no pictures, or two whose names differ in the ending")
+        parser.error(
+            f"{args.pictures} has no pictures, or two with names that differ only in the suffix"
+        )
     for path in paths:
         with Image.open(path) as picture:
             width, height = picture.size
@@ -67,7 +69,7 @@ def main() -> None:
 
 
 def parts(x: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """Cuts a picture `(H, W, 3)` across its longer side into a part for each split."""
+    """Divides a picture `(H, W, 3)` along its longer side into a part for each split."""
     axis = int(x.shape[1] > x.shape[0])
     length = x.shape[axis]
     end = max(size, length // 10)

@@ -5,7 +5,7 @@
 where $N is the IDX file of the notMNIST images, writes
 - `joined.npz`: the notMNIST letters and the MNIST digits 0 to 7, 18 classes, to train a classifier
   and a model conditioned on its features;
-- `held-out.npz`: alternating 8s and 9s, which neither of the two has seen;
+- `held-out.npz`: alternating 8s and 9s, classes that are in neither;
 - `small.npz`: all ten digits at half the resolution, to train many models in little time.
 """
 
@@ -32,18 +32,18 @@ def main() -> None:
     args = parser.parse_args()
     letters, digits = npx.load_data(args.letters), npx.load_data("mnist")
     if letters.classes is None:
-        parser.error(f"{args.letters} has no class ids")
+        parser.error(f"{args.letters} has no class ids: give images with classes")
     files: dict[str, dict[str, np.ndarray]] = {"joined": {}, "held-out": {}, "small": {}}
     for split in SPLITS:
-        of_letters, of_digits = getattr(letters, split), getattr(digits, split)
-        x, y = of_digits.x, of_digits.y
-        known, turn = y < KNOWN, in_turn(of_digits)
+        some_letters, some_digits = getattr(letters, split), getattr(digits, split)
+        x, y = some_digits.x, some_digits.y
+        known, held_out = y < KNOWN, alternate(some_digits)
         pairs = {
             "joined": (
-                np.concatenate([of_letters.x, x[known]]),
-                np.concatenate([of_letters.y, letters.classes + y[known]]),
+                np.concatenate([some_letters.x, x[known]]),
+                np.concatenate([some_letters.y, letters.classes + y[known]]),
             ),
-            "held-out": (x[turn], y[turn] - KNOWN),
+            "held-out": (x[held_out], y[held_out] - KNOWN),
             "small": (halved(x), y),
         }
         for name, (images, ids) in pairs.items():
@@ -56,7 +56,7 @@ def main() -> None:
         print(f"{args.out / name}.npz: {counts}")
 
 
-def in_turn(digits: Images) -> np.ndarray:
+def alternate(digits: Images) -> np.ndarray:
     """Returns the indices of alternating 8s and 9s, until one of the two runs out."""
     eights, nines = np.flatnonzero(digits.y == 8), np.flatnonzero(digits.y == 9)
     count = min(len(eights), len(nines))

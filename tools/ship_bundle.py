@@ -1,4 +1,4 @@
-"""Copies a trained VQ-VAE and its prior into the package, with a card of their scores.
+"""Copies a trained VQ-VAE and its prior into the package, and writes their card.
 
     nextpixel train --config recipes/mnist/vq-vae-mnist.yaml --out runs/vq-vae-mnist
     nextpixel train --config recipes/mnist/vq-prior-mnist.yaml --out runs/vq-prior-mnist
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("decoder", type=Path, help="the run folder of the VQ-VAE")
     parser.add_argument("prior", type=Path, help="the run folder of its prior")
-    parser.add_argument("name", help="the name to load the two by")
+    parser.add_argument("name", help="the name of the bundle in the package")
     args = parser.parse_args()
 
     folder = WEIGHTS / args.name
@@ -78,8 +78,8 @@ def main() -> None:
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
     }
-    for what, words in commands.items():
-        card[what] = {"command": " ".join(["nextpixel", *words]), **json.loads(run(*words))}
+    for entry, words in commands.items():
+        card[entry] = {"command": " ".join(["nextpixel", *words]), **json.loads(run(*words))}
     replace_file(folder / "card.json", (json.dumps(card, indent=2) + "\n").encode())
     print(f"Written: {folder / 'card.json'}")
 

@@ -1,4 +1,4 @@
-"""Trains a judge, a classifier of real images, and copies it into the package with its card.
+"""Trains a classifier of real images (a judge), copies it into the package, and writes its card.
 
     python tools/ship_judge.py judge-mnist
     python tools/ship_judge.py judge-spoken-digits
@@ -33,7 +33,7 @@ JUDGES = Path(npx.__file__).parent / "judges"
 def main() -> None:
     """Trains the judge, copies it and writes the card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=COMMANDS, help="the name to load it by")
+    parser.add_argument("name", choices=COMMANDS, help="the name of the classifier in the package")
     name = parser.parse_args().name
 
     run, folder = Path("runs") / name, JUDGES / name
@@ -50,8 +50,8 @@ def main() -> None:
         "test_error": whole.accuracy_error,
         "images": whole.images,
         "words": {
-            word: {"test": one.accuracy, "test_error": one.accuracy_error}
-            for word, one in by_word.items()
+            word: {"test": found.accuracy, "test_error": found.accuracy_error}
+            for word, found in by_word.items()
         },
     }
     card = {

@@ -1,12 +1,11 @@
-"""Copies the best model of a run into the package, with its card.
+"""Copies the best model of a run into the package, and writes its card.
 
     nextpixel train --config recipes/mnist/mnist-gated.yaml --out runs/mnist-gated
     python tools/ship_model.py runs/mnist-gated mnist-gated
 
-The card says what the model is, how and on which machine it was trained, and its scores on the
-whole validation and test sets; `nextpixel eval NAME --json` prints the same numbers. For a
-class-conditional model it also has the accuracy on the test set, or on the number of its images
-that --classify gives.
+The card describes the model, how and on which machine it was trained, and its scores on the whole
+validation and test sets; `nextpixel eval NAME --json` prints the same numbers. For a
+class-conditional model it also has the accuracy on the test set, or on --classify of its images.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def main() -> None:
     """Copies the model, scores it and writes its card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the run folder")
-    parser.add_argument("name", help="the name to load the model by")
+    parser.add_argument("name", help="the name of the model in the package")
     parser.add_argument(
         "--classify", type=int, metavar="N", help="classify N test images (default: all)"
     )
@@ -99,7 +98,7 @@ def main() -> None:
 
 
 def find_recipe(name: str) -> Path | None:
-    """Finds the recipe of a name, unless there is none or one for each of several data sets."""
+    """Finds the recipe of a name; returns None for none, or for several of the same name."""
     found = list((ROOT / "recipes").glob(f"*/{name}.yaml"))
     return found[0] if len(found) == 1 else None
 

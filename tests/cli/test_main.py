@@ -34,6 +34,17 @@ def test_help_and_mistakes_need_no_torch(words: list[str], expected: int) -> Non
     assert done.returncode == expected, done.stderr
 
 
+@pytest.mark.parametrize("name", [name for name in cli_main.COMMANDS if name != "train"])
+def test_the_help_of_a_command_needs_no_torch(name: str) -> None:
+    code = (
+        "import atexit, os, sys; from nextpixel.cli.main import main; "
+        "atexit.register(lambda: {'torch', 'numpy', 'PIL'} & set(sys.modules) and os._exit(99)); "
+        "main(sys.argv[1:])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name, "--help"], capture_output=True)
+    assert done.returncode == 0
+
+
 def test_help_shows_all_commands_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
     out = run("--help", capsys)
     modules = {
@@ -76,6 +87,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("bogus", "no command bogus"),
         ("smaple mnist-gated", "did you mean sample?"),
+        ("sample --hepl", "no option --hepl (did you mean --help?)"),
+        ("sample judge-mnist", "is a classifier"),
     ],
 )
 def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +102,7 @@ def test_a_class_for_an_unconditional_model(
 
     PixelCNN(shape=(1, 6, 5), levels=4, width=4, blocks=1).save(tmp_path)
     assert "unconditional" in refused(f"sample {tmp_path} --class 3", capsys)
-    assert "unconditional" in refused(f"sample {tmp_path} --interpolate 3,8", capsys)
+    assert "unconditional" in refused(f"sample {tmp_path} --interpolate --class 3,8", capsys)
     assert "not known which data" in refused(f"eval {tmp_path}", capsys)
     assert "(1, 6, 5)" in refused(f"eval {tmp_path} --data mnist", capsys)
     assert "28 x 28" in refused(f"complete {tmp_path} seven.png", capsys)

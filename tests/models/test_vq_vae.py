@@ -466,12 +466,12 @@ def test_commands_of_a_bundle(prior: Path, here: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("bundle prior vq --out x", "VQVAE first"),
+        ("bundle prior vq --out x", "VQ-VAE first"),
         ("bundle vq mnist-gated --out x", "not trained on codes"),
         ("bundle vq vq --out x", "autoregressive"),
-        ("sample both --gif x.gif", "draws codes"),
-        ("sample both --interpolate 0,1", "draws codes"),
-        ("sample both --guidance 2", "draws codes"),
+        ("sample both --gif x.gif", "samples codes"),
+        ("sample both --interpolate --class 0,1", "samples codes"),
+        ("sample both --guidance 2", "samples codes"),
         ("sample mnist-gated --pixels draw", "leave it out"),
         ("reconstruct both", "decoder or prior"),
         ("train --model VQVAE --data codes:vq --conditional false --out x", "autoregressive"),

@@ -66,7 +66,7 @@ def test_no_pixel_is_in_two_splits(
     ("words", "reason"),
     [
         (("{out}", "--size", 36), "wide.png is 100 x 40 pixels"),  # high.png would do
-        (("{pictures}",), "is there already"),
+        (("{pictures}",), "exists: remove it"),
         (("{out}", "--stride", 0), "not a whole number above 0"),
     ],
 )

@@ -1,1 +1,1 @@
-"""The command line: its commands, and the options and loading that they share."""
+"""The command line: the commands, their shared options, and loading what they name."""

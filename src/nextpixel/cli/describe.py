@@ -1,9 +1,11 @@
-"""Models in words: what there is, a network's layers, a trained model's card."""
+"""Descriptions of models: the list of all, the layers of a network, the card of a saved model."""
 
 from __future__ import annotations
 
 import json
 import re
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +20,99 @@ from nextpixel.saving import Model, bundles, find, judges, model_name, read_kind
 
 __all__ = ["explain", "layers", "overview"]
 
+WIDTH = 100  # columns of a terminal
+
 
 def overview() -> str:
-    """Lists the kinds of models, with their papers, and the trained models that come along."""
-    lines = ["Kinds of models:"]
-    lines += [f"  {name:15} {find_class(name).paper}" for name in models.__all__]
-    lines += ["", "Trained models that come with nextpixel:"]
-    lines += [f"  {name:24} {summary(folder)}" for name, folder in shipped().items()] or ["  none"]
-    lines += [f"  {name:24} {summary_of_bundle(folder)}" for name, folder in bundles().items()]
-    lines += ["", "Classifiers that come with nextpixel, to judge samples by:"]
-    lines += [f"  {name:24} {summary_of_judge(folder)}" for name, folder in judges().items()]
-    return "\n".join([*lines, "", "nextpixel models NAME explains one."])
+    """Lists the kinds of models with their papers, and the pretrained models, at 100 columns."""
+    sections = {
+        "Kinds of models": kinds(),
+        "Pretrained models, with their scores on the test set": table(
+            ["name", "model", "parameters", "data", "bits/dim", "nats"],
+            [summary(name, folder) for name, folder in shipped().items()],
+        ),
+        "Pretrained VQ-VAEs with a prior over their codes": table(
+            ["name", "model", "parameters", "data", "bits/code", "sample accuracy"],
+            [bundle_summary(name, folder) for name, folder in bundles().items()],
+        ),
+        "Pretrained classifiers, to evaluate samples with": table(
+            ["name", "parameters", "data", "test accuracy"],
+            [classifier_summary(name, folder) for name, folder in judges().items()],
+        ),
+    }
+    lines = [line for title, rows in sections.items() for line in (f"{title}:", *rows, "")]
+    return "\n".join([*lines, "Layers, settings and card of one: nextpixel models NAME"])
 
 
-def summary(folder: Path) -> str:
-    """Sums up a trained model's card in a line."""
+def kinds() -> list[str]:
+    """Returns a line for each kind of model, or more for a long title: its name and its paper."""
+    indent = max(map(len, models.__all__)) + 4
+    lines = []
+    for name in sorted(models.__all__, key=str.lower):
+        paper = textwrap.wrap(find_class(name).paper, WIDTH - indent)
+        lines.append(f"  {name:{indent - 2}}{paper[0]}")
+        lines += [f"{'':{indent}}{line}" for line in paper[1:]]
+    return lines
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table; columns of numbers are aligned on the right."""
+    if not rows:
+        return ["  none"]
+    cells = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numeric = [not cell[:1].isalpha() for cell in rows[0]]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def summary(name: str, folder: Path) -> list[str]:
+    """Returns the row of a pretrained model, from its card."""
     file = folder / "card.json"
     if not file.is_file():
-        return "(no card)"
+        return [name, "(no card)", "", "", "", ""]
     card = json.loads(file.read_text())
     score = card["scores"]["test"]
-    data = card["data"]
-    if "task" in card:
-        data += f" ({', '.join(map(str, card['task'].values()))})"
-    accuracy = f", classifies {100 * card['accuracy']['test']:.2f} %" if "accuracy" in card else ""
-    return (
-        f"{card['model']}, {card['parameters']:,} parameters, {data}: "
-        f"{score['bits_per_dim']:.4f} bits/dim, {score['nats']:.2f} nats{accuracy}"
-    )
+    data = f"{card['data']}, {card['task']['name']}" if "task" in card else card["data"]
+    return [
+        name,
+        card["model"],
+        f"{card['parameters']:,}",
+        data,
+        f"{score['bits_per_dim']:.4f}",
+        f"{score['nats']:.2f}",
+    ]
 
 
-def summary_of_bundle(folder: Path) -> str:
-    """Sums up the card of a VQ-VAE and its prior in a line."""
+def bundle_summary(name: str, folder: Path) -> list[str]:
+    """Returns the row of a VQ-VAE with its prior, from its card."""
     card = json.loads((folder / "card.json").read_text())
-    codes, samples = card["codes"], card["quality"]["rows"][-1]
-    return (
-        f"{card['model']}, {card['parameters']:,} parameters, {card['data']}: "
-        f"{codes['bits_per_code']:.3f} bits a code, {samples['accuracy']:.1%} of its samples are "
-        "told for what they are"
-    )
+    return [
+        name,
+        card["model"],
+        f"{card['parameters']:,}",
+        card["data"],
+        f"{card['codes']['bits_per_code']:.3f}",
+        f"{100 * card['quality']['rows'][-1]['accuracy']:.1f} %",
+    ]
 
 
-def summary_of_judge(folder: Path) -> str:
-    """Sums up the card of a classifier in a line."""
+def classifier_summary(name: str, folder: Path) -> list[str]:
+    """Returns the row of a classifier, from its card."""
     card = json.loads((folder / "card.json").read_text())
     accuracy = card["accuracy"]
-    return (
-        f"{card['parameters']:,} parameters, {card['data']}: {accuracy['test']:.2%} ± "
-        f"{accuracy['test_error']:.2%} of {accuracy['images']:,} test images"
-    )
+    return [
+        name,
+        f"{card['parameters']:,}",
+        card["data"],
+        f"{100 * accuracy['test']:.2f} ± {100 * accuracy['test_error']:.2f} %",
+    ]
 
 
 def explain(
@@ -86,17 +132,9 @@ def explain(
         classes: Number of classes, for a kind of model.
         trust: See `nextpixel.load`.
     """
-    if name in models.__all__ or (re.fullmatch(r"\w+(\.\w+)+", name) and not Path(name).exists()):
-        cls = find_class(name)
-        try:
-            with torch.device("meta"):  # only sizes are wanted: no memory is taken
-                given: dict[str, Any] = (
-                    {} if classes is None else {"classes": classes}
-                )  # a model may not have any
-                model = cls(shape=shape, levels=levels, **given)
-        except (TypeError, RuntimeError) as error:
-            raise UserError(f"{name} cannot be made like this: {error}") from None
-        return f"{title(name, model)}\n{layers(model)}"
+    is_path = re.fullmatch(r"\w+(\.\w+)+", name) and not Path(name).exists()
+    if name in models.__all__ or is_path:
+        return explain_kind(name, shape, levels, classes)
     if holds_bundle(name):
         return explain_bundle(name, trust)
     try:
@@ -110,8 +148,21 @@ def explain(
     return "\n".join(lines)
 
 
+def explain_kind(name: str, shape: tuple[int, int, int], levels: int, classes: int | None) -> str:
+    """Explains a kind of model, see `explain`."""
+    cls = find_class(name)
+    # Some kinds have no classes.
+    conditioning: dict[str, Any] = {} if classes is None else {"classes": classes}
+    try:
+        with torch.device("meta"):  # only shapes are needed, no memory
+            model = cls(shape=shape, levels=levels, **conditioning)
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"{name} cannot be made with these settings: {error}") from None
+    return f"{title(name, model)}\n{layers(model)}"
+
+
 def explain_bundle(name: str, trust: bool) -> str:
-    """Explains a VQ-VAE and its priors."""
+    """Explains each model of a VQ-VAE with its priors, see `explain`."""
     parts = [read_kind(folder, Model, trust=trust) for folder in read_record(name)]
     lines = [f"{title(name, part)}\n{layers(part)}" for part in parts]
     card = find_bundle(name) / "card.json"
@@ -121,23 +172,23 @@ def explain_bundle(name: str, trust: bool) -> str:
 
 
 def title(name: str, model: Model) -> str:
-    """Names a model, its class where that is not its name, and the paper where there is one."""
+    """Returns a model's name, its class if that is another name, and its paper if it has one."""
     kind = model_name(type(model))
     paper = model.paper if isinstance(model, ImageModel) else ""
     return ": ".join(part for part in (name, kind if kind != name else "", paper) if part)
 
 
 def layers(model: Model) -> str:
-    """Writes a table of a network's layers, its parameters and its settings."""
+    """Returns a network's hyperparameters, and a table of its layers and their parameters."""
     settings = ", ".join(f"{name}={value}" for name, value in model.hyperparameters.items())
     rows: dict[tuple[str, str], tuple[int, int]] = {}
     for name, module in model.named_modules():
-        own = sum(p.numel() for p in module.parameters(recurse=False))
-        if own:
-            # Layers that repeat share a row: their names differ in numbers only.
+        size = sum(p.numel() for p in module.parameters(recurse=False))
+        if size:
+            # Repeated layers share a row: their names differ in numbers only.
             row = (re.sub(r"\d+", "*", name), repr_line(module))
             count, parameters = rows.get(row, (0, 0))
-            rows[row] = (count + 1, parameters + own)
+            rows[row] = (count + 1, parameters + size)
     lines = [f"  {settings}", ""]
     for (name, layer), (count, parameters) in rows.items():
         lines.append(
@@ -146,8 +197,8 @@ def layers(model: Model) -> str:
     total = sum(p.numel() for p in model.parameters())
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     if frozen:
-        what = "the classifier whose features condition the model"
-        lines.append(f"  {'of these not trained':30} {'':5} {what:58} {frozen:>12,}")
+        source = "the classifier whose features condition the model"
+        lines.append(f"  {'of these not trained':30} {'':5} {source:58} {frozen:>12,}")
     lines.append(
         f"  {'parameters':30} {'':5} {f'{4 * total / 2**20:.1f} MiB as float32':58} {total:>12,}"
     )
@@ -155,5 +206,5 @@ def layers(model: Model) -> str:
 
 
 def repr_line(module: nn.Module) -> str:
-    """Describes a layer in one line."""
+    """Returns a layer's class and settings in one line."""
     return f"{type(module).__name__}({module.extra_repr()})"

@@ -1,9 +1,9 @@
-"""Figures of what a network sees, for `nextpixel see`."""
+"""The figures of `nextpixel inspect`: masks, receptive fields, and the bits of an image."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -34,19 +34,22 @@ from nextpixel.models.base.image_model import find_class
 from nextpixel.nn import Site
 from nextpixel.nn.masks import MaskType
 from nextpixel.viz import field_figures
-from nextpixel.viz import images as pictures
+from nextpixel.viz import images as plots
 
-__all__ = ["Seen", "draw_kind", "draw_kinds", "draw_model", "sums"]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-# --- pictures -------------------------------------------------------------------------------------
+    from nextpixel.context import Context
+
+__all__ = ["Inspection", "draw_kind", "draw_kinds", "draw_model", "summary"]
 
 
 def draw_kinds(out: Path, *, seed: int = 0, progress: Progress | None = None) -> list[Path]:
-    """Draws what every kind of model sees, in one picture.
+    """Draws the receptive fields of all kinds of models, in one picture.
 
     Args:
         out: The folder to write into.
-        seed: Of the random weights and images.
+        seed: Seed of the random weights and images.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
@@ -54,10 +57,10 @@ def draw_kinds(out: Path, *, seed: int = 0, progress: Progress | None = None) ->
     """
     panels = []
     for done, kind in enumerate(KINDS, 1):
-        # Shallow, where they differ most.
-        seen = random_network_field(kind, seed, {"blocks": 2})
-        deepest = random_network_field(kind, seed, DEPTHS[kind][-1])
-        panels.append(field_figures.Panel(f"{kind}, blocks=2", seen, blind_spot(deepest, SITE)))
+        # Shallow networks, which differ most; the blind spot is that of a deep one.
+        shallow = random_network_field(kind, seed, {"blocks": 2})
+        deep = random_network_field(kind, seed, DEPTHS[kind][-1])
+        panels.append(field_figures.Panel(f"{kind}, blocks=2", shallow, blind_spot(deep, SITE)))
         if progress is not None:
             progress(done / len(KINDS))
     field_figures.save_figure(
@@ -69,51 +72,54 @@ def draw_kinds(out: Path, *, seed: int = 0, progress: Progress | None = None) ->
 def draw_kind(
     kind: str, out: Path, *, seed: int = 0, progress: Progress | None = None
 ) -> list[Path]:
-    """Draws a kind of model: its masks, what it sees as it gets deeper, and its blind spot.
+    """Draws a kind of model: its masks, its receptive field by depth, and its blind spot.
 
     Args:
         kind: One of `KINDS`.
         out: The folder to write into.
-        seed: Of the random weights and images.
+        seed: Seed of the random weights and images.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
         The files.
     """
-    compared = ["PixelCNN", "GatedPixelCNN"] if kind in ("PixelCNN", "GatedPixelCNN") else [kind]
-    grown = {}
-    for number, name in enumerate(compared):
-        grown[name] = growth(name, seed=seed, progress=_part(progress, number, len(compared)))
-    written = [out / "masks.png", out / "field.png", out / "slide.gif"]
-    field_figures.save_figure(_masks_figure(kind, seed), written[0])
+    pair = ("PixelCNN", "GatedPixelCNN")
+    compared = pair if kind in pair else (kind,)
+    grown = {
+        name: growth(name, seed=seed, progress=_part(progress, part, len(compared)))
+        for part, name in enumerate(compared)
+    }
+    files = [out / "masks.png", out / "field.png", out / "slide.gif"]
+    field_figures.save_figure(_masks_figure(kind, seed), files[0])
     panels = [
-        field_figures.Panel(n, seen, grown[kind].blind) for n, seen in grown[kind].fields.items()
+        field_figures.Panel(depth, field, grown[kind].blind)
+        for depth, field in grown[kind].fields.items()
     ]
-    field_figures.save_figure(field_figures.receptive_fields(panels, SITE[:2]), written[1])
-    pictures.save_gif(
-        field_figures.sliding_mask(field_figures.example_digit(), _kernels(KERNEL)),
-        written[2],
-        seconds=14,
-    )
-    if len(compared) > 1:
-        deepest = {name: list(each.fields.items())[-1] for name, each in grown.items()}
-        pair = [
-            field_figures.Panel(f"{name}, {depth}", seen, grown[name].blind)
-            for name, (depth, seen) in deepest.items()
-        ]
-        written.append(out / "blind-spot.png")
-        field_figures.save_figure(field_figures.receptive_fields(pair, SITE[:2]), written[-1])
-    return written
+    field_figures.save_figure(field_figures.receptive_fields(panels, SITE[:2]), files[1])
+    _save_sliding(field_figures.example_digit(), files[2])
+    if kind in pair:
+        files.append(out / "blind-spot.png")
+        panels = []
+        for name, each in grown.items():
+            depth, field = list(each.fields.items())[-1]
+            panels.append(field_figures.Panel(f"{name}, {depth}", field, each.blind))
+        field_figures.save_figure(field_figures.receptive_fields(panels, SITE[:2]), files[-1])
+    return files
+
+
+def _save_sliding(image: ArrayLike, file: Path) -> None:
+    """Writes an animation of the masked kernels sliding over an image."""
+    plots.save_gif(field_figures.sliding_mask(image, _kernels(KERNEL)), file, seconds=14)
 
 
 def _kernels(size: int) -> dict[str, Tensor]:
-    """What the masks show of grey pictures: the type -> booleans `(k, k)`."""
+    """Returns the visible taps of a kernel over grey pixels by mask type, booleans `(k, k)`."""
     types: list[MaskType] = ["A", "B"]
     return {mask_type: kernel_field(mask_type, size, groups=1)[0, 0] for mask_type in types}
 
 
 def _masks_figure(kind: str, seed: int) -> field_figures.Figure:
-    """Draws the kernels, and what R, G and B see at the centre."""
+    """Draws the kernels, and which of R, G and B are visible to each other at the centre."""
     groups = 1 if cast("type[CausalNetwork]", find_class(kind)).whole_pixels else 3
     middle = KERNEL // 2
     types: list[MaskType] = ["A", "B"]
@@ -127,16 +133,16 @@ def _masks_figure(kind: str, seed: int) -> field_figures.Figure:
     return field_figures.kernel_masks(_kernels(KERNEL), centres)
 
 
-class Seen(NamedTuple):
-    """What a trained model sees, and what an image costs it.
+class Inspection(NamedTuple):
+    """What a trained model looks at, and where the bits of an image are.
 
     Attributes:
         files: The pictures.
-        surprise: The image's map of `surprisal`, `(H, W)`.
-        entropy: Its map of `entropy`, `(H, W)`.
-        site: Row and column of the central pixel, to which the rest belongs.
-        reach: What it sees at all, booleans `(H, W)`.
-        heat: What it looks at, see `effective_field`, `(H, W)`.
+        surprise: Bits of each pixel of the image, `(H, W)`.
+        entropy: Entropy of each pixel's distribution, in bits, `(H, W)`.
+        site: Row and column of the central pixel, to which `reach` and `heat` belong.
+        reach: Its receptive field, booleans `(H, W)`.
+        heat: Its effective receptive field, see `effective_field`, `(H, W)`.
         images: Number of images that `heat` is the mean over.
     """
 
@@ -159,8 +165,8 @@ def draw_model(
     what: str = "the image",
     seed: int = 0,
     progress: Progress | None = None,
-) -> Seen:
-    """Draws a trained model: what it looks at, and what surprises it.
+) -> Inspection:
+    """Draws a trained model: its effective receptive field, and the bits of an image.
 
     Args:
         model: The model, in float64.
@@ -168,59 +174,64 @@ def draw_model(
             over.
         c: Its context.
         out: The folder to write into.
-        averaged: The images, and their context, that the effective field is the mean over; the one
-            image if None.
+        averaged: Images and their context for the effective receptive field, the mean over them;
+            None for the one image.
         what: The image's name.
-        seed: Of the random sum of parameters that shows what is seen at all.
+        seed: Seed of the random images, and of the random sum of parameters, that `reach` comes
+            from.
         progress: Called with the fraction done, between 0 and 1.
 
     Raises:
-        UserError: The model has no `encode`, so there is nothing to take gradients of.
+        UserError: The model is no `CausalNetwork`, so there is no `encode` to take gradients of.
     """
     if not isinstance(model, CausalNetwork):
         raise UserError(
-            f"What a {type(model).__name__} sees cannot be measured: it is no CausalNetwork, whose "
-            "encode tells where pixels become numbers."
+            f"The receptive field of a {type(model).__name__} cannot be measured, because it is no "
+            "CausalNetwork: name a model that is one."
         )
     _, height, width = model.shape
     row, col = height // 2, width // 2
-    written = [out / "effective.png", out / "surprise.png", out / "slide.gif"]
+    files = [out / "effective.png", out / "surprise.png", out / "slide.gif"]
     bits, expected = surprisal(model, x, c)[0], entropy(model, x, c)[0]
-    some, their = (x, c) if averaged is None else averaged
-    context = model.context(their, len(some))
-    heat = effective_field(model, some, context, row=row, col=col, progress=progress)
-    # Random images: where all of them are black, a trained network's ReLUs may all be asleep.
-    noise = random_images(model, INPUTS, seed)
-    one = None if context is None else context[torch.zeros(INPUTS, dtype=torch.int64)]
-    reach = receptive_field(model, Site(row, col), noise, one, seed=seed).any(0)
+    several, their_context = (x, c) if averaged is None else averaged
+    context = model.context(their_context, len(several))
+    heat = effective_field(model, several, context, row=row, col=col, progress=progress)
+    reach = _reach(model, context, Site(row, col), seed)
     field_figures.save_figure(
-        field_figures.effective_field(heat, reach, (row, col), len(some)), written[0]
+        field_figures.effective_field(heat, reach, (row, col), len(several)), files[0]
     )
-    pixels = pictures.to_uint8(x, model.levels)[0]
-    field_figures.save_figure(field_figures.bit_maps(pixels, bits, expected, what), written[1])
-    pictures.save_gif(field_figures.sliding_mask(pixels, _kernels(KERNEL)), written[2], seconds=14)
-    return Seen(written, bits, expected, (row, col), reach, heat, len(some))
+    pixels = plots.to_uint8(x, model.levels)[0]
+    field_figures.save_figure(field_figures.bit_maps(pixels, bits, expected, what), files[1])
+    _save_sliding(pixels, files[2])
+    return Inspection(files, bits, expected, (row, col), reach, heat, len(several))
 
 
-def sums(seen: Seen) -> str:
-    """Says in two lines what the maps of a trained model add up to."""
-    cheap, dearest = int((seen.surprise < CHEAP).sum()), int(seen.surprise.argmax())
-    row, col = divmod(dearest, seen.surprise.shape[1])
-    near, far = (
-        field_figures.share_within(seen.heat, seen.site, distance) for distance in (NEAR, FAR)
+def _reach(model: CausalNetwork, context: Context | None, site: Site, seed: int) -> Tensor:
+    """Measures the receptive field of a pixel, booleans `(H, W)`."""
+    # On random images: on black ones, the ReLUs of a trained network may all have gradient 0.
+    noise = random_images(model, INPUTS, seed)
+    first = None if context is None else context[torch.zeros(INPUTS, dtype=torch.int64)]
+    return receptive_field(model, site, noise, first, seed=seed).any(0)
+
+
+def summary(found: Inspection) -> str:
+    """Returns in two lines where the bits are, and how near the pixels that a pixel depends on."""
+    cheap, worst = int((found.surprise < CHEAP).sum()), int(found.surprise.argmax())
+    row, col = divmod(worst, found.surprise.shape[1])
+    near, far = (field_figures.share_within(found.heat, found.site, d) for d in (NEAR, FAR))
+    near_area, far_area = (
+        field_figures.share_within(found.reach, found.site, d) for d in (NEAR, FAR)
     )
-    few, more = (
-        field_figures.share_within(seen.reach, seen.site, distance) for distance in (NEAR, FAR)
-    )
-    images = f"mean of {seen.images} images" if seen.images > 1 else "of this image"
+    images = f"mean of {found.images} images" if found.images > 1 else "of this image"
     return (
-        f"{cheap} of {seen.surprise.numel()} pixels cost less than {CHEAP} bits each; the most "
-        f"surprising, row {row}, column {col}, costs {seen.surprise.max():.1f} bits\n"
-        f"gradient at row {seen.site[0]}, column {seen.site[1]}, {images}: {near:.0%} within "
-        f"{NEAR} pixels ({few:.0%} of all seen), {far:.0%} within {FAR} ({more:.0%})"
+        f"{cheap} of {found.surprise.numel()} pixels cost less than {CHEAP} bits each; the most "
+        f"surprising, row {row}, column {col}, costs {found.surprise.max():.1f} bits\n"
+        f"gradient at row {found.site[0]}, column {found.site[1]}, {images}: {near:.0%} within "
+        f"{NEAR} pixels ({near_area:.0%} of the receptive field), {far:.0%} within {FAR} "
+        f"({far_area:.0%})"
     )
 
 
-def _part(progress: Progress | None, number: int, parts: int) -> Progress | None:
-    """Makes the progress of one part of so many."""
-    return None if progress is None else lambda done: progress((number + done) / parts)
+def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    """Returns the progress function of one of several equal parts."""
+    return None if progress is None else lambda done: progress((part + done) / parts)

@@ -1,4 +1,4 @@
-"""Loads what the commands name: models, data sets, and images to work on."""
+"""Loads the models, the data sets and the images that a command names, from plain values."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ __all__ = [
     "check_guidance",
     "check_name",
     "class_names",
+    "is_dataset",
     "known_pixels",
     "load_any_model",
     "load_bundle",
@@ -45,7 +46,6 @@ __all__ = [
     "load_model_data",
     "load_model_images",
     "load_model_or_latent",
-    "names_data",
     "read_pictures",
 ]
 
@@ -69,15 +69,23 @@ def load_any_model(
         UserError: There is no such model, or it is not trusted.
     """
     check_name(name)
+    if name in judges():
+        raise UserError(
+            f"{name} is a classifier, not a model of images: give it to nextpixel "
+            "evaluate-samples --classifier, or name another model."
+        )
     return load(name, device=device, trust=trust)
 
 
 def check_name(name: str, kinds: Sequence[str] = ()) -> None:
-    """Refuses a name that is nearly that of a model that comes with nextpixel.
+    """Checks for a misspelt name of a pretrained model.
 
     Args:
-        name: What the user gave.
-        kinds: Other names that may be meant.
+        name: The name or folder that the user gave.
+        kinds: Other names that the command takes.
+
+    Raises:
+        UserError: There is no such name or folder, but a name nearly like it.
     """
     names = [*kinds, *shipped(), *bundles(), *judges()]
     if name not in names and not Path(name).exists() and (guess := did_you_mean(name, names)):
@@ -87,7 +95,7 @@ def check_name(name: str, kinds: Sequence[str] = ()) -> None:
 def load_bundle(
     name: str, device: torch.device | str = "cpu", *, trust: bool = False
 ) -> LatentGenerator | None:
-    """Loads a VQ-VAE with its prior; None where the folder holds no such two."""
+    """Loads a VQ-VAE with its prior; returns None for a model or folder of another kind."""
     return LatentGenerator.load(name, device=device, trust=trust) if holds_bundle(name) else None
 
 
@@ -103,12 +111,12 @@ def load_model(
     Args:
         name: Its name or folder.
         device: Where to put the weights.
-        conditioned: Whether it may be conditioned on more than a class: a degraded image, or
-            features.
+        conditioned: Whether the command can handle a model that is conditioned on a degraded image
+            or on features.
         trust: See `nextpixel.load`.
 
     Raises:
-        UserError: There is no such model, or it is another one than the command takes.
+        UserError: There is no such model, or the command cannot handle its kind.
     """
     model = load_any_model(name, device, trust=trust)
     return autoregressive_model(model, name, conditioned=conditioned)
@@ -120,7 +128,7 @@ def load_model_or_latent(
     """Loads an autoregressive model, or one with a latent code.
 
     Raises:
-        UserError: The model is another one, or it is conditioned on more than a class.
+        UserError: There is no such model, or it is conditioned on more than a class.
     """
     model = load_any_model(name, device, trust=trust)
     return model if isinstance(model, LatentModel) else autoregressive_model(model, name)
@@ -129,7 +137,7 @@ def load_model_or_latent(
 def autoregressive_model(
     model: ImageModel, name: str, *, conditioned: bool = False
 ) -> AutoregressiveModel:
-    """Makes sure that a loaded model is one that the command takes, see `load_model`."""
+    """Checks that the command can handle a loaded model, see `load_model`."""
     found = autoregressive(model, name)
     if found.conditioner is not None and not conditioned:
         raise UserError(
@@ -139,17 +147,17 @@ def autoregressive_model(
 
 
 def check_guidance(name: str, guidance: float) -> None:
-    """Refuses guidance for a model that is known not to have learned the null context."""
+    """Raises a UserError for guidance of a model that has not learned the null context."""
     record = training_record(name)
     if guidance != 1 and record and not record.get("train", {}).get("drop_context"):
         raise UserError(
-            f"{name} was trained without train.drop_context and knows no null context, which "
-            "--guidance goes away from: leave it at 1, or train a model with it."
+            f"{name} was trained without train.drop_context, so it has no unconditional prediction "
+            "for --guidance to start from: leave it out, or train a model with it."
         )
 
 
 def class_names(model: ImageModel) -> Sequence[str]:
-    """Names a model's classes as its data did; by their ids where these are not known."""
+    """Returns the names of a model's classes; their ids where the names are not known."""
     return model.data_record.class_names or [str(i) for i in range(model.classes or 0)]
 
 
@@ -164,21 +172,21 @@ def load_model_data(
     Args:
         model: The model.
         name: Its name or folder, where the record of its training is found.
-        data: The data set, as `load_for`; None for the model's own.
-        data_dir: Where to look first.
+        data: The data set, as for `load_for`; None for the data that the model was trained on.
+        data_dir: Folder to search first.
 
     Raises:
         UserError: There are no such data, or they do not fit the model.
     """
-    dataset = load_own_or(name, data, model.shape, model.levels, data_dir)
+    dataset = load_named_or_own(name, data, model.shape, model.levels, data_dir)
     model.check_dataset(dataset)
     return dataset
 
 
-def load_own_or(
+def load_named_or_own(
     name: str, data: str | None, shape: Shape, levels: int, data_dir: str | Path | None
 ) -> Dataset:
-    """Loads the data that are named, or those that the model of this name was trained on."""
+    """Loads a data set; by default the one that the model of this name was trained on."""
     if data is None:
         record = training_record(name)
         data, data_dir = record.get("data"), data_dir or record.get("data_dir")
@@ -188,18 +196,18 @@ def load_own_or(
 
 
 def load_for(data: str, shape: Shape, levels: int, data_dir: str | Path | None = None) -> Dataset:
-    """Loads data in these levels, and a folder's pictures in this shape `(C, H, W)`."""
-    size, channels = (None, None) if is_known(data) else own_options(shape, Path(data))
+    """Loads a data set with these levels, and a folder's pictures in this shape `(C, H, W)`."""
+    size, channels = (None, None) if is_known_name(data) else folder_options(shape, Path(data))
     return codes.load_data(data, levels=levels, data_dir=data_dir, size=size, channels=channels)
 
 
-def is_known(name: str) -> bool:
-    """Tells whether a data set is known by this name."""
+def is_known_name(name: str) -> bool:
+    """Checks whether a data set of the catalogue has this name."""
     return name in {entry.name for entry in list_datasets()}
 
 
-def own_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:
-    """Returns the size and channels that bring a folder's pictures into a shape."""
+def folder_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:
+    """Returns the options `size` and `channels` that load a folder's pictures in this shape."""
     if not path.is_dir():
         return None, None
     channels, height, width = shape
@@ -212,16 +220,16 @@ def own_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images that a command works on, and what is known of them.
+    """The images that a command works on.
 
     Attributes:
-        images: The images; `fit` gives them the classes that the model knows.
-        names: The name of each: of its file, or its number.
+        images: The images; after `fit` their class ids are the model's.
+        names: The name of each image: its file's, or its number.
         class_names: A name for each class id, or None.
-        what: Which images these are, in words.
+        what: A description, for messages and captions.
         dataset: The data set that they are a split of; None for the user's pictures.
-        one_by_one: Whether each was named as a file of its own.
-        mix: A mix of classes for all of them, `(classes,)`.
+        one_by_one: Whether the user named each file.
+        mix: The weights of a mix of classes for all images, `(classes,)`; or None.
     """
 
     images: Images
@@ -237,28 +245,33 @@ class Pictures:
 
     @property
     def unsplit(self) -> Unsplit:
-        """The images with their names."""
+        """The images with their names, as `evaluation.anomaly` takes them."""
         return Unsplit(self.images, self.names, self.class_names)
 
     def numbers(self, n: int | None, default: int | None) -> NDArray[np.int64]:
-        """Chooses n images, spread evenly; by default so many, or all if each was named."""
+        """Returns the indices of n images, spread evenly.
+
+        Args:
+            n: How many; None for all if the user named each file, and else for `default`.
+            default: See n; None for all.
+        """
         return evenly_spaced(len(self), n or (None if self.one_by_one else default))
 
     def subset(self, limit: int | None) -> Pictures:
-        """Keeps at most so many images, spread evenly."""
+        """Returns at most `limit` of these images, spread evenly."""
         names = [self.names[i] for i in evenly_spaced(len(self), limit)]
         return replace(self, images=self.images.subset(limit), names=names)
 
     def fit(self, model: ImageModel, name: str, classes: str | None = None) -> Pictures:
-        """Makes sure that the images are such as the model draws, and gives them their classes.
+        """Checks that the images fit a model, and translates their classes to the model's ids.
 
         Args:
             model: The model.
-            name: What the user called it.
-            classes: The text of --class, for images that have none.
+            name: Its name or folder.
+            classes: The value of --class, for images without classes.
 
         Raises:
-            UserError: They have another shape, other levels or classes; or the class is missing.
+            UserError: Shape, levels or classes do not match, or classes are missing.
         """
         if self.dataset is not None:
             model.check_dataset(self.dataset)
@@ -267,15 +280,13 @@ class Pictures:
         return self.classified(model, classes)
 
     def classified(self, model: ImageModel, classes: str | None) -> Pictures:
-        """Gives the images the class ids of a model, see `fit`."""
+        """Returns the images with the class ids of a model, see `fit`."""
         if classes is not None and self.dataset is not None:
-            raise UserError(
-                "The images of a data set have their classes already: leave --class out."
-            )
+            raise UserError("The images of a data set already have classes: leave --class out.")
         if classes is not None:
             ids = in_turn(parse_classes(classes, model.classes), len(self))
             assert ids is not None
-            model.context(ids, len(self))  # refuses a class that there is not
+            model.context(ids, len(self))  # raises a UserError for an unknown class
             if ids.is_floating_point():
                 return replace(self, mix=ids, images=replace(self.images, y=None))
             return replace(self, images=replace(self.images, y=ids.numpy()))
@@ -283,23 +294,27 @@ class Pictures:
             return self
         if self.images.y is None:
             raise UserError(f"This model needs the class of {self.what}: give --class.")
-        names, own = class_names(model), self.class_names or ()
-        if own == tuple(map(str, range(len(own)))) and len(own) <= len(names):
-            return self  # ids, as of an array
-        if unknown := [name for name in own if name not in names]:
+        known, found = class_names(model), self.class_names or ()
+        if found == tuple(map(str, range(len(found)))) and len(found) <= len(known):
+            return self  # class ids, from an array
+        if unknown := [name for name in found if name not in known]:
             raise UserError(
                 f"The class {unknown[0]} of {self.what} is none of the model's "
-                f"({', '.join(names)}): rename the folder, or give --class."
+                f"({', '.join(known)}): rename the folder, or give --class."
             )
-        ids_of = np.array([names.index(name) for name in own], np.int64)
+        ids_of = np.array([known.index(name) for name in found], np.int64)
         return replace(self, images=replace(self.images, y=ids_of[self.images.y]))
 
     def inputs(self, model: ImageModel, numbers: NDArray[np.int64]) -> tuple[Tensor, Conditioning]:
-        """Reads images by their numbers, and what the network is given with them."""
+        """Reads images by their indices.
+
+        Returns:
+            The images, `(B, C, H, W)`, and their conditioning.
+        """
         if self.mix is None:
             return model.inputs(self.images, numbers)
         if model.conditioner is not None:
-            raise UserError("This model takes one class an image, and no mix: give --class 3.")
+            raise UserError("This model takes one class for each image, not a mix: give --class 3.")
         x = torch.from_numpy(self.images.batch(numbers)[0])
         return x, Conditioning(model.context(self.mix, len(x)))
 
@@ -317,30 +332,32 @@ def load_images(
     """Loads the images that a command works on.
 
     Args:
-        name: The model's name or folder, whose own data are the default.
-        shape: `(C, H, W)`; pictures are cut and resized to it where it is square.
-        levels: Their levels.
-        images: Picture files, folders of them and files of arrays, all of whose images are taken;
-            or one data set.
-        data: A data set, by its name, path, wavs:FOLDER or codes:RUN, if there are no images.
-        data_dir: Where to look for data sets first.
-        split: Which part of a data set, or of one folder or file; "test" unless all are taken.
+        name: The model's name or folder; the data that it was trained on are the default.
+        shape: `(C, H, W)`; if it is square, pictures are cropped and resized to it.
+        levels: Levels of a pixel.
+        images: Picture files, folders of pictures and files of arrays; or one data set.
+        data: A data set, if there are no `images`: a name, a path, wavs:FOLDER or codes:RUN.
+        data_dir: Folder to search for data sets first.
+        split: The split of a data set, or of one folder or file. None for "test" of a data set and
+            for all images of folders and files.
 
     Raises:
         UserError: There are no such images, or they cannot be brought into the shape.
     """
     if images and data is not None:
         raise UserError("Give images, or a data set to take them from: leave --data out.")
-    if names_data(images, split):
+    if is_dataset(images, split):
         if len(images) > 1:
-            raise UserError(f"Give {images[0]} or {images[1]}: images of a data set come alone.")
+            raise UserError(
+                f"{images[0]} and {images[1]} cannot be mixed: images of a data set come alone."
+            )
         source = images[0] if images else data
         return load_split(
-            load_own_or(name, source, shape, levels, data_dir), source, split or "test"
+            load_named_or_own(name, source, shape, levels, data_dir), source, split or "test"
         )
     found = [load_pictures(Path(each).expanduser(), shape, levels) for each in images]
     what = found[0].what if len(found) == 1 else f"{sum(map(len, found))} images"
-    return replace(joined(found), what=what)
+    return replace(join_images(found), what=what)
 
 
 def load_model_images(
@@ -353,24 +370,24 @@ def load_model_images(
     data_dir: str | Path | None = None,
     split: str | None = None,
 ) -> Pictures:
-    """Loads images such as a model draws, see `load_images` and `Pictures.fit`."""
+    """Loads images and checks that they fit a model, see `load_images` and `Pictures.fit`."""
     found = load_images(
         name, model.shape, model.levels, images, data=data, data_dir=data_dir, split=split
     )
     return found.fit(model, name, classes)
 
 
-def names_data(images: Sequence[str], split: str | None) -> bool:
-    """Tells whether a data set with its splits is meant, rather than pictures as they are."""
-    named = any(is_known(each) or each.startswith(("codes:", "wavs:")) for each in images)
+def is_dataset(images: Sequence[str], split: str | None) -> bool:
+    """Checks whether IMAGES name a data set with splits (or nothing), rather than pictures."""
+    named = any(is_known_name(each) or each.startswith(("codes:", "wavs:")) for each in images)
     return not images or named or split is not None
 
 
 def load_split(dataset: Dataset, source: str | None, split: str) -> Pictures:
-    """Takes a split of a data set, with the names of its files where it is a folder."""
+    """Returns a split of a data set; the images of a folder are named after their files."""
     images = getattr(dataset, split)
     names = None
-    if source is not None and not is_known(source):
+    if source is not None and not is_known_name(source):
         names = picture_names(Path(source).expanduser(), split)
     names = names or [str(i) for i in range(len(images))]
     return Pictures(images, names, dataset.class_names, f"{dataset.name} ({split})", dataset)
@@ -381,20 +398,20 @@ def load_pictures(path: Path, shape: Shape, levels: int) -> Pictures:
     what = path.name or str(path)
     is_picture = path.suffix.lower() in Image.registered_extensions() and not path.is_dir()
     if path.exists() and not is_picture:
-        size, channels = own_options(shape, path)
+        size, channels = folder_options(shape, path)
         found = load_unsplit(path, size=size, channels=channels, levels=levels)
         if found.images.x.shape[1:] != shape:
-            raise UserError(misfit(str(path), found.images.x.shape[1:], shape))
+            raise UserError(shape_mismatch(str(path), found.images.x.shape[1:], shape))
         return Pictures(found.images, found.names, found.class_names, what)
     if is_picture:
         x = requantise(read_pictures([path], shape), 256, levels)
         return Pictures(Images(x, None, levels), [what], None, what, one_by_one=True)
-    load_for(str(path), shape, levels)  # says which data there are
+    load_for(str(path), shape, levels)  # its error lists the data sets that there are
     raise UserError(f"There are no images {path}.")
 
 
-def joined(found: Sequence[Pictures]) -> Pictures:
-    """Joins images of the same shape and levels; they have classes where all have."""
+def join_images(found: Sequence[Pictures]) -> Pictures:
+    """Joins images of the same shape and levels; they have classes if all parts have."""
     if len(found) == 1:
         return found[0]
     x = np.concatenate([each.images.x for each in found])
@@ -416,27 +433,30 @@ def joined(found: Sequence[Pictures]) -> Pictures:
 
 
 def read_pictures(paths: Sequence[Path], shape: Shape) -> NDArray[np.uint8]:
-    """Reads picture files as bytes `(N, C, H, W)` of this shape; where it is square, cut to it."""
+    """Reads picture files of this shape as `(N, C, H, W)`; crops and resizes to a square shape."""
     for path in paths:
         if not path.is_file():
             raise UserError(f"There is no picture {path}: give the path of a file.")
     channels, height, width = shape
     pictures = [read_picture(path, None, channels) for path in paths]
-    if height == width:  # others are cut to a square and resized
+    if height == width:
         pictures = [
             picture if picture.shape == shape else read_picture(path, height, channels)
             for path, picture in zip(paths, pictures, strict=True)
         ]
     for path, picture in zip(paths, pictures, strict=True):
         if picture.shape != shape:
-            raise UserError(misfit(str(path), picture.shape, shape))
+            raise UserError(shape_mismatch(str(path), picture.shape, shape))
     return np.stack(pictures)
 
 
-def misfit(what: str, found: Sequence[int], shape: Shape) -> str:
-    """Says that pictures have another size than a model's images."""
+def shape_mismatch(what: str, found: Sequence[int], shape: Shape) -> str:
+    """Returns the message for images of another shape than a model's."""
     if found[0] != shape[0]:
-        return f"{what} has {found[0]} channels, and not the {shape[0]} of the model's images."
+        return (
+            f"{what} has {found[0]} channels, but the model's images have {shape[0]}: convert it "
+            "first."
+        )
     return (
         f"{what} is {found[2]} x {found[1]} pixels, but the model's images are "
         f"{shape[2]} x {shape[1]}: resize it first."
@@ -451,7 +471,7 @@ def known_pixels(
     box: str | None = None,
     mask: Path | None = None,
 ) -> Tensor:
-    """Makes the mask of the known pixels, `(H, W)`, that the options of `add_hidden` ask for."""
+    """Makes the mask of the known pixels, `(H, W)`, from the options of `add_hidden`."""
     _, height, width = shape
     if hide:
         known = ~half_mask(hide, height, width)
@@ -463,11 +483,11 @@ def known_pixels(
         if picture.shape != (height, width):
             raise UserError(
                 f"The mask {mask} is {picture.shape[1]} x {picture.shape[0]} pixels, but the "
-                f"model's images are {width} x {height}."
+                f"model's images are {width} x {height}: resize it first."
             )
         known = torch.from_numpy(picture < 128)
     else:
         known = half_mask(keep or "top", height, width)
     if known.all():
-        raise UserError("Nothing is hidden: hide some pixels.")
+        raise UserError("Nothing is hidden: hide some pixels by --mask, --box, --hide or --keep.")
     return known

@@ -1,4 +1,4 @@
-"""The command line: finds the command, and turns what goes wrong into a sentence and a status."""
+"""The command line: runs a command, and reports errors as one sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nextpixel.errors import UserError, did_you_mean
 
 __all__ = ["main"]
 
-# The commands as the help shows them. Each is a module of `nextpixel.cli.commands`.
+# The commands in the order of the help. Each is a module of `nextpixel.cli.commands`.
 GROUPS = {
     "Start": ["models", "data", "train"],
     "Draw": ["sample", "complete", "restore", "vary", "reconstruct", "synthesize"],
@@ -24,10 +24,10 @@ GROUPS = {
     "Advanced": ["classifier", "bundle"],
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
-MODULES = {"eval": "evaluate"}  # where the name of the command is another one
+MODULES = {"eval": "evaluate"}  # `eval` is a function of Python's
 
-# PyTorch's allocator for the processor raises a bare RuntimeError: its words on Linux and macOS,
-# and on Windows.
+# PyTorch's allocator for the processor raises a bare RuntimeError with this text: on Linux and
+# macOS, and on Windows.
 OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -35,14 +35,14 @@ OUT_OF_MEMORY = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 2 after a mistake of the user's."""
+    """Runs a command and returns its exit status: 2 after a user error, 130 after Ctrl-C."""
     try:
         run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
         print(f"nextpixel: {str(error).rstrip('.')}.", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # what we print is read no further, as by head
+    except BrokenPipeError:  # the reader of our output has gone, as head does
         abandon_output()
         return 0
     except OSError as error:
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> None:
     """Runs the command that the first argument names."""
-    # For the user's own models; last, so that no file here hides a module of somebody else's.
+    # For models in the user's own files; last, so that no file here hides an installed module.
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     name, *rest = argv or ["--help"]
@@ -77,8 +77,8 @@ def run(argv: list[str]) -> None:
         module.run(module.arguments(rest) if name == "train" else read(name, module, rest))
     else:
         raise UserError(
-            f"There is no command {name}{did_you_mean(name, COMMANDS)}: the commands are "
-            f"{', '.join(COMMANDS)}; see nextpixel --help."
+            f"There is no command {name}{did_you_mean(name, COMMANDS)}; nextpixel --help lists "
+            "them all."
         )
 
 
@@ -88,7 +88,7 @@ def command(name: str) -> ModuleType:
 
 
 def read(name: str, module: ModuleType, argv: list[str]) -> argparse.Namespace:
-    """Reads a command's arguments; as `argv` they come along as they are."""
+    """Reads a command's arguments; `argv` of the result holds them unread."""
     parser = Parser(name, module.__doc__ or "", module.EXAMPLES)
     module.arguments(parser)
     args = parser.read(argv)
@@ -97,11 +97,11 @@ def read(name: str, module: ModuleType, argv: list[str]) -> argparse.Namespace:
 
 
 def overview() -> str:
-    """Writes the help of the whole program from the first lines of the commands' help."""
+    """Returns the help of nextpixel: the first line of each command's help, in groups."""
     lines = [
         "usage: nextpixel COMMAND ...",
         "",
-        "Exact-likelihood pixel models: train, score, sample and complete images.",
+        "Exact-likelihood pixel models: train them, score, sample, complete and restore images.",
     ]
     for group, names in GROUPS.items():
         lines += ["", f"{group}:"]
@@ -111,13 +111,14 @@ def overview() -> str:
             *lines,
             "",
             "A first picture: nextpixel sample mnist-gated",
-            "nextpixel COMMAND --help explains a command; nextpixel --version prints the version.",
+            "The version: nextpixel --version",
+            "The help of a command, with examples: nextpixel COMMAND --help",
         ]
     )
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tells whether memory ran out, of the processor or of a GPU."""
+    """Checks whether an error means that the processor or a GPU has run out of memory."""
     torch = sys.modules.get("torch")  # not imported by commands that need no model
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
@@ -125,15 +126,15 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def explain(error: OSError) -> str:
-    """Says in a sentence what the system refused."""
-    what = error.filename or "a file"
+    """Returns an error of the operating system as a sentence."""
+    file = error.filename or "a file"
     if error.errno == errno.ENOSPC:
-        return f"Cannot write {what}, the disk is full: make room; what was saved before is intact."
-    return f"Cannot use {what}: {error.strerror or error}."
+        return f"Cannot write {file}, the disk is full: free some space. Saved files are intact."
+    return f"Cannot use {file}: {error.strerror or error}."
 
 
 def abandon_output() -> None:
-    """Drops what cannot be printed, or Python would try once more at its end and complain."""
+    """Discards unprinted output, which Python would otherwise try to flush when it exits."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,6 +1,6 @@
 """The options that commands share, and how they are read.
 
-Nothing heavy is imported before it is needed, so that help and mistakes answer at once.
+Torch is imported only where a tensor is made, so that help and mistakes answer at once.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHARTS",
+    "DATA",
+    "LIKELIER",
     "MODEL",
     "MODEL_OR_BUNDLE",
     "PICTURES",
+    "SAME_SEED",
     "SPLITS",
     "Parser",
     "add_common",
@@ -30,11 +33,15 @@ __all__ = [
     "add_draws",
     "add_hidden",
     "add_images",
+    "add_interpolation",
     "add_noise",
     "add_trust",
+    "count",
+    "data_options",
     "hidden_options",
     "image_options",
     "in_turn",
+    "interpolation_columns",
     "output",
     "parse_classes",
     "parse_numbers",
@@ -42,15 +49,31 @@ __all__ = [
     "seed",
 ]
 
-PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp")  # what can be written
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp")  # formats that can be written
 CHARTS = (".png", ".svg")
 SPLITS = ("train", "valid", "test")
-MODEL = "a model that comes with nextpixel, or a run folder"
-MODEL_OR_BUNDLE = "a model that comes with nextpixel, a run folder, or one that bundle wrote"
+MODEL = "the name of a pretrained model, or a run folder"
+MODEL_OR_BUNDLE = "the name of a pretrained model, a run folder, or a folder written by bundle"
+DATA = "a data set: a name, a path to your own, wavs:FOLDER or codes:RUN"
+SAME_SEED = "the same seed draws the same"
+LIKELIER = "below 1 for likelier"
+INTERPOLATED = 8  # pictures from one image to the next
 
 
 class Help(argparse.HelpFormatter):
-    """Shows the default of each option that has one, and keeps examples as they are."""
+    """Formats help: a short usage line, the default of each option, and examples as written."""
+
+    def add_usage(
+        self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None
+    ) -> None:
+        """Adds the usage line, which names only what must be given and the positional arguments."""
+        named = [action for action in actions if action.required or not action.option_strings]
+        self._prog += " [OPTIONS]"
+        super().add_usage(usage, named, [], prefix)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        kinds: dict[object, str] = {positive: "N", seed: "N", float: "X"}
+        return kinds.get(action.type) or super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
@@ -66,10 +89,16 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of one command, whose mistakes are user errors like all others."""
+    """The parser of one command; it raises `UserError` on a mistake."""
 
     def __init__(self, name: str, description: str, examples: Sequence[str]) -> None:
-        """Makes the parser; the description's first line is what the overview shows, too."""
+        """Creates the parser.
+
+        Args:
+            name: The command.
+            description: Its help; `nextpixel --help` shows the first line.
+            examples: Command lines to end the help with.
+        """
         lines = "\n".join(f"  {example}" for example in examples)
         super().__init__(
             prog=f"nextpixel {name}",
@@ -80,17 +109,25 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Refuses the arguments."""
+        """Raises the message as a user error."""
         raise UserError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
     def read(self, argv: list[str]) -> argparse.Namespace:
-        """Reads the arguments, and names the option that is likely meant by an unknown one."""
+        """Reads the arguments; after an unknown option, names the one that is likely meant."""
+        # First, because a misspelt option is more likely than a forgotten argument.
+        options = argv[: argv.index("--")] if "--" in argv else argv
+        for option in options:
+            if option.startswith("--") and " " not in option:
+                self._check_option(option.partition("=")[0])
         args, rest = self.parse_known_intermixed_args(argv)  # images may come after options
         if rest:
-            option = rest[0].partition("=")[0]
-            guess = did_you_mean(option, self._option_string_actions)
-            self.error(f"unrecognized argument {rest[0]}{guess}")
+            self.error(f"unrecognized argument {rest[0]}")
         return args
+
+    def _check_option(self, option: str) -> None:
+        known = self._option_string_actions
+        if option not in known:
+            self.error(f"there is no option {option}{did_you_mean(option, known)}")
 
 
 # --- kinds of values ------------------------------------------------------------------------------
@@ -104,17 +141,19 @@ def positive(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """Reads the seed of the noise, which is kept in 63 bits."""
+    """Reads a seed, which has 63 bits."""
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
     return int(text)
 
 
 def output(*suffixes: str) -> Callable[[str], Path]:
-    """Makes the reader of a file to write: one that cannot be is refused before the work is done.
+    """Returns a reader for the path of an output file that refuses one that cannot be written.
+
+    So a mistake is found before the work is done, not after it.
 
     Args:
-        suffixes: Those that the file may have.
+        suffixes: The suffixes that the file may have.
     """
 
     def read(text: str) -> Path:
@@ -122,18 +161,24 @@ def output(*suffixes: str) -> Callable[[str], Path]:
         if path.suffix.lower() not in suffixes:
             raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(suffixes)}")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            where = path if path.is_dir() else folder
-            reason = "may not be written into" if folder.is_dir() else "is no folder"
-            reason = "is a folder itself" if path.is_dir() else reason
-            raise argparse.ArgumentTypeError(f"cannot write {text}, because {where} {reason}")
+        reason = None
+        if path.is_dir():
+            reason = f"{path} is a folder"
+        elif not folder.is_dir():
+            reason = f"{folder} is no folder"
+        elif not os.access(folder, os.W_OK):
+            reason = f"the folder {folder} is write-protected"
+        if reason is not None:
+            raise argparse.ArgumentTypeError(
+                f"cannot write {text}, because {reason}: name another file"
+            )
         return path
 
     return read
 
 
 def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
-    """Reads whole numbers with commas between them."""
+    """Reads `count` whole numbers separated by commas."""
     parts = text.split(",")
     if len(parts) != count or not all(part.strip().isdecimal() for part in parts):
         raise UserError(
@@ -143,7 +188,19 @@ def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
 
 
 def parse_classes(text: str | None, classes: int | None) -> Tensor | None:
-    """Reads --class: class ids that images take in turn, `(K,)`, or a mix of all, `(classes,)`."""
+    """Reads --class.
+
+    Args:
+        text: The option's value; None for all classes in turn.
+        classes: Number of the model's classes, or None.
+
+    Returns:
+        Class ids for the images to take in turn, `(K,)`; the weights of a mix, `(classes,)`, float;
+        or None for an unconditional model.
+
+    Raises:
+        UserError: These are no classes, or the model has none.
+    """
     import torch
 
     if classes is None:
@@ -168,49 +225,67 @@ def parse_classes(text: str | None, classes: int | None) -> Tensor | None:
 
 
 def in_turn(c: Tensor | None, n: int) -> Tensor | None:
-    """Gives n images the classes in turn, `(n,)`; a mix, or no class, is one for all."""
+    """Repeats class ids in turn for n images, `(n,)`; returns a mix, or None, as it is."""
     import torch
 
     return c if c is None or c.is_floating_point() else c[torch.arange(n) % len(c)]
+
+
+def count(n: int, noun: str) -> str:
+    """Returns a number with its noun: "1 image", "8 images"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 # --- options that several commands have -----------------------------------------------------------
 
 
 def add_common(parser: Parser) -> None:
-    """Adds the options that say what to compute with."""
+    """Adds --device, --threads and --trust."""
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    group.add_argument("--threads", type=positive, help="processor threads to use")
+    group.add_argument("--threads", type=positive, help="number of processor threads")
     add_trust(group)
 
 
 def add_trust(group: argparse._ActionsContainer) -> None:
-    """Adds the option that lets the code of saved models run."""
+    """Adds --trust."""
     group.add_argument(
         "--trust",
         action="store_true",
-        help="load models whose class is not nextpixel's own: this runs their code",
+        help="also load models of other classes than nextpixel's, which runs their code",
     )
 
 
 def add_data_dir(group: argparse._ActionsContainer) -> None:
-    """Adds the option that says where the files of data sets are."""
-    group.add_argument("--data-dir", type=Path, help="where to look for data first")
+    """Adds --data-dir."""
+    group.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER", help="folder to search for data sets first"
+    )
 
 
-def add_data(parser: Parser, *, required: bool = True, positional: bool = False) -> None:
-    """Adds the options that name a data set, and say how to read it where that can be chosen."""
-    what = "a name, a path to your own, wavs:FOLDER or codes:RUN"
+def add_data(parser: Parser, *, positional: bool = False) -> None:
+    """Adds the options that name a data set and say how to read it.
+
+    Args:
+        parser: The command's parser.
+        positional: Whether the data set is an argument that may be left out, not required --data.
+    """
     group = parser.add_argument_group("data")
     if positional:
-        parser.add_argument("data", nargs="?", help=f"{what}; default: list the known names")
+        parser.add_argument(
+            "data", nargs="?", metavar="DATA", help=f"{DATA} (default: list the known names)"
+        )
     else:
-        group.add_argument("--data", required=required, help=what)
-    group.add_argument("--levels", type=positive, help="requantise pixels to so many levels")
-    group.add_argument("--size", type=positive, help="side that a folder's images are cut to")
+        group.add_argument("--data", required=True, help=DATA)
+    group.add_argument("--levels", type=positive, help="requantise pixels to N levels")
+    group.add_argument("--size", type=positive, help="crop and resize a folder's images to N x N")
     group.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
     add_data_dir(group)
+
+
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Gathers the options of `add_data`, without the data set, for `latents.codes.load_data`."""
+    return {name: getattr(args, name) for name in ("levels", "data_dir", "size", "channels")}
 
 
 def add_images(
@@ -225,36 +300,36 @@ def add_images(
 
     Args:
         parser: The command's parser.
-        n: How many images of a folder or a data set are shown unless -n says so; None: no -n.
-        positional: Whether they are named right after the model, or by --images.
-        limit: What --limit limits; None: no --limit.
-        classes: Whether images without classes may be given some.
+        n: Default of -n for the images of a folder or a data set; None: no -n.
+        positional: Whether the images follow the model, or are given by --images.
+        limit: Verb and object of --limit, as "score"; None: no --limit.
+        classes: Whether there is --class, for images without classes.
     """
     group = parser.add_argument_group("images")
-    what = "picture files, folders or files of arrays; or one data set (default: the model's own)"
     (parser if positional else group).add_argument(
         "images" if positional else "--images",
         nargs="*" if positional else "+",
         metavar="IMAGES",
         default=[],
-        help=what,
+        help="picture files, folders or files of arrays; or one data set (default: the data that "
+        "the model was trained on)",
     )
-    group.add_argument("--data", help="a data set: a name, a path, wavs:FOLDER or codes:RUN")
+    group.add_argument("--data", help=DATA)
     group.add_argument(
         "--split",
         choices=SPLITS,
-        help="of a data set (default: test; all of a folder or file given as IMAGES)",
+        help="split of a data set (default: test; all of a folder or file given as IMAGES)",
     )
     add_data_dir(group)
     if n is not None:
         group.add_argument(
             "-n",
             type=positive,
-            help=f"show so many images, spread evenly (default: {n}, or all files given)",
+            help=f"show N images, spread evenly (default: {n}, or all files given)",
         )
     if limit is not None:
         group.add_argument(
-            "--limit", type=positive, help=f"{limit} at most so many images, spread evenly"
+            "--limit", type=positive, help=f"{limit} at most N images, spread evenly"
         )
     if classes:
         group.add_argument(
@@ -267,40 +342,76 @@ def add_images(
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Gathers what `add_images` read for `cli.loading.load_images`."""
+    """Gathers the options of `add_images` for `cli.loading.load_images`."""
     return {name: getattr(args, name) for name in ("images", "data", "data_dir", "split")}
 
 
 def add_draws(parser: Parser, what: str, out: str, draws: int = 4) -> None:
-    """Adds the options that say what to draw for each image, and the file to show it in."""
+    """Adds --draws, --seed, --temperature and --out.
+
+    Args:
+        parser: The command's parser.
+        what: What is drawn for each image, in the plural.
+        out: Default of --out.
+        draws: Default of --draws.
+    """
     parser.add_argument("--draws", type=positive, default=draws, help=f"{what} of each image")
     add_noise(parser)
     parser.add_argument(
-        "--out", type=output(*PICTURES), default=Path(out), help="the picture to write"
+        "--out",
+        type=output(*PICTURES),
+        default=Path(out),
+        metavar="FILE",
+        help="the picture to write",
     )
 
 
 def add_noise(parser: Parser, what: str = "images") -> None:
-    """Adds the options that decide the noise of what is drawn."""
-    parser.add_argument("--seed", type=seed, default=0, help=f"the same seed draws the same {what}")
-    parser.add_argument("--temperature", type=float, default=1.0, help=f"below 1: likelier {what}")
+    """Adds --seed and --temperature."""
+    parser.add_argument("--seed", type=seed, default=0, help=f"{SAME_SEED} {what}")
+    parser.add_argument("--temperature", type=float, default=1.0, help=f"{LIKELIER} {what}")
+
+
+def add_interpolation(parser: Parser, path: str) -> None:
+    """Adds --interpolate and --columns; `path` says from what to what an interpolation goes."""
+    parser.add_argument("--interpolate", action="store_true", help=f"interpolate {path}")
+    parser.add_argument(
+        "--columns",
+        type=positive,
+        help=f"pictures in a row of --interpolate (default: {INTERPOLATED})",
+    )
+
+
+def interpolation_columns(args: argparse.Namespace) -> int:
+    """Returns the number of pictures in a row, from the options of `add_interpolation`.
+
+    Raises:
+        UserError: --columns is given without --interpolate.
+    """
+    if args.columns is not None and not args.interpolate:
+        raise UserError("--columns is for --interpolate: leave it out, or give both.")
+    return args.columns or INTERPOLATED
 
 
 def add_hidden(parser: Parser, keep: str) -> argparse._MutuallyExclusiveGroup:
-    """Adds the options that say which pixels are hidden; `keep` says what happens without them.
+    """Adds the options that say which pixels are hidden.
+
+    Args:
+        parser: The command's parser.
+        keep: The default, in words.
 
     Returns:
-        The group of these options, of which one at most is given.
+        The group of these options, which exclude each other.
     """
     hidden = parser.add_argument_group("hidden pixels").add_mutually_exclusive_group()
     halves = ["top", "bottom", "left", "right"]
     hidden.add_argument("--keep", choices=halves, help=f"keep this half ({keep})")
     hidden.add_argument("--hide", choices=halves, help="hide this half")
     hidden.add_argument("--box", metavar="ROW,COL,HEIGHT,WIDTH", help="hide a box")
-    hidden.add_argument("--mask", type=Path, help="hide where this picture is white")
+    hidden.add_argument("--mask", type=Path, metavar="FILE", help="hide where a picture is white")
     return hidden
 
 
 def hidden_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Gathers what `add_hidden` read for `cli.loading.known_pixels`."""
+    """Gathers the options of `add_hidden` for `cli.loading.known_pixels`."""
     return {name: getattr(args, name) for name in ("keep", "hide", "box", "mask")}

@@ -89,7 +89,7 @@ def test_damaged_models(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("eval", "required: model"),
+        ("eval", "required: MODEL"),
         ("eval nothing", "nothing does not exist"),
         ("eval my_file.py", "no saved model"),
         ("eval run --data nothing", "no data set, file or folder 'nothing'"),

@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(out: str) -> list[str]:
     """Checks that the files which a command named are pictures, and returns their names."""
-    files = [Path(word) for word in out.split("Wrote ")[1].strip().split(", ")]
+    files = [Path(word) for word in out.split("Written: ")[1].strip().split(", ")]
     for file in files:
         with Image.open(file) as picture:
             assert min(picture.size) > 100
@@ -86,7 +86,9 @@ def test_index_is_the_number_of_the_test_image(
     np.savez(file, x_train=images, x_test=images, y_train=numbers % 2, y_test=numbers % 2, levels=4)
     looked: list[Any] = []
 
-    def look(model: object, x: Tensor, c: Context, out: Path, **options: Any) -> inspection.Seen:
+    def look(
+        model: object, x: Tensor, c: Context, out: Path, **options: Any
+    ) -> inspection.Inspection:
         looked.append((x, c, options["averaged"], options["what"]))
         return draw_model(model, x, c, out, **options)
 
@@ -113,12 +115,12 @@ def test_sums_of_the_maps() -> None:
     heat, reach = torch.zeros(8, 9, dtype=torch.float64), torch.zeros(8, 9, dtype=torch.bool)
     heat[4, 2], heat[1, 0], heat[0, 8] = 6, 3, 1  # two, three and four pixels from the site
     reach[:3, :8] = True  # four columns a row lie further to the left than three pixels
-    seen = inspection.Seen([], bits, bits, (4, 4), reach, heat, 5)
-    assert inspection.sums(seen) == (
+    seen = inspection.Inspection([], bits, bits, (4, 4), reach, heat, 5)
+    assert inspection.summary(seen) == (
         "70 of 72 pixels cost less than 0.01 bits each; the most surprising, row 2, column 3, "
         "costs 7.5 bits\n"
-        "gradient at row 4, column 4, mean of 5 images: 60% within 3 pixels (58% of all seen), "
-        "100% within 6 (100%)"
+        "gradient at row 4, column 4, mean of 5 images: 60% within 3 pixels (58% of the receptive "
+        "field), 100% within 6 (100%)"
     )
 
 
@@ -127,7 +129,7 @@ def test_the_page_shows_the_output_of_the_command(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     out = run(f"inspect mnist-gated --index 0 --out {tmp_path}", capsys)
-    printed = out.split("Wrote ")[0]
+    printed = out.split("Written: ")[0]
     assert f"$ nextpixel inspect mnist-gated --index 0\n{printed}" in PAGE.read_text()
 
 

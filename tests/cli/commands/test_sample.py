@@ -18,7 +18,7 @@ def test_the_command_and_python_sample_the_same(folder: Path) -> None:
         "sample run -n 6 --class 3 --seed 5 --out out/s.png --npz out/s.npz --gif out/s.gif",
         cwd=folder,
     )
-    assert done.stdout == "Drew 6 images: out/s.png, out/s.gif, out/s.npz\n"
+    assert done.stdout == "Sampled 6 images: out/s.png, out/s.gif, out/s.npz\n"
     drawn = arrays(folder / "out" / "s.npz")
     expected = load(folder / "run").sample(6, torch.full((6,), 3), seed=5)
     np.testing.assert_array_equal(drawn["x"], expected.numpy())
@@ -29,7 +29,7 @@ def test_the_command_and_python_sample_the_same(folder: Path) -> None:
 
 
 def test_each_row_shows_a_class(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Drew 80 images" in run("sample run --out rows.png --npz rows.npz", capsys)
+    assert "Sampled 80 images" in run("sample run --out rows.png --npz rows.npz", capsys)
     drawn = arrays("rows.npz")
     assert drawn["y"].tolist() == 8 * list(range(10))
     x = drawn["x"].reshape(8, 10, 1, 28, 28).swapaxes(0, 1).reshape(-1, 1, 28, 28)
@@ -59,7 +59,8 @@ def test_sample_names_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_interpolation_keeps_the_noise_in_a_row(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("sample run --interpolate 3,8 -n 2 --columns 3 --seed 5 --out i.png --npz i.npz", capsys)
+    options = "-n 2 --columns 3 --seed 5 --out i.png --npz i.npz"
+    run(f"sample run --interpolate --class 3,8 {options}", capsys)
     mixes = torch.zeros(3, 10)
     mixes[:, 3], mixes[:, 8] = torch.tensor([1, 0.5, 0]), torch.tensor([0, 0.5, 1])
     expected = [load("run").sample(1, c, seed=5, numbers=[row]) for row in (0, 1) for c in mixes]
@@ -111,12 +112,14 @@ def test_a_full_disk_keeps_the_old_picture(
         ("sample run --class=-1=1", "ids from 0 to 9"),
         ("sample run --class 3,4=1", "ids from 0 to 9"),
         ("sample run --class 3,10", "no class 10"),
-        ("sample run --interpolate 3", "2 whole numbers"),
-        ("sample run --interpolate 3,10", "no class 10"),
-        ("sample run --interpolate 3,8 --columns 1", "at least 2 columns"),
-        ("sample run --interpolate 3,8 --class 3", "without --class"),
-        ("sample run --interpolate 3,8 --all-at-once", "--all-at-once"),
-        ("sample run --gif g.gif --sampler fixed-point", "pixel after pixel"),
+        ("sample run --interpolate", "two classes"),
+        ("sample run --interpolate --class 3", "two classes"),
+        ("sample run --interpolate --class 3,8,5", "two classes"),
+        ("sample run --interpolate --class 3=1,8=1", "two classes"),
+        ("sample run --interpolate --class 3,10", "no class 10"),
+        ("sample run --interpolate --class 3,8 --columns 1", "at least 2 columns"),
+        ("sample run --interpolate --class 3,8 --all-at-once", "--all-at-once"),
+        ("sample run --gif g.gif --sampler fixed-point", "one pixel after another"),
         ("sample run -n 0", "whole number above 0"),
         ("sample run --seed -1", "whole number from 0"),
         ("sample run --seed 9223372036854775808", "whole number from 0"),

@@ -168,7 +168,7 @@ def test_a_named_data_set_is_scored_by_its_test_images(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("score", "required: model"),
+        ("score", "required: MODEL"),
         ("score model nothing-here", "There is no data set, file or folder 'nothing-here'"),
         ("score nothing rows.npz", "nothing"),
         ("score model mnist --limit 2", "fit the model"),

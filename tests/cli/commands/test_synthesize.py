@@ -114,7 +114,7 @@ def test_samples_end_in_silence(here: Path) -> None:
 
 def test_synthesize(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = f"synthesize both --word low -n 3 --seed 4 --iterations 2 --out {tmp_path}/low"
-    assert "low: 3 sounds" in run(words, capsys)
+    assert "Sampled 3 sounds (low): " in run(words, capsys)
     generator = LatentGenerator.load("both")
     expected = generator.sounds(generator.sample(3, c=1, seed=4), 2)
     for i, wave in enumerate(expected):
@@ -136,8 +136,8 @@ def test_synthesize(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("synthesize both --word loud", "known are high, low"),
-        ("synthesize both --word low --speaker theo", "Nobody says low theo"),
+        ("synthesize both --word loud", "choose from high, low"),
+        ("synthesize both --word low --speaker theo", "no sounds of low theo"),
         ("synthesize nowhere --word low", "holds no VQ-VAE"),
         ("synthesize prior --word low", "holds no VQ-VAE"),
         ("synthesize both --word low --temperature -1", "temperature"),
@@ -186,4 +186,4 @@ def test_completion_counts_real_codes(
         known[:, :, rows:] = True
         bits = -prior.score(x, codes.y[number : number + 1], known).item() / np.log(2)  # type: ignore[index]
         assert f"{bits:8.1f} bits" in line
-        assert line.endswith(f"there are {10 * (rows - 1)}")
+        assert line.endswith(f", {10 * (rows - 1)} codes")

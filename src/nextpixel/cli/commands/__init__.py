@@ -1,6 +1,6 @@
-"""The commands, a file each: thin, over the same functions as from Python.
+"""The commands, one module each: thin wrappers of functions that Python users can call as well.
 
-A command is a module. Its docstring is the help, EXAMPLES ends it, `arguments` adds the options to
-a parser, `run` does the work, and `report` prints what came of it. Nothing heavy is imported before
-a command has read its options: help and mistakes answer at once. `nextpixel.cli` lists them all.
+A command's docstring is its help and EXAMPLES ends it; `arguments` adds the options to a parser,
+`run` does the work, and `report` prints the results. Nothing heavy is imported before the options
+have been read, so that help and mistakes answer at once. `nextpixel.cli.main` lists the commands.
 """

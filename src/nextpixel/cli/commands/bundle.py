@@ -1,4 +1,4 @@
-"""Put a VQ-VAE and the prior over its codes into one folder, to draw from."""
+"""Put a VQ-VAE and the prior over its codes into one folder, to sample from."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ def arguments(parser: Parser) -> None:
         "priors",
         metavar="PRIOR",
         nargs="+",
-        help="the run folder of its prior; of a VQVAE2 those of two, the top's first",
+        help="the run folder of its prior; for a VQVAE2 two, that of the top codes first",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the folder to write"
+    )
     add_trust(parser)
 
 
@@ -36,29 +38,28 @@ def run(args: argparse.Namespace) -> None:
     """Checks that the models belong together, and writes the folder."""
     import yaml
 
+    from nextpixel.cli.loading import load_any_model, load_model
     from nextpixel.latents.generator import PARTS, LatentGenerator, check_priors
-    from nextpixel.models.base.autoregressive import autoregressive
-    from nextpixel.models.base.image_model import load
     from nextpixel.models.base.latent import CodebookModel
     from nextpixel.saving import TRAINING, training_record
     from nextpixel.utils.files import replace_file
 
-    model = load(args.model, trust=args.trust)
+    model = load_any_model(args.model, trust=args.trust)
     if not isinstance(model, CodebookModel):
         raise UserError(
-            f"{args.model} is of the kind {type(model).__name__}: name the VQVAE first, then the "
-            "prior over its codes."
+            f"{args.model} is a {type(model).__name__}, not a VQ-VAE: name the VQ-VAE first, then "
+            "the prior over its codes."
         )
-    priors = [autoregressive(load(prior, trust=args.trust), prior) for prior in args.priors]
+    priors = [load_model(prior, conditioned=True, trust=args.trust) for prior in args.priors]
     check_priors(model, priors)
     generator = LatentGenerator(model, *priors)
     for part, name in zip(PARTS, (args.model, *args.priors), strict=False):
         record = yaml.safe_dump(training_record(name), sort_keys=False)
         replace_file(args.out / part / TRAINING, record.encode())
-    generator.save(args.out)  # last, so that nothing is missing where it is whole
+    generator.save(args.out)  # last, so that an interrupted bundle is not taken for a whole one
     report(args.out)
 
 
 def report(out: Path) -> None:
-    """Says where the folder is."""
+    """Prints the folder, and what to do next."""
     print(f"Bundled into {out}: try nextpixel sample {out}")

@@ -1,4 +1,4 @@
-"""Train a small classifier, whose layers a model can be told (train --features)."""
+"""Train a classifier, to condition models on its layers or to evaluate samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import Parser, add_common, add_data, positive, seed
+from nextpixel.cli.options import Parser, add_common, add_data, data_options, positive, seed
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
 
@@ -28,13 +28,22 @@ EXAMPLES = [
 def arguments(parser: Parser) -> None:
     """Adds the options."""
     add_data(parser)
-    parser.add_argument("--out", type=Path, required=True, help="the folder to save it in")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the folder to write"
+    )
     parser.add_argument("--steps", type=positive, default=2000, help="training steps")
-    parser.add_argument("--batch-size", type=positive, default=64, help="images at a time")
-    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate at first")
-    parser.add_argument("--width", type=positive, default=32, help="channels of conv1")
+    parser.add_argument("--batch-size", type=positive, default=64, help="images in a training step")
+    parser.add_argument("--lr", type=float, default=2e-3, help="initial learning rate")
+    parser.add_argument(
+        "--width", type=positive, default=32, help="channels of the first layer, conv1"
+    )
     parser.add_argument("--embedding", type=positive, default=64, help="length of the embedding")
-    parser.add_argument("--seed", type=seed, default=0, help="of the weights and the order")
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        help="seed of the first weights and of the order of the images",
+    )
     add_common(parser)
 
 
@@ -48,16 +57,10 @@ def run(args: argparse.Namespace) -> None:
 
     device = set_up(args.device, args.threads)
     if not 0 < args.lr < math.inf:
-        raise UserError(f"--lr must be above 0, not {args.lr}.")
-    data = load_data(
-        args.data,
-        levels=args.levels,
-        data_dir=args.data_dir,
-        size=args.size,
-        channels=args.channels,
-    )
+        raise UserError(f"--lr is {args.lr}: give a number above 0.")
+    data = load_data(args.data, **data_options(args))
     if data.classes is None:
-        raise UserError(f"{data.name} has no classes to tell apart: give data that have some.")
+        raise UserError(f"{data.name} has no classes: give data that have some.")
     torch.manual_seed(args.seed)
     model = Classifier(
         shape=data.shape,
@@ -89,4 +92,4 @@ def report(model: Classifier, data: Dataset, losses: Sequence[float], out: Path)
     print(f"Test accuracy: {accuracy:.2%} ± {error:.2%} of {count:,} images of {data.name}")
     shapes = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in model.shapes.items())
     print(f"Its layers: {shapes}")
-    print(f"The classifier is in {out}: try nextpixel train --features {out} --layer ...")
+    print(f"The classifier is in {out}: try nextpixel train --features {out} --layer embedding")

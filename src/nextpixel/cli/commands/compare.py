@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import Parser, add_common, add_data, positive
+from nextpixel.cli.options import Parser, add_common, add_data, data_options, positive
 
 if TYPE_CHECKING:
     import argparse
@@ -28,21 +28,22 @@ def arguments(parser: Parser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="a recipe (YAML) or a kind of model, to be trained, or a trained model; or NAME=MODEL",
+        help="a recipe (YAML) or a kind of model, which is trained first; or a trained model; "
+        "NAME=MODEL gives it a name in the table",
     )
     add_data(parser)
-    parser.add_argument("--steps", type=positive, help="train each model for so many steps")
-    parser.add_argument("--seconds", type=positive, help="or for so many seconds")
-    parser.add_argument("--out", type=Path, required=True, help="the folder of all that is written")
+    parser.add_argument("--steps", type=positive, help="train each model for N steps")
+    parser.add_argument("--seconds", type=positive, help="train each model for N seconds instead")
     parser.add_argument(
-        "--limit", type=positive, help="score at most so many images, spread evenly"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the folder to write"
     )
-    parser.add_argument("--batch-size", type=positive, default=16, help="images at a time")
+    parser.add_argument("--limit", type=positive, help="score at most N images, spread evenly")
+    parser.add_argument("--batch-size", type=positive, default=16, help="images in a training step")
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains what is to be trained, and measures all models."""
+    """Trains the untrained models, and measures all of them."""
     import shlex
 
     from nextpixel.cli.contenders import read_contender
@@ -53,9 +54,10 @@ def run(args: argparse.Namespace) -> None:
 
     budget = Budget(args.steps, args.seconds)
     set_threads(args.threads)
-    where = {"data_dir": args.data_dir, "size": args.size, "channels": args.channels}
-    dataset = load_data(args.data, levels=args.levels, **where)
-    kept = {"data": args.data, **where, "device": args.device, "threads": args.threads}
+    options = data_options(args)
+    dataset = load_data(args.data, **options)
+    del options["levels"]  # the models have them
+    settings = {"data": args.data, **options, "device": args.device, "threads": args.threads}
     try:
         results = compare_models(
             [read_contender(text, args.out) for text in args.models],
@@ -66,19 +68,21 @@ def run(args: argparse.Namespace) -> None:
             batch_size=args.batch_size,
             device=args.device,
             settings={
-                k: str(v) if isinstance(v, Path) else v for k, v in kept.items() if v is not None
+                k: str(v) if isinstance(v, Path) else v
+                for k, v in settings.items()
+                if v is not None
             },
             command=shlex.join(["nextpixel", "compare", *args.argv]),
             trust=args.trust,
         )
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        print("Stopped. Give the same command again to continue.", file=sys.stderr)
         raise
     report(results, args.out)
 
 
 def report(results: Sequence[Result], out: Path) -> None:
-    """Prints the table, and says which files were written."""
+    """Prints the table and the files."""
     from nextpixel.comparison.page import table
 
     print(table(results))

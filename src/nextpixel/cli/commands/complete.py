@@ -1,11 +1,10 @@
-"""Complete half-hidden images."""
+"""Complete images of which a part is hidden."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpixel.cli.options import (
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from nextpixel.cli.loading import Pictures
     from nextpixel.context import Context
     from nextpixel.latents.generator import LatentGenerator
     from nextpixel.models.base.autoregressive import AutoregressiveModel
@@ -48,17 +48,17 @@ COLLAPSED = 2  # an effective sample size below this
 
 @dataclass
 class Hidden:
-    """What is completed: pixels, or the codes of a VQ-VAE.
+    """Images to complete: their pixels, or their codes by a VQ-VAE.
 
     Attributes:
         site: "pixel" or "code".
-        model: Draws them.
-        x: What it draws, of each image, `(N, C, h, w)`.
+        model: The model that samples them.
+        x: The pixels or codes, `(N, C, h, w)`.
         known: Which of them are kept, `(h, w)`.
-        free: Which carry no bits, as they are known or padding, `(N, 1, h, w)`.
+        free: Which of them cost no bits, because they are known or padding, `(N, 1, h, w)`.
         c: The model's context.
-        columns: What the picture shows before the completions.
-        show: Makes pictures of what was drawn, `(N, C, H, W)`.
+        columns: Columns of the picture before the completions.
+        show: Makes pictures, `(N, C, H, W)`, from pixels or codes.
     """
 
     site: str
@@ -73,27 +73,27 @@ class Hidden:
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", help=MODEL_OR_BUNDLE)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_BUNDLE)
     add_images(parser)
-    which = add_hidden(parser, "default: top")
-    which.add_argument(
+    hidden = add_hidden(parser, "default: top")
+    hidden.add_argument(
         "--codes",
         type=positive,
         metavar="K",
-        help="of a bundle, keep the first K codes: one image gives many in its style",
+        help="of a bundle: keep the first K codes, which gives many images in one style",
     )
     add_draws(parser, "completions", "completions.png")
     parser.add_argument(
         "--particles",
         type=positive,
         default=1,
-        help="draw so many together for each completion, and take later known pixels into account",
+        help="sample N together for each completion, so that it fits later known pixels too",
     )
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws the completions, and writes them beside the images."""
+    """Completes the images and draws the completions beside them."""
     from nextpixel.cli.loading import load_bundle
     from nextpixel.evaluation import likelihood
     from nextpixel.utils.devices import set_up
@@ -101,68 +101,66 @@ def run(args: argparse.Namespace) -> None:
 
     if args.particles > 1 and args.temperature != 1:
         raise UserError(
-            "Particles are weighed by the model's own probabilities: leave --temperature out."
+            "Particles are weighted by the model's own probabilities: leave --temperature out."
         )
     device = set_up(args.device, args.threads)
     generator = load_bundle(args.model, device, trust=args.trust)
     hidden = hidden_pixels(args, device) if generator is None else hidden_codes(args, generator)
     bits = likelihood.hidden_bits(hidden.model, hidden.x, hidden.free, hidden.c)
-    drawn, completed = draw(args, hidden)
+    drawn, completed = complete(args, hidden)
     spectrogram = (hidden.model if generator is None else generator).data_record.spectrogram
     columns = {
-        name: plots.for_display(x, spectrogram) for name, x in side_by_side(hidden, drawn, bits)
+        name: plots.for_display(x, spectrogram) for name, x in columns_of(hidden, drawn, bits)
     }
     plots.save_image(plots.side_by_side(columns, 256), args.out)
-    report(hidden, bits, completed, args.particles, args.draws, args.out)
+    report(hidden, bits, completed, args)
 
 
 def report(
-    hidden: Hidden,
-    bits: Tensor,
-    completed: Completed | None,
-    particles: int,
-    draws: int,
-    out: Path,
+    hidden: Hidden, bits: Tensor, completed: Completed | None, args: argparse.Namespace
 ) -> None:
-    """Prints what the hidden sites cost, how the particles fared, and where the picture is."""
-    tell_bits(hidden, bits)
+    """Prints the bits of the hidden sites, how the particles fared, and the file."""
+    report_bits(hidden, bits)
     if completed is None:
         print(
-            f"{hidden.site.capitalize()}s are drawn in raster order: each is told only of those in "
-            f"the rows above it and to its left. Known {hidden.site}s that come later are kept, "
-            "but nothing is drawn to fit them (--particles 64 takes them into account)."
+            f"{hidden.site.capitalize()}s are sampled in raster order, each given only those above "
+            f"it and to its left. Known {hidden.site}s that come later are kept, but completions "
+            "need not fit them (--particles 64 takes them into account)."
         )
     else:
-        tell_particles(completed, particles, draws, hidden.site)
-    print(f"Side by side: {out}")
+        report_particles(completed, args.particles, args.draws, hidden.site)
+    print(f"Written: {args.out}")
 
 
-def draw(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Completed | None]:
-    """Completes each image as often as asked: all of them once, all once more, and so on.
+def complete(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Completed | None]:
+    """Completes each image --draws times.
 
     Returns:
-        What was drawn, `(draws * N, C, h, w)`, and how the particles fared if there were any.
+        The completions, `(draws * N, C, h, w)`, the first of all images before the second; and how
+        the particles fared if there were any.
     """
     import torch
 
     from nextpixel import sampling
     from nextpixel.sampling.particles import complete_with_particles
 
-    again = torch.arange(len(hidden.x)).repeat(args.draws)
-    c = None if hidden.c is None else hidden.c[again]
-    given = (hidden.model, hidden.x[again], hidden.known, c)
+    repeated = torch.arange(len(hidden.x)).repeat(args.draws)
+    c = None if hidden.c is None else hidden.c[repeated]
+    task = (hidden.model, hidden.x[repeated], hidden.known, c)
     with progress("completing") as show:
         if args.particles == 1:
-            how = {"seed": args.seed, "temperature": args.temperature}
-            return sampling.complete(*given, **how, progress=show), None
+            x = sampling.complete(
+                *task, seed=args.seed, temperature=args.temperature, progress=show
+            )
+            return x, None
         completed = complete_with_particles(
-            *given, particles=args.particles, seed=args.seed, progress=show
+            *task, particles=args.particles, seed=args.seed, progress=show
         )
         return completed.x, completed
 
 
-def side_by_side(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[str, Pixels]]:
-    """Yields the columns of the picture, with their names."""
+def columns_of(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[str, Pixels]]:
+    """Yields the columns of the picture, with their captions."""
     import torch
 
     from nextpixel.viz import images as plots
@@ -170,21 +168,20 @@ def side_by_side(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[
     yield from hidden.columns.items()
     for number, one_each in enumerate(torch.split(drawn, len(hidden.x)), 1):
         yield f"completion {number}", hidden.show(one_each)
-    of_sites = bits.sum(1).masked_fill(hidden.free[:, 0], torch.nan)
+    site_bits = bits.sum(1).masked_fill(hidden.free[:, 0], torch.nan)
     size = hidden.columns["original"].shape[2:]
-    yield f"bits a {hidden.site}", plots.heat_map(enlarged(of_sites, size))
+    yield f"bits a {hidden.site}", plots.heat_map(enlarge(site_bits, size))
 
 
 def hidden_pixels(args: argparse.Namespace, device: torch.device) -> Hidden:
-    """Loads images of which pixels are hidden, and the model that draws these."""
+    """Loads a model, and images of which it completes the pixels."""
     from nextpixel.cli.loading import known_pixels, load_model, load_model_images
     from nextpixel.viz import images as plots
 
     model = load_model(args.model, device, trust=args.trust)
     if args.codes is not None:
         raise UserError(
-            f"--codes is for a folder that nextpixel bundle wrote, and {args.model} draws pixels: "
-            "leave it out."
+            f"--codes is for a VQ-VAE with its prior, and {args.model} models pixels: leave it out."
         )
     pictures = load_model_images(model, args.model, args.classes, **image_options(args))
     x, given = pictures.inputs(model, pictures.numbers(args.n, args.shown))
@@ -196,39 +193,22 @@ def hidden_pixels(args: argparse.Namespace, device: torch.device) -> Hidden:
     free = known.expand(len(x), 1, *known.shape)
     if given.mask is not None:
         free = free | given.mask.cpu()
-    return Hidden(
-        "pixel",
-        model,
-        x,
-        known,
-        free,
-        given.context,
-        columns,
-        lambda drawn: plots.to_uint8(drawn, model.levels),
-    )
+
+    def show(drawn: Tensor) -> Pixels:
+        return plots.to_uint8(drawn, model.levels)
+
+    return Hidden("pixel", model, x, known, free, given.context, columns, show)
 
 
 def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden:
-    """Loads images of which codes are hidden: those whose pixels are not all known."""
-    from nextpixel.cli.loading import known_pixels, load_images
-    from nextpixel.conditioning.regions import cell_mask
-    from nextpixel.latents.generator import find_bundle
+    """Loads images of which a prior completes the codes: those whose pixels are not all known."""
     from nextpixel.viz import images as plots
 
     decoder, prior = generator.decoder, generator.prior
     generator.check_one_grid()
-    name = str(find_bundle(args.model) / "decoder")  # whose data are the images
-    pictures = (
-        load_images(name, decoder.shape, decoder.levels, **image_options(args))
-        .fit(decoder, name)
-        .classified(prior, args.classes)
-    )
+    pictures = load_decoder_images(args, generator)
     x, given = pictures.inputs(prior, pictures.numbers(args.n, args.shown))
-    _, height, width = prior.shape
-    if args.codes is None:
-        kept = cell_mask(known_pixels(decoder.shape, **hidden_options(args)), (height, width))
-    else:
-        kept = first_codes(args.codes, (height, width))
+    known = known_codes(args, generator)
     rows = None if given.mask is None else (~given.mask[:, 0, :, 0]).sum(1).cpu().numpy()
     codes = generator.codes(x, rows)
 
@@ -237,58 +217,81 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
 
     columns = {
         "original": plots.to_uint8(x, decoder.levels),
-        "given": plots.tint_unknown(x, enlarged(kept, x.shape[2:]), decoder.levels),
+        "given": plots.tint_unknown(x, enlarge(known, x.shape[2:]), decoder.levels),
         "reconstruction": show(codes),
     }
     ended = (codes == generator.end_code).any(3, keepdim=True) if generator.end_code else codes < 0
-    padding = ended.cumsum(2) > 1  # after the row that says that the image has ended
-    return Hidden("code", prior, codes, kept, kept | padding, given.context, columns, show)
+    padding = ended.cumsum(2) > 1  # after the row of end codes
+    return Hidden("code", prior, codes, known, known | padding, given.context, columns, show)
+
+
+def load_decoder_images(args: argparse.Namespace, generator: LatentGenerator) -> Pictures:
+    """Loads images for a VQ-VAE, with their classes for its prior."""
+    from nextpixel.cli.loading import load_images
+    from nextpixel.latents.generator import find_bundle
+
+    decoder = generator.decoder
+    name = str(find_bundle(args.model) / "decoder")  # the default images are the decoder's data
+    pictures = load_images(name, decoder.shape, decoder.levels, **image_options(args))
+    return pictures.fit(decoder, name).classified(generator.prior, args.classes)
+
+
+def known_codes(args: argparse.Namespace, generator: LatentGenerator) -> Tensor:
+    """Makes the mask of the known codes, `(h, w)`, from --codes or from the known pixels."""
+    from nextpixel.cli.loading import known_pixels
+    from nextpixel.conditioning.regions import cell_mask
+
+    _, height, width = generator.prior.shape
+    if args.codes is not None:
+        return first_codes(args.codes, (height, width))
+    known = known_pixels(generator.decoder.shape, **hidden_options(args))
+    return cell_mask(known, (height, width))
 
 
 def first_codes(count: int, size: tuple[int, int]) -> Tensor:
     """Makes the mask of the first codes in raster order, `(h, w)`."""
     import torch
 
-    every = math.prod(size)
-    if count >= every:
+    total = math.prod(size)
+    if count >= total:
         raise UserError(
-            f"An image has {every} codes, so --codes {count} leaves none to draw: give at most "
-            f"{every - 1}."
+            f"An image has {total} codes, so --codes {count} leaves none to sample: give at most "
+            f"{total - 1}."
         )
-    return (torch.arange(every) < count).view(size)
+    return (torch.arange(total) < count).view(size)
 
 
-def enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Repeats each site of maps `(*, h, w)` so that they are as large as pictures of this size."""
+def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Repeats the sites of maps `(*, h, w)` up to the size of a picture, `(*, H, W)`."""
     height, width = (side // sites for side, sites in zip(size, x.shape[-2:], strict=True))
     return x.repeat_interleave(height, -2).repeat_interleave(width, -1)
 
 
-def tell_bits(hidden: Hidden, bits: Tensor) -> None:
-    """Prints how many bits the hidden sites of each image take."""
+def report_bits(hidden: Hidden, bits: Tensor) -> None:
+    """Prints the bits of the hidden sites of each image."""
     counts = (~hidden.free).flatten(1).sum(1) * hidden.x.shape[1]
-    alike = bool((counts == counts[0]).all())  # not so of sounds, which end
-    each = bits.flatten(1).sum(1)
+    equal = bool((counts == counts[0]).all())  # not for sounds of different lengths
+    totals = bits.flatten(1).sum(1)
     print(
-        f"The {f'{counts[0]} ' if alike else ''}hidden {hidden.site}s of each image take, given "
+        f"The {f'{counts[0]} ' if equal else ''}hidden {hidden.site}s of each image take, given "
         f"the true {hidden.site}s before them:"
     )
-    for number, (value, count) in enumerate(zip(each.tolist(), counts.tolist(), strict=True)):
-        of = "" if alike else f", of which there are {count}"
+    for number, (total, count) in enumerate(zip(totals.tolist(), counts.tolist(), strict=True)):
+        of = "" if equal else f", {count} {hidden.site}s"
         print(
-            f"  image {number}: {value:8.1f} bits, {value / max(count, 1):.4f} a {hidden.site}{of}"
+            f"  image {number}: {total:8.1f} bits, {total / max(count, 1):.4f} a {hidden.site}{of}"
         )
-    mean = each.sum() / counts.sum().clamp_min(1)
-    print(f"  mean:    {each.mean():8.1f} bits, {mean:.4f} a {hidden.site}")
+    mean = totals.sum() / counts.sum().clamp_min(1)
+    print(f"  mean:    {totals.mean():8.1f} bits, {mean:.4f} a {hidden.site}")
 
 
-def tell_particles(completed: Completed, particles: int, draws: int, site: str) -> None:
+def report_particles(completed: Completed, particles: int, draws: int, site: str) -> None:
     """Prints how the particles of each image fared, in the worst of its draws."""
     least = completed.least_effective.view(draws, -1).amin(0).tolist()
     evidence = completed.log_evidence.view(draws, -1).logsumexp(0) - math.log(draws)
     print(
-        f"{site.capitalize()}s are drawn in raster order; the known ones that come later weigh the "
-        f"particles. The effective sample size at its smallest, of {particles} particles, and the "
+        f"{site.capitalize()}s are sampled in raster order; known ones that come later weight the "
+        f"particles. The smallest effective sample size, of {particles} particles, and the "
         f"estimated log-probability of all known {site}s:"
     )
     for number, (size, nats) in enumerate(zip(least, evidence.tolist(), strict=True)):
@@ -296,7 +299,8 @@ def tell_particles(completed: Completed, particles: int, draws: int, site: str) 
     collapsed = sum(size < COLLAPSED for size in least)
     if collapsed:
         print(
-            f"Warning: for {collapsed} of {len(least)} images the particles collapsed (below "
-            f"{COLLAPSED}): what was drawn before a known row goes back to one particle, and may "
-            "fit it badly. Take more --particles, or hide less above known pixels."
+            f"Warning: for {collapsed} of {len(least)} images the particles collapsed (effective "
+            f"sample size below {COLLAPSED}), so what was sampled above a known row comes from one "
+            "particle and may fit that row badly. Take more --particles, or hide less above known "
+            f"{site}s."
         )

@@ -1,4 +1,4 @@
-"""List the data sets, or show one."""
+"""List the data sets, or describe one and show some of its images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import PICTURES, Parser, add_data, output
+from nextpixel.cli.options import PICTURES, Parser, add_data, data_options, output
 
 if TYPE_CHECKING:
     import argparse
@@ -27,30 +27,27 @@ def arguments(parser: Parser) -> None:
     """Adds the options."""
     add_data(parser, positional=True)
     parser.add_argument(
-        "--out", type=output(*PICTURES), help="the picture to write (default: DATA.png)"
+        "--out",
+        type=output(*PICTURES),
+        metavar="FILE",
+        help="the picture to write (default: DATA.png)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Lists all data sets, or loads one and shows it."""
+    """Lists the data sets, or describes one."""
     from nextpixel.latents.codes import load_data
 
     if args.data is None:
         list_data(args.data_dir)
         return
-    dataset = load_data(
-        args.data,
-        levels=args.levels,
-        data_dir=args.data_dir,
-        size=args.size,
-        channels=args.channels,
-    )
-    name = re.sub(r"[^\w.-]+", "-", dataset.name)  # a file here, also of codes:runs/mine#bottom
+    dataset = load_data(args.data, **data_options(args))
+    name = re.sub(r"[^\w.-]+", "-", dataset.name)  # no folders, as in codes:runs/mine#bottom
     report(dataset, args.out or Path(f"{name}.png"))
 
 
 def list_data(data_dir: Path | None) -> None:
-    """Prints the data sets that are known by name, and what else there may be."""
+    """Prints the names of the data sets, and the other kinds of data that can be given."""
     from nextpixel.data import list_datasets
 
     for entry in list_datasets(data_dir):
@@ -58,7 +55,7 @@ def list_data(data_dir: Path | None) -> None:
         where = (
             f"in {entry.present}"
             if entry.present
-            else f"not here, downloaded when needed: {', '.join(entry.files)}"
+            else f"downloaded when needed: {', '.join(entry.files)}"
         )
         print(f"{'':16} {where}")
     print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
@@ -67,16 +64,16 @@ def list_data(data_dir: Path | None) -> None:
 
 
 def report(dataset: Dataset, out: Path) -> None:
-    """Prints what a data set holds and writes a grid of its training images."""
+    """Prints a description of a data set, and writes a grid of its training images."""
     import numpy as np
 
     from nextpixel.data.sampler import evenly_spaced
-    from nextpixel.viz import images as pictures
+    from nextpixel.viz import images as plots
 
     channels, height, width = dataset.shape
     print(f"{dataset.name}: {dataset.source}")
-    what = "images" if dataset.codes_of is None else "grids of codes"
-    print(f"  {what} of {channels} x {height} x {width}, {dataset.levels} levels")
+    kind = "images" if dataset.codes_of is None else "grids of codes"
+    print(f"  {kind} of {channels} x {height} x {width}, {dataset.levels} levels")
     if (how := dataset.spectrogram) is not None:
         print(
             f"  spectrograms: up to {how.longest / how.rate:.2f} s of sound at {how.rate} Hz, "
@@ -90,18 +87,16 @@ def report(dataset: Dataset, out: Path) -> None:
         counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
         pairs = zip(dataset.class_names, counts, strict=True)
         print("  classes in train:", ", ".join(f"{name} {count}" for name, count in pairs))
-    some = evenly_spaced(len(dataset.train), 100)  # files may be sorted by class
-    x, _ = dataset.train.batch(some)
+    shown = evenly_spaced(len(dataset.train), 100)  # files may be sorted by class
+    x, _ = dataset.train.batch(shown)
     if dataset.train.rows is not None:
-        x = x[:, :, : dataset.train.rows[some].max()]
-    pictures.save_image(
-        pictures.grid(pictures.for_display(x, dataset.spectrogram), dataset.levels), out
-    )
+        x = x[:, :, : dataset.train.rows[shown].max()]
+    plots.save_image(plots.grid(plots.for_display(x, dataset.spectrogram), dataset.levels), out)
     print(f"  some of them: {out}")
 
 
 def summary(dataset: Dataset, images: Images) -> str:
-    """Sums up the values of a split: the mean of pixels, or how many codes occur."""
+    """Returns the mean of a split's pixels, or the number of different codes in it."""
     if dataset.codes_of is not None:
         import numpy as np
 

@@ -1,13 +1,15 @@
-"""Score a data set: test bits/dim and nats, with their standard errors."""
+"""Score a data set in bits/dim and nats, with their standard errors."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from nextpixel.cli.options import (
     CHARTS,
+    DATA,
     MODEL_OR_BUNDLE,
     SPLITS,
     Parser,
@@ -44,110 +46,136 @@ EXAMPLES = [
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", help=MODEL_OR_BUNDLE)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_BUNDLE)
     group = parser.add_argument_group("images")
-    group.add_argument(
-        "--data",
-        help="a data set: a name, a path, wavs:FOLDER or codes:RUN (default: the model's own)",
-    )
-    group.add_argument("--split", choices=SPLITS, default="test", help="of the data set")
+    group.add_argument("--data", help=f"{DATA} (default: the data that the model was trained on)")
+    group.add_argument("--split", choices=SPLITS, default="test", help="split of the data set")
     add_data_dir(group)
-    group.add_argument("--limit", type=positive, help="score at most so many images, spread evenly")
+    group.add_argument("--limit", type=positive, help="score at most N images, spread evenly")
     parser.add_argument(
         "--importance",
         type=positive,
         metavar="K",
-        help="of a VAE: the importance-weighted bound of K codes an image, not the ELBO",
+        help="of a VAE: the importance-weighted bound with K codes for each image, not the ELBO",
     )
     parser.add_argument(
         "--top",
         metavar="PRIOR",
-        help="of a prior over bottom codes: the top's, to add up what codes and pixels take",
+        help="of a prior over bottom codes: the prior over the top codes, to add up the bits of "
+        "codes and pixels",
     )
     parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
     parser.add_argument(
         "--classify",
         action="store_true",
-        help="also how often the likeliest class of an image is the true one (a pass for each)",
+        help="also classify each image by its likeliest class (one pass for each class)",
     )
     parser.add_argument(
         "--plot",
         type=output(*CHARTS),
-        metavar="PICTURE",
-        help="with --classify, also draw which class was taken for which",
+        metavar="FILE",
+        help="also draw the confusion matrix of --classify",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of sentences")
     add_common(parser)
+
+
+@dataclass
+class Evaluation:
+    """The results of a command.
+
+    Attributes:
+        which: The names of model, data, split, conditioning and kind of score.
+        score: The score.
+        classified: The result of --classify.
+        diagnosis: What the model itself reports, see `evaluation.likelihood.diagnose`.
+        codes: Of a prior over codes, see `evaluate_codes`.
+    """
+
+    which: dict[str, str]
+    score: Score
+    classified: Classification | None
+    diagnosis: dict[str, float]
+    codes: dict[str, Any]
 
 
 def run(args: argparse.Namespace) -> None:
     """Scores the data set."""
     from nextpixel.cli.loading import load_any_model, load_model_data
-    from nextpixel.evaluation.likelihood import classify, diagnose
-    from nextpixel.evaluation.likelihood import evaluate as score_images
-    from nextpixel.models.base.autoregressive import autoregressive
     from nextpixel.utils.devices import set_up
     from nextpixel.viz import charts
 
     if args.plot is not None and not args.classify:
-        raise UserError("--plot draws what --classify finds: give both.")
+        raise UserError("--plot draws the confusion matrix of --classify: give both.")
     name = args.model
-    name_parts(args)
+    expand_bundle(args)
     device = set_up(args.device, args.threads)
     model = load_any_model(args.model, device, trust=args.trust)
-    what, bound = what_is_scored(args, model)
     dataset = load_model_data(model, args.model, args.data, args.data_dir)
+    found = evaluate(args, model, dataset)
+    found.which["model"] = name
+    if name != args.model:
+        found.which["data"] = f"codes:{name}"
+    if args.plot is not None and found.classified is not None:
+        names = dataset.class_names or tuple(map(str, range(len(found.classified.confusion))))
+        charts.confusion_matrix(found.classified.confusion, names, args.plot)
+    if args.json:
+        print_json(found)
+    else:
+        report(found, found.which["given" if model.is_likelihood else "score"])
+
+
+def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> Evaluation:
+    """Computes all that the options ask for."""
+    from nextpixel.evaluation import likelihood
+    from nextpixel.models.base.autoregressive import autoregressive
+
+    kind, bound = kind_of_score(args, model)
     images = images_to_score(args, dataset)
-    how = {"limit": args.limit, "batch_size": args.batch_size}
+    options = {"limit": args.limit, "batch_size": args.batch_size}
     classified = None
-    if args.classify:  # first, because it may be refused
+    if args.classify:  # first, because it may raise a UserError
+        classifier = autoregressive(model, args.model)
         with progress("classifying") as show:
-            classified = classify(autoregressive(model, args.model), images, **how, progress=show)
+            classified = likelihood.classify(classifier, images, **options, progress=show)
     with progress("scoring") as show:
-        score = score_images(model, images, **how, progress=show, score=bound)
-    if args.plot is not None and classified is not None:
-        names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
-        charts.confusion_matrix(classified.confusion, names, args.plot)
-    of_codes: dict[str, Any] = {}
+        score = likelihood.evaluate(model, images, **options, progress=show, score=bound)
+    codes: dict[str, Any] = {}
     if model.data_record.codes_of is not None:
         with progress("scoring") as show:
-            of_codes = about_codes(score, dataset, model.device, args, show)
+            codes = evaluate_codes(score, dataset, model.device, args, show)
     which = {
-        "model": name,
-        "data": dataset.name if name == args.model else f"codes:{name}",  # of a bundle its own
+        "model": args.model,
+        "data": dataset.name,
         "split": args.split,
-        "given": what_is_given(model),
-        "score": what,
+        "given": conditioning_in_words(model),
+        "score": kind,
     }
-    diagnosis = diagnose(model, images.subset(args.limit))
-    if args.json:
-        print_json(which, score, classified, diagnosis, of_codes)
-        return
-    said = which["given"] if model.is_likelihood else what
-    report(which, said, score, classified, diagnosis, of_codes)
+    diagnosis = likelihood.diagnose(model, images.subset(args.limit))
+    return Evaluation(which, score, classified, diagnosis, codes)
 
 
-def what_is_scored(
+def kind_of_score(
     args: argparse.Namespace, model: ImageModel
 ) -> tuple[str, Callable[[Tensor], Tensor] | None]:
-    """Says what the score is, and how to compute it where it is not the model's own."""
+    """Returns the kind of score in words, and a function if it is not the model's own score."""
     if args.importance is None:
         return model.scores, None
     if not model.has_importance_bound:
         raise UserError(
-            f"--importance bounds log p(x) under a VAE, which {args.model} "
-            f"({type(model).__name__}) is not: leave it out."
+            f"--importance is for a VAE, and {args.model} ({type(model).__name__}) is none: leave "
+            "it out."
         )
-    what = f"importance-weighted bound on log p(x), {args.importance} codes an image"
-    return what, lambda x: cast("VAE", model).importance_bound(x, args.importance)
+    kind = f"importance-weighted bound on log p(x), {args.importance} codes an image"
+    return kind, lambda x: cast("VAE", model).importance_bound(x, args.importance)
 
 
 def images_to_score(args: argparse.Namespace, dataset: Dataset) -> Images:
-    """Picks the split, and refuses what cannot be asked of it."""
+    """Returns the split, after checking the options against it."""
     if args.top is not None and dataset.coarse_codes is None:
         raise UserError(
-            f"--top goes with a prior over bottom codes (codes:RUN#bottom), which {args.model} is "
-            "not: leave it out."
+            f"--top is for a prior over bottom codes (codes:RUN#bottom), and {args.model} is none: "
+            "leave it out."
         )
     images: Images = getattr(dataset, args.split)
     if args.importance is not None:
@@ -155,55 +183,50 @@ def images_to_score(args: argparse.Namespace, dataset: Dataset) -> Images:
     return images
 
 
-def print_json(
-    which: dict[str, str],
-    score: Score,
-    classified: Classification | None,
-    diagnosis: dict[str, float],
-    of_codes: dict[str, Any],
-) -> None:
-    """Prints all that was found as one JSON object."""
-    from dataclasses import asdict
-
-    numbers = asdict(score) | ({} if classified is None else asdict(classified))
-    confusion = numbers.pop("confusion", None)
-    # The error of a single image's score is not a number, and JSON has no word for that.
+def print_json(found: Evaluation) -> None:
+    """Prints the results as one JSON object."""
+    numbers = asdict(found.score)
+    confusion = None
+    if found.classified is not None:
+        numbers |= asdict(found.classified)
+        confusion = numbers.pop("confusion")
+    # The standard error of a single image is not a number, for which JSON has no word.
     numbers = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-    numbers |= {} if confusion is None else {"confusion": confusion.tolist()}
-    print(json.dumps(which | numbers | diagnosis | of_codes))
+    if confusion is not None:
+        numbers["confusion"] = confusion.tolist()
+    print(json.dumps(found.which | numbers | found.diagnosis | found.codes))
 
 
-def report(
-    which: dict[str, str],
-    said: str,
-    score: Score,
-    classified: Classification | None,
-    diagnosis: dict[str, float],
-    of_codes: dict[str, Any],
-) -> None:
-    """Prints all that was found in sentences."""
+def report(found: Evaluation, condition: str) -> None:
+    """Prints the results in sentences.
+
+    Args:
+        found: The results.
+        condition: What the score is conditioned on, or the kind of score.
+    """
     from nextpixel.evaluation.likelihood import DIAGNOSIS_IMAGES
 
-    print(f"{which['model']} on {which['data']} ({which['split']}, {said}): {score}")
-    if classified is not None:
-        print(f"It {classified}")
-    if diagnosis:
-        words = ", ".join(f"{name.replace('_', ' ')} {x:.4g}" for name, x in diagnosis.items())
-        print(f"Of up to {DIAGNOSIS_IMAGES} of these images: {words}")
-    if of_codes:
-        print(in_words(of_codes))
+    which = found.which
+    print(f"{which['model']} on {which['data']} ({which['split']}, {condition}): {found.score}")
+    if found.classified is not None:
+        print(f"It {found.classified}")
+    if found.diagnosis:
+        words = (f"{name.replace('_', ' ')} {x:.4g}" for name, x in found.diagnosis.items())
+        print(f"Of up to {DIAGNOSIS_IMAGES} of these images: {', '.join(words)}")
+    if found.codes:
+        print(codes_in_words(found.codes))
 
 
-def what_is_given(model: ImageModel) -> str:
-    """Describes what a model is conditioned on."""
+def conditioning_in_words(model: ImageModel) -> str:
+    """Returns what a model is conditioned on."""
     parts = ["the class"] if model.classes else []
     if model.conditioner is not None:
         parts.append(model.conditioner.in_words())
     return f"given {' and '.join(parts)}" if parts else "unconditional"
 
 
-def name_parts(args: argparse.Namespace) -> None:
-    """Names a bundle's prior and codes in its place; of two priors the bottom's, and --top."""
+def expand_bundle(args: argparse.Namespace) -> None:
+    """Replaces a bundle by its prior (of two the bottom's, and --top) and the codes as --data."""
     from nextpixel.latents.generator import holds_bundle, read_record
 
     if not holds_bundle(args.model):
@@ -215,19 +238,19 @@ def name_parts(args: argparse.Namespace) -> None:
     args.data = args.data or f"codes:{decoder}{grid}"
 
 
-def about_codes(
+def evaluate_codes(
     score: Score,
     dataset: Dataset,
     device: torch.device,
     args: argparse.Namespace,
     show: Callable[[float], None],
 ) -> dict[str, Any]:
-    """Computes what a prior's score means: beside simpler priors, and for the images themselves.
+    """Compares a prior with simpler ones, and computes the description length of the images.
 
     Returns:
-        In bits: what a code takes, and under simpler priors; what an image's codes take, what its
-        pixels take given them; and all together divided by the image's sites and channels. Where
-        the image has codes of another grid, whose bits are not known, there is only the former.
+        Bits for a code, also under the simpler priors; for an image's codes; for its pixels given
+        the codes; and all together in bits/dim of the image. If the bottom codes are scored and
+        --top is not given, only the bits of the codes.
     """
     from nextpixel.evaluation.likelihood import evaluate as score_images
     from nextpixel.latents.codes import baselines, load_source, parse_name
@@ -240,15 +263,15 @@ def about_codes(
     }
     decoder, pictures = load_source(parse_name(dataset.name)[0], args.data_dir)
     bits = [found["codes_bits_per_image"]]
-    how: dict[str, Any] = {"batch_size": args.batch_size, "progress": show}
+    options: dict[str, Any] = {"batch_size": args.batch_size, "progress": show}
     if len(decoder.sizes) > 1:
         if args.top is None:
             return found
         top = load_top(args.top, decoder, device, args.trust)
-        bits.append(score_images(top, codes.coarse_codes, **how).nats / math.log(2))
+        bits.append(score_images(top, codes.coarse_codes, **options).nats / math.log(2))
         found["top_codes_bits_per_image"] = bits[-1]
     images = getattr(pictures, args.split).subset(args.limit)
-    bits.append(score_images(decoder.to(device), images, **how).nats / math.log(2))
+    bits.append(score_images(decoder.to(device), images, **options).nats / math.log(2))
     found["residual_bits_per_image"] = bits[-1]
     found["description_length_bits_per_dim"] = sum(bits) / float(images.sites().mean())
     return found
@@ -257,37 +280,35 @@ def about_codes(
 def load_top(
     name: str, decoder: CodebookModel, device: torch.device, trust: bool
 ) -> AutoregressiveModel:
-    """Loads the prior over the top codes that goes with one over the bottom's."""
+    """Loads the prior over the top codes of a VQ-VAE-2."""
+    from nextpixel.cli.loading import load_model
     from nextpixel.latents.generator import check_prior
-    from nextpixel.models.base.autoregressive import autoregressive
-    from nextpixel.models.base.image_model import load
 
-    prior = autoregressive(load(name, device=device, trust=trust), name)
+    prior = load_model(name, device, conditioned=True, trust=trust)
     check_prior(decoder, prior, next(iter(decoder.sizes)))
     return prior
 
 
-def in_words(of_codes: dict[str, Any]) -> str:
-    """Says what `about_codes` found."""
-    others = ", ".join(f"{name} {bits:.4f}" for name, bits in of_codes["baselines"].items())
-    bits = of_codes["codes_bits_per_image"]
-    said = (
-        f"That is {of_codes['bits_per_code']:.4f} bits a code (fitted to the training codes "
+def codes_in_words(codes: dict[str, Any]) -> str:
+    """Returns the results of `evaluate_codes` in sentences."""
+    others = ", ".join(f"{name} {bits:.4f}" for name, bits in codes["baselines"].items())
+    bits = codes["codes_bits_per_image"]
+    prior = (
+        f"That is {codes['bits_per_code']:.4f} bits a code (fitted to the training codes "
         f"without a network: {others}), {bits:.2f} bits an image.\n"
     )
-    if "description_length_bits_per_dim" not in of_codes:
+    if "description_length_bits_per_dim" not in codes:
         return (
-            f"{said}The image has codes of another grid, too, whose bits are not counted here: "
-            "nextpixel eval BOTTOM_PRIOR --top TOP_PRIOR adds up both, and those of the pixels."
+            f"{prior}The bits of the top codes are not included: nextpixel eval BOTTOM_PRIOR --top "
+            "TOP_PRIOR adds up those of both grids and of the pixels."
         )
-    codes = f"{bits:.2f} bits for its codes"
-    if "top_codes_bits_per_image" in of_codes:
-        top = of_codes["top_codes_bits_per_image"]
-        codes = f"{top:.2f} bits for its top codes, {bits:.2f} for the bottom's given these,"
+    parts = f"{bits:.2f} bits for its codes"
+    if "top_codes_bits_per_image" in codes:
+        top = codes["top_codes_bits_per_image"]
+        parts = f"{top:.2f} bits for its top codes, {bits:.2f} for its bottom codes given these,"
     return (
-        f"{said}Description length of the image: {codes} and "
-        f"{of_codes['residual_bits_per_image']:.2f} for its pixels given them, together "
-        f"{of_codes['description_length_bits_per_dim']:.4f} bits/dim. It counts the codes that the "
-        "encoder chose where p(x) adds up all that can make the image: an upper bound on "
-        "-log p(x), not p(x)."
+        f"{prior}Description length of an image: {parts} and "
+        f"{codes['residual_bits_per_image']:.2f} for its pixels given the codes, together "
+        f"{codes['description_length_bits_per_dim']:.4f} bits/dim. This is an upper bound on "
+        "-log p(x): it counts one choice of codes, and p(x) is a sum over all of them."
     )

@@ -1,9 +1,9 @@
-"""Evaluate samples by a classifier, and by their nearest training images.
+"""Evaluate sample quality by a classifier, and by the nearest training images.
 
-Prints a row for each set of images: its accuracy under the classifier, its classifier Frechet
-distance to the test images, its median distance to the nearest training image, and which part of it
-is closer to one than all but the nearest 1 % of the test images. Of sounds it is judged what can be
-heard, after Griffin-Lim.
+Prints a row for each set of images: the accuracy of the classifier on it, its classifier Frechet
+distance to the test images, its median distance to the nearest training image, and the share of it
+that is closer to one than 99 % of the test images are. Sounds are evaluated after Griffin-Lim, as
+they are heard.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nextpixel.cli.options import (
     MODEL_OR_BUNDLE,
     PICTURES,
+    SAME_SEED,
     Parser,
     add_common,
     add_data_dir,
@@ -40,42 +41,47 @@ EXAMPLES = [
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", help=MODEL_OR_BUNDLE)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_BUNDLE)
     group = parser.add_argument_group("images")
-    group.add_argument("--data", required=True, help="the images that it learned, with classes")
+    group.add_argument(
+        "--data", required=True, help="the data set that the model was trained on, with classes"
+    )
     add_data_dir(group)
     group.add_argument(
-        "--limit", type=positive, help="compare with at most so many test images, spread evenly"
+        "--limit", type=positive, help="compare with at most N test images, spread evenly"
     )
     parser.add_argument(
-        "--classifier", help="the judge, as nextpixel classifier saves it (default: judge-DATA)"
+        "--classifier",
+        metavar="MODEL",
+        help="a classifier of real images, from nextpixel classifier (default: judge-DATA)",
     )
     parser.add_argument("--per-class", type=positive, default=100, help="samples of each class")
-    parser.add_argument("--seed", type=seed, default=0, help="the same seed draws the same images")
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    parser.add_argument("--seed", type=seed, default=0, help=f"{SAME_SEED} images")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--plot",
         type=output(*PICTURES),
-        help="also draw the samples nearest to training images, each beside its neighbour",
+        metavar="FILE",
+        help="also draw the samples that are nearest to training images, beside these",
     )
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws samples and evaluates them."""
+    """Samples images and evaluates them."""
     from nextpixel.cli.loading import load_bundle, load_for, load_model
     from nextpixel.conditioning.classifier import load_classifier
     from nextpixel.evaluation.sample_quality import draw_neighbours, evaluate_samples
     from nextpixel.latents.generator import LatentGenerator
     from nextpixel.saving import judges
     from nextpixel.utils.devices import set_up
-    from nextpixel.viz import images as pictures
+    from nextpixel.viz import images as plots
 
     name = args.classifier or f"judge-{args.data}"
     if args.classifier is None and name not in judges():
         raise UserError(
-            f"No judge of {args.data} comes along: train one by nextpixel classifier --data "
-            f"{args.data} --out JUDGE, and give --classifier JUDGE."
+            f"There is no pretrained classifier for {args.data}: train one by nextpixel classifier "
+            f"--data {args.data} --out CLASSIFIER, and give --classifier CLASSIFIER."
         )
     device = set_up(args.device, args.threads)
     generator = load_bundle(args.model, device, trust=args.trust) or load_model(
@@ -93,23 +99,24 @@ def run(args: argparse.Namespace) -> None:
         progress=progress,
     )
     if args.plot is not None:
-        pictures.save_image(draw_neighbours(quality, data), args.plot)
+        plots.save_image(draw_neighbours(quality, data), args.plot)
     if args.json:
         which = {"model": args.model, "data": data.name, "judge": name, "seed": args.seed}
         print(json.dumps(which | quality.settings()))
         return
-    print(f"{args.model}, judged by {name} on {data.name}:")
+    print(f"{args.model}, evaluated by {name} on {data.name}:")
     report(quality, args.plot)
 
 
 def report(quality: SampleQuality, plot: Path | None) -> None:
-    """Prints the table, what its columns are, and where the picture is."""
+    """Prints the table, the meaning of its columns, and the file."""
     print(quality.table())
     print(
         "Frechet: classifier Frechet distance to the test images, "
-        f"{quality.frechet_per_class} of each class\non both sides (fewer give a larger one). "
-        "Nearest: median distance to the nearest training\nimage, in levels. Close: share of "
-        "images nearer to one than all but the nearest 1 % of the test\nimages."
+        f"{quality.frechet_per_class} of each class on both sides\n"
+        "(fewer images give larger distances). Nearest: median distance to the "
+        "nearest training image, in levels.\nClose: share that is nearer to one than 99 % of the "
+        "test images are."
     )
     if plot is not None:
         print(f"The samples nearest to training images: {plot}")

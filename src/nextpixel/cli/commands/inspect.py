@@ -1,4 +1,4 @@
-"""Draw what a model sees: masks, receptive fields, surprise."""
+"""Draw masks and receptive fields, and the bits of an image by pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextpixel.utils.progress import progress
 if TYPE_CHECKING:
     import argparse
 
-    from nextpixel.cli.inspection import Seen
+    from nextpixel.cli.inspection import Inspection
 
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
@@ -27,16 +27,24 @@ EXAMPLES = [
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", nargs="?", help=f"a kind of model, {MODEL}; else all kinds")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help=f"a kind of model, {MODEL} (default: all kinds)"
+    )
     add_images(parser, None)
-    parser.add_argument("--index", type=seed, help="the number of the image (default: 0)")
-    parser.add_argument("--seed", type=seed, default=0, help="of random weights and images")
-    parser.add_argument("--out", type=Path, default=Path("seen"), help="the folder to write")
+    parser.add_argument("--index", type=seed, help="number of the image (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of random weights and images")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("inspection"),
+        metavar="FOLDER",
+        help="the folder to write",
+    )
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws what one kind of model sees, or all kinds, or a trained model."""
+    """Draws one kind of model, all kinds, or a trained model."""
     from nextpixel.cli import inspection
     from nextpixel.evaluation import receptive_field
     from nextpixel.utils.devices import set_threads
@@ -50,20 +58,20 @@ def run(args: argparse.Namespace) -> None:
         given is not None for given in (args.index, args.classes, args.data, args.split)
     ):
         raise UserError(
-            "A kind of model has random weights and looks at no images: leave IMAGES, --index, "
-            "--class, --data and --split out, or give a trained model."
+            "A kind of model is drawn with random weights and without images: leave IMAGES, "
+            "--index, --class, --data and --split out, or name a trained model."
         )
-    set_threads(args.threads or 1)  # such small networks make threads wait for each other
-    with progress("looking") as show:
+    set_threads(args.threads or 1)  # more do not pay for networks as small as these
+    with progress("inspecting") as show:
         if args.model is None:
             written = inspection.draw_kinds(args.out, seed=args.seed, progress=show)
         else:
             written = inspection.draw_kind(args.model, args.out, seed=args.seed, progress=show)
-    print(f"Wrote {', '.join(map(str, written))}")
+    print(f"Written: {', '.join(map(str, written))}")
 
 
 def inspect_trained(args: argparse.Namespace) -> None:
-    """Draws what a trained model sees, and prints what an image costs it."""
+    """Draws the effective receptive field of a trained model and the bits of an image."""
     import numpy as np
 
     from nextpixel.cli import inspection
@@ -83,7 +91,7 @@ def inspect_trained(args: argparse.Namespace) -> None:
     device = set_up(args.device, args.threads)
     model = load_model(args.model, device, conditioned=True, trust=args.trust).double()
     pictures = load_model_images(model, args.model, args.classes, **image_options(args))
-    pictures.images.refuse_padding("Seeing where an image's bits are")
+    pictures.images.refuse_padding("A map of an image's bits")
     index = args.index or 0
     if index >= len(pictures):
         raise UserError(
@@ -93,28 +101,28 @@ def inspect_trained(args: argparse.Namespace) -> None:
     x, given = pictures.inputs(model, np.array([index]))
     c, averaged, what = given.context, None, pictures.names[index]
     if pictures.dataset is not None:
-        some, of_some = pictures.inputs(
+        several, conditioning = pictures.inputs(
             model, evenly_spaced(len(pictures), receptive_field.AVERAGED)
         )
-        averaged = some, of_some.context
+        averaged = several, conditioning.context
         what = f"{args.split or 'test'} image {index}"
-    if c is not None and c.classes is not None and c.classes[0].max() == 1:  # and no mix
+    if c is not None and c.classes is not None and c.classes[0].max() == 1:  # not a mix
         what += f", class {c.classes[0].argmax()}"
-    with progress("looking") as show:
-        seen = inspection.draw_model(
+    with progress("inspecting") as show:
+        found = inspection.draw_model(
             model, x, c, args.out, averaged=averaged, what=what, seed=args.seed, progress=show
         )
-    report(seen, what, math.prod(model.shape))
+    report(found, what, math.prod(model.shape))
 
 
-def report(seen: Seen, what: str, dims: int) -> None:
-    """Prints what an image costs, and which files were written."""
+def report(found: Inspection, what: str, dims: int) -> None:
+    """Prints the bits of an image, where they are, and the files."""
     from nextpixel.cli import inspection
 
-    total = seen.surprise.sum().item()
+    total = found.surprise.sum().item()
     print(
         f"{what}: {total:.1f} bits, {total / dims:.4f} bits/dim, "
-        f"{total * math.log(2):.1f} nats; the entropies add up to {seen.entropy.sum():.1f} bits"
+        f"{total * math.log(2):.1f} nats; the entropies add up to {found.entropy.sum():.1f} bits"
     )
-    print(inspection.sums(seen))
-    print(f"Wrote {', '.join(map(str, seen.files))}")
+    print(inspection.summary(found))
+    print(f"Written: {', '.join(map(str, found.files))}")

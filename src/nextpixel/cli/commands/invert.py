@@ -1,7 +1,7 @@
-"""Draw images from each layer of a classifier, to see what it keeps.
+"""Sample images given each layer of a classifier, to show what the layer preserves.
 
-Give several models, each trained with --features of the same classifier and another --layer; one
-that is told nothing, or just the class (trained without --features), may be among them.
+Give several models, each trained with --features of the same classifier and another --layer. A
+model trained without --features may be among them, for comparison.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ EXAMPLES = [
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", help="a run folder of a model trained with --features")
     parser.add_argument(
-        "others", nargs="*", metavar="OTHER", help="run folders of other layers' models"
+        "model", metavar="MODEL", help="run folder of a model trained with --features"
     )
-    add_images(parser, 6, positional=False, limit="count the bits of")
+    parser.add_argument(
+        "others", nargs="*", metavar="OTHER", help="run folders of models of other layers"
+    )
+    add_images(parser, 6, positional=False, limit="score")
     add_draws(parser, "images from each layer", "inversion.png", draws=2)
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws from each model, and counts the bits of the images."""
+    """Samples from each model, and scores the images."""
     from typing import cast
 
     from nextpixel.cli.loading import load_images, load_model
@@ -53,20 +55,20 @@ def run(args: argparse.Namespace) -> None:
     ]
     models = variations.order_by_layer(loaded)
     if args.classes is not None and not any(model.classes for model in models):
-        raise UserError("These models are unconditional: leave --class out.")
+        raise UserError("None of these models has classes: leave --class out.")
     pictures = load_images(args.model, models[0].shape, models[0].levels, **image_options(args))
     numbers = pictures.numbers(args.n, args.shown)
     columns = {}
-    print(f"{'told':12} {'numbers':>8}   {'bits/dim':17} {'bits an image':>14}")
+    print(f"{'given':12} {'numbers':>8}   {'bits/dim':17} {'bits an image':>14}")
     for model in models:
         fitting = pictures.fit(model, args.model, args.classes if model.classes else None)
-        with progress("counting bits") as show:
+        with progress("scoring") as show:
             kept = variations.LayerScore.of(model, fitting.images, limit=args.limit, progress=show)
         report(kept)
         x, given = fitting.inputs(model, numbers)
         if model.role != "vary":
             continue
-        with progress("drawing") as show:
+        with progress("sampling") as show:
             columns[kept.layer] = variations.vary(
                 model,
                 cast(Context, given.context),
@@ -77,11 +79,11 @@ def run(args: argparse.Namespace) -> None:
             )
     picture = variations.side_by_side({"original": x, **columns}, models[0].levels)
     plots.save_image(picture, args.out)
-    print(f"Means of {kept.score.images:,} images. Side by side: {args.out}")
+    print(f"Means of {kept.score.images:,} images. Written: {args.out}")
 
 
 def report(kept: LayerScore) -> None:
-    """Prints a row of the table: what one layer keeps."""
+    """Prints a row of the table: the score given one layer."""
     bits = kept.score.nats / math.log(2)
     error = kept.score.bits_per_dim_error
     print(

@@ -20,15 +20,29 @@ EXAMPLES = [
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", nargs="?", help="a kind of model, one that comes along, or a run")
-    parser.add_argument("--shape", default="1,28,28", metavar="C,H,W", help="for a kind of model")
-    parser.add_argument("--levels", type=positive, default=256, help="for a kind of model")
-    parser.add_argument("--classes", type=positive, help="for a kind of model")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="a kind of model, the name of a pretrained model, or a run folder (default: list all)",
+    )
+    parser.add_argument(
+        "--shape",
+        default="1,28,28",
+        metavar="C,H,W",
+        help="shape of the images, for a kind of model",
+    )
+    parser.add_argument(
+        "--levels", type=positive, default=256, help="levels of a pixel, for a kind of model"
+    )
+    parser.add_argument(
+        "--classes", type=positive, help="number of classes, for a kind of model (default: none)"
+    )
     add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Describes the models, or one."""
+    """Lists the models, or describes one."""
     from nextpixel.cli import describe
     from nextpixel.models import __all__ as kinds
 

@@ -1,12 +1,13 @@
 """Restore degraded images, several times each.
 
-A model trained with --task is told all of the degraded image, and restorations are drawn from what
-it then holds possible. Images of a data set are degraded and restored, and compared with the
-originals.
+A model trained with --task is conditioned on the whole degraded image, and restorations are samples
+given that image. Images of a data set are degraded first, and the restorations are compared with
+the originals.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from nextpixel.cli.options import (
@@ -16,6 +17,7 @@ from nextpixel.cli.options import (
     add_draws,
     add_hidden,
     add_images,
+    count,
     hidden_options,
     image_options,
     output,
@@ -26,9 +28,13 @@ from nextpixel.utils.progress import progress
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from nextpixel.cli.loading import Pictures
     from nextpixel.conditioning.degradation import Degraded, Task
     from nextpixel.evaluation.image_quality import Quality
     from nextpixel.evaluation.likelihood import Score
@@ -45,127 +51,176 @@ EXAMPLES = [
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", help=MODEL)
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
     add_images(parser, limit="restore and score")
     parser.add_argument(
-        "--degrade", action="store_true", help="the pictures given are clean: degrade them first"
+        "--degrade", action="store_true", help="IMAGES are clean: degrade them first"
     )
-    add_hidden(parser, "only to inpaint; by default the holes of clean images are random")
+    add_hidden(parser, "only to inpaint; default for clean images: random holes")
     add_draws(parser, "restorations", "restored.png")
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
     parser.add_argument(
-        "--npz", type=output(".npz"), help="also write all draws as integers, as array x"
+        "--npz",
+        type=output(".npz"),
+        metavar="FILE",
+        help="also write all restorations as integers, as array x (draws, images, C, H, W)",
     )
     add_common(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Draws the restorations, and writes some of them beside the images."""
-    import numpy as np
+@dataclass
+class Restorable:
+    """The images to restore.
 
+    Attributes:
+        degraded: The degraded images.
+        clean: The originals, integers `(N, C, H, W)`, where they are known.
+        classes: Their classes, where the model takes them.
+    """
+
+    degraded: Degraded
+    clean: Tensor | None
+    classes: Tensor | None
+
+
+def run(args: argparse.Namespace) -> None:
+    """Restores the images and draws some restorations beside them."""
     from nextpixel.cli.loading import load_model
     from nextpixel.data.sampler import evenly_spaced
     from nextpixel.tasks import restoration
     from nextpixel.utils.devices import set_up
-    from nextpixel.utils.files import atomic_write
     from nextpixel.viz import images as plots
 
     device = set_up(args.device, args.threads)
     model = load_model(args.model, device, conditioned=True, trust=args.trust)
     if model.role != "restore":
-        raise UserError(f"{args.model} was not trained with --task: it cannot restore images.")
+        raise UserError(
+            f"{args.model} was not trained with --task, so it cannot restore images: name a model "
+            "that was, as mnist-inpaint."
+        )
     task = cast("Task", model.conditioner)
-    x, classes, degraded = images_to_restore(args, model, task)
+    images = images_to_restore(args, model, task)
+    degraded = images.degraded
     with progress("restoring") as show:
         draws = restoration.restore(
             model,
             degraded,
             draws=args.draws,
-            classes=classes,
+            classes=images.classes,
             seed=args.seed,
             temperature=args.temperature,
             batch_size=args.batch_size,
             progress=show,
         )
-    some = evenly_spaced(len(degraded), args.n or (None if args.limit is None else args.shown))
-    original = None if x is None else x[some]
-    picture = restoration.show(task, degraded[some], draws[:, some], model.levels, original)
+    shown = evenly_spaced(len(degraded), args.n or (None if args.limit is None else args.shown))
+    originals = None if images.clean is None else images.clean[shown]
+    picture = restoration.show(task, degraded[shown], draws[:, shown], model.levels, originals)
     plots.save_image(picture, args.out)
     written = [args.out]
     if args.npz is not None:
-        with atomic_write(args.npz) as file:
-            np.savez_compressed(file, x=draws.numpy(), levels=model.levels)
+        write_npz(args.npz, draws, model.levels)
         written.append(args.npz)
-    print(f"{args.model} ({', '.join(map(str, task.settings().values()))}), {len(degraded)} images")
-    if x is not None:
-        score = restoration.score(model, x, degraded, classes)
-        report(score, restoration.qualities(task, degraded, draws, model.levels, x), degraded)
+    settings = ", ".join(map(str, task.settings().values()))
+    print(f"{args.model} ({settings}), {count(len(degraded), 'image')}")
+    if images.clean is not None:
+        score = restoration.score(model, images.clean, degraded, images.classes)
+        qualities = restoration.qualities(task, degraded, draws, model.levels, images.clean)
+        report(score, qualities, degraded)
     print(f"Written: {', '.join(map(str, written))}")
 
 
+def write_npz(path: Path, draws: Tensor, levels: int) -> None:
+    """Writes restorations as integers."""
+    import numpy as np
+
+    from nextpixel.utils.files import atomic_write
+
+    with atomic_write(path) as file:
+        np.savez_compressed(file, x=draws.numpy(), levels=levels)
+
+
 def report(score: Score, qualities: dict[str, Quality], degraded: Degraded) -> None:
-    """Prints how good the restorations are, where the originals are known."""
+    """Prints how good the restorations of known originals are."""
     print(table(score, qualities))
     if degraded.mask is not None:
         hidden = (~degraded.mask).float().mean().item()
-        print(f"Of the pixels {hidden:.1%} are hidden; bits/dim count them over all pixels.")
+        print(f"Of the pixels {hidden:.1%} are hidden; bits/dim are bits over all pixels.")
 
 
 def images_to_restore(
     args: argparse.Namespace, model: AutoregressiveModel, task: Task
-) -> tuple[Tensor | None, Tensor | None, Degraded]:
-    """Reads or makes degraded images.
+) -> Restorable:
+    """Loads clean images and degrades them, or loads degraded images."""
+    from nextpixel.cli.loading import is_dataset, known_pixels
 
-    Returns:
-        The clean images if they are known, the classes if the model takes them, and the images to
-        restore.
-    """
-    import torch
-
-    from nextpixel.cli.loading import known_pixels, load_images, names_data
-    from nextpixel.viz import images as plots
-
-    holes = any(hidden_options(args).values())
-    if holes and task.name != "inpaint":
+    any_hidden = any(hidden_options(args).values())
+    if any_hidden and task.name != "inpaint":
         raise UserError(
-            f"{args.model} does not fill in holes ({task.name}): name no hidden pixels."
+            f"{args.model} does not fill in holes (its task is {task.name}): leave --keep, --hide, "
+            "--box and --mask out."
         )
-    known = known_pixels(model.shape, **hidden_options(args)) if holes else None
-    of_data = names_data(args.images, args.split)
-    clean = of_data or args.degrade
-    if of_data and args.degrade:
+    known = known_pixels(model.shape, **hidden_options(args)) if any_hidden else None
+    of_dataset = is_dataset(args.images, args.split)
+    if of_dataset and args.degrade:
         raise UserError(
             "Images of a data set are degraded anyway: leave --degrade out, or give picture files."
         )
-    shape, levels = model.shape, model.levels
-    if not clean:
-        levels = 256
-        if task.name != "inpaint":  # where a picture with holes is as large as the whole one
-            shape = task.context_shape(shape)
-        elif known is None:
-            raise UserError("Say which pixels are hidden: --mask, --box, --hide or --keep.")
-    pictures = load_images(args.model, shape, levels, **image_options(args))
+    if of_dataset or args.degrade:
+        return degrade_clean(args, model, task, known)
+    return load_degraded(args, model, task, known)
+
+
+def degrade_clean(
+    args: argparse.Namespace, model: AutoregressiveModel, task: Task, known: Tensor | None
+) -> Restorable:
+    """Loads clean images and degrades them; a mask of known pixels replaces random holes."""
+    from nextpixel.cli.loading import load_images
+    from nextpixel.viz import images as plots
+
+    pictures = load_images(args.model, model.shape, model.levels, **image_options(args))
     numbers = pictures.numbers(args.limit or args.n, args.shown)
-    if clean:
-        pictures.images.refuse_padding("A score of restorations")
-        pictures = pictures.fit(model, args.model, args.classes)
+    pictures.images.refuse_padding("A score of restorations")
+    x, classes = batch_of(pictures.fit(model, args.model, args.classes), model, numbers)
+    if known is None:
+        degraded = task.degrade(x, model.levels, numbers.tolist())
     else:
-        pictures = pictures.classified(model, args.classes)
-    batch, ids = pictures.images.batch(numbers)
-    pixels = torch.from_numpy(batch)
+        bytes_of_x = plots.to_uint8(x, model.levels)
+        degraded = task.from_pictures(bytes_of_x, model.shape, model.levels, known)
+    return Restorable(degraded, x, classes)
+
+
+def load_degraded(
+    args: argparse.Namespace, model: AutoregressiveModel, task: Task, known: Tensor | None
+) -> Restorable:
+    """Loads degraded images."""
+    from nextpixel.cli.loading import load_images
+
+    shape = model.shape
+    if task.name != "inpaint":  # a picture with holes is as large as the whole one
+        shape = task.context_shape(shape)
+    elif known is None:
+        raise UserError("Say which pixels are hidden, by --mask, --box, --hide or --keep.")
+    pictures = load_images(args.model, shape, 256, **image_options(args))
+    numbers = pictures.numbers(args.limit or args.n, args.shown)
+    x, classes = batch_of(pictures.classified(model, args.classes), model, numbers)
+    return Restorable(task.from_pictures(x, model.shape, model.levels, known), None, classes)
+
+
+def batch_of(
+    pictures: Pictures, model: AutoregressiveModel, numbers: NDArray[np.int64]
+) -> tuple[Tensor, Tensor | None]:
+    """Returns images and, if the model takes them, their classes."""
+    import torch
+
+    x, ids = pictures.images.batch(numbers)
     classes = pictures.mix
     if model.classes is not None and ids is not None:
         classes = torch.from_numpy(ids)
-    if not clean:
-        return None, classes, task.from_pictures(pixels, model.shape, model.levels, known)
-    if known is None:
-        return pixels, classes, task.degrade(pixels, model.levels, numbers.tolist())
-    given = plots.to_uint8(pixels, model.levels)
-    return pixels, classes, task.from_pictures(given, model.shape, model.levels, known)
+    return torch.from_numpy(x), classes
 
 
 def table(score: Score, qualities: dict[str, Quality]) -> str:
-    """Writes the exact score and how near the restorations come to the originals."""
+    """Returns a table of the score, and of the distances to the originals."""
     width = max(map(len, qualities))
     lines = [f"p(clean | degraded): {score}", "", f"{'':{width}}  PSNR/dB   SSIM"]
     lines += [f"{name:{width}}  {q.psnr:7.2f} {q.ssim:6.3f}" for name, q in qualities.items()]

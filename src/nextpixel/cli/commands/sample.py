@@ -1,4 +1,4 @@
-"""Draw new images."""
+"""Sample new images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nextpixel.cli.options import (
     Parser,
     add_common,
     add_noise,
+    count,
     in_turn,
     output,
     parse_classes,
-    parse_numbers,
     positive,
 )
 from nextpixel.errors import UserError
@@ -40,17 +40,18 @@ __all__ = ["EXAMPLES", "arguments", "report", "run"]
 EXAMPLES = [
     "nextpixel sample mnist-gated --out grid.png",
     "nextpixel sample mnist-gated -n 20 --class 3 --gif three.gif",
-    "nextpixel sample mnist-gated --interpolate 3,8 --columns 9",
+    "nextpixel sample mnist-gated --interpolate --class 3,8 --columns 9",
 ]
 
-EACH = 8  # images of each class, where -n does not say how many there are in all
-MOST = 160  # but not more than that
-STEPS = 11  # from one class to another
+PER_CLASS = 8  # default number of images of each class
+MOST = 160  # but of all classes together
+WITHOUT_CLASSES = 64
+INTERPOLATED = 11  # pictures from one class to another
 
 
 @dataclass
 class Sheet:
-    """What is drawn, and where it goes.
+    """A plan of the images to sample and of the grid that shows them.
 
     Attributes:
         n: Number of images.
@@ -67,146 +68,169 @@ class Sheet:
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", help=MODEL_OR_BUNDLE)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_BUNDLE)
     parser.add_argument(
         "-n",
         type=positive,
-        help=f"draw so many images (default: {EACH} of each class, up to {MOST}; 64 of one, or "
-        "without any); rows of --interpolate",
+        help=f"sample N images (default: {PER_CLASS} of each class, up to {MOST}; "
+        f"{WITHOUT_CLASSES} of one class, or without classes); rows of --interpolate",
     )
     parser.add_argument(
         "--class",
         dest="classes",
         metavar="C",
-        help="a class (3), several in turn (3,5,8) or a mix (3=0.7,8=0.3); all in turn by default",
+        help="3; 3,5,8 in turn; or a mix, 3=0.7,8=0.3 (default: all classes in turn)",
     )
     parser.add_argument(
         "--interpolate",
-        metavar="A,B",
-        help="go from class A to class B, with the same noise in a row",
+        action="store_true",
+        help="interpolate between the two classes of --class, with the same noise in a row",
+    )
+    parser.add_argument(
+        "--columns",
+        type=positive,
+        help="columns of the grid (default: a class in each row; "
+        f"with --interpolate {INTERPOLATED})",
     )
     add_noise(parser)
     parser.add_argument(
         "--guidance",
         type=float,
         default=1.0,
-        help="above 1: exaggerate what the class asks for (after training with drop_context)",
+        help="above 1 to exaggerate the class, of a model trained with train.drop_context",
     )
-    parser.add_argument(
-        "--out",
-        type=output(*PICTURES),
-        default=Path("samples.png"),
-        help="the picture to write, a grid",
-    )
-    parser.add_argument(
-        "--npz", type=output(".npz"), help="also write the integers, as array x (and y)"
-    )
-    parser.add_argument(
-        "--gif", type=output(".gif"), help="also write an animation of the picture growing"
-    )
-    parser.add_argument(
-        "--columns",
-        type=positive,
-        help=f"columns of the grid (default: a class a row; pictures of --interpolate: {STEPS})",
-    )
-    parser.add_argument(
-        "--all-at-once",
-        action="store_true",
-        help="show the wrong way, all pixels drawn in one pass, beside the right one",
-    )
-    parser.add_argument(
-        "--pixels",
-        choices=["mean", "draw"],
-        help="of a VQ-VAE with its prior: what to make of codes (default: mean)",
-    )
+    add_outputs(parser)
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
     parser.add_argument(
         "--sampler",
         choices=["auto", "cached", "replayed", "full", "fixed-point"],
         default="auto",
-        help="how to draw; the picture is the same (default: auto, the quickest)",
+        help="all give the same picture (default: auto, the fastest)",
+    )
+    parser.add_argument(
+        "--pixels",
+        choices=["mean", "draw"],
+        help="of a VQ-VAE with its prior: show the mean of the pixels given the codes, or draw "
+        "them (default: mean)",
     )
     add_common(parser)
 
 
+def add_outputs(parser: Parser) -> None:
+    """Adds the options for what to write."""
+    parser.add_argument(
+        "--out",
+        type=output(*PICTURES),
+        default=Path("samples.png"),
+        metavar="FILE",
+        help="the picture to write, a grid",
+    )
+    parser.add_argument(
+        "--npz",
+        type=output(".npz"),
+        metavar="FILE",
+        help="also write the integers, as arrays x and, with classes, y",
+    )
+    parser.add_argument(
+        "--gif",
+        type=output(".gif"),
+        metavar="FILE",
+        help="also write an animation of the pixels as they are sampled",
+    )
+    parser.add_argument(
+        "--all-at-once",
+        action="store_true",
+        help="also show, on the left, what goes wrong if all pixels are sampled in one pass",
+    )
+
+
 def run(args: argparse.Namespace) -> None:
-    """Draws the images."""
+    """Samples the images and writes them."""
     from nextpixel.cli.loading import load_bundle
     from nextpixel.utils.devices import set_up
 
-    if args.interpolate is not None and (args.classes is not None or args.all_at_once):
-        raise UserError("--interpolate goes without --class and --all-at-once: leave them out.")
+    if args.interpolate and args.all_at_once:
+        raise UserError("--interpolate and --all-at-once exclude each other: leave one out.")
     if args.gif is not None and args.sampler == "fixed-point":
-        raise UserError("--gif shows pixel after pixel, and a fixed point has no such order.")
+        raise UserError(
+            "--gif shows one pixel after another, and --sampler fixed-point has no such order: "
+            "leave one out."
+        )
     device = set_up(args.device, args.threads)
     generator = load_bundle(args.model, device, trust=args.trust)
     if generator is None:
-        draw_pixels(args, device)
+        sample_pixels(args, device)
     else:
-        draw_codes(args, generator)
+        sample_codes(args, generator)
 
 
-def draw_pixels(args: argparse.Namespace, device: torch.device) -> None:
-    """Draws images from a model of pixels, or from one with a code."""
+def sample_pixels(args: argparse.Namespace, device: torch.device) -> None:
+    """Samples from an autoregressive model, or from one with a latent code."""
     from nextpixel import sampling
     from nextpixel.cli.loading import check_guidance, load_model_or_latent
     from nextpixel.models.base.latent import LatentModel
-    from nextpixel.viz import images as pictures
+    from nextpixel.viz import images as plots
 
     if args.pixels is not None:
-        raise UserError(f"--pixels is for a VQ-VAE with its prior, not {args.model}: leave it out.")
+        raise UserError(
+            f"--pixels is for a VQ-VAE with its prior, and {args.model} is none: leave it out."
+        )
     model = load_model_or_latent(args.model, device, trust=args.trust)
-    of_pixels: dict[str, Any] = {"guidance": args.guidance, "sampler": args.sampler}
+    options: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
+    ordered = {"guidance": args.guidance, "sampler": args.sampler}
     if isinstance(model, LatentModel):
         refuse(args, "models without a code", f"{args.model} ({type(model).__name__}) has one")
-        of_pixels = {}
+        ordered = {}
     check_guidance(args.model, args.guidance)
-    sheet = class_a_row(args, model) if args.interpolate is None else mixes(args, model)
-    how: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
-    x, moments = drawn(model, sheet, args, how | of_pixels)
+    sheet = plan_interpolation(args, model) if args.interpolate else plan_classes(args, model)
+    x, moments = sample(model, sheet, args, options | ordered)
     picture = picture_of(x, model, sheet)
     if args.all_at_once and not isinstance(model, LatentModel):
-        at_once = sampling.all_at_once(model, sheet.n, sheet.c, **how)
+        at_once = sampling.all_at_once(model, sheet.n, sheet.c, **options)
         wrong = picture_of(at_once, model, sheet)
-        picture = pictures.captioned_row(
+        picture = plots.captioned_row(
             {"all at once: wrong": wrong, "pixel by pixel: right": picture}
         )
-    film = pictures.sampling_frames(
+    film = plots.sampling_frames(
         *moments, model.levels, model.data_record.spectrogram, **sheet.layout
     )
     write(args, sheet, x, model.levels, picture, film)
 
 
-def drawn(
+def sample(
     model: AutoregressiveModel | LatentModel,
     sheet: Sheet,
     args: argparse.Namespace,
-    how: dict[str, Any],
+    options: dict[str, Any],
 ) -> tuple[Tensor, tuple[list[Tensor], list[int]]]:
-    """Draws the images of a sheet; for a film also the moments on the way, as `sampling.film`."""
+    """Samples the images of a sheet.
+
+    Returns:
+        The images, and for an animation the moments on the way, as from `sampling.film`.
+    """
     from nextpixel import sampling
     from nextpixel.models.base.latent import LatentModel
 
-    how = {**how, "numbers": sheet.numbers}
+    options = {**options, "numbers": sheet.numbers}
     passes: list[int] = []
-    with progress("drawing") as show:
+    with progress("sampling") as show:
         if args.gif is not None and not isinstance(model, LatentModel):
-            moments = sampling.film(model, sheet.n, sheet.c, **how, progress=show)
+            moments = sampling.film(model, sheet.n, sheet.c, **options, progress=show)
             return moments[0][-1], moments
-        if "sampler" in how:
-            how["passes"] = passes.append
-        x = model.sample(sheet.n, sheet.c, **how, batch_size=args.batch_size, progress=show)
+        if "sampler" in options:
+            options["passes"] = passes.append
+        x = model.sample(sheet.n, sheet.c, **options, batch_size=args.batch_size, progress=show)
     if passes:
         sites = math.prod(model.shape)
-        print(f"{max(passes)} passes were enough, where one for each site are {sites}")
+        print(f"{max(passes)} passes were enough; one for each site would be {sites}")
     return x, ([], [])
 
 
-def draw_codes(args: argparse.Namespace, generator: LatentGenerator) -> None:
-    """Draws codes from a prior, and shows the images that they stand for."""
-    refuse(args, "models of pixels", f"{args.model} draws codes", sampler=False)
-    sheet = class_a_row(args, generator.prior)
-    with progress("drawing") as show:
+def sample_codes(args: argparse.Namespace, generator: LatentGenerator) -> None:
+    """Samples codes from a prior, and writes the images that they stand for."""
+    refuse(args, "models of pixels", f"{args.model} samples codes", sampler=False)
+    sheet = plan_classes(args, generator.prior)
+    with progress("sampling") as show:
         x = generator.sample(
             sheet.n,
             sheet.c,
@@ -220,26 +244,33 @@ def draw_codes(args: argparse.Namespace, generator: LatentGenerator) -> None:
     write(args, sheet, x, generator.levels, picture_of(x, generator, sheet))
 
 
-def refuse(args: argparse.Namespace, whose: str, but: str, sampler: bool = True) -> None:
-    """Refuses the options that are about drawing pixel by pixel, or about a context."""
-    asked = {
+def refuse(args: argparse.Namespace, kind: str, reason: str, sampler: bool = True) -> None:
+    """Raises a UserError for options that only a model of another kind has.
+
+    Args:
+        args: The command's arguments.
+        kind: The kind of model that has them, in the plural.
+        reason: Why this model has not.
+        sampler: Whether --sampler is one of them.
+    """
+    given = {
         "--guidance": args.guidance != 1,
         "--gif": args.gif is not None,
         "--all-at-once": args.all_at_once,
-        "--interpolate": args.interpolate is not None,
+        "--interpolate": args.interpolate,
         "--sampler": sampler and args.sampler != "auto",
     }
-    for option, given in asked.items():
-        if given:
-            raise UserError(f"{option} is for {whose}, and {but}: leave it out.")
+    for option, is_given in given.items():
+        if is_given:
+            raise UserError(f"{option} is for {kind}, and {reason}: leave it out.")
 
 
 def picture_of(x: Tensor, model: ImageModel | LatentGenerator, sheet: Sheet) -> Image:
-    """Lays images out as the sheet says."""
-    from nextpixel.viz import images as pictures
+    """Lays images out as a sheet says."""
+    from nextpixel.viz import images as plots
 
-    return pictures.grid(
-        pictures.for_display(x, model.data_record.spectrogram), model.levels, **sheet.layout
+    return plots.grid(
+        plots.for_display(x, model.data_record.spectrogram), model.levels, **sheet.layout
     )
 
 
@@ -251,20 +282,20 @@ def write(
     picture: Image,
     film: Iterable[Image] = (),
 ) -> None:
-    """Writes what was asked for, and says where."""
-    from nextpixel.viz import images as pictures
+    """Writes the files that the options name."""
+    from nextpixel.viz import images as plots
 
-    pictures.save_image(picture, args.out)
+    plots.save_image(picture, args.out)
     if args.gif is not None:
-        pictures.save_gif(film, args.gif)
+        plots.save_gif(film, args.gif)
     if args.npz is not None:
         write_npz(args.npz, x, sheet, levels)
     report(sheet, [path for path in (args.out, args.gif, args.npz) if path is not None])
 
 
 def report(sheet: Sheet, written: Sequence[Path]) -> None:
-    """Says how many images were drawn, and where they are."""
-    print(f"Drew {sheet.n} images: {', '.join(map(str, written))}")
+    """Prints how many images were sampled, and the files."""
+    print(f"Sampled {count(sheet.n, 'image')}: {', '.join(map(str, written))}")
 
 
 def write_npz(path: Path, x: Tensor, sheet: Sheet, levels: int) -> None:
@@ -281,19 +312,19 @@ def write_npz(path: Path, x: Tensor, sheet: Sheet, levels: int) -> None:
             np.savez_compressed(file, x=pixels, y=sheet.c.numpy(), levels=levels)
 
 
-def class_a_row(args: argparse.Namespace, model: ImageModel) -> Sheet:
-    """Plans images of no class, of a mix, of one class, or of several in turn with a row for each.
+def plan_classes(args: argparse.Namespace, model: ImageModel) -> Sheet:
+    """Plans images of the classes in turn, with a class in each row; or of one class, mix or none.
 
-    Image k is of the same class whatever the layout: places are what makes rows of classes.
+    Image k has the same class, and the same noise, whatever the layout: `places` makes the rows.
     """
     from nextpixel.cli.loading import class_names
 
     c = parse_classes(args.classes, model.classes)
     if c is None or c.is_floating_point() or len(c) == 1:
-        n = args.n or 64
+        n = args.n or WITHOUT_CLASSES
         return Sheet(n, in_turn(c, n), layout={"columns": args.columns})
-    model.context(c, len(c))  # refuses a class that there is not, before it is named
-    n = args.n or min(EACH * len(c), MOST)
+    model.context(c, len(c))  # raises a UserError for an unknown class
+    n = args.n or min(PER_CLASS * len(c), MOST)
     ids = in_turn(c, n)
     if args.columns is not None or n < len(c):
         return Sheet(n, ids, layout={"columns": args.columns})
@@ -307,27 +338,34 @@ def class_a_row(args: argparse.Namespace, model: ImageModel) -> Sheet:
     return Sheet(n, ids, layout=layout)
 
 
-def mixes(args: argparse.Namespace, model: ImageModel) -> Sheet:
-    """Plans rows that go from one class to another, mix by mix, with the same noise in a row."""
+def plan_interpolation(args: argparse.Namespace, model: ImageModel) -> Sheet:
+    """Plans rows from one class to another through mixes of both, with the same noise in a row."""
     import torch
 
     from nextpixel.cli.loading import class_names
 
-    if model.classes is None:
-        raise UserError("This model is unconditional: leave --interpolate out.")
-    ends = parse_numbers(args.interpolate, 2, "--interpolate")
-    context = model.context(torch.tensor(ends), 2)
-    assert context is not None
-    assert context.classes is not None
-    first, last = context.classes.cpu()
-    rows, steps = args.n or EACH, args.columns or STEPS
-    if steps < 2:
+    first, last = interpolated_classes(args, model)
+    rows, columns = args.n or PER_CLASS, args.columns or INTERPOLATED
+    if columns < 2:
         raise UserError("--interpolate takes at least 2 columns, one for each class.")
-    shares = torch.linspace(0, 1, steps)
-    weights = torch.stack([torch.lerp(first, last, share) for share in shares])
+    start, end = torch.eye(model.classes or 0)[[first, last]]
+    shares = torch.linspace(0, 1, columns)
+    mixes = torch.stack([torch.lerp(start, end, share) for share in shares])
     names = class_names(model)
     between = [f"{100 * share:.0f} %" for share in shares[1:-1].tolist()]
-    labels = [names[ends[0]], *between, names[ends[1]]]
-    numbers = [row for row in range(rows) for _ in range(steps)]
-    layout = {"columns": steps, "column_labels": labels}
-    return Sheet(rows * steps, weights.repeat(rows, 1), numbers, layout)
+    labels = [names[first], *between, names[last]]
+    numbers = [row for row in range(rows) for _ in range(columns)]
+    layout = {"columns": columns, "column_labels": labels}
+    return Sheet(rows * columns, mixes.repeat(rows, 1), numbers, layout)
+
+
+def interpolated_classes(args: argparse.Namespace, model: ImageModel) -> list[int]:
+    """Returns the two class ids to interpolate between."""
+    if model.classes is None:
+        raise UserError("This model is unconditional: leave --interpolate out.")
+    c = None if args.classes is None else parse_classes(args.classes, model.classes)
+    if c is None or c.is_floating_point() or len(c) != 2:
+        raise UserError("--interpolate takes two classes: name them, as --class 3,8.")
+    model.context(c, 2)  # raises a UserError for an unknown class
+    ids: list[int] = c.tolist()
+    return ids

@@ -1,8 +1,8 @@
-"""Score images one by one, to find the odd ones.
+"""Score images one by one, to find anomalies.
 
-Writes a CSV with the bits/dim of each image and, on demand, two corrected scores, because what is
-simple is cheap under any model. In all three, larger is odder. A class-conditional model is scored
-by log p(x) = log sum_c p(c) p(x | c), each class with the same p(c).
+Writes a CSV with the bits/dim of each image and, on demand, two corrected anomaly scores, because
+any model gives simple images few bits. In all three, higher is more anomalous. A class-conditional
+model is scored by log p(x) = log sum_c p(c) p(x | c), with equal p(c).
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nextpixel.cli.loading import Pictures
+    from nextpixel.models.base.autoregressive import AutoregressiveModel
+
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
@@ -40,40 +43,45 @@ EXAMPLES = [
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", help=MODEL)
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
     add_images(parser, None, limit="score", classes=False)
     parser.add_argument(
         "--complexity",
         action="store_true",
-        help="also score without the bits of a lossless file (Serra et al., 2020)",
+        help="also score bits/dim minus those of a lossless file (Serra et al., 2020)",
     )
     parser.add_argument(
         "--background",
         metavar="MODEL",
-        help="also score without the bits by this one, of --train.mutate (Ren et al., 2019)",
+        help="also score bits/dim minus those by MODEL, which was trained with --train.mutate "
+        "(Ren et al., 2019)",
     )
     kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--against", metavar="IMAGES", help="anomalous images, to compute an AUROC")
     kinds.add_argument(
-        "--against", metavar="IMAGES", help="images that count as odd: gives an AUROC"
-    )
-    kinds.add_argument(
-        "--labels", type=Path, metavar="CSV", help="lines IMAGE,0 or IMAGE,1 (odd): gives an AUROC"
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="lines IMAGE,0 or IMAGE,1 (anomalous), to compute an AUROC",
     )
     parser.add_argument(
-        "--out", type=output(".csv"), default=Path("scores.csv"), help="the table to write"
+        "--out",
+        type=output(".csv"),
+        default=Path("scores.csv"),
+        metavar="FILE",
+        help="the table to write",
     )
-    parser.add_argument("--plot", type=output(*CHARTS), help="also draw histograms")
+    parser.add_argument(
+        "--plot", type=output(*CHARTS), metavar="FILE", help="also draw histograms of the scores"
+    )
     parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Scores the images, and writes the table."""
-    import numpy as np
-
-    from nextpixel.cli.loading import load_any_model, load_images, load_model
+    from nextpixel.cli.loading import load_model
     from nextpixel.evaluation import anomaly
-    from nextpixel.models.base.autoregressive import autoregressive
     from nextpixel.utils.devices import set_up
     from nextpixel.viz import charts
 
@@ -83,54 +91,73 @@ def run(args: argparse.Namespace) -> None:
     model = load_model(args.model, device, trust=args.trust)
     background = None
     if args.background is not None:
-        background = autoregressive(
-            load_any_model(args.background, device, trust=args.trust), args.background
-        )
+        background = load_model(args.background, device, conditioned=True, trust=args.trust)
+    parts = load_parts(args, model)
+    columns = anomaly.image_columns([(part.unsplit, part.what) for part in parts])
+    if args.labels is not None:
+        columns["anomaly"] = anomaly.read_labels(args.labels, columns["image"])
+    scores = score_parts(args, model, background, parts)
+    anomaly.write_csv(args.out, {**columns, **scores})
+    scores = {name: scores[name] for name in anomaly.SCORES if name in scores}
+    written = [args.out]
+    if args.plot is not None:
+        charts.score_histograms(scores, anomaly.groups(columns), args.plot)
+        written.append(args.plot)
+    print(f"Anomaly scores by {args.model}; higher is more anomalous:")
+    report(scores, columns, written)
+
+
+def load_parts(args: argparse.Namespace, model: AutoregressiveModel) -> list[Pictures]:
+    """Loads the images, and those of --against."""
+    from nextpixel.cli.loading import load_images
+
     options = image_options(args)
     sources = [options]
     if args.against is not None:
         sources.append(options | {"images": [args.against], "data": None})
-    found = [
+    return [
         load_images(args.model, model.shape, model.levels, **source).subset(args.limit)
         for source in sources
     ]
-    columns = anomaly.image_columns([(each.unsplit, each.what) for each in found])
-    if args.labels is not None:
-        columns["anomaly"] = anomaly.read_labels(args.labels, columns["image"])
-    parts = []
-    for each in found:
-        with progress(f"scoring {each.what}") as show:
-            parts.append(
+
+
+def score_parts(
+    args: argparse.Namespace,
+    model: AutoregressiveModel,
+    background: AutoregressiveModel | None,
+    parts: Sequence[Pictures],
+) -> dict[str, NDArray[Any]]:
+    """Computes the scores of all images, by the names of the scores."""
+    import numpy as np
+
+    from nextpixel.evaluation import anomaly
+
+    found = []
+    for part in parts:
+        with progress(f"scoring {part.what}") as show:
+            found.append(
                 anomaly.score_images(
                     model,
-                    each.images,
+                    part.images,
                     complexity=args.complexity,
                     background=background,
                     batch_size=args.batch_size,
                     progress=show,
                 )
             )
-    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    anomaly.write_csv(args.out, {**columns, **scores})
-    judged = {name: scores[name] for name in anomaly.SCORES if name in scores}
-    written = [args.out]
-    if args.plot is not None:
-        charts.score_histograms(judged, anomaly.groups(columns), args.plot)
-        written.append(args.plot)
-    print(f"Bits/dim by {args.model}; the larger, the odder:")
-    report(judged, columns, written)
+    return {name: np.concatenate([scores[name] for scores in found]) for name in found[0]}
 
 
 def report(
-    judged: Mapping[str, NDArray[Any]],
+    scores: Mapping[str, NDArray[Any]],
     columns: Mapping[str, Sequence[Any]],
     written: Sequence[Path],
 ) -> None:
-    """Prints the table and the oddest images, and says which files were written."""
+    """Prints a summary of the scores, the most anomalous images, and the files."""
     from nextpixel.evaluation import anomaly
 
     groups = anomaly.groups(columns)
-    print(anomaly.table(judged, groups))
+    print(anomaly.table(scores, groups))
     if len(groups) == 1:
-        print(anomaly.most_anomalous(judged, columns["image"]))
+        print(anomaly.most_anomalous(scores, columns["image"]))
     print(f"Written: {', '.join(map(str, written))}")

@@ -1,4 +1,4 @@
-"""Train a model on images: yours, or a data set known by name."""
+"""Train a model on your own images, or on a data set of the catalogue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nextpixel.cli.options import data_options
+
 if TYPE_CHECKING:
     from nextpixel.models.base.image_model import ImageModel
 
@@ -14,14 +16,14 @@ __all__ = ["arguments", "report", "run"]
 
 
 def arguments(argv: list[str]) -> Any:
-    """Reads the options, which come from the models' signatures and make a parser of their own."""
+    """Reads the options; those of a model come from the signature of its class."""
     from nextpixel.cli.train_options import train_settings
 
     return train_settings(argv)
 
 
 def run(settings: Any) -> None:
-    """Trains the model; a stopped run goes on where it was."""
+    """Trains the model, or resumes a run."""
     import torch
 
     from nextpixel.cli.train_options import recipe_of
@@ -32,19 +34,13 @@ def run(settings: Any) -> None:
     from nextpixel.utils.devices import set_threads
 
     options = vars(settings.train)
-    TrainArgs(**options)  # refuses what is out of range before anything is read
+    TrainArgs(**options)  # raises a UserError for values out of range before data are read
     set_threads(settings.threads)
     keep_freed_memory()
-    dataset = load_data(
-        settings.data,
-        levels=settings.levels,
-        data_dir=settings.data_dir,
-        size=settings.size,
-        channels=settings.channels,
-    )
+    dataset = load_data(settings.data, **data_options(settings))
     torch.manual_seed(options["seed"])
     model = recipe_of(settings).make_model(dataset)
-    kept = {"data", "data_dir", "size", "channels", "features", "layer", "device", "threads"}
+    saved = {"data", "data_dir", "size", "channels", "features", "layer", "device", "threads"}
     out = Path(settings.resume or settings.out)
     try:
         fit(
@@ -53,21 +49,20 @@ def run(settings: Any) -> None:
             out=out,
             resume=settings.resume is not None,
             device=settings.device,
-            # To go on with later.
-            settings={k: v for k, v in vars(settings).items() if k in kept and v is not None},
+            settings={k: v for k, v in vars(settings).items() if k in saved and v is not None},
             **options,
         )
     except KeyboardInterrupt:
         if (out / "state.pt").exists():
-            go_on = f"nextpixel train --resume {out}{trust_option(model)}"
-            print(f"Stopped. Go on with: {go_on}", file=sys.stderr)
+            command = f"nextpixel train --resume {out}{trust_option(model)}"
+            print(f"Stopped. Continue with: {command}", file=sys.stderr)
         raise
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes
         report(model, out, settings.data)
 
 
 def report(model: ImageModel, out: Path, data: str) -> None:
-    """Says what to do with the trained model."""
+    """Prints where the trained model is and what to do next."""
     from nextpixel.latents.codes import parse_name
 
     use = f"{model.role} {out}"
@@ -81,7 +76,7 @@ def report(model: ImageModel, out: Path, data: str) -> None:
 
 
 def trust_option(model: ImageModel) -> str:
-    """Returns the option that it takes to load a model of the user's own class."""
+    """Returns " --trust" if the model is of a user's own class, which needs it to be loaded."""
     from nextpixel.saving import model_name
 
     return " --trust" if "." in model_name(type(model)) else ""

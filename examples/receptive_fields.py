@@ -1,6 +1,6 @@
-"""Makes the figures of docs/receptive-fields.md: each by the command that its caption names.
+"""Makes the figures of docs/seeing.md by the commands in their captions.
 
-A command writes more than the tutorial shows; only what it shows is kept.
+The commands also write figures that the page does not show; these are not copied.
 """
 
 from __future__ import annotations
