@@ -82,7 +82,7 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("--out x", "Say which model"),
+        ("--out x", "Name the model to train"),
         ("--model PixelCNN", "--out"),
         ("--model PixelCNN --out x --resume run", "--out"),
         ("--resume nothing", "no run in nothing"),
@@ -95,7 +95,7 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("--model PixelCNN --out x --model.width -3", "width must be at least 1, not -3"),
         ("--model my_file.NoClasses --out x", "add --conditional false"),
         ("--model my_file.Narrow --out x", "Narrow cannot be made like this: width is at most 5."),
-        ("--model.width 3 --out x", "Say which model"),
+        ("--model.width 3 --out x", "Name the model to train"),
         ("--model Nothing --out x", "There is no model Nothing"),
         ("--model nothing.MyNet --out x", "No module named 'nothing'"),
         ("--model my_file.Nothing --out x", "no attribute 'Nothing'"),
