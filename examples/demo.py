@@ -63,14 +63,14 @@ def main() -> None:
         frames, sites = sampling.film(model, 100, by_class, seed=1, progress=show)
     pictures.save_image(pictures.grid(frames[-1], LEVELS, columns=10), OUT / "digits.png")
     pictures.save_gif(
-        pictures.growing(frames, sites, LEVELS, columns=10, scale=2), OUT / "growing.gif"
+        pictures.sampling_frames(frames, sites, LEVELS, columns=10, scale=2), OUT / "growing.gif"
     )
     wrong = sampling.all_at_once(model, 100, by_class, seed=1)
     both = {
         "all at once: wrong": pictures.grid(wrong, LEVELS, columns=10, scale=2),
         "pixel by pixel: right": pictures.grid(frames[-1], LEVELS, columns=10, scale=2),
     }
-    pictures.save_image(pictures.beside(both), OUT / "all-at-once.png")
+    pictures.save_image(pictures.captioned_row(both), OUT / "all-at-once.png")
 
     bits = complete_halves(model, digits)
 
@@ -102,7 +102,7 @@ def complete_halves(model: npx.AutoregressiveModel, digits: Dataset) -> float:
     known = half_mask("top", *digits.shape[1:])
     columns = {
         "original": pictures.to_uint8(x, LEVELS),
-        "given": pictures.hide(x, known, LEVELS),
+        "given": pictures.tint_unknown(x, known, LEVELS),
     }
     with progress("completing hidden halves") as show:
         for k in range(4):

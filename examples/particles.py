@@ -22,7 +22,7 @@ def measure() -> None:
     """Completes digits with more and more particles, prints a table and saves the picture."""
     torch.set_num_threads(1)
     model = npx.load("mnist-gated")
-    test = npx.load_data("mnist").test.spread(IMAGES)
+    test = npx.load_data("mnist").test.subset(IMAGES)
     x, c = map(torch.from_numpy, test.batch(np.arange(IMAGES)))
     hidden = {
         "upper half": half_mask("top", 28, 28),
@@ -33,7 +33,7 @@ def measure() -> None:
     print(f"{IMAGES} test digits; log p(true picture) {true:.1f} nats on average")
     pictures = []
     for name, mask in hidden.items():
-        columns = {"original": plots.to_uint8(x, 256), "given": plots.hide(x, ~mask, 256)}
+        columns = {"original": plots.to_uint8(x, 256), "given": plots.tint_unknown(x, ~mask, 256)}
         print(f"{name} hidden\n| particles | smallest | below 2 | evidence | completed | seconds |")
         for count in COUNTS:
             began = time.process_time()
@@ -50,7 +50,7 @@ def measure() -> None:
             columns["plain" if count == 1 else str(count)] = plots.to_uint8(done.x, 256)
         few = {caption: pixels[:SHOWN] for caption, pixels in columns.items()}
         pictures.append(plots.side_by_side(few, 256, scale=3))
-    plots.save_image(plots.beside(dict(zip(hidden, pictures, strict=True))), OUT)
+    plots.save_image(plots.captioned_row(dict(zip(hidden, pictures, strict=True))), OUT)
 
 
 if __name__ == "__main__":

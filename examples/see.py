@@ -1,4 +1,4 @@
-"""Makes the figures of docs/seeing.md: each by the command that its caption names.
+"""Makes the figures of docs/receptive-fields.md: each by the command that its caption names.
 
 A command writes more than the tutorial shows; only what it shows is kept.
 """

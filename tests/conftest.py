@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.helpers import ROOT, compute_steps, enter
+
 # Tests run in several processes; more threads than cores only get in each other's way.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 settings.register_profile("nextpixel", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("nextpixel")
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +33,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the larger data sets are not beside this checkout (../shared/data)")
     return folder
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that a test file's own fixture `folder` makes, as the current one."""
+    enter(folder, monkeypatch)
+    return folder
+
+
+@pytest.fixture
+def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of sampling are computed: compiling what replays them takes long."""
+    compute_steps(monkeypatch)

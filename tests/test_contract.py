@@ -34,6 +34,7 @@ from nextpixel.nn import CausalAttention, Site, checkpointing
 from nextpixel.nn.context_bias import ContextBias
 from nextpixel.sampling import sites, trace
 from nextpixel.sampling.drawing import site_noise
+from tests.helpers import randomize
 
 SMALL: dict[type[CausalNetwork], dict[str, Any]] = {
     PixelCNN: {"width": 6, "blocks": 3, "head": 8},
@@ -92,9 +93,7 @@ def make(cls: type[CausalNetwork], **arguments: Any) -> CausalNetwork:
     shape = (arguments.pop("channels", 1), height, width)
     model = cls(shape=shape, **{**SMALL[cls], **arguments}).double().eval()
     # Large enough for tanh and sigmoid to be nowhere near linear.
-    scale = 1 if isinstance(model, WholePixelNetwork) else 1.5
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=scale / math.sqrt(max(1, parameter[0].numel())))
+    randomize(model, 1 if isinstance(model, WholePixelNetwork) else 1.5)
     if isinstance(model, WholePixelNetwork):
         # Else the mixture's scales are as narrow as they may be: a level costs 1e5 nats.
         for parameter in model.last.parameters():

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import nextpixel as npx
-from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import load_classifier
 from nextpixel.conditioning.degradation import Task
 from nextpixel.conditioning.features import Features
@@ -21,6 +20,7 @@ from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.latents.generator import LatentGenerator
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.nn.context_bias import ContextBias
+from tests.helpers import succeed
 
 GOLDEN = Path(__file__).parent / "golden"
 FEATURES = 8  # for `ContextBias.features`
@@ -124,5 +124,5 @@ def test_a_stopped_run_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path / "golden")  # paths in config.yaml begin here
     run = f"stopped/{name}"
     assert len(metrics(run)) == 2
-    assert main(["train", "--resume", run]) == 0
+    succeed(f"train --resume {run}")
     assert metrics(run) == [pytest.approx(line, rel=1e-4) for line in EXPECTED["stopped"][name]]

@@ -146,7 +146,7 @@ def test_nothing_else_makes_generators() -> None:
 
 
 @pytest.mark.parametrize("path", sorted({entry.used_by for entry in [*Stream, *SEEDS]}))
-def test_what_the_table_names_is_there(path: str) -> None:
+def test_the_table_names_existing_streams(path: str) -> None:
     assert pkgutil.resolve_name(f"nextpixel.{path}") is not None
 
 

@@ -16,8 +16,8 @@ from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel, find_class
 from nextpixel.saving import bundles, shipped
 from nextpixel.training import TrainArgs
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
 FILES = {
     "pixel-cnn": "PixelCNN",
@@ -113,7 +113,7 @@ def test_a_recipe_makes_its_model(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)
-def test_a_recipe_says_how_to_run_it(path: Path) -> None:
+def test_a_recipe_names_the_command_that_runs_it(path: Path) -> None:
     lines = (ROOT / path).read_text().splitlines()
     comments = [line.removeprefix("#") for line in lines if line.startswith("#")]
     commands = [words for line in comments if "--config" in (words := line.split())]

@@ -10,6 +10,7 @@ import pytest
 import nextpixel as npx
 from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import load_classifier
+from tests.helpers import succeed
 
 GOLDEN = Path(__file__).parent / "golden"
 MODULE = """
@@ -70,7 +71,7 @@ def test_no_command_or_loader_imports_a_strangers_class(
     with pytest.raises(npx.UserError, match="--trust"):
         load_classifier(folder)
     assert not (here / "was-run").exists()
-    assert main(["sample", "model", "--trust", "-n", "1"]) == 0
+    succeed("sample model --trust -n 1")
     assert (here / "was-run").exists()
 
 

@@ -1,4 +1,4 @@
-"""The trained models that come along are those that their cards describe."""
+"""Pretrained models match their cards."""
 
 import hashlib
 import json
@@ -10,16 +10,15 @@ import torch
 
 from nextpixel import LatentGenerator, load, load_data
 from nextpixel.cli.train_options import read_recipe
-from nextpixel.data import Images, known
-from nextpixel.data.images import level_type
+from nextpixel.data import Images, list_datasets
+from nextpixel.data.levels import level_type
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.saving import bundles, shipped
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
-def test_a_shipped_model_is_what_its_card_says(name: str) -> None:
+def test_a_shipped_model_matches_its_card(name: str) -> None:
     folder = shipped()[name]
     card = json.loads((folder / "card.json").read_text())
     (weights,) = folder.glob("*.safetensors")
@@ -32,11 +31,11 @@ def test_a_shipped_model_is_what_its_card_says(name: str) -> None:
     assert recipe.model.split(".")[-1] == card["model"] == type(model).__name__
     given = recipe.arguments
     assert {key: model.hyperparameters[key] for key in given} == given
-    assert card["data"] in {entry.name for entry in known()}
+    assert card["data"] in {entry.name for entry in list_datasets()}
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
-def test_a_shipped_model_scores_what_its_card_says(name: str) -> None:
+def test_the_score_of_a_shipped_model_matches_its_card(name: str) -> None:
     card = json.loads((shipped()[name] / "card.json").read_text())
     model = load(name)
     score = evaluate(model, load_data(card["data"], levels=model.levels).test, limit=100)
@@ -48,7 +47,7 @@ def test_a_shipped_model_scores_what_its_card_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(bundles()))
-def test_a_shipped_bundle_is_what_its_card_says(name: str, shared_data: Path) -> None:
+def test_a_shipped_bundle_matches_its_card(name: str, shared_data: Path) -> None:
     folder = bundles()[name]
     card = json.loads((folder / "card.json").read_text())
     generator = LatentGenerator.load(name)
@@ -65,7 +64,7 @@ def test_a_shipped_bundle_is_what_its_card_says(name: str, shared_data: Path) ->
     assert len(generator.data_record.class_names) == card["classes"]
 
     # A hundred images are some of the whole test set's: they differ by chance alone.
-    test = load_data(card["data"], data_dir=shared_data).test.spread(100)
+    test = load_data(card["data"], data_dir=shared_data).test.subset(100)
     codes = generator.codes(torch.tensor(test.x))
     ended = (codes == generator.decoder.code_count).any(3).cumsum(2)[:, 0]
     rows = (ended <= 1).sum(1).numpy()  # with the one that says so

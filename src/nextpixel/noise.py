@@ -87,7 +87,7 @@ class Stream(Enum):
         ("seed", "step * world + rank; for the fixed splits of mnist-dynamic the split's number"),
         (0, 0),
         "a bit for each intensity",
-        "data.images.draw_bits",
+        "data.levels.draw_bits",
     )
     ORDER = (
         "steps",
@@ -101,7 +101,7 @@ class Stream(Enum):
         ("seed", "step * world + rank"),
         (0, 2),
         "which values of a batch are replaced, and by what",
-        "data.images.mutate",
+        "data.levels.mutate",
     )
 
     # Always the same.
@@ -110,7 +110,7 @@ class Stream(Enum):
         ("`data.arrays.SPLIT_SEED`", "number of images"),
         (0, 0),
         "which images of a file are held out where it has no such split",
-        "data.own.load_own",
+        "data.user_data.load_user_data",
     )
     PHASES = (
         "sounds",

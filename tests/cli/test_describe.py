@@ -1,4 +1,4 @@
-"""Models in words."""
+"""Descriptions of models: the overview, layers, and saved models."""
 
 import json
 from pathlib import Path
@@ -79,6 +79,6 @@ def test_explain_a_saved_model_shows_its_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "runs/a.b", "./nothing.MyNet"])
-def test_explain_what_there_is_not(name: str) -> None:
+def test_explain_refuses_unknown_names(name: str) -> None:
     with pytest.raises(UserError, match=r"does not exist.*Kinds of models are .*PixelCNN"):
         describe.explain(name, (1, 28, 28), 256, None)

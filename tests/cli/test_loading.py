@@ -1,6 +1,5 @@
-"""The images that the commands work on: named, chosen and limited alike by all of them."""
+"""The images that commands work on: all commands name, choose and limit them alike."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ from PIL import Image
 
 from nextpixel import GatedPixelCNN
 from nextpixel.cli import loading
-from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.conditioning.degradation import Task
 from nextpixel.conditioning.features import Features
 from nextpixel.data import DataRecord
 from nextpixel.errors import UserError
 from nextpixel.models import VAE
+from tests.helpers import refused, run, succeed
 
 SHAPE = (1, 8, 8)
 SMALL: dict[str, Any] = {"shape": SHAPE, "levels": 4, "width": 4, "blocks": 1}
@@ -55,13 +54,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = folder / "splits" / split / f"{number:02}.png"
             Image.fromarray(image[0] * 85).save(file)
     np.savez(folder / "all.npz", x_train=TRAIN, x_valid=VALID, x_test=TEST, levels=4)
-    return folder
-
-
-@pytest.fixture
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     return folder
 
 
@@ -104,8 +96,7 @@ def test_all_commands_take_the_same_images(
     options = "--limit 2" if command in ("score", "invert") else ""
     out = {"score": "scores.csv", "inspect": "seen"}.get(command, "out.png")
     model, *rest = words.split()[1:]
-    status = main([command, model, *f"{' '.join(rest)} {images} {options} --out {out}".split()])
-    assert status == 0
+    succeed(f"{command} {model} {' '.join(rest)} {images} {options} --out {out}")
     np.testing.assert_array_equal(taken[0], expected)
 
 
@@ -120,7 +111,7 @@ def test_n_is_how_many_are_shown(command: str, here: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(loading.Pictures, "numbers", choose)
     words = COMMANDS[command].replace(" --degrade", "").replace(" --images", "")
-    assert main(f"{words} --data all.npz -n 3 --out out.png".split()) == 0
+    succeed(f"{words} --data all.npz -n 3 --out out.png")
     assert chosen == [[0, 10, 19]]
 
 
@@ -136,12 +127,11 @@ def test_n_counts_named_files_and_samples_of_folders(here: Path) -> None:
 
 def test_limit_is_how_many_are_restored(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "restore denoising --data all.npz --limit 6 -n 2 --draws 1 --npz r.npz --out r.png"
-    assert main(words.split()) == 0
-    assert "6 images" in capsys.readouterr().out
+    assert "6 images" in run(words, capsys)
     assert np.load("r.npz")["x"].shape == (1, 6, *SHAPE)
     with Image.open("r.png") as few:
         height = few.height
-    assert main(words.replace("-n 2", "-n 6").split()) == 0
+    succeed(words.replace("-n 2", "-n 6"))
     with Image.open("r.png") as all_six:
         assert all_six.height > 2 * height
 
@@ -186,7 +176,4 @@ def test_classes_of_folders_are_those_of_the_model(here: Path, tmp_path: Path) -
     ],
 )
 def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words.split()) == 2
-    err = capsys.readouterr().err
-    assert reason in err
-    assert err.count("\n") == 1
+    assert reason in refused(words, capsys)

@@ -1,4 +1,4 @@
-"""`nextpixel compare` on real digits: what it writes, that it goes on, and its mistakes."""
+"""Comparisons of models on real digits: what they write, resuming, measuring, and mistakes."""
 
 import dataclasses
 import json
@@ -25,6 +25,7 @@ from nextpixel.comparison.page import number
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.training import trainer
+from tests.helpers import refused, succeed
 
 RECIPE = """
 model: {class_path: %s, init_args: {width: 4, blocks: %d}}
@@ -34,22 +35,12 @@ DATA = "--data mnist --levels 4 --limit 20 --batch-size 2"
 SMALL = "--data small.npz --levels 2 --limit 20 --batch-size 2"
 
 
-def run(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """Runs a comparison that must succeed."""
+def compare(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Runs a comparison that must succeed, and returns what it prints and its progress."""
     status = main(["compare", *words.split()])
     out, err = capsys.readouterr()
     assert status == 0, err
     return out, err
-
-
-def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs a comparison that must be refused in one sentence before anything is trained."""
-    status = main(["compare", *words.split()])
-    out, err = capsys.readouterr()
-    assert (status, out) == (2, "")
-    assert err.startswith("nextpixel: ")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(contenders, "VALIDATIONS", 1)
         patch.setattr(comparison_page, "VALIDATIONS", 1)
         words = f"gated.yaml simple=plain.yaml {DATA} --steps 3 --out out"
-        assert main(["compare", *words.split()]) == 0
+        succeed(f"compare {words}")
     return folder
 
 
@@ -128,7 +119,7 @@ def test_numbers_are_those_of_the_runs(here: Path) -> None:
     gated, simple = written["models"]
     assert (gated["label"], gated["model"]) == ("gated", "GatedPixelCNN")
     assert (simple["label"], simple["model"]) == ("simple", "PixelCNN")
-    test = load_data("mnist", levels=4).test.spread(20)
+    test = load_data("mnist", levels=4).test.subset(20)
     for row in (gated, simple):
         run = here / "out" / row["label"]
         model = load(run)
@@ -167,7 +158,7 @@ def test_table_and_pictures(here: Path) -> None:
 def test_trained_models_are_loaded(
     here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, err = run(f"out/gated other=out/simple/last {DATA} --out {tmp_path}", capsys)
+    out, err = compare(f"out/gated other=out/simple/last {DATA} --out {tmp_path}", capsys)
     assert "steps\n" not in err
     assert out.count("3 x 4 (loaded)") == 2
     first, second = results(tmp_path)["models"]
@@ -203,10 +194,10 @@ def test_second_call_trains_nothing_and_a_stopped_one_goes_on(
     assert main(["compare", *words.split()]) == 130
     assert "The same command goes on" in capsys.readouterr().err
     assert trained == [0, 1, 2, 0, 1]
-    run(words, capsys)
+    compare(words, capsys)
     assert trained[5:] == [1, 2]  # from the second model's last checkpoint
     state = (here / "stopped" / "simple" / "state.pt").read_bytes()
-    _, err = run(words, capsys)
+    _, err = compare(words, capsys)
     assert len(trained) == 7
     assert err.count("is trained already") == 2
     assert (here / "stopped" / "simple" / "state.pt").read_bytes() == state
@@ -220,13 +211,13 @@ def test_seconds_become_steps(
     def measure(contender: Contender, *rest: Any) -> float:
         measured.append(contender.label)
         seconds = seconds_per_step(contender, *rest)
-        assert 0 < seconds < 1
+        assert seconds > 0
         return 0.3
 
     seconds_per_step = comparison_run.seconds_per_step
     monkeypatch.setattr(comparison_run, "seconds_per_step", measure)
     for _ in range(2):
-        _, err = run(f"plain.yaml {SMALL} --seconds 1 --out seconds", capsys)
+        _, err = compare(f"plain.yaml {SMALL} --seconds 1 --out seconds", capsys)
     assert measured == ["plain"]
     assert "is trained already" in err
     (row,) = results(here / "seconds")["models"]
@@ -313,7 +304,7 @@ def test_mistakes_get_one_sentence(
         "model: {class_path: PixelCNN, init_args: {width: 0}}\ntrain: {batch_size: 4}\n"
     )
     out = "" if "--out" in words else "--out wrong"
-    assert re.search(sentence, refused(f"{words} {DATA} {out}", capsys))
+    assert re.search(sentence, refused(f"compare {words} {DATA} {out}", capsys))
     assert not (here / "wrong").exists()
 
 
@@ -329,14 +320,14 @@ def valued(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_reads_its_weights_is_compared(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, _ = run(f"mine=valued.Valued {SMALL} --steps 1 --out mine", capsys)
+    out, _ = compare(f"mine=valued.Valued {SMALL} --steps 1 --out mine", capsys)
     assert "valued.Valued" in out
 
 
 @pytest.mark.usefixtures("valued")
 def test_a_model_that_refuses_its_arguments(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "valued.yaml").write_text("model: {class_path: valued.Valued, init_args: {width: 9}}")
-    error = refused(f"valued.yaml {SMALL} --steps 1 --out refused", capsys)
+    error = refused(f"compare valued.yaml {SMALL} --steps 1 --out refused", capsys)
     assert "valued.yaml: Valued cannot be made like this: width is at most 5." in error
 
 
@@ -350,7 +341,7 @@ def test_damaged_files_get_one_sentence(
         copy.parent.mkdir(exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
     (tmp_path / file).write_bytes(content)
-    error = refused(f"simple=plain.yaml {DATA} --seconds 1 --out {tmp_path}", capsys)
+    error = refused(f"compare simple=plain.yaml {DATA} --seconds 1 --out {tmp_path}", capsys)
     assert f"{tmp_path / file} is damaged: take another copy" in error
 
 
@@ -360,7 +351,7 @@ def test_a_damaged_run_is_noticed_before_it_is_measured(
     shutil.copytree("out/simple", tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text("train: {}")
     words = f"other={tmp_path}/run plain.yaml {DATA} --steps 3 --out {tmp_path}/new"
-    assert f"{tmp_path}/run/config.yaml is damaged" in refused(words, capsys)
+    assert f"{tmp_path}/run/config.yaml is damaged" in refused(f"compare {words}", capsys)
 
 
 def test_budget_is_one_number() -> None:

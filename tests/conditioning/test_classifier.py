@@ -1,4 +1,4 @@
-"""The classifier: it learns real digits, and what it says of an image is that image's own."""
+"""The classifier: it learns real digits, and its features of an image depend on no other."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from nextpixel import load, load_data
-from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import Classifier, fit_classifier, load_classifier
 from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN
 from nextpixel.models.base.image_model import find_class
+from tests.helpers import refused, run
 
 LAYERS = ["conv1", "conv2", "conv3", "embedding", "logits"]
 
@@ -31,7 +31,7 @@ def drawn(classifier: Classifier, n: int) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     mnist = load_data("mnist", levels=4)
-    splits = (mnist.train.spread(1000), mnist.valid.spread(10), mnist.test.spread(300))
+    splits = (mnist.train.subset(1000), mnist.valid.subset(10), mnist.test.subset(300))
     return Dataset("digits", *splits, 4, mnist.class_names, "MNIST, some of it")
 
 
@@ -114,7 +114,7 @@ def test_it_is_no_model_of_images_and_they_are_no_classifiers(tmp_path: Path) ->
         ({"width": 0}, "a width"),
     ],
 )
-def test_classifiers_there_are_not(options: dict[str, object], message: str) -> None:
+def test_wrong_arguments_are_refused(options: dict[str, object], message: str) -> None:
     whole = {"shape": (1, 8, 8), "levels": 2, "classes": 2, **options}
     with pytest.raises(UserError, match=message):
         Classifier(**whole)  # type: ignore[arg-type]
@@ -144,12 +144,10 @@ def test_the_command_prints_its_test_accuracy(
     x = (rng.random((60, 1, 8, 8)) < np.where(y, 0.8, 0.2)[:, None, None, None]).astype(np.uint8)
     np.savez(tmp_path / "own.npz", x=x, y=y)
     options = "--steps 30 --width 4 --batch-size 16 --threads 1"
-    words = f"classifier --data {tmp_path}/own.npz --out {tmp_path}/run {options}".split()
-    assert main(words) == 0
-    assert "Test accuracy: 100.00% ± 0.00% of 6 images of own" in capsys.readouterr().out
+    words = f"classifier --data {tmp_path}/own.npz --out {tmp_path}/run {options}"
+    out = run(words, capsys)
+    assert "Test accuracy: 100.00% ± 0.00% of 6 images of own" in out
     assert load_classifier(tmp_path / "run").classes == 2
-    assert main(words) == 2
-    assert "already holds a model" in capsys.readouterr().err
+    assert "already holds a model" in refused(words, capsys)
     np.savez(tmp_path / "own.npz", x=x)
-    assert main([*words, "--out", f"{tmp_path}/other"]) == 2
-    assert "has no classes" in capsys.readouterr().err
+    assert "has no classes" in refused(f"{words} --out {tmp_path}/other", capsys)

@@ -17,8 +17,9 @@ from nextpixel.evaluation.image_quality import quality
 from nextpixel.sampling.drawing import site_noise
 from nextpixel.tasks import restoration_baselines
 from nextpixel.tasks.restoration_baselines import baseline, baseline_name
+from tests.helpers import ROOT
 
-MNIST = Path(__file__).parents[2] / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
+MNIST = ROOT / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
 TASKS = [
     Task("super-resolution"),
     Task("colourise"),
@@ -86,7 +87,7 @@ def test_another_seed_or_number_degrades_in_another_way(task: Task) -> None:
     assert any(not torch.equal(image[0], other) for other in image[1:])
 
 
-def test_what_is_hidden_says_nothing_about_the_noise_of_drawing() -> None:
+def test_noise_of_degradation_is_independent_of_noise_of_sampling() -> None:
     """With one stream for both, pixels would be hidden where low levels are about to be drawn."""
     x = np.zeros((20, 1, 28, 28), np.int64)
     holes = hidden(Task("inpaint", holes="scattered").degrade(x, 2, range(20))).ravel()
@@ -231,7 +232,7 @@ def test_known_pixels_of_a_file_have_the_nearest_level() -> None:
     np.testing.assert_allclose(scaled, nearest[where] / 2 - 1, rtol=0, atol=0.5 / 127.5 + 1e-6)
 
 
-def test_what_stands_at_hidden_pixels_is_not_looked_at() -> None:
+def test_values_of_hidden_pixels_are_ignored() -> None:
     task, known = Task("inpaint"), np.ones((8, 8), bool)
     known[2:5, 3:7] = False
     pictures = drawn(1, 3, 8, 8).astype(np.uint8)
@@ -260,7 +261,7 @@ def test_known_pixels_are_kept_and_hidden_ones_are_zero(holes: str) -> None:
 
 
 @pytest.mark.parametrize("levels", [2, 3, 28, 100, 199, 255, 256])
-def test_the_levels_of_known_pixels_are_told_exactly(levels: int) -> None:
+def test_the_context_holds_the_exact_levels_of_known_pixels(levels: int) -> None:
     x = np.arange(levels).repeat(10)[None, None, None].repeat(2, 2)
     degraded = Task("inpaint", holes="scattered").degrade(x, levels, [0])
     known = ~hidden(degraded)[:, None]
@@ -367,7 +368,7 @@ def test_noise_is_removed_better_than_by_smoothing_alone(digits: Pixels, noise: 
 
 
 @pytest.mark.parametrize("grey", [0, 1, 3, 4])
-def test_what_the_cutting_off_does_to_a_mean_is_undone(grey: int) -> None:
+def test_the_bias_of_clipping_is_undone(grey: int) -> None:
     task = Task("denoise", noise=0.3)
     x = np.full((5, 1, 32, 32), grey)
     degraded = task.degrade(x, 5, range(5))
@@ -479,7 +480,7 @@ def test_structural_similarity_of_two_flat_images_is_that_of_their_means() -> No
         ({"name": "deblur", "sigma": float("inf")}, "sigma, in pixels"),
     ],
 )
-def test_tasks_there_are_not(options: dict[str, object], message: str) -> None:
+def test_unknown_tasks_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Task(**options)  # type: ignore[arg-type]
 
@@ -499,7 +500,7 @@ def test_images_that_do_not_fit_the_task() -> None:
         Task("inpaint").degrade(drawn(1, 1, 1, 8), 256, [0])
 
 
-def test_images_that_are_not_what_was_said() -> None:
+def test_wrong_images_are_refused() -> None:
     task, x = Task("denoise"), drawn(2, 1, 8, 8)
     with pytest.raises(UserError, match="integers from 0 to 15"):
         task.degrade(x, 16, [0, 1])

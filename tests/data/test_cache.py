@@ -150,7 +150,7 @@ def test_a_changed_folder_leaves_no_old_images_behind(folder, cache):
     assert len([path for path in cache.rglob("*") if path.name != "lock" and path.is_file()]) == 1
 
 
-def test_what_is_no_picture_changes_nothing(folder, no_decoding):
+def test_other_files_change_nothing(folder, no_decoding):
     load(folder)
     no_decoding()
     (folder / "notes.txt").write_text("hello")
@@ -180,7 +180,7 @@ def test_a_half_written_file_is_ignored_and_replaced(folder, cache, keep):
     assert path.stat().st_size == len(raw)
 
 
-def test_what_a_killed_process_left_is_removed(folder, cache, monkeypatch):
+def test_files_of_a_killed_process_are_removed(folder, cache, monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -225,7 +225,7 @@ def test_a_read_only_cache_falls_back_to_memory(folder, monkeypatch):
     assert len(data.train) + len(data.valid) + len(data.test) == 40
 
 
-def test_what_is_kept_in_a_read_only_cache_is_used(folder, monkeypatch, no_decoding):
+def test_a_read_only_cache_is_used(folder, monkeypatch, no_decoding):
     load(folder)
     no_decoding()
     monkeypatch.setattr(
@@ -291,10 +291,10 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
 
 
 def test_progress_is_shown_after_a_while_only(capsys, monkeypatch):
-    assert list(progress.shown([1, 2], "counting", 2)) == [1, 2]
+    assert list(progress.track([1, 2], "counting", 2)) == [1, 2]
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "PATIENCE", -1.0)
-    assert list(progress.shown([1, 2], "counting", 2)) == [1, 2]
+    assert list(progress.track([1, 2], "counting", 2)) == [1, 2]
     assert capsys.readouterr().err == "counting ...\n"
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nextpixel.data import catalogue, known, load
+from nextpixel.data import catalogue, list_datasets, load
 from nextpixel.data.readers import read_cifar_binary, read_cifar_delta, read_idx
 from nextpixel.errors import UserError
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 MNIST = ROOT / "data" / "mnist"
 
@@ -75,15 +75,15 @@ def test_mnist_dynamic_redraws_the_training_bits_only(mnist):
     assert data.shape == (1, 28, 28)
     assert np.array_equal(data.train.x, mnist.train.x)
     some = np.arange(100)
-    first, ids = data.train.batch(some, draw=(0, 0))
-    again, _ = data.train.batch(some, draw=(0, 0))
-    other, _ = data.train.batch(some, draw=(0, 1))
+    first, ids = data.train.batch(some, key=(0, 0))
+    again, _ = data.train.batch(some, key=(0, 0))
+    other, _ = data.train.batch(some, key=(0, 1))
     assert np.array_equal(first, again)
     assert 0.01 < (first != other).mean() < 0.15
     assert np.array_equal(ids, mnist.train.y[:100])
     assert first.max() == 1
-    fixed = data.test.batch(some, draw=(0, 0))[0]
-    assert np.array_equal(fixed, data.test.batch(some, draw=(0, 1))[0])
+    fixed = data.test.batch(some, key=(0, 0))[0]
+    assert np.array_equal(fixed, data.test.batch(some, key=(0, 1))[0])
 
 
 def test_mnist_dynamic_test_bits_never_change(mnist):
@@ -311,7 +311,7 @@ def test_the_places_are_looked_in_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
 
     def found():
-        present = {k.name: k.present for k in known(places[0])}["fashion-mnist"]
+        present = {k.name: k.present for k in list_datasets(places[0])}["fashion-mnist"]
         return present and present.resolve()
 
     for place in places:
@@ -323,7 +323,7 @@ def test_the_places_are_looked_in_in_order(tmp_path, monkeypatch):
 
 
 def test_known_lists_all_names_with_their_files():
-    records = {k.name: k for k in known()}
+    records = {k.name: k for k in list_datasets()}
     assert list(records) == [
         "mnist",
         "fashion-mnist",
@@ -341,12 +341,12 @@ def test_known_lists_all_names_with_their_files():
 
 @pytest.mark.parametrize("name", ["mnist", "binarized-mnist", "mnist-dynamic", "mnist-threshold"])
 def test_known_names_the_classes_that_loading_gives(name):
-    assert {k.name: k.class_names for k in known()}[name] == load(name).class_names
+    assert {k.name: k.class_names for k in list_datasets()}[name] == load(name).class_names
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10"])
 def test_known_names_the_classes_of_the_larger_sets(name, shared_data):
-    names = {k.name: k.class_names for k in known()}[name]
+    names = {k.name: k.class_names for k in list_datasets()}[name]
     assert names == load(name, data_dir=shared_data).class_names
 
 
@@ -362,13 +362,13 @@ def test_known_names_the_classes_of_the_larger_sets(name, shared_data):
         ({"name": "mnist", "data_dir": "nowhere"}, "The data folder nowhere does not exist"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_clear_sentence(arguments, message):
+def test_mistakes_are_one_clear_sentence(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         load(**arguments)
     assert "\n" not in str(caught.value)
 
 
 def test_import_is_light():
-    code = "import sys, nextpixel.data as d; d.known(); print(*sys.modules)"
+    code = "import sys, nextpixel.data as d; d.list_datasets(); print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "PIL", "rich", "urllib.request"} & set(run.stdout.split())

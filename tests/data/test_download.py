@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from nextpixel.data import catalogue, download, known, load
+from nextpixel.data import catalogue, download, list_datasets, load
 from nextpixel.errors import UserError
 
 
@@ -87,10 +87,10 @@ def test_missing_files_are_downloaded_once(server, place):
     assert len(server.asked) == 4
     assert np.array_equal(load("fashion-mnist").test.x, data.test.x)
     assert len(server.asked) == 4
-    assert {k.name: k.present for k in known()}["fashion-mnist"] == place
+    assert {k.name: k.present for k in list_datasets()}["fashion-mnist"] == place
 
 
-def test_only_what_is_missing_is_downloaded(server, place):
+def test_only_missing_files_are_downloaded(server, place):
     load("fashion-mnist")
     (place / "t10k-labels-idx1-ubyte.gz").unlink()
     server.asked.clear()

@@ -49,7 +49,7 @@ def distance(spectrogram: Spectrogram, wave: np.ndarray, again: np.ndarray) -> f
 
 
 @pytest.mark.parametrize("name", ["a.wav", "b.flac", "C.WAV"])
-def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+def test_written_sounds_are_read_back(tmp_path: Path, name: str) -> None:
     wave = sine(440)
     write_wav(tmp_path / name, wave, RATE)
     again, rate = read_wav(tmp_path / name)
@@ -71,7 +71,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_wav(tmp_path / "two.wav")[0], [0.25, -0.5])
 
 
-def test_what_is_no_sound_is_told(tmp_path: Path) -> None:
+def test_files_that_are_no_sounds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sound file"):
         read_wav(tmp_path / "none.wav")
     (tmp_path / "bad.wav").write_bytes(b"RIFF and no more")
@@ -90,7 +90,7 @@ def test_what_is_no_sound_is_told(tmp_path: Path) -> None:
             SMALL.analyse(wave)
 
 
-def test_resampling_keeps_what_is_heard() -> None:
+def test_resampling_keeps_audible_frequencies() -> None:
     wave = sine(1000, rate=44_100) + sine(9000, rate=44_100)
     again = resample(wave, 44_100, RATE)
     assert len(again) == math.ceil(len(wave) * RATE / 44_100)
@@ -310,7 +310,7 @@ def test_long_sounds_are_cut_with_a_warning(folder: Path) -> None:
     assert max(s.rows.max() for s in (found.train, found.valid, found.test)) == 96
 
 
-def test_folders_that_hold_no_sounds_are_told(folder: Path, tmp_path: Path) -> None:
+def test_folders_without_sounds_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
         load(f"wavs:{tmp_path}/none")
     (tmp_path / "empty").mkdir()
@@ -420,7 +420,7 @@ def test_training_counts_real_sites_only(tmp_path: Path) -> None:
 
 def test_rows_go_along() -> None:
     images = padded(12)
-    few = images.spread(4)
+    few = images.subset(4)
     np.testing.assert_array_equal(few.rows, images.rows[[0, 4, 7, 11]])
     where = images.padding(np.array([3, 3, 0]))
     assert where.shape == (3, 1, 6, 3)

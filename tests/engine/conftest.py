@@ -7,7 +7,7 @@ import pytest
 from nextpixel.engine import Replay, begin_replay
 from nextpixel.engine.program import load_program
 from nextpixel.nn import Cache
-from nextpixel.utils.compiling import compiled
+from nextpixel.utils.compiling import load_c_library
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def forget() -> Callable[[], None]:
 
     def clear() -> None:
         load_program.cache_clear()
-        compiled.cache_clear()
+        load_c_library.cache_clear()
 
     return clear
 

@@ -90,7 +90,7 @@ def test_any_number_of_images_and_threads(threads: int, replays: list[Replay]) -
 
 
 @needs_compiler
-def test_what_the_program_does_not_know_is_called(replays: list[Replay]) -> None:
+def test_operations_unknown_to_the_program_are_called(replays: list[Replay]) -> None:
     weight = torch.randn(8, 8, dtype=torch.float64)
 
     def middle(h: Tensor, site: Site | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Scores against numpy, on cases small enough to work out."""
+"""Scores against numpy, on small cases."""
 
 import math
 
@@ -91,7 +91,7 @@ def test_the_model_is_left_as_it_was(training: bool) -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_data_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="4 levels, but these have 2"):
         evaluate(make(), images(3, levels=2))
     with pytest.raises(UserError, match="nothing to score: 0 images"):
@@ -178,7 +178,7 @@ def test_classes_of_some_images_with_progress() -> None:
     assert math.isnan(classify(favourites(), data, limit=1).accuracy_error)
 
 
-def test_what_cannot_be_classified_is_refused() -> None:
+def test_classification_is_refused_without_classes() -> None:
     with pytest.raises(UserError, match="unconditional and cannot classify"):
         classify(make(classes=None), images(3))
     with pytest.raises(UserError, match="from 0 to 2, but these have none"):

@@ -1,9 +1,8 @@
-"""Judging samples: the measures by other ways to the same numbers, and the command on its own."""
+"""Sample quality: the measures against other ways to compute them, and the command."""
 
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from scipy.linalg import sqrtm
 
 from nextpixel import LatentGenerator, load_data
 from nextpixel.cli.describe import explain, overview
-from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import Classifier, load_classifier
 from nextpixel.data import Dataset, Images
 from nextpixel.data.spectrogram import Spectrogram
@@ -34,12 +32,9 @@ from nextpixel.evaluation.sample_quality import (
 from nextpixel.models import VQVAE, GatedPixelCNN
 from nextpixel.models.base.image_model import load
 from nextpixel.saving import judges, shipped
+from tests.helpers import refused, run, succeed, working_in
 
-
-@pytest.fixture(autouse=True)
-def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
 
 # --- the Frechet distance -------------------------------------------------------------------------
@@ -157,7 +152,7 @@ def test_as_many_of_each_class() -> None:
 # --- sounds ---------------------------------------------------------------------------------------
 
 
-def test_sounds_are_judged_by_what_is_heard() -> None:
+def test_sounds_go_through_griffin_lim() -> None:
     spectrogram = Spectrogram(frames=24)
     time = np.arange(12 * spectrogram.hop) / spectrogram.rate
     waves = [np.sin(2 * np.pi * pitch * time) for pitch in (440, 1000)]
@@ -192,7 +187,7 @@ def test_reconstructions_keep_padding_silent() -> None:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of a bright half, left or right; a judge of them; a VQ-VAE with a prior."""
     folder = tmp_path_factory.mktemp("judging")
     rng, y = np.random.default_rng(0), np.arange(120) % 2
@@ -201,42 +196,23 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "halves.npz", x=x.astype(np.uint8), y=y, levels=4)
     data = f"--data {folder}/halves.npz"
     few = "--train.batch_size 16 --train.valid_every 40 --train.lr 0.01 --train.steps"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
-        for words_of in (
+    with working_in(folder):
+        succeed(
             f"classifier {data} --out judge --steps 30 --width 4 --embedding 6 --batch-size 16",
             f"train --model VQVAE --model.width 4 --model.codes 4 --model.code_size 3 {data} "
             f"--conditional false --out vq {few} 20",
             "train --model GatedPixelCNN --model.width 4 --model.blocks 1 --model.kernel_size 3 "
             f"--data codes:vq --out prior {few} 20",
             "bundle vq prior --out both",
-        ):
-            assert main(words_of.split()) == 0
+        )
     return folder
-
-
-@pytest.fixture
-def run(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str], str]:
-    monkeypatch.chdir(here)
-
-    def running(command: str) -> str:
-        capsys.readouterr()
-        status = main(command.split())
-        captured = capsys.readouterr()
-        assert (status, bool(captured.err)) in ((0, False), (2, True))
-        return captured.out or captured.err
-
-    return running
 
 
 COMMAND = "evaluate-samples both --data halves.npz --classifier judge"
 
 
-def test_the_command_judges_a_bundle(run: Callable[[str], str], here: Path) -> None:
-    told = json.loads(run(f"{COMMAND} --per-class 7 --seed 3 --json --plot beside.png"))
+def test_the_command_evaluates_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(run(f"{COMMAND} --per-class 7 --seed 3 --json --plot beside.png", capsys))
     assert (here / "beside.png").stat().st_size > 0
     names = ["test images", "validation images", "training images", "reconstructions", "samples"]
     rows = {row["name"]: row for row in told["rows"]}
@@ -256,7 +232,7 @@ def test_the_command_judges_a_bundle(run: Callable[[str], str], here: Path) -> N
     train = load_data(here / "halves.npz").train
     distances, _ = nearest_neighbours(Images(x.numpy().astype(np.uint8), None, 4), train)
     assert rows["samples"]["distance"] == pytest.approx(np.median(distances))
-    table = run(f"{COMMAND} --per-class 2 --limit 9")
+    table = run(f"{COMMAND} --per-class 2 --limit 9", capsys)
     assert table.splitlines()[1].split() == [
         *("images", "accuracy", "vs.", "real", "Frechet", "nearest", "close")
     ]
@@ -277,7 +253,7 @@ def test_samples_are_found_to_be_copies(here: Path, monkeypatch: pytest.MonkeyPa
     assert draw_neighbours(found, data).height > 0
 
 
-def test_a_model_of_pixels_is_judged_too(here: Path) -> None:
+def test_a_model_of_pixels_is_evaluated_too(here: Path) -> None:
     data, judge = load_data(here / "halves.npz"), load_classifier(here / "judge")
     torch.manual_seed(0)
     model = GatedPixelCNN(shape=(1, 8, 8), levels=4, classes=2, width=4, blocks=1, kernel_size=3)
@@ -336,9 +312,9 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
         ("evaluate-samples both --classifier judge", "--data"),
     ],
 )
-def test_refused(command: str, reason: str, run: Callable[[str], str]) -> None:
-    said = run(command)
-    assert said.startswith("nextpixel: ")
+@pytest.mark.usefixtures("here")
+def test_refused(command: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(command, capsys)
     assert any(part in said for part in reason.split("|")), said
 
 
@@ -352,7 +328,7 @@ def card_of(name: str) -> dict[str, Any]:
     return card
 
 
-def test_judges_are_no_models_of_images() -> None:
+def test_judges_are_not_models_of_images() -> None:
     assert set(judges()) == {"judge-mnist", "judge-spoken-digits"}
     assert not judges().keys() & shipped().keys()
     with pytest.raises(UserError, match="not a subclass"):
@@ -360,7 +336,7 @@ def test_judges_are_no_models_of_images() -> None:
 
 
 @every_judge
-def test_a_judge_is_what_its_card_says(name: str) -> None:
+def test_a_judge_matches_its_card(name: str) -> None:
     card, judge = card_of(name), load_classifier(name)
     (weights,) = judges()[name].glob("*.safetensors")
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == card["sha256"]
@@ -378,7 +354,7 @@ def test_a_judge_is_what_its_card_says(name: str) -> None:
 
 def check(data: Dataset, limit: int) -> None:
     card = card_of(f"judge-{data.name}")["accuracy"]
-    images = data.test.spread(limit)
+    images = data.test.subset(limit)
     whole, by_word = classify_images(
         load_classifier(f"judge-{data.name}"), images, name_words(data.class_names or ())
     )
@@ -390,9 +366,9 @@ def check(data: Dataset, limit: int) -> None:
         assert abs(found.accuracy - said["test"]) < 4 * error
 
 
-def test_the_judge_of_digits_is_right_as_often_as_its_card_says() -> None:
+def test_the_accuracy_on_digits_matches_the_card() -> None:
     check(load_data("mnist"), 1000)
 
 
-def test_the_judge_of_spoken_digits_is_right_as_often_as_its_card_says(shared_data: Path) -> None:
+def test_the_accuracy_on_spoken_digits_matches_the_card(shared_data: Path) -> None:
     check(load_data("spoken-digits", data_dir=shared_data), 150)

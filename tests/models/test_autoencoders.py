@@ -1,8 +1,7 @@
-"""Models with codes: what they compute, bounds against a known marginal, and their commands."""
+"""Autoencoders: what they compute, bounds against a known marginal, and their commands."""
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextpixel.cli.main import main
 from nextpixel.data import Images
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
@@ -29,6 +27,9 @@ from nextpixel.models.base.image_model import load
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.sampling.drawing import site_noise
 from nextpixel.tasks.reconstruction import draw_interpolations, draw_reconstructions
+from tests.helpers import random_images, randomize, refused, run, size, succeed, working_in
+
+pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
 SMALL: dict[type[LatentModel], dict[str, Any]] = {
     Autoencoder: {"width": 4},
@@ -38,25 +39,13 @@ SMALL: dict[type[LatentModel], dict[str, Any]] = {
 every_model = pytest.mark.parametrize("cls", SMALL, ids=lambda cls: cls.__name__)
 
 
-@pytest.fixture(autouse=True)
-def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
-
-
 def make(cls: type[LatentModel], **arguments: Any) -> Any:
     """A small model with random weights everywhere, in float64."""
     torch.manual_seed(0)
     shape = arguments.pop("shape", (1, 8, 12))
     model = cls(**{"shape": shape, "levels": 2, "latent": 3, **SMALL[cls], **arguments}).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=1 / math.sqrt(max(1, parameter[0].numel())))
+    randomize(model)
     return model.eval()
-
-
-def images(model: LatentModel, n: int = 4, seed: int = 0) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randint(model.levels, (n, *model.shape), generator=random)
 
 
 # --- the models -----------------------------------------------------------------------------------
@@ -81,7 +70,7 @@ every_variant = pytest.mark.parametrize(
 @every_variant
 def test_shapes_and_gradients(cls: type[LatentModel], variant: dict[str, Any]) -> None:
     model = make(cls, **variant)
-    x = images(model)
+    x = random_images(model)
     assert model.embed(x).shape == (4, model.latent)
     assert model.score(x).shape == (4,)
     model.objective(x).sum().backward()
@@ -102,7 +91,7 @@ def test_score_is_the_sum_over_the_pixels_that_count(
     cls: type[LatentModel], variant: dict[str, Any]
 ) -> None:
     model = make(cls, **variant)
-    x = images(model)
+    x = random_images(model)
     top = torch.zeros(1, 1, *model.shape[1:], dtype=torch.bool)
     top[:, :, :2] = True
     nothing = model.score(x, mask=torch.ones_like(top))
@@ -116,7 +105,7 @@ def test_save_and_load(cls: type[LatentModel], tmp_path: Path) -> None:
     model = make(cls, levels=5).float()
     model.save(tmp_path)
     again = load(tmp_path)
-    x = images(model)
+    x = random_images(model)
     assert type(again) is cls
     assert torch.equal(again.score(x), model.score(x))
     assert torch.equal(again.sample(2, torch.ones(3)), model.sample(2, torch.ones(3)))
@@ -140,11 +129,11 @@ def test_mistakes(cls: type[LatentModel]) -> None:
         make(cls, latent=0)
     model = make(cls)
     with pytest.raises(UserError, match="unconditional"):
-        model.score(images(model), torch.zeros(4, dtype=torch.int64))
+        model.score(random_images(model), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(UserError, match="vector"):
         model.sample(2, torch.zeros(2, 5))
     with pytest.raises(UserError, match="Images are integers"):
-        model.score(images(model).float())
+        model.score(random_images(model).float())
     if cls is not VAE:
         with pytest.raises(UserError, match="no prior"):
             model.sample(2)
@@ -158,14 +147,14 @@ def test_mistakes(cls: type[LatentModel]) -> None:
     with pytest.raises(UserError, match="one image"):
         model.sample(0, torch.zeros(3))
     with pytest.raises(UserError, match="needs pairs of images"):
-        draw_interpolations(model, images(model, 3), 4)
+        draw_interpolations(model, random_images(model, 3), 4)
     with pytest.raises(UserError, match="at least 2 pictures"):
-        draw_interpolations(model, images(model, 2), 1)
+        draw_interpolations(model, random_images(model, 2), 1)
 
 
 def test_pixel_cnn_autoencoder_is_the_decoder_at_the_code() -> None:
     model = make(PixelCNNAutoencoder, levels=4)
-    x = images(model)
+    x = random_images(model)
     z = model.embed(x)
     assert torch.equal(model.score(x), model.decoder.log_prob(x, z))
     assert not torch.allclose(model.decoder.log_prob(x, z.flip(0)), model.score(x))
@@ -195,7 +184,7 @@ def test_interpolation_goes_from_code_to_code(
     cls: type[LatentModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make(cls)
-    x = images(model, 4)
+    x = random_images(model, 4)
     drawn: list[tuple[Tensor, int]] = []
 
     def picture(z: Tensor, seed: int) -> Tensor:
@@ -316,7 +305,7 @@ def test_divergence_from_the_prior() -> None:
 
 def test_bounds_of_a_network_are_in_order() -> None:
     model = make(VAE)
-    x = images(model, 3)
+    x = random_images(model, 3)
     with torch.no_grad():
         elbos = torch.stack([model.elbo(x, seed=seed) for seed in range(300)])
         ones = torch.stack([model.importance_bound(x, 1, seed=seed) for seed in range(300)])
@@ -330,7 +319,7 @@ def test_bounds_of_a_network_are_in_order() -> None:
 
 def test_score_is_the_elbo_whatever_the_training() -> None:
     plain, other = make(VAE), make(VAE, beta=4.0, free_bits=2.0)
-    x = images(plain)
+    x = random_images(plain)
     assert torch.equal(plain.score(x), plain.elbo(x, samples=1, seed=0))
     assert torch.equal(other.score(x), plain.score(x))
     assert torch.equal(plain.score(x), plain.score(x))
@@ -346,7 +335,7 @@ def objective(x: Tensor, **arguments: Any) -> Tensor:
 
 
 def test_beta_weighs_the_divergence() -> None:
-    x = images(make(VAE))
+    x = random_images(make(VAE))
     kl = make(VAE).posterior(x).kl().sum(1).detach()
     none, one, three = (objective(x, beta=beta) for beta in (0.0, 1.0, 3.0))
     torch.testing.assert_close(none - one, kl)
@@ -354,7 +343,7 @@ def test_beta_weighs_the_divergence() -> None:
 
 
 def test_free_bits_are_not_counted() -> None:
-    x = images(make(VAE))
+    x = random_images(make(VAE))
     kl = make(VAE).posterior(x).kl().mean(0).detach()
     some = float(kl.sort()[0][1])  # above one of the three numbers
     none, free = objective(x, beta=0.0), objective(x, free_bits=some)
@@ -381,7 +370,7 @@ def gradient(x: Tensor, **arguments: Any) -> Tensor:
 
 def test_training_noise_is_fresh() -> None:
     model = make(VAE)
-    x = images(model)
+    x = random_images(model)
     assert not torch.equal(model.objective(x), model.objective(x))
 
 
@@ -391,7 +380,7 @@ def test_impossible_vaes(name: str) -> None:
         with pytest.raises(UserError, match=name):
             make(VAE, **{name: value})
     with pytest.raises(UserError, match="at least 1 draw"):
-        make(VAE).elbo(images(make(VAE)), samples=0)
+        make(VAE).elbo(random_images(make(VAE)), samples=0)
 
 
 def test_prior_samples_have_their_own_noise() -> None:
@@ -410,7 +399,7 @@ def test_prior_samples_have_their_own_noise() -> None:
 
 
 def test_noise_of_an_image_is_that_of_its_pixels() -> None:
-    x = images(make(VAE), 3)
+    x = random_images(make(VAE), 3)
     noise = image_noise(0, x, 5, 2)
     assert noise.shape == (5, 3, 2)
     assert torch.equal(image_noise(0, x[1:2].to(torch.uint8), 5, 2)[:, 0], noise[:, 1])
@@ -420,7 +409,7 @@ def test_noise_of_an_image_is_that_of_its_pixels() -> None:
 
 def test_evaluate_with_another_score() -> None:
     model = make(VAE, shape=(1, 8, 8))
-    x = images(model, 5)
+    x = random_images(model, 5)
     data = Images(x.numpy().astype(np.uint8), None, 2)
     score = evaluate(model, data, score=lambda x: model.importance_bound(x, 20), batch_size=2)
     with torch.no_grad():
@@ -440,7 +429,7 @@ every_name = pytest.mark.parametrize("name", OPTIONS)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny images and a run of each model."""
     folder = tmp_path_factory.mktemp("codes")
     random = np.random.default_rng(0)
@@ -448,53 +437,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "tiny.npz", x=x, y=random.integers(0, 3, 80))
     for k in range(2):
         Image.fromarray(x[k] * 255).save(folder / f"{k}.png")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+    with working_in(folder):
         for name, options in OPTIONS.items():
             words = f"train --model {name} {options} {TINY} --out {name} --train.steps 2"
-            assert main(words.split()) == 0
+            succeed(words)
     return folder
 
 
-@pytest.fixture
-def here(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(runs)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return runs
-
-
-def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, err) == (0, "")
-    return out
-
-
-def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
-
-
-def size(path: str) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
-
-
 @every_name
-def test_training_draws_what_it_can(name: str, here: Path) -> None:
+def test_training_writes_previews(name: str, here: Path) -> None:
     width, height = size(f"{name}/samples/step-0000002.png")
     assert (width < height) == (name != "VAE")  # rows of reconstructions, or a grid of samples
 
 
 @every_name
-def test_eval_says_what_its_number_is(
-    name: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eval_names_its_score(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     no_likelihood = "given the code of the image itself: no likelihood"
     words = "ELBO, a bound on log p(x)" if name == "VAE" else no_likelihood
     assert words in run(f"eval {name}", capsys)
@@ -551,7 +508,10 @@ def test_sample_draws_from_the_prior(here: Path, capsys: pytest.CaptureFixture[s
         ("reconstruct VAE --plot s.png --out x.png", "with --plot"),
         ("reconstruct VAE -n 3 --plot s.png", "with --plot"),
         ("train --model VAE --data tiny.npz --out x", "--conditional false"),
-        ("train --model VAE --data tiny.npz --conditional false --task denoise --out x", "--task"),
+        (
+            "train --model VAE --data tiny.npz --conditional false --task denoise --out x",
+            "takes no image",
+        ),
         ("eval mnist-gated --importance 5", "leave it out"),
     ],
 )

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextpixel.cli.main import main
 from nextpixel.data import Images
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate as score_images
@@ -22,6 +20,9 @@ from nextpixel.latents.generator import LatentGenerator, part_seed
 from nextpixel.models import VQVAE
 from nextpixel.models.base.image_model import load
 from nextpixel.tasks.reconstruction import draw_reconstructions
+from tests.helpers import random_images, randomize, refused, run, succeed, working_in
+
+pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
 VARIANTS: list[dict[str, Any]] = [
     {"downsampling": 2, "shape": (1, 6, 10)},
@@ -31,26 +32,14 @@ VARIANTS: list[dict[str, Any]] = [
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: str(v["shape"]))
 
 
-@pytest.fixture(autouse=True)
-def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
-
-
 def make(**arguments: Any) -> VQVAE:
     """A small model with random weights everywhere, in float64."""
     torch.manual_seed(0)
     defaults = {"shape": (1, 8, 12), "levels": 2, "width": 4, "codes": 7, "code_size": 3}
     model = VQVAE(**{**defaults, **arguments}).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=1 / math.sqrt(max(1, parameter[0].numel())))
+    randomize(model)
     model.quantizer.codebook.data.mul_(0.3)
     return model.eval()
-
-
-def images(model: VQVAE, n: int = 4, seed: int = 0) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randint(model.levels, (n, *model.shape), generator=random)
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -59,7 +48,7 @@ def images(model: VQVAE, n: int = 4, seed: int = 0) -> Tensor:
 @every_variant
 def test_shapes_and_gradients(variant: dict[str, Any]) -> None:
     model = make(**variant)
-    x = images(model)
+    x = random_images(model)
     codes = model.codes(x)
     size = tuple(side // variant.get("downsampling", 4) for side in model.shape[1:])
     assert (codes.shape, codes.dtype) == ((4, *size), torch.int64)
@@ -81,7 +70,7 @@ def test_shapes_and_gradients(variant: dict[str, Any]) -> None:
 @every_variant
 def test_score_is_that_of_the_pixels_given_the_codes(variant: dict[str, Any]) -> None:
     model = make(**variant)
-    x = images(model)
+    x = random_images(model)
     of_sites = model.decode(model.codes(x)).log_prob(x)
     assert of_sites.shape == x.shape
     torch.testing.assert_close(model.score(x), of_sites.flatten(1).sum(1))
@@ -91,10 +80,10 @@ def test_score_is_that_of_the_pixels_given_the_codes(variant: dict[str, Any]) ->
     torch.testing.assert_close(model.score(x, mask=known), rest)
 
 
-def test_no_code_is_sent_of_what_is_known() -> None:
+def test_known_parts_are_decoded_from_codes_of_silence() -> None:
     """Who decodes a sound knows where it ends, and nothing of the encoder's codes from there on."""
     model = make()
-    x = images(model)
+    x = random_images(model)
     side = model.shape[1] // model.code_shape[0]
     known = torch.zeros(1, 1, *model.shape[1:], dtype=torch.bool)
     known[:, :, side:] = True
@@ -107,7 +96,7 @@ def test_no_code_is_sent_of_what_is_known() -> None:
 
 def test_objective_is_the_score_less_the_commitment() -> None:
     model = make(commitment=2.0)
-    x = images(model)
+    x = random_images(model)
     z = model.encoder(model.encode(x))
     off = z - model.quantizer.vectors(model.codes(x))
     expected = model.score(x) - 96 * 2 * off.square().flatten(1).mean(1)
@@ -130,7 +119,7 @@ def test_save_and_load(codebook: Any, tmp_path: Path) -> None:
     model = make(levels=5, codebook=codebook).float()
     model.save(tmp_path)
     again = load(tmp_path)
-    x = images(model)
+    x = random_images(model)
     assert isinstance(again, VQVAE)
     assert torch.equal(again.codes(x), model.codes(x))
     assert torch.equal(again.score(x), model.score(x))
@@ -138,7 +127,7 @@ def test_save_and_load(codebook: Any, tmp_path: Path) -> None:
 
 def test_after_step_takes_the_parts_as_a_whole() -> None:
     models = [make() for _ in range(2)]
-    x = images(models[0], 8)
+    x = random_images(models[0], 8)
     for model, parts in zip(models, ([x], x.tensor_split(3)), strict=True):
         model.after_step([(part, None) for part in parts], lambda t: t[None], seed=1)
     states = [model.quantizer.state_dict() for model in models]
@@ -149,7 +138,7 @@ def test_after_step_takes_the_parts_as_a_whole() -> None:
 
 def test_diagnosis() -> None:
     model = make(levels=4)
-    x = images(model, 20)
+    x = random_images(model, 20)
     told = model.diagnose(x)
     codes, counts = np.unique(model.codes(x).numpy(), return_counts=True)
     shares = counts / counts.sum()
@@ -162,7 +151,7 @@ def test_diagnosis() -> None:
 
 def test_an_image_depends_on_seed_and_number_only() -> None:
     model = make(levels=3)
-    codes = model.codes(images(model, 5))
+    codes = model.codes(random_images(model, 5))
     together = model.sample(5, codes, seed=7)
     assert torch.equal(model.sample(5, codes, seed=7, batch_size=2), together)
     assert torch.equal(model.sample(1, codes[3], seed=7, numbers=[3])[0], together[3])
@@ -194,7 +183,7 @@ def test_wrong_codes() -> None:
     with pytest.raises(UserError, match="another codebook"):
         model.sample(2, torch.full((2, 2, 3), 7))
     with pytest.raises(UserError, match="Images are integers"):
-        model.codes(images(model).float())
+        model.codes(random_images(model).float())
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -204,45 +193,20 @@ VQ = "--model VQVAE --model.width 4 --model.codes 6 --model.code_size 3 --model.
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny images and a trained VQ-VAE."""
     folder = tmp_path_factory.mktemp("codes")
     random = np.random.default_rng(0)
     y = random.integers(0, 3, 80)
     x = (y[:, None, None] * 2 + random.integers(0, 2, (80, 8, 8))).astype(np.uint8)
     np.savez(folder / "tiny.npz", x=x, y=y, levels=6)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+    with working_in(folder):
         words = f"train {VQ} --data tiny.npz --out vq {TRAIN} 60 --train.warmup 5 --train.lr 0.01"
-        assert main(words.split()) == 0
+        succeed(words)
     return folder
 
 
-@pytest.fixture
-def here(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(runs)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return runs
-
-
-def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, err) == (0, "")
-    return out
-
-
-def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
-
-
-def test_training_learns_and_tells_of_the_codebook(here: Path) -> None:
+def test_training_learns_and_logs_the_codebook(here: Path) -> None:
     lines = [json.loads(line) for line in Path("vq/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines]
     assert np.mean(losses[-5:]) < np.mean(losses[5:10]) - 0.1
@@ -259,14 +223,14 @@ def test_a_resumed_run_is_bitwise_equal(here: Path) -> None:
         "3 --train.schedule constant --out part",
         "6 --train.schedule constant --out whole",
     ):
-        assert main(f"{command} {words}".split()) == 0
-    assert main(["train", "--resume", "part", "--train.steps", "6"]) == 0
+        succeed(f"{command} {words}")
+    succeed("train --resume part --train.steps 6")
     states = [torch.load(f"{run}/state.pt", weights_only=True) for run in ("part", "whole")]
     for name, tensor in states[0]["model"].items():
         assert torch.equal(tensor, states[1]["model"][name]), name
 
 
-def test_eval_reconstruct_and_what_has_no_prior(
+def test_eval_and_reconstruct_without_a_prior(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = run("eval vq", capsys)
@@ -288,16 +252,13 @@ PRIOR = "--model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_s
 
 
 @pytest.fixture(scope="module")
-def prior(runs: Path) -> Path:
+def prior(folder: Path) -> Path:
     """A prior of the trained VQ-VAE, and both in one folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(runs)
-        patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+    with working_in(folder):
         options = "--train.batch_size 16 --train.steps 80 --train.warmup 5 --train.lr 0.02"
-        assert main(f"train {PRIOR} --data codes:vq --out prior {options}".split()) == 0
-        assert main(["bundle", "vq", "prior", "--out", "both"]) == 0
-    return runs
+        succeed(f"train {PRIOR} --data codes:vq --out prior {options}")
+        succeed("bundle vq prior --out both")
+    return folder
 
 
 def test_data_shows_codes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,7 +278,7 @@ def test_complete_takes_codes(prior: Path, here: Path, capsys: pytest.CaptureFix
 
 def test_compare_takes_codes(prior: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "compare prior new=PixelCNN --data codes:vq --steps 2 --batch-size 2 --limit 5 --out c"
-    assert main(words.split()) == 0
+    succeed(words)
     results = json.loads(Path("c/compare.json").read_text())
     expected = score_images(load("prior"), load_codes("vq").test, limit=5)
     assert results["data"] == "codes:vq"
@@ -401,7 +362,7 @@ def test_more_than_256_codes(
     pixels = torch.from_numpy(load_data("tiny.npz").train.x)
     assert torch.equal(torch.from_numpy(x)[:, 0].long(), model.eval().codes(pixels))
     words = f"train {PRIOR} --data codes:{tmp_path}/vq --out {tmp_path}/prior --train.steps 2"
-    assert main(f"{words} --train.mutate 0.1".split()) == 0
+    succeed(f"{words} --train.mutate 0.1")
     capsys.readouterr()
     assert "uniform 9.4512" in run(f"eval {tmp_path}/prior", capsys)
     with pytest.raises(UserError, match="uint16"):
@@ -429,7 +390,7 @@ def test_baselines_by_hand() -> None:
 # --- the prior ------------------------------------------------------------------------------------
 
 
-def test_a_prior_takes_codes_for_categories(prior: Path, here: Path) -> None:
+def test_a_prior_treats_codes_as_categories(prior: Path, here: Path) -> None:
     model = load("prior")
     assert model.hyperparameters["inputs"] == "embedded"
     assert (model.shape, model.levels, model.classes) == ((1, 2, 2), 6, 3)

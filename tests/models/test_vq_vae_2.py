@@ -1,9 +1,8 @@
-"""VQ-VAE-2: two grids of codes, a prior for each, the bottom's told the top, and all together."""
+"""VQ-VAE-2: two grids of codes, a prior for each, and all together."""
 
 import json
 import math
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextpixel.cli.main import main
 from nextpixel.conditioning.conditioner import CoarseCodes
 from nextpixel.context import ContextSpec
 from nextpixel.data import Dataset, Images
@@ -26,6 +24,9 @@ from nextpixel.models.base.image_model import load
 from nextpixel.sampling.drawing import site_noise
 from nextpixel.tasks.reconstruction import draw_reconstructions
 from nextpixel.training import fit
+from tests.helpers import random_images, randomize, refused, run, succeed, working_in
+
+pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
 VARIANTS: list[dict[str, Any]] = [
     {"shape": (1, 8, 12)},
@@ -35,20 +36,13 @@ VARIANTS: list[dict[str, Any]] = [
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: str(v["shape"]))
 
 
-@pytest.fixture(autouse=True)
-def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
-
-
 def make(**arguments: Any) -> VQVAE2:
     """A small model with random weights everywhere, in float64, and codes near its vectors."""
     torch.manual_seed(0)
     defaults = {"shape": (1, 8, 12), "levels": 2, "width": 4, "codes": 7, "code_size": 3}
     model = VQVAE2(**{**defaults, **arguments}).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=1 / math.sqrt(max(1, parameter[0].numel())))
-    step(model, [images(model, 8, seed=9)])
+    randomize(model)
+    step(model, [random_images(model, 8, seed=9)])
     return model.eval()
 
 
@@ -58,18 +52,13 @@ def step(model: VQVAE2, parts: Any) -> None:
     model.after_step([(part, None) for part in parts], lambda t: t[None], seed=1)
 
 
-def images(model: VQVAE2, n: int = 4, seed: int = 0) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randint(model.levels, (n, *model.shape), generator=random)
-
-
 # --- the model ------------------------------------------------------------------------------------
 
 
 @every_variant
 def test_shapes_and_gradients(variant: dict[str, Any]) -> None:
     model = make(**variant)
-    x = images(model)
+    x = random_images(model)
     codes = model.codes(x)
     top, bottom = model.split(codes)
     side = variant.get("downsampling", 2)
@@ -93,7 +82,7 @@ def test_shapes_and_gradients(variant: dict[str, Any]) -> None:
 
 def test_objective_is_the_score_less_both_commitments() -> None:
     model = make(commitment=2.0)
-    x = images(model)
+    x = random_images(model)
     features, top = model.encode_top(x)
     bottom = model.encode_bottom(features, model.top_quantizer(top))
     codes = model.split(model.codes(x))
@@ -116,7 +105,7 @@ def test_a_code_is_decoded_where_it_stands(grid: int, side: int) -> None:
 
 def test_the_bottom_depends_on_the_top_codes() -> None:
     model = make()
-    x = images(model, 20)
+    x = random_images(model, 20)
     before, (top, bottom) = model.codes(x), model.split(model.codes(x))
     model.top_quantizer.codebook.add_(torch.randn(3, dtype=torch.float64) * 3)
     assert not torch.equal(model.codes(x), before)
@@ -126,7 +115,7 @@ def test_the_bottom_depends_on_the_top_codes() -> None:
 
 def test_padding_is_left_out_of_both_grids() -> None:
     model = make(commitment=2.0)
-    x, known = images(model), torch.zeros(4, 1, 8, 12, dtype=torch.bool)
+    x, known = random_images(model), torch.zeros(4, 1, 8, 12, dtype=torch.bool)
     known[:, :, 4:] = True
     quantized = model.quantize(x)
     off = sum(
@@ -145,7 +134,7 @@ def test_padding_is_left_out_of_both_grids() -> None:
 
 def test_after_step_moves_both_codebooks_and_takes_the_parts_as_a_whole() -> None:
     models = [make() for _ in range(2)]
-    x = images(models[0], 8)
+    x = random_images(models[0], 8)
     before = [quantizer.codebook.clone() for quantizer in models[0].quantizers]
     for model, parts in zip(models, ([x], x.tensor_split(3)), strict=True):
         step(model, parts)
@@ -161,7 +150,7 @@ def test_after_step_moves_both_codebooks_and_takes_the_parts_as_a_whole() -> Non
 def test_the_first_bottom_codes_are_placed_for_the_new_top() -> None:
     """Each is a vector that the encoder makes of some image with the top codes as they are now."""
     model = make(decay=0.0, codes=80)
-    features, top = model.encode_top(images(model, 8, seed=9))
+    features, top = model.encode_top(random_images(model, 8, seed=9))
     vectors = model.encode_bottom(features, model.top_quantizer(top)).movedim(1, -1).flatten(0, 2)
     used = model.bottom_quantizer.counts > 0
     near = torch.cdist(vectors, model.bottom_quantizer.codebook[used]).amin(1)
@@ -169,9 +158,9 @@ def test_the_first_bottom_codes_are_placed_for_the_new_top() -> None:
     assert near.mean() < 0.2 * torch.cdist(vectors, vectors.mean(0)[None]).mean()
 
 
-def test_diagnosis_tells_of_both_grids() -> None:
+def test_diagnosis_of_both_grids() -> None:
     model = make(levels=4)
-    x = images(model, 20)
+    x = random_images(model, 20)
     told = model.diagnose(x)
     for name, grid in zip(("top", "bottom"), model.split(model.codes(x)), strict=True):
         codes, counts = np.unique(grid.numpy(), return_counts=True)
@@ -215,7 +204,7 @@ def test_coarse_codes_become_one_hot_planes() -> None:
     top = torch.from_numpy(split.coarse_codes.x[numbers, 0].astype(np.int64))  # type: ignore[union-attr]
     for code in range(3):
         assert torch.equal(given.context.image[:, code], (top == code).float())
-    few = split.spread(4)
+    few = split.subset(4)
     assert few.coarse_codes is not None
     assert np.array_equal(few.coarse_codes.x, split.coarse_codes.x[[0, 13, 26, 39]])  # type: ignore[union-attr]
     with pytest.raises(UserError, match="coarse codes with one channel"):
@@ -229,7 +218,7 @@ def test_coarse_codes_become_one_hot_planes() -> None:
         takes.read(torch.full((2, 2), 3), 5)
 
 
-def test_a_prior_learns_to_use_what_it_is_told(tmp_path: Path) -> None:
+def test_a_prior_learns_to_use_its_context(tmp_path: Path) -> None:
     train, valid = with_coarse_codes(400), with_coarse_codes(60)
     data = Dataset("repeated", train, valid, valid, 2, ("a", "b"), "made up")
     assert data.coarse_codes == (3, 2, 2)
@@ -254,47 +243,22 @@ PRIOR = "--model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_s
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny images, a trained VQ-VAE-2, its two priors, and all in one folder."""
     folder = tmp_path_factory.mktemp("codes")
     random = np.random.default_rng(0)
     y = random.integers(0, 3, 80)
     x = (y[:, None, None] * 2 + random.integers(0, 2, (80, 8, 8))).astype(np.uint8)
     np.savez(folder / "tiny.npz", x=x, y=y, levels=6)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+    with working_in(folder):
         for words in (
             f"train {VQ} --data tiny.npz --conditional false --out vq {TRAIN} 40 --train.lr 0.01",
             f"train {PRIOR} --data codes:vq --out top {TRAIN} 40 --train.lr 0.02",
             f"train {PRIOR} --data codes:vq#bottom --out bottom {TRAIN} 40 --train.lr 0.02",
             "bundle vq top bottom --out all",
         ):
-            assert main(words.split()) == 0
+            succeed(words)
     return folder
-
-
-@pytest.fixture
-def here(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(runs)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return runs
-
-
-def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, err) == (0, "")
-    return out
-
-
-def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_codes_as_data(here: Path) -> None:
@@ -325,7 +289,7 @@ def test_padding_is_refused(here: Path, tmp_path: Path) -> None:
         fit(model, data, out=tmp_path / "run", steps=1)
 
 
-def test_eval_adds_up_what_all_takes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_adds_up_all_parts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     decoder, top, bottom = load("vq"), load("top"), load("bottom")
     assert isinstance(decoder, VQVAE2)
     tiny = load_data("tiny.npz").test
@@ -439,6 +403,6 @@ def test_another_codebook_is_refused(
 
 def test_one_grid_has_no_bottom(here: Path, tmp_path: Path) -> None:
     words = f"train {VQ.replace('VQVAE2', 'VQVAE')} --data tiny.npz --conditional false"
-    assert main(f"{words} --out {tmp_path}/one {TRAIN} 1".split()) == 0
+    succeed(f"{words} --out {tmp_path}/one {TRAIN} 1")
     with pytest.raises(UserError, match="no bottom"):
         load_codes(f"{tmp_path}/one#bottom")

@@ -59,7 +59,7 @@ def test_attention_equals_the_textbook(height: int, width: int, channels: tuple[
             torch.testing.assert_close(out, expected[:, :, row, col], rtol=0, atol=1e-12)
 
 
-def test_delayed_hands_out_what_it_got_at_the_site_before() -> None:
+def test_delayed_returns_the_input_of_the_site_before() -> None:
     layer = Delayed(3)
     x = torch.randn(2, 3, 2, 2)
     assert torch.equal(layer(x), x)

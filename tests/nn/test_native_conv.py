@@ -93,7 +93,7 @@ def test_it_compiles() -> None:
     assert program() is not None
 
 
-def test_what_it_is_given_need_not_lie_in_order() -> None:
+def test_inputs_need_not_be_contiguous() -> None:
     x, weight = maps(2, 32, 4, 5), torch.randn(3, 32, 64).to(torch.bfloat16).float()
     kind = Kind(TAPS["mask B"][-3:])
     expected = reference(x.double(), weight.permute(2, 1, 0).double(), None, kind)
@@ -126,7 +126,7 @@ def test_a_number_that_is_none_stays_so() -> None:
         assert out[0, :, 0].isfinite().all()
 
 
-def test_what_does_not_fit() -> None:
+def test_unsupported_arguments_do_not_fit() -> None:
     x, weight = maps(1, 64, 2, 3), torch.zeros(32, 64)
     assert fits(x, weight)
     for other in (x.float(), x.contiguous(), x[0], x.to("meta")):

@@ -208,7 +208,7 @@ def test_hyperparameters_must_be_handed_on() -> None:
         Forgetful(shape=(1, 2, 2), levels=2)
 
 
-def test_a_fixed_point_that_never_comes_is_told(model: Rows) -> None:
+def test_a_fixed_point_that_never_comes_is_refused(model: Rows) -> None:
     def contrary(x: Tensor, c: object = None) -> npx.Categorical:
         return npx.Categorical(-50.0 * torch.nn.functional.one_hot(x, model.levels).double())
 
@@ -361,7 +361,7 @@ def test_a_fixed_point_has_no_steps(model: Rows, draw: Callable[..., object]) ->
         draw(model, 2, sampler="fixed-point")
 
 
-def test_unknown_options_are_told_by_name(model: Rows) -> None:
+def test_unknown_options_are_named(model: Rows) -> None:
     x, mask = model.sample(1), torch.ones(4, 5, dtype=torch.bool)
     for draw in (
         lambda how: model.sample(1, **how),

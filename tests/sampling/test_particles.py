@@ -1,4 +1,4 @@
-"""Particles draw from the exact posterior, which tiny images let one write down."""
+"""Particles sample from the exact posterior, which tiny images make countable."""
 
 import itertools
 import math

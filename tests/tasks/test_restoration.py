@@ -1,22 +1,17 @@
-"""Models that undo a task: what they are told, what counts, and what they draw."""
+"""Models that restore images: their conditioning, scores and samples."""
 
 import itertools
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 from torch import Tensor
 
-from nextpixel import load, load_data
-from nextpixel.cli.main import main
+from nextpixel import load
 from nextpixel.conditioning.degradation import Task
-from nextpixel.data import Dataset, Images
+from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.evaluation.image_quality import quality
 from nextpixel.evaluation.likelihood import evaluate
@@ -24,11 +19,7 @@ from nextpixel.models import GatedPixelCNN
 from nextpixel.tasks.restoration import qualities, restore, score, uncertainty
 from nextpixel.tasks.restoration_baselines import baseline
 from nextpixel.training import fit
-
-TINY = (
-    "train --data mnist --levels 4 --conditional false --model GatedPixelCNN --model.width 8 "
-    "--model.blocks 2 --model.kernel_size 3 --train.batch_size 8 --train.valid_images 8"
-)
+from tests.helpers import small_mnist
 
 
 def make(task: Task, shape: tuple[int, int, int] = (1, 8, 8), **arguments: Any) -> GatedPixelCNN:
@@ -50,14 +41,7 @@ def some_images(n: int, shape: tuple[int, int, int] = (1, 8, 8), levels: int = 4
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     """Real digits, every third pixel of the middle, at 4 levels."""
-    mnist = load_data("mnist", levels=4)
-
-    def shrink(images: Images, n: int) -> Images:
-        assert images.y is not None
-        return Images(np.ascontiguousarray(images.x[:n, :, 2:26:3, 2:26:3]), images.y[:n], 4)
-
-    splits = (shrink(mnist.train, 100), shrink(mnist.valid, 50), shrink(mnist.test, 20))
-    return Dataset("tiny", *splits, 4, mnist.class_names, "MNIST, made small")
+    return small_mnist(slice(2, 26, 3), 100, 50, 20)
 
 
 def test_the_probabilities_of_all_that_hidden_pixels_may_be_sum_to_one() -> None:
@@ -78,7 +62,7 @@ def test_the_probabilities_of_all_that_hidden_pixels_may_be_sum_to_one() -> None
     assert nats.exp().std() > 0.001  # they are not all the same
 
 
-def test_a_hidden_pixel_is_told_of_known_ones_after_it() -> None:
+def test_a_hidden_pixel_depends_on_known_ones_after_it() -> None:
     model = make(Task("inpaint"))
     x = some_images(1)
     known = torch.ones(1, 1, 8, 8, dtype=torch.bool)
@@ -105,7 +89,7 @@ def test_known_pixels_carry_no_bits_in_score_and_training() -> None:
     assert (of_sites * given.mask).sum() < -1  # there was something to leave out
 
 
-def test_a_score_tells_each_image_the_same_whatever_is_scored_beside_it(data: Dataset) -> None:
+def test_a_score_does_not_depend_on_the_other_images_of_the_batch(data: Dataset) -> None:
     model = make(Task("denoise"))
     whole = evaluate(model, data.test)
     numbers = np.arange(len(data.test))
@@ -116,13 +100,13 @@ def test_a_score_tells_each_image_the_same_whatever_is_scored_beside_it(data: Da
     assert isinstance(model.conditioner, Task)
     degraded = model.conditioner.degrade(x, 4, numbers.tolist())
     assert score(model, x, degraded, batch_size=7).nats == pytest.approx(whole.nats, rel=1e-12)
-    # Image 19 is told the same alone, because it is still number 19.
+    # Image 19 is degraded the same way alone, because it is still number 19.
     spread = evaluate(model, data.test, limit=2)
     assert spread.nats == pytest.approx(by_hand[[0, 19]].mean().item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["inpaint", "super-resolution", "denoise", "deblur"])
-def test_restorations_are_drawn_from_what_the_image_is_given(name: Any) -> None:
+def test_restorations_are_samples_under_the_context(name: Any) -> None:
     model = make(Task(name))
     x = some_images(3)
     assert isinstance(model.conditioner, Task)
@@ -140,7 +124,7 @@ def test_restorations_are_drawn_from_what_the_image_is_given(name: Any) -> None:
         assert torch.equal((draws == x) | ~known, torch.ones_like(draws, dtype=torch.bool))
 
 
-def test_a_class_goes_along() -> None:
+def test_a_class_is_part_of_the_context() -> None:
     task = Task("inpaint")
     model = make(task, classes=3)
     torch.nn.init.normal_(model.condition.weight, std=3)  # type: ignore[arg-type]
@@ -172,7 +156,7 @@ def test_qualities_and_differences() -> None:
     assert differ[0, 2, 3].item() == pytest.approx(np.std(values, ddof=1))
 
 
-def test_a_model_learns_to_use_what_it_is_given(data: Dataset, tmp_path: Path) -> None:
+def test_a_model_learns_to_use_its_context(data: Dataset, tmp_path: Path) -> None:
     scores = {}
     for task in (None, Task("denoise", noise=0.1)):
         torch.manual_seed(0)
@@ -228,94 +212,3 @@ def test_each_step_of_training_degrades_anew_and_a_resumed_run_is_the_same(
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
     # All images are in every batch: the same ones would make the sorted noise the same.
     assert not torch.equal(once[0].flatten().sort()[0], once[1].flatten().sort()[0])
-
-
-def run(words: str, capsys: pytest.CaptureFixture[str], status: int = 0) -> str:
-    assert main(words.split()) == status, capsys.readouterr().err
-    printed = capsys.readouterr()
-    return printed.err if status else printed.out
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("restore")
-    for what in ("inpaint --holes boxes", "super-resolution --factor 7"):
-        name = what.split()[0]
-        words = f"{TINY} --task {what} --train.steps 3 --out {folder / name}"
-        assert main(words.split()) == 0
-    digits = load_data("mnist").test.x[:2, 0]
-    for number, digit in enumerate(digits):
-        Image.fromarray(digit).save(folder / f"digit{number}.png")
-        Image.fromarray(digit).resize((4, 4)).save(folder / f"small{number}.png")
-    return folder
-
-
-def test_the_command_restores_test_images_and_judges_them(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = yaml.safe_load((folder / "inpaint" / "config.yaml").read_text())
-    assert (config["task"], config["holes"]) == ("inpaint", "boxes")
-    saved = json.loads((folder / "inpaint" / "best" / "config.json").read_text())
-    assert saved["task"] == {"name": "inpaint", "holes": "boxes"}
-    out, npz = folder / "restored.png", folder / "restored.npz"
-    said = run(f"restore {folder / 'inpaint'} -n 3 --draws 2 --out {out} --npz {npz}", capsys)
-    assert "3 images" in said
-    assert "biharmonic inpainting" in said
-    assert "mean of 2 draws" in said
-    x = np.load(npz)["x"]
-    assert x.shape == (2, 3, 1, 28, 28)
-    with Image.open(out) as picture:
-        assert picture.width > picture.height
-    # The score that is printed is exact: the same as by hand.
-    model = load(folder / "inpaint")
-    test = load_data("mnist", levels=4).test
-    numbers = np.linspace(0, len(test) - 1, 3).round().astype(int)
-    given = model.conditioning(torch.from_numpy(test.x[numbers]), None, numbers.tolist())
-    nats = -model.score(torch.from_numpy(test.x[numbers]), given.context, given.mask).mean().item()
-    assert f"{nats / math.log(2) / 784:.4f} ±" in said
-    assert given.mask is not None
-    kept = torch.from_numpy(x) == torch.from_numpy(test.x[numbers])
-    assert bool((kept | ~given.mask).all())
-
-
-def test_the_command_restores_files_as_they_are(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = folder / "files.png"
-    files = f"{folder / 'digit0.png'} {folder / 'digit1.png'}"
-    said = run(f"restore {folder / 'inpaint'} {files} --hide left --out {out}", capsys)
-    assert "2 images" in said
-    assert "PSNR" not in said
-    said = run(f"restore {folder / 'inpaint'} {files} --degrade --hide left --out {out}", capsys)
-    assert "hidden" in said
-    assert "50.0%" in said
-    assert "PSNR" in said
-    small = f"{folder / 'small0.png'} {folder / 'small1.png'}"
-    npz = folder / "large.npz"
-    large = folder / "super-resolution"
-    run(f"restore {large} {small} --draws 1 --npz {npz} --out {out}", capsys)
-    assert np.load(npz)["x"].shape == (1, 2, 1, 28, 28)
-    given = run(f"eval {large} --limit 4", capsys)
-    assert "super-resolution" in given
-
-
-def test_mistakes_are_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inpaint, large, digit = folder / "inpaint", folder / "super-resolution", folder / "digit0.png"
-    for words, expected in (
-        (f"restore {inpaint} {digit}", "Say which pixels are hidden"),
-        (f"restore {large} --hide top", "does not fill in holes"),
-        (f"restore {inpaint} --degrade", "picture files"),
-        (f"restore {inpaint} {folder / 'none.png'} --hide top", "There is no picture"),
-        (f"restore {large} {folder / 'digit0.png'} --data mnist", "leave --data out"),
-        ("restore mnist-gated", "was not trained with --task"),
-        (f"sample {inpaint}", "use nextpixel restore"),
-        (f"complete {inpaint}", "use nextpixel restore"),
-        (f"{TINY} --task deblur --factor 2 --out {folder / 'x'}", "no option of --task deblur"),
-        (f"{TINY} --sigma 2 --out {folder / 'x'}", "goes with a --task"),
-        (f"{TINY} --task colourise --out {folder / 'x'}", "3 channels"),
-        (f"{TINY} --task super-resolution --factor 5 --out {folder / 'x'}", "divides"),
-    ):
-        said = run(words, capsys, status=2)
-        assert expected in said
-        assert said.count("\n") == 1
-    assert not (folder / "x").exists()

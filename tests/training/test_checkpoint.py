@@ -1,6 +1,5 @@
 """Files that a crash or a full disk leaves whole, and a state from which nothing is executed."""
 
-import errno
 import io
 import os
 import pickle
@@ -16,6 +15,7 @@ from nextpixel.models import GatedPixelCNN
 from nextpixel.models.base.image_model import load
 from nextpixel.training.checkpoint import load_state, save_state
 from nextpixel.utils.files import remove_parts, replace_file
+from tests.helpers import no_space
 
 STATE: dict[str, Any] = {
     "model": {"weight": torch.arange(6.0).view(2, 3)},
@@ -24,10 +24,6 @@ STATE: dict[str, Any] = {
     "best": float("inf"),
     "seconds": 1.5,
 }
-
-
-def no_space(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -92,7 +88,7 @@ def test_a_full_disk_leaves_the_old_model(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     keep = [tmp_path / "state.pt", tmp_path / "best" / "config.json", tmp_path / ".hidden"]
     left = [tmp_path / ".state.pt.17.part", tmp_path / "best" / ".config.json.4.part"]

@@ -1,14 +1,11 @@
-"""The trainer: it learns, it can be killed at any step, and what it kept stays good."""
+"""The trainer: it learns, survives being killed at any step, and keeps valid checkpoints."""
 
-import json
 import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from nextpixel.data import Dataset, Images
-from nextpixel.data import load as load_data
+from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.models import GatedPixelCNN
@@ -28,28 +24,17 @@ from nextpixel.training import TrainArgs, fit, launch, trainer
 from nextpixel.training import config as training_config
 from nextpixel.training.config import learning_rate
 from nextpixel.training.trainer import update_average
-
-OPTIONS: dict[str, Any] = {
-    "steps": 6,
-    "batch_size": 8,
-    "lr": 0.01,
-    "warmup": 2,
-    "valid_every": 3,
-    "valid_images": 20,
-    "save_every": 2,
-}
-
-
-def tiny_mnist() -> Dataset:
-    """Real digits, every fourth pixel of every fourth row, at 4 levels."""
-    mnist = load_data("mnist", levels=4)
-
-    def shrink(images: Images, n: int) -> Images:
-        assert images.y is not None
-        return Images(np.ascontiguousarray(images.x[:n, :, ::4, ::4]), images.y[:n], 4)
-
-    splits = (shrink(mnist.train, 100), shrink(mnist.valid, 50), shrink(mnist.test, 10))
-    return Dataset("tiny", *splits, 4, mnist.class_names, "MNIST, made small")
+from tests.helpers import ROOT
+from tests.training.runs import (
+    OPTIONS,
+    assert_equal,
+    assert_same_run,
+    at_step,
+    make,
+    metrics_of,
+    state_of,
+    tiny_mnist,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,81 +47,6 @@ class Dropout(GatedPixelCNN):
 
     def network(self, x: Any, biases: Any, cache: Any = None) -> Any:
         return super().network(torch.nn.functional.dropout(x, 0.5, self.training), biases, cache)
-
-
-def make(cls: type[GatedPixelCNN] = GatedPixelCNN, **arguments: Any) -> GatedPixelCNN:
-    torch.manual_seed(0)
-    arguments = {"shape": (1, 7, 7), "levels": 4, "classes": 10, **arguments}
-    return cls(width=8, blocks=2, kernel_size=3, **arguments)
-
-
-def metrics_of(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_equal(a: object, b: object, where: str = "") -> None:
-    """Bitwise equality of nested states."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert isinstance(b, torch.Tensor)
-        assert a.dtype == b.dtype, where
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert isinstance(b, dict)
-        assert list(a) == list(b), where
-        for key in a:
-            assert_equal(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, (list, tuple)):
-        assert isinstance(b, (list, tuple))
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, f"{where}/{i}")
-    else:
-        assert a == b, where
-
-
-def state_of(out: Path) -> Any:
-    return torch.load(out / "state.pt", weights_only=True)
-
-
-def assert_same_run(out: Path, reference: Path) -> None:
-    """Both runs ended with bitwise the same weights and state, and have the same history."""
-    states = [state_of(run) for run in (out, reference)]
-    for state in states:
-        del state["seconds"]
-    assert_equal(*states)
-    for model in ("best", "last"):
-        names = [
-            {p.name: p.read_bytes() for p in (run / model).iterdir()} for run in (out, reference)
-        ]
-        assert names[0] == names[1]  # the weights' name is made of their hash
-    histories = [metrics_of(run) for run in (out, reference)]
-    for history in histories:
-        assert [line["step"] for line in history] == list(range(1, len(history) + 1))
-        for line in history:
-            del line["images_per_second"], line["seconds"]
-    assert histories[0] == histories[1]
-    files = [
-        {
-            str(p.relative_to(run))
-            for p in run.rglob("*")
-            if p.is_file() and "tfevents" not in p.name
-        }
-        for run in (out, reference)
-    ]
-    assert files[0] == files[1]
-
-
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[trainer.Run], None]) -> None:
-    """Does something in the middle of a step."""
-    real = trainer.Run.batch
-
-    def batch(run: trainer.Run) -> Any:
-        if run.step + 1 == step:
-            do(run)
-        return real(run)
-
-    monkeypatch.setattr(trainer.Run, "batch", batch)
 
 
 # --- it learns ------------------------------------------------------------------------------------
@@ -365,7 +275,7 @@ def test_no_context_to_drop(data: Dataset, tmp_path: Path) -> None:
 KILLER = """
 import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[1])
-import test_trainer as t
+from tests.training import test_trainer as t
 from nextpixel.training import trainer
 
 def kill(): os.kill(os.getpid(), signal.SIGKILL)
@@ -412,7 +322,7 @@ def test_killed_anywhere_and_resumed_is_bitwise_equal(
     points += [(where, n) for where in ("write", "replaced") for n in (1, 2, 4, 5, 7, 8, 9, 11, 12)]
     lines = [f"{where} {n} {tmp_path / f'{where}-{n}'}\n" for where, n in points]
     result = subprocess.run(
-        [sys.executable, "-c", KILLER, str(Path(__file__).parent)],
+        [sys.executable, "-c", KILLER, str(ROOT)],
         input="".join(lines),
         capture_output=True,
         text=True,
@@ -488,99 +398,6 @@ def test_half_a_line_and_later_ones_are_forgotten(data: Dataset, tmp_path: Path)
     (out / "metrics.jsonl").unlink()
     fit(make(), data, out=out, resume=True, **{**OPTIONS, "steps": 9})
     assert [line["step"] for line in metrics_of(out)] == [9]
-
-
-# --- the command line -----------------------------------------------------------------------------
-
-COMMAND = [
-    *("train", "--data", "mnist", "--levels", "4", "--model", "GatedPixelCNN"),
-    *("--model.width", "8", "--model.blocks", "2", "--model.kernel_size", "3", "--threads", "1"),
-    *("--train.batch_size", "8", "--train.valid_images", "16", "--train.valid_every", "1000"),
-]
-
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "nextpixel", *arguments]
-
-
-def succeed(arguments: list[str]) -> None:
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-
-
-def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
-    out, steps = tmp_path / "run", 120
-    process = subprocess.Popen(
-        command(*COMMAND, "--train.steps", str(steps), "--out", str(out)),
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    metrics, until = out / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert f"--resume {out}" in stderr
-    assert "Traceback" not in stderr
-    saved = state_of(out)["step"]
-    assert 3 <= saved < steps
-    assert len(metrics_of(out)) == saved
-    resumed = command("train", "--resume", str(out), "--threads", "1")
-    succeed(resumed)
-    torch.manual_seed(0)
-    model = make(shape=(1, 28, 28))
-    options = {"batch_size": 8, "valid_images": 16, "valid_every": 1000, "steps": steps}
-    mnist = load_data("mnist", levels=4)
-    assert_same_run(out, fit(model, mnist, out=tmp_path / "whole", **options))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parts", ["1", "2"])
-def test_two_processes_are_one_with_twice_the_batch(parts: str, tmp_path: Path) -> None:
-    options = ["--train.steps", "8", "--train.precision", "float32", "--train.save_every", "3"]
-    one = command(*COMMAND, *options, "--train.batch_size", "16", "--out", str(tmp_path / "one"))
-    succeed(one)
-    options += ["--train.accumulate", parts]
-    two = command(*COMMAND, *options, "--out", str(tmp_path / "two"))
-    two[1:1] = TORCHRUN
-    succeed(two)
-    histories = [metrics_of(tmp_path / run) for run in ("one", "two")]
-    for a, b in zip(*histories, strict=True):
-        assert a["step"] == b["step"]
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
-    states = [state_of(tmp_path / run)["model"] for run in ("one", "two")]
-    for name in states[0]:
-        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-2, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_an_interrupt_of_one_process_stops_both(tmp_path: Path) -> None:
-    """Only rank 0 gets the signal; all must save and stop at the same step, and not wait."""
-    script = (
-        "import os, signal, sys\n"
-        "from nextpixel.cli import main; from nextpixel.training import trainer\n"
-        "real = trainer.Run.batch\n"
-        "def batch(run):\n"
-        "    if run.step == 3 and run.fabric.is_global_zero:\n"
-        "        signal.raise_signal(signal.SIGINT)\n"
-        "    return real(run)\n"
-        "trainer.Run.batch = batch\n"
-        "code = main.main(sys.argv[1:])\n"
-        "assert code == 130, code\n"
-    )
-    (tmp_path / "script.py").write_text(script)
-    train = [*COMMAND, "--train.steps", "1000000", "--out", str(tmp_path / "run")]
-    succeed([sys.executable, *TORCHRUN, str(tmp_path / "script.py"), *train])
-    assert state_of(tmp_path / "run")["step"] == 4
-    assert len(metrics_of(tmp_path / "run")) == 4
 
 
 # --- numbers that are no longer numbers -----------------------------------------------------------

@@ -43,7 +43,7 @@ def test_to_uint8_takes_tensors_lists_and_bools():
 
 
 @pytest.mark.parametrize("bad", [[0, 4], [-1, 0], [0.0, 0.5]])
-def test_to_uint8_refuses_what_is_no_level(bad):
+def test_to_uint8_refuses_values_that_are_no_levels(bad):
     with pytest.raises(ValueError, match="values"):
         pictures.to_uint8(bad, 4)
 
@@ -52,7 +52,7 @@ def test_to_uint8_refuses_what_is_no_level(bad):
 def test_hide_paints_the_hidden_pixels_only(channels):
     x = images(channels=channels)
     mask = RNG.random((4, 1, 5, 6)) < 0.5
-    shown = pictures.hide(x, mask, 4)
+    shown = pictures.tint_unknown(x, mask, 4)
     assert shown.shape == (4, 3, 5, 6)
     assert shown.dtype == np.uint8
     known = np.broadcast_to(mask, shown.shape)
@@ -66,14 +66,14 @@ def test_hide_paints_the_hidden_pixels_only(channels):
 
 def test_hide_takes_no_pixels_for_a_mask():
     with pytest.raises(UserError, match="mask is made of booleans"):
-        pictures.hide(images(), images(), 4)
+        pictures.tint_unknown(images(), images(), 4)
 
 
 def test_hide_takes_one_mask_for_all_and_needs_all_channels():
     x = images(channels=3)
     mask = np.ones((3, 5, 6), dtype=bool)
     mask[2, 0, 0] = False
-    shown = pictures.hide(x, mask, 4)
+    shown = pictures.tint_unknown(x, mask, 4)
     assert (shown[:, :, 0, 0] == TINT).all()
     np.testing.assert_array_equal(shown[:, :, 1:], pictures.to_uint8(x, 4)[:, :, 1:])
 
@@ -134,8 +134,8 @@ def test_grid_leaves_places_empty():
 
 
 def test_confusion_names_and_counts(tmp_path):
-    charts.confusion([[70, 3], [0, 81]], ["cat", "dog"], tmp_path / "c.svg")
-    charts.confusion([[70, 3], [0, 81]], ["cat", "dog"], tmp_path / "c.png")
+    charts.confusion_matrix([[70, 3], [0, 81]], ["cat", "dog"], tmp_path / "c.svg")
+    charts.confusion_matrix([[70, 3], [0, 81]], ["cat", "dog"], tmp_path / "c.png")
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.size > (100, 100)
     text = (tmp_path / "c.svg").read_text()
@@ -143,7 +143,7 @@ def test_confusion_names_and_counts(tmp_path):
         assert f"<!-- {word} -->" in text
     assert "<!-- 0 -->" not in text
     with pytest.raises(UserError, match=r"use \.png, \.svg"):
-        charts.confusion([[1]], ["cat"], tmp_path / "c.jpg")
+        charts.confusion_matrix([[1]], ["cat"], tmp_path / "c.jpg")
 
 
 def test_grid_enlarges_small_images_only():
@@ -156,7 +156,7 @@ def test_grid_enlarges_small_images_only():
     assert many.width == 64 * 28
 
 
-def test_labels_stand_beside_the_images_and_leave_them_alone():
+def test_labels_stand_next_to_the_images_and_leave_them_alone():
     x = images(n=6, height=28, width=28)
     bare = np.asarray(pictures.grid(x, 4, columns=3))
     picture = pictures.grid(
@@ -202,7 +202,7 @@ def test_grid_refuses_another_shape(shape):
 
 def test_side_by_side_mixes_grey_and_colour():
     x = pictures.to_uint8(images(n=2), 4)
-    given = pictures.hide(x, np.arange(6) < 3, 256)
+    given = pictures.tint_unknown(x, np.arange(6) < 3, 256)
     picture = pictures.side_by_side({"x": x, "given": given}, 256, scale=4, gap=0)
     assert picture.mode == "RGB"
     canvas = np.asarray(picture)[-2 * 5 * 4 :: 4]
@@ -227,7 +227,7 @@ def test_side_by_side_refuses_stacks_that_do_not_match():
 
 def test_growing_paints_what_is_not_drawn_yet():
     x = images(n=1, height=2, width=3)
-    frames = list(pictures.growing([x] * 4, [0, 1, 4, 6], 4, scale=1, gap=0))
+    frames = list(pictures.sampling_frames([x] * 4, [0, 1, 4, 6], 4, scale=1, gap=0))
     for frame, done in zip(frames, [0, 1, 4, 6], strict=True):
         pixels = np.asarray(frame).reshape(6, 3)
         assert (pixels[done:] == TINT).all()
@@ -237,7 +237,7 @@ def test_growing_paints_what_is_not_drawn_yet():
 
 def test_growing_turns_spectrograms_upright():
     x = images(n=1, height=2, width=3)
-    (frame,) = pictures.growing([x], [3], 4, "a spectrogram", scale=1, gap=0)
+    (frame,) = pictures.sampling_frames([x], [3], 4, "a spectrogram", scale=1, gap=0)
     pixels = np.asarray(frame)
     assert pixels.shape == (3, 2, 3)  # time, of which the first half is drawn, to the right
     np.testing.assert_array_equal(pixels[:, 0, 0], pictures.to_uint8(x, 4)[0, 0, 0, ::-1])
@@ -285,7 +285,7 @@ def moments(path):
 def test_save_gif_lasts_as_long_as_asked_and_loops(tmp_path, count):
     x = images(n=2, height=10, width=10)
     sites = np.linspace(0, 100, count).astype(int)
-    frames = list(pictures.growing([x] * count, sites, 4, scale=2))
+    frames = list(pictures.sampling_frames([x] * count, sites, 4, scale=2))
     pictures.save_gif(frames, tmp_path / "a.gif", seconds=4.0)
     shown, loop = moments(tmp_path / "a.gif")
     assert loop == 0
@@ -315,7 +315,7 @@ def test_save_gif_of_one_frame(tmp_path):
         assert gif.convert("RGB").getpixel((0, 0)) == TINT
 
 
-def test_save_gif_refuses_what_it_cannot_show(tmp_path):
+def test_save_gif_refuses_wrong_images(tmp_path):
     frame = Image.new("L", (4, 4))
     with pytest.raises(UserError, match=r"\.gif"):
         pictures.save_gif([frame], tmp_path / "a.png")

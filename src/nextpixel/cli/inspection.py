@@ -60,7 +60,9 @@ def draw_kinds(out: Path, *, seed: int = 0, progress: Progress | None = None) ->
         panels.append(field_figures.Panel(f"{kind}, blocks=2", seen, blind_spot(deepest, SITE)))
         if progress is not None:
             progress(done / len(KINDS))
-    field_figures.save(field_figures.fields(panels, SITE[:2], columns=3), out / "kinds.png")
+    field_figures.save_figure(
+        field_figures.receptive_fields(panels, SITE[:2], columns=3), out / "kinds.png"
+    )
     return [out / "kinds.png"]
 
 
@@ -83,13 +85,15 @@ def draw_kind(
     for number, name in enumerate(compared):
         grown[name] = growth(name, seed=seed, progress=_part(progress, number, len(compared)))
     written = [out / "masks.png", out / "field.png", out / "slide.gif"]
-    field_figures.save(_masks_figure(kind, seed), written[0])
+    field_figures.save_figure(_masks_figure(kind, seed), written[0])
     panels = [
         field_figures.Panel(n, seen, grown[kind].blind) for n, seen in grown[kind].fields.items()
     ]
-    field_figures.save(field_figures.fields(panels, SITE[:2]), written[1])
+    field_figures.save_figure(field_figures.receptive_fields(panels, SITE[:2]), written[1])
     pictures.save_gif(
-        field_figures.sliding(field_figures.specimen(), _kernels(KERNEL)), written[2], seconds=14
+        field_figures.sliding_mask(field_figures.example_digit(), _kernels(KERNEL)),
+        written[2],
+        seconds=14,
     )
     if len(compared) > 1:
         deepest = {name: list(each.fields.items())[-1] for name, each in grown.items()}
@@ -98,7 +102,7 @@ def draw_kind(
             for name, (depth, seen) in deepest.items()
         ]
         written.append(out / "blind-spot.png")
-        field_figures.save(field_figures.fields(pair, SITE[:2]), written[-1])
+        field_figures.save_figure(field_figures.receptive_fields(pair, SITE[:2]), written[-1])
     return written
 
 
@@ -120,7 +124,7 @@ def _masks_figure(kind: str, seed: int) -> field_figures.Figure:
         for mask_type in types
     }
     centres[f"the whole {kind}"] = centre_channels(kind, seed=seed)
-    return field_figures.masks(_kernels(KERNEL), centres)
+    return field_figures.kernel_masks(_kernels(KERNEL), centres)
 
 
 class Seen(NamedTuple):
@@ -189,10 +193,12 @@ def draw_model(
     noise = random_images(model, INPUTS, seed)
     one = None if context is None else context[torch.zeros(INPUTS, dtype=torch.int64)]
     reach = receptive_field(model, Site(row, col), noise, one, seed=seed).any(0)
-    field_figures.save(field_figures.effective(heat, reach, (row, col), len(some)), written[0])
+    field_figures.save_figure(
+        field_figures.effective_field(heat, reach, (row, col), len(some)), written[0]
+    )
     pixels = pictures.to_uint8(x, model.levels)[0]
-    field_figures.save(field_figures.bits(pixels, bits, expected, what), written[1])
-    pictures.save_gif(field_figures.sliding(pixels, _kernels(KERNEL)), written[2], seconds=14)
+    field_figures.save_figure(field_figures.bit_maps(pixels, bits, expected, what), written[1])
+    pictures.save_gif(field_figures.sliding_mask(pixels, _kernels(KERNEL)), written[2], seconds=14)
     return Seen(written, bits, expected, (row, col), reach, heat, len(some))
 
 
@@ -200,8 +206,12 @@ def sums(seen: Seen) -> str:
     """Says in two lines what the maps of a trained model add up to."""
     cheap, dearest = int((seen.surprise < CHEAP).sum()), int(seen.surprise.argmax())
     row, col = divmod(dearest, seen.surprise.shape[1])
-    near, far = (field_figures.within(seen.heat, seen.site, distance) for distance in (NEAR, FAR))
-    few, more = (field_figures.within(seen.reach, seen.site, distance) for distance in (NEAR, FAR))
+    near, far = (
+        field_figures.share_within(seen.heat, seen.site, distance) for distance in (NEAR, FAR)
+    )
+    few, more = (
+        field_figures.share_within(seen.reach, seen.site, distance) for distance in (NEAR, FAR)
+    )
     images = f"mean of {seen.images} images" if seen.images > 1 else "of this image"
     return (
         f"{cheap} of {seen.surprise.numel()} pixels cost less than {CHEAP} bits each; the most "

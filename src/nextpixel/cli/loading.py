@@ -14,10 +14,12 @@ from torch import Tensor
 
 from nextpixel.cli.options import in_turn, parse_classes, parse_numbers
 from nextpixel.conditioning.regions import Half, box_mask, half_mask
-from nextpixel.data import Dataset, Images, known
-from nextpixel.data.folders import Unsplit, picture_names, read_picture
-from nextpixel.data.images import requantise, spread
-from nextpixel.data.own import load_unsplit
+from nextpixel.data import Dataset, Images, list_datasets
+from nextpixel.data.folders import picture_names, read_picture
+from nextpixel.data.images import Unsplit
+from nextpixel.data.levels import requantise
+from nextpixel.data.sampler import evenly_spaced
+from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.latents import codes
 from nextpixel.latents.generator import LatentGenerator, holds_bundle
@@ -193,7 +195,7 @@ def load_for(data: str, shape: Shape, levels: int, data_dir: str | Path | None =
 
 def is_known(name: str) -> bool:
     """Tells whether a data set is known by this name."""
-    return name in {entry.name for entry in known()}
+    return name in {entry.name for entry in list_datasets()}
 
 
 def own_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:
@@ -240,12 +242,12 @@ class Pictures:
 
     def numbers(self, n: int | None, default: int | None) -> NDArray[np.int64]:
         """Chooses n images, spread evenly; by default so many, or all if each was named."""
-        return spread(len(self), n or (None if self.one_by_one else default))
+        return evenly_spaced(len(self), n or (None if self.one_by_one else default))
 
-    def spread(self, limit: int | None) -> Pictures:
+    def subset(self, limit: int | None) -> Pictures:
         """Keeps at most so many images, spread evenly."""
-        names = [self.names[i] for i in spread(len(self), limit)]
-        return replace(self, images=self.images.spread(limit), names=names)
+        names = [self.names[i] for i in evenly_spaced(len(self), limit)]
+        return replace(self, images=self.images.subset(limit), names=names)
 
     def fit(self, model: ImageModel, name: str, classes: str | None = None) -> Pictures:
         """Makes sure that the images are such as the model draws, and gives them their classes.

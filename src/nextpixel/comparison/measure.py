@@ -23,7 +23,7 @@ from nextpixel import sampling
 from nextpixel.comparison.contenders import Contender
 from nextpixel.conditioning.regions import half_mask
 from nextpixel.data import Dataset, Images
-from nextpixel.data.images import spread
+from nextpixel.data.sampler import evenly_spaced
 from nextpixel.errors import UserError
 from nextpixel.evaluation import receptive_field as fields
 from nextpixel.evaluation.likelihood import Score, evaluate
@@ -155,7 +155,7 @@ def measure(
         naive = naive_seconds(model, batch_size, show)
     with progress(f"{label}: sampling by the cached path") as show:
         cached = cached_seconds(model, batch_size, show)
-    x, conditioning = model.inputs(dataset.test, spread(len(dataset.test), FIELD_IMAGES))
+    x, conditioning = model.inputs(dataset.test, evenly_spaced(len(dataset.test), FIELD_IMAGES))
     seen, earlier = receptive_field(model, x, conditioning.context)
     last = metrics[-1] if metrics else {}
     return Result(

@@ -94,7 +94,7 @@ def completions(
     mask = half_mask("top", *dataset.shape[1:])
     rows = {
         "original": pictures.to_uint8(x, dataset.levels),
-        "given": pictures.hide(x, mask, dataset.levels),
+        "given": pictures.tint_unknown(x, mask, dataset.levels),
     }
     order = sorted(results, key=lambda r: FIRST.index(r.model) if r.model in FIRST else len(FIRST))
     for result in order:

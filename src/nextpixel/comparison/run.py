@@ -82,7 +82,7 @@ def compare_models(
     check(contenders, dataset, budget, settings["data"], trust)
     # Spread, because files may be sorted by class.
     dataset = replace(
-        dataset, valid=dataset.valid.spread(VALID_IMAGES), test=dataset.test.spread(limit)
+        dataset, valid=dataset.valid.subset(VALID_IMAGES), test=dataset.test.subset(limit)
     )
     steps = plan(contenders, dataset, budget, out, device)
     for contender in contenders:

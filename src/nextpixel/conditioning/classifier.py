@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextpixel.data import Dataset, Images, batch_indices
-from nextpixel.data.images import batches
+from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
 from nextpixel.saving import Model, check_images, find, read_kind
 from nextpixel.utils.inference import evaluation_mode

@@ -1,4 +1,4 @@
-"""Data: readers, levels, splits and the resumable sampler; integers from file to loss.
+"""Data sets: readers, levels, splits and the resumable sampler; integers from file to loss.
 
 Example:
     >>> from nextpixel.data import batch_indices, load
@@ -8,17 +8,18 @@ Example:
     ((32, 1, 28, 28), (32,))
 """
 
-from nextpixel.data.catalogue import KnownDataset, known, load
-from nextpixel.data.images import DataRecord, Dataset, Images, mutate, requantise
+from nextpixel.data.catalogue import DatasetInfo, list_datasets, load
+from nextpixel.data.images import DataRecord, Dataset, Images
+from nextpixel.data.levels import mutate, requantise
 from nextpixel.data.sampler import batch_indices
 
 __all__ = [
     "DataRecord",
     "Dataset",
+    "DatasetInfo",
     "Images",
-    "KnownDataset",
     "batch_indices",
-    "known",
+    "list_datasets",
     "load",
     "mutate",
     "requantise",

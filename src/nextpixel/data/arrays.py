@@ -1,27 +1,42 @@
-"""Reads images from the user's own arrays: .npz, .npy and IDX files."""
+"""Creates data sets from arrays: .npz, .npy and IDX files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpixel.data.images import SPLITS, Dataset, Images, _dataset, _refuse_blank
+from nextpixel.data.images import (
+    SPLITS,
+    Dataset,
+    Images,
+    Unsplit,
+    dataset_from_splits,
+    refuse_all_zero,
+)
+from nextpixel.data.levels import requantise
 from nextpixel.data.readers import read_bytes, read_idx, read_numpy
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
 
-SPLIT_SEED = 5_550_123  # part of the rule: changing it would move images between splits
-MOST_CLASSES = 65_536
+__all__ = ["dataset_from_arrays", "read_arrays", "read_idx_folder", "unsplit_from_arrays"]
+
+SPLIT_SEED = 5_550_123  # never change it: images would move between splits
+MAX_CLASSES = 65_536
 
 
-# --- arrays ---------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
-def _file_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Reads a .npz, .npy or IDX file; arrays without a name of their own are called "x".
+
+    Raises:
+        UserError: If the file is corrupt or of another format.
+    """
     if path.suffix in {".npz", ".npy"}:
         return dict(read_numpy(path))
     arrays = {"x": read_idx(read_bytes(path), path)}
@@ -31,8 +46,15 @@ def _file_arrays(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _idx_files(folder: Path) -> dict[str, NDArray[Any]]:
-    """Reads what there is of the four files of MNIST's naming, gzipped or not."""
+def read_idx_folder(folder: Path) -> dict[str, NDArray[Any]]:
+    """Reads those of MNIST's four IDX files that a folder holds, gzipped or not.
+
+    Returns:
+        Arrays named "x_train", "y_train", "x_test", "y_test"; empty if there is no such file.
+
+    Raises:
+        UserError: If a file is corrupt, or the training images are missing.
+    """
     arrays = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
         for key, kind in (("x", "images-idx3"), ("y", "labels-idx1")):
@@ -42,36 +64,72 @@ def _idx_files(folder: Path) -> dict[str, NDArray[Any]]:
                     arrays[f"{key}_{split}"] = read_idx(read_bytes(file), file)
     if arrays and "x_train" not in arrays:
         raise UserError(
-            f"{folder} holds IDX files named as MNIST's, but no train-images-idx3-ubyte(.gz): add "
-            "it, or give the path of one file instead of the folder."
+            f"{folder} holds IDX files named like MNIST's, but no train-images-idx3-ubyte(.gz): "
+            "add it, or give the path of one file instead of the folder."
         )
     return arrays
 
 
-def _from_arrays(
+# --- from arrays to images ------------------------------------------------------------------------
+
+
+def dataset_from_arrays(
     path: Path, arrays: dict[str, NDArray[Any]], channels: int | None, levels: int | None
 ) -> Dataset:
+    """Creates a data set from named arrays, see `user_data.load_user_data`.
+
+    Args:
+        path: The path of the arrays, for messages.
+        arrays: Images, class ids and the number of levels, by their names.
+        channels: Number of channels, needed if the shape of the images is ambiguous.
+        levels: Requantises to this number of levels; None leaves the arrays' levels.
+
+    Raises:
+        UserError: If the arrays are not images and class ids that belong together.
+    """
     stated_levels = arrays.pop("levels", None)
     pairs = _name_splits(path, arrays)
     x = {split: _integers(path, x, channels) for split, (x, _) in pairs.items()}
     y = {split: _class_ids(path, y) for split, (_, y) in pairs.items() if y is not None}
     highest = max(int(a.max(initial=0)) for a in x.values())
-    own_levels = _own_levels(path, stated_levels, highest)
-    _take_missing(path, x, y)
+    own_levels = _level_count(path, stated_levels, highest)
+    _add_missing_splits(path, x, y)
     splits = {split: Images(x[split], y.get(split), own_levels) for split in SPLITS}
-    classes = 1 + max((int(ids.max(initial=0)) for ids in y.values()), default=-1)
-    names = tuple(str(i) for i in range(classes)) or None
-    data = _dataset(path, splits, own_levels, names)
+    data = dataset_from_splits(path, splits, own_levels, _class_names(y.values()))
     if levels is None:
         return data
-    _refuse_blank(path, highest, own_levels, levels)
+    refuse_all_zero(path, highest, own_levels, levels)
     return data.requantised(levels)
+
+
+def unsplit_from_arrays(
+    path: Path, arrays: dict[str, NDArray[Any]], channels: int | None, levels: int | None
+) -> Unsplit:
+    """Concatenates the images of all splits, with the arguments of `dataset_from_arrays`."""
+    stated_levels = arrays.pop("levels", None)
+    pairs = _name_splits(path, arrays).values()
+    x = np.concatenate([_integers(path, x, channels) for x, _ in pairs])
+    ids = [_class_ids(path, y) for _, y in pairs if y is not None]
+    y = np.concatenate(ids) if ids else None
+    highest = int(x.max(initial=0))
+    own_levels = _level_count(path, stated_levels, highest)
+    if levels is not None:
+        refuse_all_zero(path, highest, own_levels, levels)
+        x = requantise(x, own_levels, levels)
+    images = Images(x, y, levels or own_levels)
+    return Unsplit(images, [str(i) for i in range(len(x))], _class_names(ids))
+
+
+def _class_names(ids: Iterable[NDArray[np.int64]]) -> tuple[str, ...] | None:
+    """Names the classes by their ids; None if there are no classes."""
+    classes = 1 + max((int(y.max(initial=-1)) for y in ids), default=-1)
+    return tuple(str(i) for i in range(classes)) or None
 
 
 def _name_splits(
     path: Path, arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, tuple[NDArray[Any], NDArray[Any] | None]]:
-    """Pairs images with class ids: {split: (x, y or None)}, with "train" always there."""
+    """Pairs images with class ids: {split: (x, y or None)}; "train" is always present."""
     if "x" in arrays:
         keys = {"train": ("x", "y")}
     elif "train" in arrays:
@@ -87,12 +145,14 @@ def _name_splits(
             "number of levels levels, and store nothing else."
         )
     if len({y is None for _, y in pairs.values()}) > 1:
-        raise UserError(f"{path} has class ids for some splits only: give them for all or none.")
+        raise UserError(
+            f"{path} has class ids for some splits only: give them for all splits or for none."
+        )
     return pairs
 
 
 def _integers(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[np.uint8]:
-    """Checks that x holds integers in [0, 256), and makes it uint8 of shape (N, C, H, W)."""
+    """Checks that x holds integers in [0, 256), and converts it to uint8, (N, C, H, W)."""
     if x.dtype.kind not in "bui":
         raise UserError(
             f"{path} holds {x.dtype} where images are integers: turn them into 0 to 255 and save "
@@ -104,9 +164,9 @@ def _integers(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[np.u
             "255: rescale them and save them as uint8."
         )
     x = _channels_first(path, x, channels)
-    # A memory map is left one, where it can be.
-    kept = x.dtype == np.uint8 and x.flags.c_contiguous
-    return x if kept else np.array(x, dtype=np.uint8, order="C")
+    # Without a copy if possible, so that a memory map remains one.
+    suitable = x.dtype == np.uint8 and x.flags.c_contiguous
+    return x if suitable else np.array(x, dtype=np.uint8, order="C")
 
 
 def _channels_first(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[Any]:
@@ -117,7 +177,7 @@ def _channels_first(path: Path, x: NDArray[Any], channels: int | None) -> NDArra
     if first and last and channels is None:
         raise UserError(
             f"{path} holds images of shape {x.shape}, whose channels could come first or last: "
-            "give channels (if it fits both, they are taken to come first)."
+            "give channels (if both axes fit, the first is used)."
         )
     if not first and not last:
         raise UserError(
@@ -129,17 +189,17 @@ def _channels_first(path: Path, x: NDArray[Any], channels: int | None) -> NDArra
 
 
 def _class_ids(path: Path, y: NDArray[Any]) -> NDArray[np.int64]:
-    whole = y.dtype.kind in "ui" and y.ndim == 1
-    if not whole or (y.size and not 0 <= y.min() <= y.max() < MOST_CLASSES):
+    integers = y.dtype.kind in "ui" and y.ndim == 1
+    if not integers or (y.size and not 0 <= y.min() <= y.max() < MAX_CLASSES):
         raise UserError(
-            f"{path} has class ids that are not whole numbers from 0 to {MOST_CLASSES - 1:,}, one "
-            f"an image (they are {y.dtype} of shape {y.shape}): number the classes from 0."
+            f"{path} has class ids that are not whole numbers from 0 to {MAX_CLASSES - 1:,}, one "
+            f"per image (they are {y.dtype} of shape {y.shape}): number the classes from 0."
         )
     return y.astype(np.int64)
 
 
-def _own_levels(path: Path, stated: NDArray[Any] | None, highest: int) -> int:
-    """Returns the stated number of levels, or else 2 for values 0 and 1, and 256 for others."""
+def _level_count(path: Path, stated: NDArray[Any] | None, highest: int) -> int:
+    """Returns the stated number of levels; by default 2 if all values are 0 or 1, else 256."""
     if stated is None:
         return 2 if highest <= 1 else 256
     if (
@@ -154,22 +214,22 @@ def _own_levels(path: Path, stated: NDArray[Any] | None, highest: int) -> int:
     return int(stated.item())
 
 
-def _take_missing(
+def _add_missing_splits(
     path: Path, x: dict[str, NDArray[np.uint8]], y: dict[str, NDArray[np.int64]]
 ) -> None:
     """Moves a tenth of the training images into each split that is missing."""
     n = len(x["train"])
     if y and any(len(x[split]) != len(y[split]) for split in x):
-        raise UserError(f"{path} has not as many class ids as images: give one an image.")
+        raise UserError(f"{path} has not as many class ids as images: give one class id per image.")
     missing = [split for split in ("test", "valid") if split not in x]
     if not missing:
-        return  # and copy nothing
+        return  # without copying the arrays
     if n < 10:
         raise UserError(
             f"{path} has {n} images, and a tenth is needed for each of {' and '.join(missing)}: "
             "give 10 or more, or those splits."
         )
-    # The whole key, n included, fixes the permutation: it is the same whichever splits are missing.
+    # The key is (seed, n) alone: the permutation is the same whichever splits are missing.
     order = Stream.SPLITS.generator(SPLIT_SEED, n).permutation(n)
     tenths = {"test": order[: n // 10], "valid": order[n // 10 : 2 * (n // 10)]}
     rest = np.ones(n, bool)

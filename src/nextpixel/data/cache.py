@@ -1,7 +1,6 @@
-"""Decoded images, kept in the user's cache folder and mapped into memory from there.
+"""Caches decoded images in the user's cache folder, from where they are mapped into memory.
 
-What is kept is a .npz without compression: one file, which is there as a whole or not at all. It
-may be deleted at any time.
+A cached data set is one uncompressed .npz, written atomically. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -23,69 +22,64 @@ from numpy.typing import NDArray
 
 from nextpixel.data.readers import read_numpy
 from nextpixel.errors import UserError
-from nextpixel.utils.files import atomic_write, remove_parts
+from nextpixel.utils.files import atomic_write, cache_folder, remove_parts
 
-# The shape of all images together, (N, C, H, W); them block by block; small arrays beside them.
+# The shape of all images, (N, C, H, W); the images in blocks; small arrays to store with them.
 Decoded = tuple[
     tuple[int, ...], Iterable[NDArray[np.unsignedinteger[Any]]], dict[str, NDArray[Any]]
 ]
 
-__all__ = ["Decoded", "cache_folder", "find", "keep", "locked", "made", "place"]
-
+__all__ = ["Decoded", "load", "load_or_decode", "locked", "path_of", "store"]
 
 BYTES = np.dtype(np.uint8)
 
 
-def cache_folder() -> Path:
-    """Returns the user's cache folder, which need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
+def path_of(source: Path, *options: object) -> Path:
+    """Returns the path for caching a source, decoded with some options.
 
-
-def place(source: Path, *options: object) -> Path:
-    """Returns where to keep what was made of a source with some options.
-
-    What is made of a changed source takes the old one's place, so that the cache does not fill up.
+    It does not depend on the state of the source: a changed source replaces the old file, so that
+    the cache does not fill up.
     """
     key = repr((os.fsencode(source.resolve()), options))
     return cache_folder() / "decoded" / hashlib.sha256(key.encode()).hexdigest()[:32] / "images.npz"
 
 
-def made(
+def load_or_decode(
     source: Path,
-    place: Path,
+    path: Path,
     state: str,
     decode: Callable[[], Decoded],
     dtype: np.dtype[Any] = BYTES,
 ) -> Mapping[str, NDArray[Any]]:
-    """Returns what was made of a source, which is decoded and kept if it has not been.
+    """Loads a source from the cache, and decodes and stores it first if necessary.
 
-    Where it cannot be kept there is a warning, and it takes memory.
+    If it cannot be stored, a warning is issued and the images are returned in memory.
 
     Args:
         source: The user's folder.
-        place: Where to keep it, see `place`.
-        state: What the source looks like now.
-        decode: Begins to decode the source.
+        path: Its path in the cache, see `path_of`.
+        state: Fingerprint of the source now.
+        decode: Starts to decode the source.
         dtype: The type of the images.
 
     Returns:
-        The images as `x`, and the arrays beside them.
+        The images, named `x`, and the other arrays by their names.
     """
     try:
-        with locked(place):
-            found = find(place, state)  # another process may have made it while we waited
-            if found is None:
-                keep(place, state, *decode(), dtype)
-                found = find(place, state)
-        if found is not None:
-            return found
+        with locked(path):
+            arrays = load(path, state)  # another process may have stored it while we waited
+            if arrays is None:
+                store(path, state, *decode(), dtype)
+                arrays = load(path, state)
+        if arrays is not None:
+            return arrays
         reason = "what was written could not be read back"
     except OSError as error:
         reason = error.strerror or str(error)
     warnings.warn(
-        f"What was made of {source} cannot be kept in {place.parent} ({reason}), so that it takes "
-        "memory now and will be made again next time: make room there, or set XDG_CACHE_HOME to a "
-        "folder that can be written into.",
+        f"Decoded data of {source} cannot be kept in {path.parent} ({reason}), so that it takes "
+        "memory now and has to be decoded again next time: make room there, or set XDG_CACHE_HOME "
+        "to a folder that can be written into.",
         stacklevel=5,
     )
     shape, blocks, others = decode()
@@ -97,12 +91,12 @@ def made(
     return {"x": x, **others}
 
 
-def find(path: Path, state: str) -> Mapping[str, NDArray[Any]] | None:
-    """Maps what was kept, or returns None if it is not there, not whole, or of another state.
+def load(path: Path, state: str) -> Mapping[str, NDArray[Any]] | None:
+    """Maps a cached file into memory; None if it is missing, damaged or of another state.
 
     Args:
-        path: Where it would be.
-        state: What the source must have looked like when it was made.
+        path: The file.
+        state: Fingerprint that the source must have had when it was decoded.
     """
     try:
         arrays = read_numpy(path)
@@ -111,7 +105,7 @@ def find(path: Path, state: str) -> Mapping[str, NDArray[Any]] | None:
     return arrays if "state" in arrays and str(arrays["state"]) == state else None
 
 
-def keep(
+def store(
     path: Path,
     state: str,
     shape: tuple[int, ...],
@@ -119,23 +113,22 @@ def keep(
     others: Mapping[str, NDArray[Any]],
     dtype: np.dtype[Any] = BYTES,
 ) -> None:
-    """Writes images block by block; the file appears when it is whole.
+    """Writes images block by block; the file appears when it is complete.
 
     Args:
-        path: Where to.
-        state: What the source looks like.
-        shape: That of all images together, (N, C, H, W).
+        path: The file.
+        state: Fingerprint of the source.
+        shape: Shape of all images together, (N, C, H, W).
         blocks: The images, in order.
-        others: Small arrays to keep with them.
+        others: Small arrays to store with them.
         dtype: The type of the images.
 
     Raises:
         OSError: The file cannot be written, for example because the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if (
-        shutil.disk_usage(path.parent).free < math.prod(shape) * dtype.itemsize
-    ):  # known now, and not in an hour
+    size = math.prod(shape) * dtype.itemsize
+    if shutil.disk_usage(path.parent).free < size:  # better to fail now than after an hour
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
@@ -150,16 +143,16 @@ def keep(
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets only one process at a time make a file, where the system can; others wait.
+    """Lets one process at a time write a file, if the system supports locks; others wait.
 
-    A lock ends with its process, however that ends; then its leavings are removed.
+    A lock ends with its process, even a killed one, whose partial files are then removed.
 
     Raises:
         OSError: The folder cannot be written into.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / "lock").open("wb") as file:
-        with suppress(ImportError, OSError):  # not every system or file system can; none must
+        with suppress(ImportError, OSError):  # not all systems support locks
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)

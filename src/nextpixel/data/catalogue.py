@@ -1,4 +1,4 @@
-"""The data sets known by name: their files, with their sums, and how they are read."""
+"""Data sets with names: their files with their hashes, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpixel.data.download import Store, _check_sum, _checked, _find, _find_file, _folder
-from nextpixel.data.images import Dataset, Images, draw_bits
-from nextpixel.data.own import load_own
+from nextpixel.data.download import (
+    Store,
+    find_file,
+    find_folder,
+    find_or_download,
+    read_verified,
+    verify_sha256,
+)
+from nextpixel.data.images import Dataset, Images
+from nextpixel.data.levels import draw_bits
 from nextpixel.data.readers import (
     CIFAR_RECORD,
     read_amat,
@@ -24,25 +31,26 @@ from nextpixel.data.readers import (
     read_idx,
 )
 from nextpixel.data.sounds import SPEAKERS, load_sounds, read_zip, spoken_digits
+from nextpixel.data.user_data import load_user_data
 from nextpixel.errors import UserError
 
-__all__ = ["FSDD_ARCHIVE", "KnownDataset", "known", "load"]
+__all__ = ["FSDD_ARCHIVE", "DatasetInfo", "list_datasets", "load"]
 
 HELD_OUT = 5_000  # the last images of an official training file are the validation split
-REDRAW_SEED = 1_812_2008  # mnist-dynamic's validation and test bits; changing it changes the scores
-SOUNDS = "wavs:"  # in front of a folder of the user's own sounds
+REDRAW_SEED = 1_812_2008  # of mnist-dynamic's validation and test bits; scores depend on it
+SOUNDS = "wavs:"  # prefix of a folder of the user's own sounds
 
 
 @dataclass(frozen=True)
-class KnownDataset:
-    """What is known of a data set without reading it.
+class DatasetInfo:
+    """Describes a named data set without reading it.
 
     Attributes:
         name: The name to load it by.
         description: One line.
-        present: The folder that its files were found in, or None.
-        files: The files that it wants, by their official names, with the folder's name in front.
-        class_names: A name for each class id, or None if there are no classes.
+        present: The folder that holds its files, or None if they were not found.
+        files: Its files by their official names, as FOLDER/FILE.
+        class_names: The name of each class id, or None if there are no classes.
     """
 
     name: str
@@ -52,7 +60,7 @@ class KnownDataset:
     class_names: tuple[str, ...] | None
 
 
-# --- what there is --------------------------------------------------------------------------------
+# --- files and class names ------------------------------------------------------------------------
 
 MNIST = Store(
     "mnist",
@@ -105,7 +113,7 @@ BINARIZED = Store(
         ),
     },
 )
-CIFAR_BATCHES = {  # 10,000 images each; the sums are those of the binary version's files
+CIFAR_BATCHES = {  # 10,000 images each; the hashes are of the binary version's files
     "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
     "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
     "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
@@ -120,13 +128,13 @@ CIFAR = Store(
     "cifar10",
     "https://www.cs.toronto.edu/~kriz/",
     {CIFAR_ARCHIVE: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
-    others=(tuple(f"{CIFAR_FOLDER}/{name}" for name in CIFAR_BATCHES), CIFAR_DELTA),
+    alternatives=(tuple(f"{CIFAR_FOLDER}/{name}" for name in CIFAR_BATCHES), CIFAR_DELTA),
 )
 FSDD_COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 FSDD_ARCHIVE = "free-spoken-digit-dataset-recordings.zip"
 FSDD = Store(
     "fsdd",
-    # GitHub packs a commit when it is asked for, under any name that one likes.
+    # GitHub makes an archive of a commit on request, under any file name.
     f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{FSDD_COMMIT}/",
     {FSDD_ARCHIVE: "ddb17656a0bca4c5ddace082be188ca630516dc2ef1110afe3c4e9cc71173de4"},
 )
@@ -163,7 +171,7 @@ THINGS = (
 def _mnist(store: Store, folder: Path) -> Dataset:
     def images(prefix: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         x, y = (
-            read_idx(_checked(store, folder, name), folder / name)
+            read_idx(read_verified(store, folder, name), folder / name)
             for name in (f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz")
         )
         return x[:, None], y.astype(np.int64)
@@ -186,15 +194,15 @@ def _mnist_threshold(store: Store, folder: Path) -> Dataset:
 def _mnist_dynamic(store: Store, folder: Path) -> Dataset:
     data = _mnist(store, folder)
 
-    def drawn(images: Images, number: int) -> Images:
+    def binarized(images: Images, number: int) -> Images:
         return Images(draw_bits(images.x, (REDRAW_SEED, number)), images.y, 2)
 
     return replace(
         data,
         name="mnist-dynamic",
         train=Images(data.train.x, data.train.y, 2, redraw=True),
-        valid=drawn(data.valid, 0),
-        test=drawn(data.test, 1),
+        valid=binarized(data.valid, 0),
+        test=binarized(data.test, 1),
         levels=2,
         source=f"{data.source}; binarized by chance, after Salakhutdinov and Murray (2008)",
     )
@@ -202,7 +210,7 @@ def _mnist_dynamic(store: Store, folder: Path) -> Dataset:
 
 def _binarized_mnist(store: Store, folder: Path) -> Dataset:
     train, valid, test = (
-        Images(read_amat(_checked(store, folder, name)), None, 2) for name in store.files
+        Images(read_amat(read_verified(store, folder, name)), None, 2) for name in store.files
     )
     source = (
         "Binarized MNIST: Salakhutdinov and Murray (2008), as fixed by Larochelle and Murray "
@@ -213,7 +221,7 @@ def _binarized_mnist(store: Store, folder: Path) -> Dataset:
 
 def _cifar10(store: Store, folder: Path) -> Dataset:
     batches: Mapping[str, bytes | memoryview]
-    if path := _find_file(folder, CIFAR_ARCHIVE):
+    if path := find_file(folder, CIFAR_ARCHIVE):
         batches = _unpack_cifar(path)
     elif all((folder / name).is_file() for name in CIFAR_DELTA):
         path = folder / "cifar10_*.npz"
@@ -224,7 +232,7 @@ def _cifar10(store: Store, folder: Path) -> Dataset:
         path = folder / CIFAR_FOLDER
         batches = {name: read_bytes(path / name) for name in CIFAR_BATCHES}
     for name, sha256 in CIFAR_BATCHES.items():
-        _check_sum(batches[name], sha256, path / name, store.url + CIFAR_ARCHIVE)
+        verify_sha256(batches[name], sha256, path / name, store.url + CIFAR_ARCHIVE)
     parts = [read_cifar_binary(batches[name], path / name) for name in CIFAR_BATCHES]
     train = np.concatenate([x for x, _ in parts[:5]]), np.concatenate([y for _, y in parts[:5]])
     source = (
@@ -244,13 +252,13 @@ def _unpack_cifar(path: Path) -> dict[str, bytes]:
             return {name: file.read() if file else b"" for name, file in members.items()}
     except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
         raise UserError(
-            f"{path} is truncated or corrupt ({error}): get it anew from "
+            f"{path} is truncated or corrupt ({error}): download it again from "
             f"{CIFAR.url}{CIFAR_ARCHIVE}."
         ) from error
 
 
 def _spoken_digits(store: Store, folder: Path) -> Dataset:
-    _checked(store, folder, FSDD_ARCHIVE)
+    read_verified(store, folder, FSDD_ARCHIVE)
     path = folder / FSDD_ARCHIVE
     source = "Free Spoken Digit Dataset: Jakobovski and others (2016 to 2020); CC BY-SA 4.0"
     return spoken_digits(read_zip(path), path, source)
@@ -277,7 +285,7 @@ def _official_splits(
 
 @dataclass(frozen=True)
 class Named:
-    """A data set with a name: its files, the function that reads them, its classes' names."""
+    """Describes a data set with a name: its files, the function that reads them, its classes."""
 
     description: str
     store: Store
@@ -292,12 +300,12 @@ NAMED = {
         "small photographs, 32x32 RGB, 256 levels, 10 classes", CIFAR, _cifar10, THINGS
     ),
     "binarized-mnist": Named(
-        "digits, 28x28 fixed bits (Larochelle's), no classes: what published nats are for",
+        "digits, 28x28 fixed bits (Larochelle's), no classes: the one of published scores in nats",
         BINARIZED,
         _binarized_mnist,
     ),
     "mnist-dynamic": Named(
-        "digits, 28x28 bits drawn anew for every training batch, 10 classes",
+        "digits, 28x28 bits redrawn for every training batch, 10 classes",
         MNIST,
         _mnist_dynamic,
         DIGITS,
@@ -331,37 +339,43 @@ def load(
 ) -> Dataset:
     """Loads a data set by its name, or the user's own from a path.
 
-    The files of a named set are looked for in `data_dir`, $NEXTPIXEL_DATA, the checkout's data/,
-    the current folder's data/ and the user cache (~/.cache/nextpixel), then downloaded to the last,
-    and their sums are checked. A name comes before a path: write ./mnist for a folder called mnist.
+    The files of a named data set are searched in `data_dir`, $NEXTPIXEL_DATA, the checkout's data/,
+    the current folder's data/ and the user's cache (~/.cache/nextpixel). Missing files are
+    downloaded to the cache. All files are verified by their sha256.
 
     Args:
-        name: A name that `known` lists, or a path (see `nextpixel.data.own.load_own`), or wavs: and
-            the path of a folder of sounds (see `nextpixel.data.sounds.load_sounds`).
-        levels: Requantises to so many levels; None keeps those of the source.
-        data_dir: The folder to look in first.
-        size: For a folder of pictures: crops and resizes them to size x size.
+        name: A name from `list_datasets`; or a path, see `nextpixel.data.user_data.load_user_data`;
+            or "wavs:" and the path of a folder of sounds, see `nextpixel.data.sounds.load_sounds`.
+            A name has priority: write ./mnist for a folder called mnist.
+        levels: Requantises to this number of levels; None leaves the source's levels.
+        data_dir: The folder to search first.
+        size: For folders of pictures: crops and resizes them to size x size.
         channels: For the user's own images: 1 or 3.
         download: Whether missing files may be downloaded.
 
+    Returns:
+        The data set, with its training, validation and test images.
+
     Raises:
-        UserError: If there is no such data set, its files are missing, corrupt or not the official
-            ones, or an option does not fit it.
+        UserError: If there is no such data set, a file is missing, corrupt or not the official one,
+            or an option does not apply to it.
     """
     if isinstance(name, str) and name in NAMED:
         if size is not None or channels is not None:
             raise UserError(
-                f"size and channels are for your own images, and {name} is as it is: leave them "
+                f"size and channels are for your own images, but {name} has fixed ones: leave them "
                 "out."
             )
         entry = NAMED[name]
-        data = entry.read(entry.store, _folder(name, entry.store, data_dir, download))
+        data = entry.read(entry.store, find_or_download(name, entry.store, data_dir, download))
     elif isinstance(name, str) and name.startswith(SOUNDS):
         if size is not None or channels is not None:
-            raise UserError(f"size and channels are for pictures, and {name} are sounds.")
+            raise UserError(
+                f"size and channels are for pictures, but {name} are sounds: leave them out."
+            )
         data = load_sounds(Path(name.removeprefix(SOUNDS)).expanduser())
     elif (path := Path(name).expanduser()).exists():
-        data = load_own(path, size=size, channels=channels, levels=levels)
+        data = load_user_data(path, size=size, channels=channels, levels=levels)
     else:
         near = difflib.get_close_matches(str(name), NAMED, n=1)
         guess = f"did you mean {near[0]}? Known" if near else "known"
@@ -373,17 +387,20 @@ def load(
     return data if levels is None else data.requantised(levels)
 
 
-def known(data_dir: str | Path | None = None) -> list[KnownDataset]:
-    """Lists the named data sets, and where their files were found (by name; sums are not checked).
+def list_datasets(data_dir: str | Path | None = None) -> list[DatasetInfo]:
+    """Lists the named data sets and the folders that hold their files, without verifying those.
 
     Args:
-        data_dir: The folder to look in first.
+        data_dir: The folder to search first.
+
+    Raises:
+        UserError: If `data_dir` does not exist.
     """
     return [
-        KnownDataset(
+        DatasetInfo(
             name,
             entry.description,
-            _find(entry.store, data_dir),
+            find_folder(entry.store, data_dir),
             tuple(f"{entry.store.folder}/{file}" for file in entry.store.files),
             entry.class_names,
         )

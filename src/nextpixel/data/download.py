@@ -1,89 +1,113 @@
-"""Finds the files of known data sets, and downloads what is missing."""
+"""Finds the files of named data sets, downloads missing ones and verifies their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextpixel.data.cache import cache_folder
 from nextpixel.data.readers import read_bytes
 from nextpixel.data.sounds import read_zip
 from nextpixel.errors import UserError
+from nextpixel.utils.files import cache_folder
+from nextpixel.utils.progress import bar_on_stderr
 
-__all__ = ["Store"]
+__all__ = [
+    "Store",
+    "find_file",
+    "find_folder",
+    "find_or_download",
+    "read_verified",
+    "verify_sha256",
+]
 
-CHUNK = 1 << 18
+CHUNK = 1 << 18  # bytes
 
 
 @dataclass(frozen=True)
 class Store:
-    """The files of a data set: where they come from, and what is in them.
+    """Describes the files of a data set: their source and their hashes.
 
     Attributes:
-        folder: The folder's name, below any of the places looked in.
+        folder: Name of the folder that holds the files.
         url: The official address; a file's name is appended to it.
-        files: The official file names, each with the sha256 of the file, unpacked if it is a .gz of
-            one file. Such a file may also lie there unpacked, and an unpacked one as a .gz. Of a
-            .zip it is that of its recordings one after the other, in the order of their names,
-            however they were packed.
-        others: Sets of files that can stand in for the official ones.
+        files: Official file name -> sha256 of its content. The content of a .gz is the file in it;
+            that of a .zip, its recordings concatenated in the order of their names. A file may also
+            be found gzipped instead of plain, or plain instead of gzipped.
+        alternatives: Sets of files that can replace the official ones.
     """
 
     folder: str
     url: str
     files: dict[str, str]
-    others: tuple[tuple[str, ...], ...] = ()
+    alternatives: tuple[tuple[str, ...], ...] = ()
 
 
-# --- finding and fetching files -------------------------------------------------------------------
+# --- finding and downloading ----------------------------------------------------------------------
 
 
-def _places(data_dir: str | Path | None) -> list[Path]:
-    """Lists the folders to look in, the first first."""
-    places = []
+def _search_path(data_dir: str | Path | None) -> list[Path]:
+    """Lists the folders to search, in order."""
+    folders = []
     if data_dir is not None:
-        place = Path(data_dir).expanduser()
-        if not place.is_dir():
-            raise UserError(f"The data folder {place} does not exist: name one that does.")
-        places.append(place)
-    if own := os.environ.get("NEXTPIXEL_DATA"):
-        places.append(Path(own).expanduser())
+        folder = Path(data_dir).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"The data folder {folder} does not exist: name one that does.")
+        folders.append(folder)
+    if variable := os.environ.get("NEXTPIXEL_DATA"):
+        folders.append(Path(variable).expanduser())
     checkout = Path(__file__).resolve().parents[3]
     if (checkout / "src" / "nextpixel").is_dir():
-        places.append(checkout / "data")
-    return [*places, Path("data"), cache_folder()]
+        folders.append(checkout / "data")
+    return [*folders, Path("data"), cache_folder()]
 
 
-def _find(store: Store, data_dir: str | Path | None) -> Path | None:
-    """Returns the first folder that holds all files of a store, or others that stand for them."""
-    for place in _places(data_dir):
-        folder = place / store.folder
-        ways = [all(_find_file(folder, name) for name in store.files)]
-        ways += [all((folder / name).is_file() for name in names) for names in store.others]
-        if any(ways):
+def find_folder(store: Store, data_dir: str | Path | None) -> Path | None:
+    """Returns the first folder that holds all files of a store, or an alternative set of files.
+
+    Args:
+        store: The files.
+        data_dir: The folder to search first.
+
+    Raises:
+        UserError: If `data_dir` does not exist.
+    """
+    for parent in _search_path(data_dir):
+        folder = parent / store.folder
+        complete = [all(find_file(folder, name) for name in store.files)]
+        complete += [all((folder / name).is_file() for name in s) for s in store.alternatives]
+        if any(complete):
             return folder
     return None
 
 
-def _find_file(folder: Path, name: str) -> Path | None:
-    """Returns the file of this name, or the same one packed or unpacked by gzip."""
+def find_file(folder: Path, name: str) -> Path | None:
+    """Returns the path of a file that is stored under its official name, gzipped or not."""
     twin = name.removesuffix(".gz") if name.endswith(".gz") else f"{name}.gz"
     return next((folder / n for n in (name, twin) if (folder / n).is_file()), None)
 
 
-def _folder(name: str, store: Store, data_dir: str | Path | None, download: bool) -> Path:
-    """Returns the folder that holds a store's files, after a download if need be."""
-    if folder := _find(store, data_dir):
+def find_or_download(name: str, store: Store, data_dir: str | Path | None, download: bool) -> Path:
+    """Returns the folder that holds a store's files, after downloading missing ones to the cache.
+
+    Args:
+        name: Name of the data set, for messages.
+        store: The files.
+        data_dir: The folder to search first.
+        download: Whether downloads are allowed.
+
+    Raises:
+        UserError: If files are missing and cannot be downloaded.
+    """
+    if folder := find_folder(store, data_dir):
         return folder
     folder = cache_folder() / store.folder
     reason = "and downloading was switched off"
     if download:
         try:
             for file, sha256 in store.files.items():
-                if not _find_file(folder, file):
+                if not find_file(folder, file):
                     _download(store.url + file, folder / file, sha256)
             return folder
         except OSError as error:
@@ -96,28 +120,21 @@ def _folder(name: str, store: Store, data_dir: str | Path | None, download: bool
 
 
 def _download(url: str, target: Path, sha256: str) -> None:
-    """Downloads a file; it appears under its name only when it is whole and its sum is right.
+    """Downloads a file, which appears under its name only when it is complete and verified.
 
     Raises:
-        OSError: If that fails, for whatever reason.
+        OSError: If the download fails for any reason.
     """
-    # Loaded here, because few calls download, and these take longer to import than all the rest.
+    # Imported here, because downloads are rare and these imports are slow.
     import http.client
     import urllib.request
 
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
 
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".part-{os.getpid()}-{target.name}")
-    bar = Progress(
-        "{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
+    columns = "{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    bar = bar_on_stderr(*columns)
     try:
         with part.open("wb") as file, urllib.request.urlopen(url, timeout=30) as response, bar:
             length = int(response.headers.get("Content-Length") or 0)
@@ -126,9 +143,9 @@ def _download(url: str, target: Path, sha256: str) -> None:
                 file.write(chunk)
                 bar.advance(task, len(chunk))
         if (size := part.stat().st_size) < length:
-            raise OSError(f"only {size:,} of {length:,} bytes of {target.name} came")
-        if not _is_right(part, sha256):
-            raise OSError(f"what came as {target.name} has not the official sha256")
+            raise OSError(f"only {size:,} of {length:,} bytes of {target.name} arrived")
+        if not _has_sha256(part, sha256):
+            raise OSError(f"the hash of {target.name} is not the official sha256")
         part.replace(target)
     except http.client.HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
@@ -136,29 +153,47 @@ def _download(url: str, target: Path, sha256: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _is_right(path: Path, sha256: str) -> bool:
+def _has_sha256(path: Path, sha256: str) -> bool:
     try:
         return hashlib.sha256(_content(path)).hexdigest() == sha256
     except UserError:  # a broken .gz
         return False
 
 
+# --- verifying ------------------------------------------------------------------------------------
+
+
 def _content(path: Path) -> bytes:
-    """Reads what a file's sum is of, see `Store`: the file, what is in its .gz, or in its .zip."""
+    """Reads the content that a file's hash is of, see `Store.files`."""
     if path.suffix == ".zip":
         return b"".join(read_zip(path).values())
     return path.read_bytes() if path.name.endswith(".tar.gz") else read_bytes(path)
 
 
-def _checked(store: Store, folder: Path, name: str) -> bytes:
-    """Reads a file of a store, by its official name, and checks its sum."""
-    path = _find_file(folder, name) or folder / name
+def read_verified(store: Store, folder: Path, name: str) -> bytes:
+    """Reads the content of a file, given its official name, and verifies its hash.
+
+    Raises:
+        UserError: If the file cannot be read, or is not the official one.
+    """
+    path = find_file(folder, name) or folder / name
     content = _content(path)
-    _check_sum(content, store.files[name], path, store.url + name)
+    verify_sha256(content, store.files[name], path, store.url + name)
     return content
 
 
-def _check_sum(content: bytes | memoryview, sha256: str, path: Path, url: str) -> None:
+def verify_sha256(content: bytes | memoryview, sha256: str, path: Path, url: str) -> None:
+    """Refuses content of another hash than the official file's.
+
+    Args:
+        content: The content of the file.
+        sha256: The official hash.
+        path: The path of the file, for messages.
+        url: The address of the official file, for messages.
+
+    Raises:
+        UserError: If the hashes differ.
+    """
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(
             f"{path} is not the official file (the sha256 of its content is {found[:12]}..., not "

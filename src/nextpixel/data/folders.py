@@ -1,4 +1,4 @@
-"""Reads images from folders of pictures."""
+"""Loads folders of pictures; finds the files of a folder, their classes and splits."""
 
 from __future__ import annotations
 
@@ -17,48 +17,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.data import cache
-from nextpixel.data.arrays import _idx_files
+from nextpixel.data.arrays import read_idx_folder
 from nextpixel.data.images import (
     SPLITS,
     Dataset,
     Images,
-    _dataset,
-    _refuse_blank,
-    _refuse_empty,
-    requantise,
+    Unsplit,
+    dataset_from_splits,
+    refuse_all_zero,
+    refuse_empty,
 )
+from nextpixel.data.levels import requantise
 from nextpixel.errors import UserError
-from nextpixel.utils.progress import shown
+from nextpixel.utils.progress import track
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
     "File",
-    "Kind",
-    "Unsplit",
+    "FileKind",
+    "dataset_from_cache",
     "find_files",
     "folder_state",
-    "from_kept",
+    "load_folder",
+    "load_folder_unsplit",
     "picture_names",
     "read_picture",
-    "split_up",
+    "sort_by_split",
 ]
 
 T = TypeVar("T")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-STATE_VERSION = 1  # to be raised when pictures are turned into other integers than before
-BLOCK = 32  # pictures decoded together
+STATE_VERSION = 1  # increase it when pictures decode to other integers than before
+BLOCK = 32  # pictures decoded by one call of a thread
 SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 
 
-class Kind(NamedTuple):
-    """A kind of files that a folder may hold.
+class FileKind(NamedTuple):
+    """Describes the files to look for in a folder.
 
     Attributes:
-        name: What they are.
-        expected: Which ones, and where, in words.
-        endings: Of their names, in small letters.
+        name: The plural of what the files are, for messages.
+        expected: The expected formats and places, for messages.
+        endings: Endings of the files' names, in lower case.
     """
 
     name: str
@@ -66,61 +68,45 @@ class Kind(NamedTuple):
     endings: tuple[str, ...]
 
 
-PICTURE_FILES = Kind(
+PICTURE_FILES = FileKind(
     "images",
-    "PNG, JPEG or WebP files in it or in a subfolder for each class, or IDX files named as MNIST's",
+    "PNG, JPEG or WebP files in it or in a subfolder per class, or IDX files named like MNIST's",
     PICTURES,
 )
 
 
-class Unsplit(NamedTuple):
-    """All images at a path together.
+class File(NamedTuple):
+    """Describes a file of a folder.
 
     Attributes:
-        images: The images.
-        names: Their files' names, below the folder, or their numbers in the file, from 0.
-        class_names: A name for each class id, or None if there are no classes.
+        name: The path below the folder, with slashes.
+        split: "train", "valid" or "test".
+        label: The name of the class, or None.
     """
 
-    images: Images
-    names: list[str]
-    class_names: tuple[str, ...] | None
-
-
-def _unsplit_folder(folder: Path, size: int | None, channels: int | None, levels: int) -> Unsplit:
-    pictures = find_files(folder, PICTURE_FILES)
-    names = [p.name for p in pictures]
-    if channels is None:
-        channels = 1 if all(_is_grey(folder / name) for name in names) else 3
-    table = requantise(np.arange(256), 256, levels)
-    first = read_picture(folder / names[0], size, channels)
-    x = np.concatenate(list(_blocks(folder, names, first, size, channels, table)))
-    labels = sorted({p.label for p in pictures if p.label is not None})
-    y = np.array([labels.index(p.label) for p in pictures if p.label is not None], np.int64)
-    return Unsplit(Images(x, y if labels else None, levels), names, tuple(labels) or None)
-
-
-def picture_names(path: Path, split: str) -> list[str] | None:
-    """Lists the files of a folder's pictures in the order of a split; None of anything else."""
-    if not path.is_dir() or _idx_files(path):
-        return None
-    return [p.name for p in find_files(path, PICTURE_FILES) if p.split == split]
-
-
-# --- folders --------------------------------------------------------------------------------------
-
-
-class File(NamedTuple):
-    """A file of a folder, and where it belongs."""
-
-    name: str  # below the folder, with slashes
+    name: str
     split: str
-    label: str | None  # the class's name
+    label: str | None
 
 
-def _load_folder(
+# --- data sets ------------------------------------------------------------------------------------
+
+
+def load_folder(
     folder: Path, size: int | None, channels: int | None, levels: int | None
 ) -> Dataset:
+    """Loads a folder of pictures, which is decoded only if it is not in the cache.
+
+    Args:
+        folder: The folder.
+        size: Crops each picture to its central square and resizes it to size x size, if not None.
+        channels: 1 (grey) or 3 (RGB); None for 1 if all files are grey, else 3.
+        levels: Number of levels, 256 if None.
+
+    Raises:
+        UserError: If an option is out of range, a picture cannot be read, or the pictures differ in
+            size and `size` is None.
+    """
     if channels not in (None, 1, 3):
         raise UserError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
     if size is not None and size < 1:
@@ -128,23 +114,56 @@ def _load_folder(
     levels = 256 if levels is None else levels
     table = requantise(np.arange(256), 256, levels)
     state = folder_state(folder, PICTURES)
-    # Pictures that need no crop are the same with their size and without, and so on.
+    # What was decoded without size or channels may already have the wanted ones.
     for options in product(dict.fromkeys((size, None)), dict.fromkeys((channels, None))):
-        found = cache.find(cache.place(folder, *options, levels), state)
-        if found is not None and _fits(found["x"].shape, size, channels):
-            return from_kept(folder, found, levels)
+        cached = cache.load(cache.path_of(folder, *options, levels), state)
+        if cached is not None and _fits(cached["x"].shape, size, channels):
+            return dataset_from_cache(folder, cached, levels)
 
-    place = cache.place(folder, size, channels, levels)
-    made = cache.made(folder, place, state, lambda: _decode(folder, size, channels, table))
-    return from_kept(folder, made, levels)
+    path = cache.path_of(folder, size, channels, levels)
+    decoded = cache.load_or_decode(
+        folder, path, state, lambda: _decode(folder, size, channels, table)
+    )
+    return dataset_from_cache(folder, decoded, levels)
+
+
+def load_folder_unsplit(
+    folder: Path, size: int | None, channels: int | None, levels: int
+) -> Unsplit:
+    """Loads all pictures of a folder in the order of their names, without the cache.
+
+    See `load_folder` for arguments and errors.
+    """
+    pictures = find_files(folder, PICTURE_FILES)
+    names = [p.name for p in pictures]
+    if channels is None:
+        channels = 1 if all(_is_grey(folder / name) for name in names) else 3
+    table = requantise(np.arange(256), 256, levels)
+    first = read_picture(folder / names[0], size, channels)
+    x = np.concatenate(list(_decode_blocks(folder, names, first, size, channels, table)))
+    labels, y = _class_ids(pictures)
+    return Unsplit(Images(x, y, levels), names, tuple(labels) or None)
+
+
+def picture_names(path: Path, split: str) -> list[str] | None:
+    """Lists the names of a folder's pictures in the order of a split; None for other paths."""
+    if not path.is_dir() or read_idx_folder(path):
+        return None
+    return [p.name for p in find_files(path, PICTURE_FILES) if p.split == split]
 
 
 def _fits(shape: tuple[int, ...], size: int | None, channels: int | None) -> bool:
     return channels in (None, shape[1]) and (size is None or shape[2:] == (size, size))
 
 
-def from_kept(folder: Path, arrays: Mapping[str, NDArray[Any]], levels: int) -> Dataset:
-    """Makes the data set of what was decoded of a folder, see `split_up`."""
+def dataset_from_cache(folder: Path, arrays: Mapping[str, NDArray[Any]], levels: int) -> Dataset:
+    """Creates the data set of a decoded folder.
+
+    Args:
+        folder: The folder.
+        arrays: The images `x`, the arrays of `sort_by_split`, and optionally `Images.rows`.
+        levels: Number of levels.
+    """
     splits, begin = {}, 0
     for split, count in zip(SPLITS, arrays["counts"].tolist(), strict=True):
         part = slice(begin, begin + count)
@@ -152,57 +171,69 @@ def from_kept(folder: Path, arrays: Mapping[str, NDArray[Any]], levels: int) -> 
         rows = arrays["rows"][part] if "rows" in arrays else None
         splits[split] = Images(arrays["x"][part], y, levels, rows=rows)
         begin += count
-    return _dataset(folder, splits, levels, tuple(arrays["names"].tolist()) or None)
+    return dataset_from_splits(folder, splits, levels, tuple(arrays["names"].tolist()) or None)
 
 
 def _decode(
     folder: Path, size: int | None, channels: int | None, table: NDArray[np.uint8]
 ) -> cache.Decoded:
-    """Begins to decode a folder.
+    """Starts to decode a folder.
 
     Args:
         folder: The folder.
-        size: As for `load_own`.
-        channels: As for `load_own`.
-        table: The new level of each of the 256 that pictures have.
+        size: As for `load_folder`.
+        channels: As for `load_folder`.
+        table: Maps the 256 levels of a picture to the new levels, shape (256,).
 
     Returns:
-        The shape of all images, (N, C, H, W); the images block by block, split after split; and
-        the arrays of `split_up`.
+        The shape of all images, (N, C, H, W); the images in blocks, split after split; and the
+        arrays of `sort_by_split`.
     """
-    pictures, others = split_up(folder, find_files(folder, PICTURE_FILES))
+    pictures, others = sort_by_split(folder, find_files(folder, PICTURE_FILES))
     if channels is None:
-        with closing(shown(pictures, "looking for colour", len(pictures))) as looked_at:
-            channels = 1 if all(_is_grey(folder / p.name) for p in looked_at) else 3
+        with closing(track(pictures, "looking for colour", len(pictures))) as tracked:
+            channels = 1 if all(_is_grey(folder / p.name) for p in tracked) else 3
     names = [p.name for p in pictures]
     first = read_picture(folder / names[0], size, channels)
-    blocks = _blocks(folder, names, first, size, channels, table)
+    blocks = _decode_blocks(folder, names, first, size, channels, table)
     return (len(names), *first.shape), blocks, others
 
 
-def split_up(folder: Path, files: Sequence[File]) -> tuple[list[File], dict[str, NDArray[Any]]]:
-    """Sorts a folder's files by their splits, of which none may be empty.
+def sort_by_split(
+    folder: Path, files: Sequence[File]
+) -> tuple[list[File], dict[str, NDArray[Any]]]:
+    """Sorts a folder's files by their splits.
 
     Returns:
-        The files, and `counts`, the files in each split, `names` of the classes, and `y` if there
-        are any.
+        The files; and the arrays `counts`, the number of files in each split, `names`, the names of
+        the classes, and, if there are classes, `y`, the class ids.
+
+    Raises:
+        UserError: If a split is empty.
     """
     files = sorted(files, key=lambda f: SPLITS.index(f.split))
     counts = Counter(f.split for f in files)
     for split in SPLITS:
-        _refuse_empty(folder, split, counts[split])
-    labels = sorted({f.label for f in files if f.label is not None})
-    numbers = {label: i for i, label in enumerate(labels)}
+        refuse_empty(folder, split, counts[split])
+    labels, y = _class_ids(files)
     others: dict[str, NDArray[Any]] = {
         "counts": np.array([counts[split] for split in SPLITS]),
         "names": np.array(labels, np.str_),
     }
-    if labels:
-        others["y"] = np.array([numbers[f.label] for f in files if f.label], np.int64)
+    if y is not None:
+        others["y"] = y
     return files, others
 
 
-def _blocks(
+def _class_ids(files: Sequence[File]) -> tuple[list[str], NDArray[np.int64] | None]:
+    """Returns the sorted names of the classes, and the files' class ids if there are classes."""
+    labels = sorted({f.label for f in files if f.label is not None})
+    ids = {label: i for i, label in enumerate(labels)}
+    y = np.array([ids[f.label] for f in files if f.label is not None], np.int64)
+    return labels, y if labels else None
+
+
+def _decode_blocks(
     folder: Path,
     names: Sequence[str],
     first: NDArray[np.uint8],
@@ -210,20 +241,25 @@ def _blocks(
     channels: int,
     table: NDArray[np.uint8],
 ) -> Iterator[NDArray[np.uint8]]:
-    """Decodes pictures in threads, which pay for large ones and cost nothing for small ones."""
+    """Decodes pictures in threads, which help with large pictures and do no harm with small ones.
 
-    def read(some: Sequence[str]) -> NDArray[np.uint8]:
-        block = np.empty((len(some), *first.shape), np.uint8)
-        for i, name in enumerate(some):
+    Yields:
+        Blocks of images in the order of the names, uint8, shape (up to BLOCK, C, H, W).
+    """
+
+    def read(block_names: Sequence[str]) -> NDArray[np.uint8]:
+        block = np.empty((len(block_names), *first.shape), np.uint8)
+        for i, name in enumerate(block_names):
             x = read_picture(folder / name, size, channels)
-            block[i] = _same_shape(folder / name, x, folder / names[0], first)
+            _check_shape(folder / name, x, folder / names[0], first)
+            block[i] = x
         return block
 
     def read_ahead(pool: ThreadPoolExecutor) -> Iterator[NDArray[np.uint8]]:
         running: deque[Future[NDArray[np.uint8]]] = deque()
         for begin in range(0, len(names), BLOCK):
             running.append(pool.submit(read, names[begin : begin + BLOCK]))
-            if len(running) > 2 * workers:  # no more, or a slow disk would fill the memory
+            if len(running) > 2 * workers:  # a limit, so that a slow disk does not fill the memory
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
@@ -231,21 +267,25 @@ def _blocks(
     workers = min(16, os.cpu_count() or 1)
     highest, levels = 0, int(table[-1]) + 1
     with ThreadPoolExecutor(workers) as pool:
-        what = f"decoding {len(names):,} pictures of {folder}, once"
-        for block in shown(read_ahead(pool), what, len(names), weight=len):
+        description = f"decoding {len(names):,} pictures of {folder}, once"
+        for block in track(read_ahead(pool), description, len(names), weight=len):
             highest = max(highest, int(block.max()))
             yield block if levels == 256 else table[block]
-    _refuse_blank(folder, highest, 256, levels)
+    refuse_all_zero(folder, highest, 256, levels)
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 def folder_state(folder: Path, endings: tuple[str, ...]) -> str:
-    """Sums up the names, sizes and times of a folder's files, and the names of its folders.
+    """Returns a fingerprint of a folder, which changes when it has to be decoded again.
 
-    Only files with such endings count. A sum of hashes does not depend on the order, so that no
-    list of 100,000 names is needed.
+    It is a sum of hashes: one for the name, size and time of each file with one of the endings, and
+    one for the name of each subfolder. A sum does not depend on the order, so that it takes no
+    list of all names.
     """
     total = 0
-    for name, stat in shown(_walk(folder, endings), f"looking through {folder}"):
+    for name, stat in track(_walk(folder, endings), f"looking through {folder}"):
         written = (stat.st_size, stat.st_mtime_ns) if stat else None
         line = os.fsencode(f"{name}\0{written}")
         total += int.from_bytes(hashlib.sha256(line).digest())
@@ -253,9 +293,9 @@ def folder_state(folder: Path, endings: tuple[str, ...]) -> str:
 
 
 def _walk(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Lists the files below a folder (name, state) and its folders (name, None), unsorted.
+    """Lists the files below a folder as (name, stat) and its subfolders as (name, None), unsorted.
 
-    Hidden ones are left out, and symbolic links to folders are followed at the top only.
+    Hidden entries are skipped. Symbolic links to folders are followed at the top level only.
     """
     waiting = [""]
     while waiting:
@@ -278,30 +318,34 @@ def _walk(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, os.stat
             ) from error
 
 
-def find_files(folder: Path, kind: Kind) -> list[File]:
-    """Lists the files of a folder with their splits and classes, in the order of their names."""
-    # Without the state of each, which takes more memory than its name.
+def find_files(folder: Path, kind: FileKind) -> list[File]:
+    """Lists the files of a folder with their splits and classes, in the order of their names.
+
+    Raises:
+        UserError: If the folder cannot be read, holds no such files, or its classes are ambiguous.
+    """
+    # The stat of a file takes more memory than its name, so it is dropped.
     entries = sorted(
         ((name, stat is not None) for name, stat in _walk(folder, kind.endings)),
         key=lambda e: e[0].split("/"),
     )
     tops = {name for name, is_file in entries if not is_file and "/" not in name}
-    given = (
+    has_splits = (
         "train" in tops
         and tops <= set(SPLIT_FOLDERS)
         and not any(is_file and "/" not in name for name, is_file in entries)
     )
     files = []
-    missing = set(SPLITS) - {SPLIT_FOLDERS[top] for top in tops} if given else set(SPLITS)
+    missing = set(SPLITS) - {SPLIT_FOLDERS[top] for top in tops} if has_splits else set(SPLITS)
     for name, is_file in entries:
         if not is_file:
             continue
         if (readable := os.fsencode(name).decode(errors="replace")) != name:
             raise UserError(f"{folder} holds {readable}, whose name is not UTF-8: rename the file.")
-        top, relative = name.split("/", 1) if given else ("", name)
+        top, relative = name.split("/", 1) if has_splits else ("", name)
         split = SPLIT_FOLDERS.get(top, "train")
         if split == "train":
-            split = _split_of(relative, missing)
+            split = _split_by_name(relative, missing)
         label = relative.split("/")[0] if "/" in relative else None
         files.append(File(name, split, label))
     if not files:
@@ -309,16 +353,16 @@ def find_files(folder: Path, kind: Kind) -> list[File]:
     if len({f.label is None for f in files}) > 1:
         raise UserError(
             f"{folder} holds {kind.name} both directly and in subfolders, so that their classes "
-            "are not clear: move all into a subfolder for each class, or all out of them."
+            "are not clear: move all files into a subfolder per class, or all into one folder."
         )
     return files
 
 
-def _split_of(name: str, missing: set[str]) -> str:
-    """Returns the split of a file from its relative name alone: 80 % train, 10 % valid, 10 % test.
+def _split_by_name(name: str, missing: set[str]) -> str:
+    """Chooses a file's split by its relative name alone: 80 % train, 10 % valid, 10 % test.
 
-    Splits that the folder brings itself get nothing more. Names are compared in Unicode's composed
-    form, because file systems differ in how they store accents.
+    Only splits missing from the folder are filled. Names are hashed in Unicode's composed form,
+    because file systems store accents differently.
     """
     digest = hashlib.sha256(unicodedata.normalize("NFC", name).encode()).digest()
     tenth = int.from_bytes(digest[:8], "big") * 10 >> 64
@@ -327,8 +371,8 @@ def _split_of(name: str, missing: set[str]) -> str:
 
 
 def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
-    """Opens a picture and returns what `work` makes of it; an unreadable one is a UserError."""
-    # Pillow is loaded here, and not with the module, for the sake of commands that read no picture.
+    """Opens a picture and returns `work(picture)`; an unreadable file is a UserError."""
+    # Imported here, because most commands read no pictures.
     from PIL import Image
 
     try:
@@ -336,11 +380,11 @@ def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
             if not picture.mode.startswith(("I", "F")):
                 return work(picture)
             mode = picture.mode
-    except Exception as error:  # Pillow's decoders raise errors of many kinds on a corrupt file
+    except Exception as error:  # Pillow raises many types of errors on corrupt files
         raise UserError(
             f"{path} is corrupt or no image ({error}): replace or remove the file."
         ) from error
-    raise UserError(f"{path} has more than 8 bits a value (mode {mode}): save it with 8.")
+    raise UserError(f"{path} has more than 8 bits a value (mode {mode}): save it with 8 bits.")
 
 
 def _is_grey(path: Path) -> bool:
@@ -348,7 +392,19 @@ def _is_grey(path: Path) -> bool:
 
 
 def read_picture(path: Path, size: int | None, channels: int) -> NDArray[np.uint8]:
-    """Reads a picture as uint8 of shape (C, H, W); what is transparent becomes white."""
+    """Reads a picture file, upright as its EXIF data demand, transparent parts as white.
+
+    Args:
+        path: The file.
+        size: Crops to the central square and resizes it to size x size, if not None.
+        channels: 1 (grey) or 3 (RGB).
+
+    Returns:
+        uint8, shape (C, H, W).
+
+    Raises:
+        UserError: If the file is corrupt, no image, or has more than 8 bits a value.
+    """
     from PIL import Image, ImageOps
 
     def work(picture: Image.Image) -> NDArray[np.uint8]:
@@ -360,7 +416,7 @@ def read_picture(path: Path, size: int | None, channels: int) -> NDArray[np.uint
         if size is not None:
             side = min(picture.size)
             left, top = ((length - side) // 2 for length in picture.size)
-            # Cropped first: a resize of a box would mix in what lies outside of it.
+            # Cropped first, because resizing with a box would blend in pixels outside of it.
             picture = picture.crop((left, top, left + side, top + side))
             picture = picture.resize((size, size), Image.Resampling.LANCZOS)
         x = np.asarray(picture, np.uint8)
@@ -369,13 +425,12 @@ def read_picture(path: Path, size: int | None, channels: int) -> NDArray[np.uint
     return _read(path, work)
 
 
-def _same_shape(
+def _check_shape(
     path: Path, x: NDArray[np.uint8], first_path: Path, first: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+) -> None:
     if x.shape != first.shape:
         (h, w), (first_h, first_w) = x.shape[1:], first.shape[1:]
         raise UserError(
             f"{path} is {w} x {h} pixels but {first_path} is {first_w} x {first_h}: give size to "
             "crop and resize all of them to one square."
         )
-    return x

@@ -1,6 +1,6 @@
-"""Readers of the published files: IDX (MNIST), amat (binarized MNIST) and the CIFAR-10 binaries.
+"""Reads file formats: IDX (MNIST), amat (binarized MNIST), CIFAR-10's binary version and NumPy's.
 
-They turn bytes into integers and know nothing of where files lie or what their sums are.
+The readers convert bytes to integers. Where files are and what their hashes are is not their task.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nextpixel.errors import UserError
 
 __all__ = [
+    "CIFAR_RECORD",
     "read_amat",
     "read_bytes",
     "read_cifar_binary",
@@ -27,21 +28,21 @@ __all__ = [
 ]
 
 ZIP_HEADER = 30  # bytes before a member's name
-CIFAR_RECORD = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
+CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes of an image: its label, then its red, green and blue plane
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a file, and unpacks it if its name ends in .gz.
+    """Reads a file, and decompresses it if its name ends in .gz.
 
     Raises:
-        UserError: If it cannot be read, or is truncated or corrupt.
+        UserError: If the file cannot be read, or is truncated or corrupt.
     """
     try:
         raw = path.read_bytes()
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(
-            f"{path} is truncated or corrupt (gzip: {error}): get the file anew."
+            f"{path} is truncated or corrupt (gzip: {error}): download it again."
         ) from error
     except OSError as error:
         raise UserError(
@@ -53,20 +54,20 @@ def read_idx(raw: bytes, path: Path) -> NDArray[np.uint8]:
     """Reads an IDX file of unsigned bytes.
 
     Args:
-        raw: The file's bytes: two zeros, the type (8: unsigned byte), the number of dimensions,
+        raw: Bytes of the file: two zeros, the type (8: unsigned byte), the number of dimensions,
             each dimension as a big-endian 32-bit integer, the values.
-        path: The name to use in messages.
+        path: The path of the file, for messages.
 
     Returns:
-        uint8, of the shape the file states.
+        uint8, of the shape in the file's header.
 
     Raises:
-        UserError: If it is not such a file, or has fewer or more values than it states.
+        UserError: If it is no such file, or its length does not match its header.
     """
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise UserError(
             f"{path} is not an IDX file of unsigned bytes (it does not begin with 00 00 08): "
-            "give an IDX file as MNIST's, or .npz, .npy or a folder of images."
+            "give an IDX file like MNIST's, a .npz, a .npy or a folder of images."
         )
     start = 4 + 4 * raw[3]
     shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist()) if len(raw) >= start else (0,)
@@ -74,13 +75,16 @@ def read_idx(raw: bytes, path: Path) -> NDArray[np.uint8]:
     if len(raw) != expected:
         raise UserError(
             f"{path} is truncated or corrupt ({len(raw):,} bytes, where its header asks for "
-            f"{expected:,}): get the file anew."
+            f"{expected:,}): download it again."
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
 
 
 def read_amat(raw: bytes) -> NDArray[np.uint8]:
-    """Reads binarized MNIST's text: 784 digits 0 or 1 a line, each followed by a space or newline.
+    """Reads binarized MNIST's text: lines of 784 digits 0 or 1, with one space between two digits.
+
+    Args:
+        raw: Bytes of the file.
 
     Returns:
         uint8, 0 or 1, shape (N, 1, 28, 28).
@@ -95,8 +99,8 @@ def read_cifar_binary(
     """Reads a batch of CIFAR-10's binary version.
 
     Args:
-        raw: The file's bytes: for each image a label, then its red, green and blue plane.
-        path: The name to use in messages.
+        raw: Bytes of the file: for each image a label, then its red, green and blue plane.
+        path: The path of the file, for messages.
 
     Returns:
         Images, uint8, shape (N, 3, 32, 32), a view of `raw`, and class ids, int64, shape (N,).
@@ -107,7 +111,7 @@ def read_cifar_binary(
     if not raw or len(raw) % CIFAR_RECORD:
         raise UserError(
             f"{path} is truncated or corrupt ({len(raw):,} bytes, where each image takes "
-            f"{CIFAR_RECORD:,}): get the file anew."
+            f"{CIFAR_RECORD:,}): download it again."
         )
     records = np.frombuffer(raw, np.uint8).reshape(-1, CIFAR_RECORD)
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
@@ -116,11 +120,11 @@ def read_cifar_binary(
 def read_cifar_delta(path: Path) -> bytes:
     """Reads CIFAR-10 images from a delta-coded .npz, as the bytes of the binary version.
 
-    The file's `delta` (3, N, 32, 32) holds red - green, green and blue - green, as differences down
-    the rows and along the columns, everything modulo 256; `labels` (N,) holds the class ids.
+    The array `delta` (3, N, 32, 32) holds red - green, green and blue - green, as differences down
+    the rows and along the columns, all modulo 256; `labels` (N,) holds the class ids.
 
     Raises:
-        UserError: If the file is corrupt, or holds something else.
+        UserError: If the file is corrupt or holds other arrays.
     """
     arrays = read_numpy(path)
     delta, labels = (arrays.get(name, np.empty(0)) for name in ("delta", "labels"))
@@ -138,13 +142,12 @@ def read_cifar_delta(path: Path) -> bytes:
 
 
 def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
-    """Reads all arrays of a .npz, or the one of a .npy under the name "x", without unpickling.
+    """Reads all arrays of a .npz, or the array of a .npy under the name "x", without unpickling.
 
-    Arrays of uint8 or uint16 that lie in the file as they are, uncompressed, are mapped into memory
-    (read only) instead of being read.
+    Uncompressed arrays of uint8 or uint16 are mapped into memory, read only, instead of being read.
 
     Raises:
-        UserError: If the file is corrupt, or holds Python objects.
+        UserError: If the file is corrupt, or holds pickled Python objects.
     """
     try:
         with path.open("rb") as file:
@@ -164,18 +167,18 @@ def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
                 "code: save plain integer arrays with numpy.savez instead."
             ) from error
         raise UserError(
-            f"{path} is unreadable, truncated or no NumPy file ({error}): save it anew with "
+            f"{path} is unreadable, truncated or no NumPy file ({error}): save it again with "
             "numpy.savez or numpy.save."
         ) from error
 
 
 def _map_members(file: BinaryIO, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
-    """Maps those arrays of a .npz that can be."""
+    """Maps the arrays of a .npz that are uncompressed, and uint8 or uint16."""
     arrays = {}
     for member in archive.infolist():
         if member.compress_type != zipfile.ZIP_STORED:
             continue
-        # The local header's extra field may differ from that in the archive's directory.
+        # The extra field of the local header may differ from the one in the archive's directory.
         file.seek(member.header_offset)
         header = file.read(ZIP_HEADER)
         name_and_extra = int.from_bytes(header[26:28], "little") + int.from_bytes(
@@ -188,7 +191,7 @@ def _map_members(file: BinaryIO, archive: zipfile.ZipFile) -> dict[str, NDArray[
 
 
 def _map_array(file: BinaryIO) -> NDArray[Any] | None:
-    """Maps the array in .npy format that begins here, if it is uint8 or uint16, and not empty."""
+    """Maps the .npy array at the file's position; None if it is empty, or not uint8 or uint16."""
     try:
         version = np.lib.format.read_magic(file)
     except ValueError:

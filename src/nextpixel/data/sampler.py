@@ -1,7 +1,11 @@
-"""Which images a training step sees: a pure function of the step, so there is nothing to save."""
+"""Chooses the images of a training step, of a batch to evaluate, and of a smaller subset.
+
+The batch of a training step is a pure function of the step, so that there is no state to save.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -10,7 +14,7 @@ from numpy.typing import NDArray
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
 
-__all__ = ["batch_indices"]
+__all__ = ["batch_indices", "batches", "evenly_spaced"]
 
 
 def batch_indices(
@@ -19,16 +23,16 @@ def batch_indices(
     """Returns the indices of the images in the batch of one step.
 
     Every epoch is a permutation of the n images that depends on (seed, epoch) only. The epochs are
-    laid end to end and cut into batches, so every image comes exactly once an epoch whether or not
-    the batch size divides n, and a run that resumes at any step goes on as if it had never stopped.
+    concatenated and cut into batches, so every image comes exactly once per epoch even if the batch
+    size does not divide n, and a resumed run sees the same batches as one that never stopped.
 
     Args:
-        n: The number of images.
-        batch_size: Images a step, for each rank; it may exceed n.
+        n: Number of images.
+        batch_size: Images per step and rank; may exceed n.
         step: The step, from 0.
-        seed: The seed of the order, >= 0.
-        rank: Which of the ranks asks; the ranks share out world * batch_size images a step.
-        world: The number of ranks.
+        seed: Seed of the order, >= 0.
+        rank: Rank of this process. Together the ranks take world * batch_size images a step.
+        world: Number of ranks.
 
     Returns:
         Indices in [0, n), shape (batch_size,), int64.
@@ -43,16 +47,43 @@ def batch_indices(
             "least 0, and rank below world."
         )
     start = (step * world + rank) * batch_size
-    places = np.arange(start, start + batch_size)
+    positions = np.arange(start, start + batch_size)
     indices = np.empty(batch_size, np.int64)
     for epoch in range(start // n, (start + batch_size - 1) // n + 1):
-        here = places // n == epoch
-        indices[here] = _permutation(n, seed, epoch)[places[here] % n]
+        in_epoch = positions // n == epoch
+        indices[in_epoch] = _permutation(n, seed, epoch)[positions[in_epoch] % n]
     return indices
 
 
-@lru_cache(maxsize=4)  # the epoch that runs and its neighbours, for a run or two at a time
+@lru_cache(maxsize=4)  # the current epoch and the next, for two runs
 def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     order = Stream.ORDER.generator(seed, epoch).permutation(n).astype(np.int64)
     order.flags.writeable = False
     return order
+
+
+def evenly_spaced(count: int, limit: int | None) -> NDArray[np.int64]:
+    """Returns at most `limit` evenly spaced indices from 0 to count - 1; all of them if None."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.linspace(0, count - 1, limit).round().astype(np.int64)
+
+
+def batches(
+    count: int, size: int, progress: Callable[[float], None] | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """Splits the indices from 0 to count - 1 into batches.
+
+    Args:
+        count: Number of indices.
+        size: Length of a batch; the last one may be shorter.
+        progress: Called after each batch with the fraction done, 0 to 1.
+
+    Yields:
+        Indices, shape (size,), int64.
+    """
+    for begin in range(0, count, size):
+        end = min(begin + size, count)
+        yield np.arange(begin, end)
+        if progress is not None:
+            progress(end / count)

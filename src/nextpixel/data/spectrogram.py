@@ -1,7 +1,7 @@
-"""Sounds as integer images, and integer images as sounds; knows nothing of models.
+"""Converts sounds to integer images and back.
 
-A `Spectrogram` says how: time runs down the rows, so that raster order goes through time, and
-frequency along the columns. What is lost is the phase, which `synthesise` makes up anew.
+In a `Spectrogram` time runs down the rows, so that raster order follows time, and frequency runs
+along the columns. The phase is lost; `synthesise` estimates a new one.
 
 Example:
     >>> wave, rate = read_wav("seven.wav")
@@ -33,31 +33,31 @@ __all__ = ["Spectrogram", "read_wav", "resample", "write_wav"]
 
 _Floats = NDArray[np.float64]
 
-_FORMATS = {".wav": "WAV", ".flac": "FLAC"}  # what can be written
-_PHASES = 1_984  # seed of the phases that synthesis begins with
-_MOMENTUM = 0.99
-_UPDATES = 100  # of the inverse of the mel filters
-_FINER = 2  # synthesis has so many frames for each one of the image
-_TINY = 1e-12  # nothing is divided by less, nor is anything that small heard
+_FORMATS = {".wav": "WAV", ".flac": "FLAC"}  # for writing
+_PHASES = 1_984  # seed of the initial phases of synthesis
+_MOMENTUM = 0.99  # of fast Griffin-Lim
+_UPDATES = 100  # iterations that invert the mel filters
+_FINER = 2  # frames of synthesis per frame of the image
+_TINY = 1e-12  # an inaudible magnitude; also the smallest divisor
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
 def read_wav(path: str | Path, file: BinaryIO | None = None) -> tuple[_Floats, int]:
-    """Reads a sound file of any format that libsndfile knows: WAV, FLAC, Ogg, and more.
+    """Reads a sound file of any format that libsndfile supports: WAV, FLAC, Ogg and more.
 
     Args:
         path: The file.
-        file: The open file, if it is no file of its own; `path` then names it in messages.
+        file: An open file to read instead; `path` is then used in messages only.
 
     Returns:
-        The mean of its channels, float64 in [-1, 1], `(samples,)`, and its samples a second.
+        The mean of the channels, float64 in [-1, 1], `(samples,)`, and the samples per second.
 
     Raises:
-        UserError: There is no such file, it is corrupt or no sound, or it has no samples.
+        UserError: If there is no such file, it is corrupt or no sound, or it has no samples.
     """
-    # Loaded here, for the sake of commands that read no sound.
+    # Imported here, because most commands read no sounds.
     import soundfile
 
     if file is None and not Path(path).is_file():
@@ -69,7 +69,7 @@ def read_wav(path: str | Path, file: BinaryIO | None = None) -> tuple[_Floats, i
             f"{path} is corrupt or no sound ({error}): replace it by a WAV, FLAC or Ogg file."
         ) from error
     if not len(channels):
-        raise UserError(f"{path} is a sound without any samples: record it anew, or remove it.")
+        raise UserError(f"{path} is a sound without any samples: replace or remove it.")
     wave = channels.mean(1)
     if not np.isfinite(wave).all():
         raise UserError(f"{path} holds samples that are not finite: save it with 16-bit integers.")
@@ -77,15 +77,15 @@ def read_wav(path: str | Path, file: BinaryIO | None = None) -> tuple[_Floats, i
 
 
 def write_wav(path: str | Path, wave: NDArray[np.floating[Any]], rate: int) -> None:
-    """Writes a sound of one channel with 16 bits a sample; what is beyond [-1, 1] is cut off.
+    """Writes a mono sound with 16 bits per sample, clipped to [-1, 1], atomically.
 
     Args:
         path: The file, .wav or .flac.
-        wave: Its samples, `(samples,)`.
-        rate: Samples a second.
+        wave: Samples, `(samples,)`.
+        rate: Samples per second.
 
     Raises:
-        UserError: The file's name has another ending, or the sound is not of this kind.
+        UserError: If the file has another suffix, or `wave` is not a sound.
     """
     import soundfile
 
@@ -98,30 +98,30 @@ def write_wav(path: str | Path, wave: NDArray[np.floating[Any]], rate: int) -> N
     replace_file(path, buffer.getvalue())
 
 
-def resample(wave: NDArray[np.floating[Any]], rate: int, to: int) -> _Floats:
-    """Changes the samples a second, by a polyphase filter that keeps out what would fold back.
+def resample(wave: NDArray[np.floating[Any]], rate: int, new_rate: int) -> _Floats:
+    """Resamples a sound by a polyphase filter, which prevents aliasing.
 
     Args:
         wave: Samples, `(n,)`.
-        rate: How many of them are a second.
-        to: How many there are to be.
+        rate: Samples per second of `wave`.
+        new_rate: Samples per second of the result.
 
     Returns:
-        `(ceil(n * to / rate),)`.
+        `(ceil(n * new_rate / rate),)`.
 
     Raises:
-        UserError: The sound is none, or a rate is below 1.
+        UserError: If `wave` is not a sound, or a rate is below 1.
     """
     samples = _checked(wave)
-    if min(rate, to) < 1:
-        raise UserError(f"A sound has 1 sample a second or more, not {min(rate, to)}.")
-    if rate == to:
+    if min(rate, new_rate) < 1:
+        raise UserError(f"A sound has 1 sample a second or more, not {min(rate, new_rate)}.")
+    if rate == new_rate:
         return samples
-    # Loaded here, because it takes longer than all the rest.
+    # Imported here, because this import is slow.
     from scipy.signal import resample_poly
 
-    shared = math.gcd(rate, to)
-    resampled: _Floats = resample_poly(samples, to // shared, rate // shared)
+    shared = math.gcd(rate, new_rate)
+    resampled: _Floats = resample_poly(samples, new_rate // shared, rate // shared)
     return resampled
 
 
@@ -133,7 +133,7 @@ def _checked(wave: NDArray[np.floating[Any]]) -> _Floats:
             f"{samples.shape}."
         )
     if not np.isfinite(samples).all():
-        raise UserError("A sound has finite samples, but one of these is not.")
+        raise UserError("A sound has finite samples, but one of these is NaN or infinite.")
     return samples.astype(np.float64)
 
 
@@ -142,29 +142,27 @@ def _checked(wave: NDArray[np.floating[Any]]) -> _Floats:
 
 @dataclass(frozen=True)
 class Spectrogram:
-    """How a sound becomes an image of `(1, frames, bands)`, and an image a sound.
+    """Converts sounds to images of shape `(1, frames, bands)` and back, as its settings define.
 
-    A row is a frame of the short-time Fourier transform, a column the mean magnitude in a band of
-    frequencies, spaced evenly on the mel scale. Row k is centred on the middle of the samples from
-    `k * hop` to `(k + 1) * hop`, so that rows share a sound out between them. Magnitudes are in
-    decibels, where 0 is that of a sine of amplitude 1 (the mean in its band is some 10 dB lower),
-    and the range from the floor to 0 is cut into equal levels: level 0 is the floor and all below
-    it, the highest one takes in all above it.
+    A row is a frame of the short-time Fourier transform; a column is the mean magnitude in a band
+    of frequencies, spaced evenly on the mel scale. Row k is centred on the samples from `k * hop`
+    to `(k + 1) * hop`. Magnitudes are in decibels relative to a sine of amplitude 1 (whose band has
+    a mean about 10 dB lower). The range from `floor` to 0 dB is divided into equal levels; values
+    outside of it get the lowest or the highest level.
 
     Attributes:
-        rate: Samples a second.
-        window: Samples in a frame, weighted by a Hann window.
-        hop: Samples from one frame to the next; even, and the window holds two or more of it.
+        rate: Samples per second.
+        window: Samples per frame, weighted by a Hann window; a multiple of `hop`, at least twice.
+        hop: Samples from one frame to the next, an even number.
         bands: Number of bands.
-        lowest: Where the lowest band begins, in Hz.
-        highest: Where the highest band ends, in Hz.
-        floor: In dB, below 0.
-        frames: Rows of an image; those after a sound's end are padding, of level 0.
+        lowest: Lower edge of the lowest band, in Hz.
+        highest: Upper edge of the highest band, in Hz.
+        floor: Magnitude of level 0, in dB, below 0.
+        frames: Rows of an image; those after a sound's end are padding of level 0.
         levels: Number of levels, 2 to 256.
 
     Raises:
-        UserError: A setting is none of those, or some band is too narrow to hold a frequency of the
-            transform.
+        UserError: If a setting is out of range, or a band contains no frequency of the transform.
 
     References:
         O'Shaughnessy: Speech Communication: Human and Machine, 1987: the mel scale.
@@ -206,7 +204,7 @@ class Spectrogram:
             )
 
     def settings(self) -> dict[str, Any]:
-        """Lists the settings, as JSON holds them: `Spectrogram(**settings)` is this one again."""
+        """Returns the settings as JSON stores them; `Spectrogram(**settings)` restores them."""
         return asdict(self)
 
     @property
@@ -216,21 +214,21 @@ class Spectrogram:
 
     @property
     def longest(self) -> int:
-        """The samples of the longest sound that an image has room for."""
+        """The number of samples of the longest sound that fits into an image."""
         return self.frames * self.hop
 
     def analyse(self, wave: NDArray[np.floating[Any]]) -> tuple[NDArray[np.uint8], int]:
-        """Turns a sound into an image.
+        """Converts a sound to an image.
 
         Args:
-            wave: Samples at this spectrogram's rate, 1 to `longest`, `(samples,)`.
+            wave: Samples at this spectrogram's rate, at most `longest`, `(samples,)`.
 
         Returns:
-            Integers in `[0, levels)`, `(1, frames, bands)`, and how many rows are real,
-            `ceil(samples / hop)`; the rest is padding of level 0.
+            Integers in `[0, levels)`, `(1, frames, bands)`, and the number of real rows,
+            `ceil(samples / hop)`; the other rows are padding of level 0.
 
         Raises:
-            UserError: The sound is none, or too long.
+            UserError: If `wave` is not a sound, or too long.
         """
         levels = self.quantise(self.decibels(wave))
         if len(levels) > self.frames:
@@ -243,16 +241,16 @@ class Spectrogram:
         return image, len(levels)
 
     def decibels(self, wave: NDArray[np.floating[Any]]) -> _Floats:
-        """Computes the magnitudes of a sound of any length, before they become levels.
+        """Computes the magnitudes of a sound of any length in decibels.
 
         Args:
             wave: Samples, `(samples,)`.
 
         Returns:
-            In dB, from the floor to 0, `(ceil(samples / hop), bands)`.
+            Magnitudes in dB, from `floor` to 0, `(ceil(samples / hop), bands)`.
 
         Raises:
-            UserError: The sound is none.
+            UserError: If `wave` is not a sound.
         """
         samples = _checked(wave)
         rows = math.ceil(len(samples) / self.hop)
@@ -263,53 +261,55 @@ class Spectrogram:
         return decibels.clip(self.floor, 0)
 
     def quantise(self, decibels: _Floats) -> NDArray[np.uint8]:
-        """Cuts decibels into levels: the floor and all below is 0, and 0 dB the highest level."""
+        """Quantises decibels to levels, from 0 at `floor` or below to the highest at 0 dB."""
         above = (decibels - self.floor) / -self.floor
         return np.floor(above * self.levels).clip(0, self.levels - 1).astype(np.uint8)
 
     def magnitudes(self, levels: NDArray[np.integer[Any]]) -> _Floats:
-        """Undoes `quantise`, to the middle of each level, not in dB; that of level 0 is 0."""
+        """Returns the linear magnitude in the middle of each level; 0 for level 0."""
         decibels = self.floor - self.floor * (np.asarray(levels) + 0.5) / self.levels
         return np.where(np.asarray(levels) == 0, 0.0, 10 ** (decibels / 20))
 
     def synthesise(
         self, image: NDArray[np.integer[Any]], rows: int | None = None, iterations: int = 32
     ) -> _Floats:
-        """Turns an image into a sound that has nearly this spectrogram; always the same one.
+        """Converts an image to a sound that has nearly this spectrogram, deterministically.
 
-        The magnitudes of the frequencies are those, none negative, whose means in the bands come
-        nearest to the image (least squares). Frames are put between its frames, with the means of
-        their magnitudes, as more overlap leaves less freedom to the phases. Those are found by fast
-        Griffin-Lim, from random ones.
+        The magnitudes of the frequencies are the least-squares solution without negative values.
+        Frames are interpolated between those of the image, because more overlap constrains the
+        phases more. The phases are estimated by fast Griffin-Lim from random ones.
 
         Args:
             image: Integers in `[0, levels)`, `(1, frames, bands)`.
-            rows: How many rows are real; by default those up to the last one above level 0.
-            iterations: Of Griffin-Lim; 0 keeps the random phases.
+            rows: Number of real rows; by default those up to the last row above level 0.
+            iterations: Iterations of Griffin-Lim; 0 leaves the phases random.
 
         Returns:
-            Samples, `(rows * hop,)`; a few may lie beyond [-1, 1].
+            Samples, `(rows * hop,)`; a few may be outside [-1, 1].
 
         Raises:
-            UserError: The image or a number is not of this kind.
+            UserError: If the image has another shape, type or range, or a number is out of range.
 
         References:
             Griffin and Lim: Signal estimation from modified short-time Fourier transform, 1984.
             Perraudin, Balazs and Sondergaard: A fast Griffin-Lim algorithm, 2013: the momentum.
-            Lee and Seung: Algorithms for non-negative matrix factorization, 2001: the updates by
-            which the bands are undone.
+            Lee and Seung: Algorithms for non-negative matrix factorization, 2001: the updates that
+            invert the mel filters.
         """
         return self.invert(self.magnitudes(self._real_rows(image, rows)), iterations)
 
     def invert(self, magnitudes: _Floats, iterations: int = 32) -> _Floats:
-        """Finds a sound from magnitudes in the bands, see `synthesise`.
+        """Converts magnitudes in the bands to a sound, see `synthesise`.
 
         Args:
-            magnitudes: Not negative and not in dB, `(rows, bands)`.
-            iterations: Of Griffin-Lim; 0 keeps the random phases.
+            magnitudes: Linear magnitudes, not negative, `(rows, bands)`.
+            iterations: Iterations of Griffin-Lim; 0 leaves the phases random.
 
         Returns:
             Samples, `(rows * hop,)`.
+
+        Raises:
+            UserError: If `iterations` is below 0.
         """
         if iterations < 0:
             raise UserError(f"Griffin-Lim takes 0 iterations or more, not {iterations}.")
@@ -336,20 +336,20 @@ class Spectrogram:
                 f"{pixels.min()} to {pixels.max()}."
             )
         if rows is None:
-            heard = np.flatnonzero(pixels[0].any(1))
-            rows = int(heard[-1]) + 1 if len(heard) else 1
+            audible = np.flatnonzero(pixels[0].any(1))
+            rows = int(audible[-1]) + 1 if len(audible) else 1
         if not 1 <= rows <= self.frames:
             raise UserError(f"An image has 1 to {self.frames} real rows, not {rows}.")
         return pixels[0, :rows]
 
     @property
     def _margin(self) -> int:
-        """Samples by which the first frame begins before the sound."""
+        """The number of samples that the first frame begins before the sound."""
         return (self.window - self.hop) // 2
 
     @property
     def _window(self) -> _Floats:
-        """A Hann window by which a sine of amplitude 1 has the magnitude 1, `(window,)`."""
+        """A Hann window scaled so that a sine of amplitude 1 has magnitude 1, `(window,)`."""
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
         window: _Floats = hann * (2 / hann.sum())
         return window
@@ -359,23 +359,23 @@ class Spectrogram:
         return _mel_filters(self.rate, self.window, self.bands, self.lowest, self.highest)
 
     def _unfiltered(self, bands: _Floats) -> _Floats:
-        """Finds the magnitudes of the frequencies, `(rows, window // 2 + 1)`, from the bands'.
+        """Estimates the magnitudes of the frequencies, `(rows, window // 2 + 1)`, from the bands'.
 
-        Least squares without negative numbers, all rows at once by Lee and Seung's updates: the
-        pseudo-inverse is quicker, but what it makes negative has to be cut off.
+        Solves for non-negative least squares by Lee and Seung's updates, all rows at once. The
+        pseudo-inverse would be faster, but its negative values would have to be clipped.
         """
         filters = self._filters
         wanted = bands @ filters
         found: _Floats = wanted / np.maximum(filters.sum(0), _TINY)
         for _ in range(_UPDATES):
             found *= wanted / np.maximum(found @ filters.T @ filters, _TINY)
-            found[found < _TINY] = 0  # or they become so small that the processor is slow
+            found[found < _TINY] = 0  # avoids denormal numbers, which are slow
         return found
 
 
 @lru_cache
 def _mel_filters(rate: int, window: int, bands: int, lowest: float, highest: float) -> _Floats:
-    """Makes triangles on the mel scale, each a weighted mean, `(bands, window // 2 + 1)`."""
+    """Computes triangular filters on the mel scale, with sum 1, `(bands, window // 2 + 1)`."""
     frequencies = np.concatenate([[lowest, highest], np.arange(window // 2 + 1) * rate / window])
     mel = 2595 * np.log10(1 + frequencies / 700)
     edges, places = np.linspace(mel[0], mel[1], bands + 2), mel[2:]
@@ -383,7 +383,7 @@ def _mel_filters(rate: int, window: int, bands: int, lowest: float, highest: flo
     rising, falling = (places - left) / (middle - left), (right - places) / (right - middle)
     filters: _Floats = np.minimum(rising, falling).clip(0)
     filters /= np.maximum(filters.sum(1, keepdims=True), _TINY)
-    filters.flags.writeable = False  # it is shared
+    filters.flags.writeable = False  # shared by all callers
     return filters
 
 
@@ -395,11 +395,11 @@ def _transform(wave: _Floats, window: _Floats, step: int) -> NDArray[np.complex1
 
 
 def _inverse(spectrum: NDArray[np.complex128], window: _Floats, step: int) -> _Floats:
-    """Finds the sound whose transform is nearest, by least squares (Griffin and Lim, equation 6).
+    """Computes the sound with the nearest transform, least squares (Griffin and Lim, equation 6).
 
     Args:
         spectrum: `(frames, len(window) // 2 + 1)`.
-        window: Its length is a multiple of `step`.
+        window: The window, of a length that is a multiple of `step`.
         step: Samples from one frame to the next.
 
     Returns:
@@ -409,7 +409,7 @@ def _inverse(spectrum: NDArray[np.complex128], window: _Floats, step: int) -> _F
     frames = (np.fft.irfft(spectrum, len(window)) * window).reshape(count, parts, step)
     weights = (window**2).reshape(parts, step)
     total, weight = np.zeros((2, count + parts - 1, step))
-    for part in range(parts):  # a frame's parts fall into successive steps
+    for part in range(parts):  # the parts of a frame belong to successive steps
         total[part : part + count] += frames[:, part]
         weight[part : part + count] += weights[part]
     wave: _Floats = (total / np.maximum(weight, 1e-8 * weight.max())).ravel()
@@ -419,11 +419,11 @@ def _inverse(spectrum: NDArray[np.complex128], window: _Floats, step: int) -> _F
 def _griffin_lim(
     wanted: _Floats, window: _Floats, step: int, inside: slice, iterations: int
 ) -> _Floats:
-    """Finds a sound whose transform has nearly these magnitudes.
+    """Estimates a sound whose transform has nearly these magnitudes, by fast Griffin-Lim.
 
-    In turn, the magnitudes are set to the wanted ones, and the transform to the nearest one that
-    some sound has; the momentum goes on in the direction of the last change. The sound is where
-    `inside` says, and what comes before and after it is silence.
+    Alternately projects the spectrum to the wanted magnitudes and to the nearest transform of a
+    sound; the momentum extrapolates the last change. Returns the samples `inside`; the sound is
+    silent before and after them.
     """
     noise = Stream.PHASES.generator(_PHASES, 0)
     spectrum = wanted * np.exp(2j * np.pi * noise.random(wanted.shape))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nextpixel.utils.compiling import compiled
+from nextpixel.utils.compiling import load_c_library
 
 __all__ = ["INSTRUCTION", "OPERATIONS", "load_program"]
 
@@ -44,7 +44,7 @@ def load_program(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     real = REALS[dtype]
     defines = (f"-DREAL={real}", f"-DIS_DOUBLE={int(real == 'double')}")
-    library = compiled(SOURCE, f"engine-{real}", defines)
+    library = load_c_library(SOURCE, f"engine-{real}", defines)
     if library is not None:
         library.replay.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 5]
         library.pack.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 4, ctypes.c_void_p]

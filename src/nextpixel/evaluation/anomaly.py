@@ -29,8 +29,8 @@ from PIL import Image
 from torch import Tensor
 
 from nextpixel.data import Images
-from nextpixel.data.folders import Unsplit
-from nextpixel.data.images import batches
+from nextpixel.data.images import Unsplit
+from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import check_images, class_log_probs, standard_error
 from nextpixel.models.base.autoregressive import AutoregressiveModel

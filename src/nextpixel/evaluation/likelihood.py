@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nextpixel.data.images import Images, batches, spread
+from nextpixel.data.images import Images
+from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel
@@ -117,7 +118,7 @@ def evaluate(
     Raises:
         UserError: The images do not fit the model, or there are none.
     """
-    numbers = spread(len(images), limit)
+    numbers = evenly_spaced(len(images), limit)
     count = len(numbers)
     if min(count, batch_size) < 1:
         raise UserError(f"There is nothing to score: {count} images, {batch_size} at a time.")
@@ -144,7 +145,7 @@ def diagnose(model: ImageModel, images: Images) -> dict[str, float]:
 
     See `ImageModel.diagnose`.
     """
-    x, conditioning = model.inputs(images, spread(len(images), DIAGNOSIS_IMAGES))
+    x, conditioning = model.inputs(images, evenly_spaced(len(images), DIAGNOSIS_IMAGES))
     return model.diagnose(x, conditioning.mask)
 
 
@@ -215,7 +216,7 @@ def classify(
             "This model is unconditional and cannot classify: give one that was trained on images "
             "with classes."
         )
-    images = images.spread(limit)
+    images = images.subset(limit)
     check_images("The model", model, images)
     if images.y is None or images.y.max() >= model.classes:
         raise UserError(

@@ -26,7 +26,8 @@ from PIL import Image
 
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.data import Dataset, Images
-from nextpixel.data.images import batches, level_type, spread
+from nextpixel.data.levels import level_type
+from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import Classification
@@ -281,7 +282,7 @@ def balanced(images: Images, per_class: int) -> _Ids:
     """Chooses the same number of images of each class, spread evenly, sorted by class."""
     y = _class_ids(images)
     members = [np.flatnonzero(y == c) for c in range(int(y.max()) + 1)]
-    return np.concatenate([numbers[spread(len(numbers), per_class)] for numbers in members])
+    return np.concatenate([numbers[evenly_spaced(len(numbers), per_class)] for numbers in members])
 
 
 def _class_ids(images: Images) -> _Ids:
@@ -330,7 +331,7 @@ def evaluate_samples(
     _check_fit("classifier", classifier, data)
     test, valid, train = (
         _select(split, np.arange(len(split)))
-        for split in (data.test.spread(limit), data.valid, data.train)
+        for split in (data.test.subset(limit), data.valid, data.train)
     )
     matched = min(per_class, *(_smallest_class(split, data) for split in (test, valid, train)))
     sets = {
@@ -485,7 +486,7 @@ def draw_neighbours(quality: SampleQuality, data: Dataset) -> Image.Image:
     names, y = data.class_names or (), _class_ids(quality.samples)
     order = np.argsort(quality.distances, kind="stable")
     nearest = np.unique(y[order], return_index=True)[1]  # of each class
-    shown = order[nearest][spread(len(nearest), PICTURED)]
+    shown = order[nearest][evenly_spaced(len(nearest), PICTURED)]
     columns = {
         "sample": quality.samples.x[shown],
         "nearest training image": quality.neighbours[shown],

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from nextpixel import data
 from nextpixel.data import Dataset, Images, cache
-from nextpixel.data.images import batches, level_type
+from nextpixel.data.levels import level_type
+from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
-from nextpixel.utils.progress import shown
+from nextpixel.utils.progress import track
 
 if TYPE_CHECKING:
     from nextpixel.models.base.latent import CodebookModel
@@ -152,9 +153,9 @@ def cached_codes(model: CodebookModel, splits: list[Images], run: str) -> NDArra
     from nextpixel.saving import find
 
     folder, dtype = find(run), level_type(level_count(model, splits))
-    return cache.made(
+    return cache.load_or_decode(
         folder,
-        cache.place(folder),
+        cache.path_of(folder),
         f"{STATE_VERSION} {model.digest()} {content_hash(splits)}",
         lambda: (
             (sum(map(len, splits)), 1, *model.code_shape),
@@ -230,7 +231,7 @@ def encode(
     from nextpixel.utils.inference import evaluation_mode
 
     blocks = [(split, numbers) for split in splits for numbers in batches(len(split), BLOCK)]
-    with closing(shown(blocks, "encoding", len(blocks))) as counted:
+    with closing(track(blocks, "encoding", len(blocks))) as counted:
         for split, numbers in counted:
             x, _ = split.batch(numbers, (0, int(numbers[0])))
             with torch.inference_mode(), evaluation_mode(model):

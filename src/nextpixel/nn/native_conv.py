@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nextpixel.utils.compiling import compiled
+from nextpixel.utils.compiling import load_c_library
 
 __all__ = ["Kind", "Taps", "convolve", "fits"]
 
@@ -51,7 +51,7 @@ def program() -> ctypes.CDLL | None:
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if os.environ.get("NEXTPIXEL_CONVOLUTION") == "0" or capabilities.get("amx_bf16"):
         return None
-    library = compiled(SOURCE, "convolution")
+    library = load_c_library(SOURCE, "convolution")
     if library is not None:
         library.convolve.argtypes = [ctypes.c_void_p] * 9
         library.weight_gradient.argtypes = [ctypes.c_void_p] * 5

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextpixel.data.images import Images, batches
+from nextpixel.data.images import Images
+from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.utils.inference import evaluation_mode
@@ -65,7 +66,7 @@ def draw_reconstructions(
     empty = np.zeros((1, 1, 1, 1), bool) if padding is None else padding.numpy(force=True)
     spectrogram = model.data_record.spectrogram
     columns = {
-        caption: pictures.seen(np.where(empty, 0, column), spectrogram)
+        caption: pictures.for_display(np.where(empty, 0, column), spectrogram)
         for caption, column in columns.items()
     }
     return pictures.side_by_side(columns, 256)

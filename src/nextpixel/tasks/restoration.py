@@ -174,7 +174,7 @@ def uncertainty(draws: Tensor) -> Tensor:
 def degraded_picture(task: Task, degraded: Degraded) -> pictures.Pixels:
     """Returns the degraded images at the size of the restored ones."""
     if degraded.mask is not None:
-        return pictures.hide(degraded.picture, degraded.mask, 256)
+        return pictures.tint_unknown(degraded.picture, degraded.mask, 256)
     pixels = pictures.to_uint8(degraded.picture, 256)
     if task.name == "super-resolution":
         pixels = pixels.repeat(task.factor, -1).repeat(task.factor, -2)

@@ -10,9 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
+
+from nextpixel.utils.progress import bar_on_stderr
 
 __all__ = ["ShowStep", "is_logged", "metrics_log", "progress_bar"]
 
@@ -75,7 +76,6 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
     if not visible:
         yield lambda step, loss=None, speed=None, note="": None
         return
-    console = Console(stderr=True)
     loss_shown, speed_shown = Smoothed(), Smoothed()
     columns = (
         TextColumn("step"),
@@ -84,9 +84,8 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=120
-    ) as bar:
+    with bar_on_stderr(*columns, speed_estimate_period=120) as bar:
+        console = bar.console
         task = bar.add_task("", total=steps, completed=step, status="")
         printed = time.monotonic()
 

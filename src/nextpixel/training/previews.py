@@ -11,7 +11,7 @@ from PIL.Image import Image
 from nextpixel.conditioning.degradation import Task
 from nextpixel.context import Context
 from nextpixel.data import Dataset
-from nextpixel.data.images import spread
+from nextpixel.data.sampler import evenly_spaced
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.models.base.latent import LatentModel
@@ -47,22 +47,22 @@ def preview_samples(model: ImageModel, data: Dataset) -> Image:
     n = 4 * columns
     c: object = None if model.classes is None else np.arange(n) % columns
     if data.coarse_codes is not None:
-        numbers = spread(len(data.valid), n)
+        numbers = evenly_spaced(len(data.valid), n)
         n, c = len(numbers), model.inputs(data.valid, numbers)[1].context
-    x = pictures.seen(model.sample(n, c).numpy(force=True), data.spectrogram)
+    x = pictures.for_display(model.sample(n, c).numpy(force=True), data.spectrogram)
     return pictures.grid(x, model.levels, columns=columns)
 
 
 def preview_reconstructions(model: ImageModel, data: Dataset) -> Image:
     """Draws reconstructions of a few validation images."""
-    pixels, _ = data.valid.batch(spread(len(data.valid), 8))
+    pixels, _ = data.valid.batch(evenly_spaced(len(data.valid), 8))
     return draw_reconstructions(cast(LatentModel, model), torch.from_numpy(pixels), draws=3)
 
 
 def preview_restorations(model: ImageModel, data: Dataset) -> Image:
     """Draws restorations of a few validation images."""
     task, restorer = cast(Task, model.conditioner), cast(AutoregressiveModel, model)
-    numbers = spread(len(data.valid), 8)
+    numbers = evenly_spaced(len(data.valid), 8)
     pixels, y = data.valid.batch(numbers)
     x = torch.from_numpy(pixels)
     degraded = task.degrade(x, model.levels, numbers.tolist())
@@ -73,6 +73,6 @@ def preview_restorations(model: ImageModel, data: Dataset) -> Image:
 
 def preview_variations(model: ImageModel, data: Dataset) -> Image:
     """Draws variations of a few validation images."""
-    x, conditioning = model.inputs(data.valid, spread(len(data.valid), 8))
+    x, conditioning = model.inputs(data.valid, evenly_spaced(len(data.valid), 8))
     draws = vary(cast(AutoregressiveModel, model), cast(Context, conditioning.context), draws=3)
     return side_by_side({"original": x, "variation": draws}, model.levels)

@@ -1,4 +1,4 @@
-"""Where to compute: the device, and the number of processor threads."""
+"""Chooses the device to compute on, and the number of processor threads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def find_device(name: str) -> torch.device:
     """Finds a device by name.
 
     Args:
-        name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
+        name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one, else the CPU.
 
     Raises:
-        UserError: There is no such device.
+        UserError: If there is no such device.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UserError(f"Unknown device {name}: give auto, cpu, cuda or cuda:N.")
@@ -31,10 +31,10 @@ def find_device(name: str) -> torch.device:
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets the number of processor threads that PyTorch uses; None leaves it as it is.
+    """Sets PyTorch's number of processor threads; None leaves it unchanged.
 
     Raises:
-        UserError: The number is below 1.
+        UserError: If the number is below 1.
     """
     if threads is None:
         return
@@ -44,7 +44,11 @@ def set_threads(threads: int | None) -> None:
 
 
 def set_up(device: str, threads: int | None) -> torch.device:
-    """Sets the number of threads and finds the device, as --threads and --device ask for."""
-    found = find_device(device)
+    """Sets the number of threads and returns the device, for the options --threads and --device.
+
+    Raises:
+        UserError: If there is no such device, or the number of threads is below 1.
+    """
+    chosen = find_device(device)
     set_threads(threads)
-    return found
+    return chosen

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one."""
+"""Writes files atomically: a crash leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_write", "remove_parts", "replace_file"]
+__all__ = ["atomic_write", "cache_folder", "remove_parts", "replace_file"]
 
 PART = ".part"
 
 
+def cache_folder() -> Path:
+    """Returns nextpixel's folder in the user's cache, which need not exist.
+
+    Raises:
+        RuntimeError: If the user has no home folder, and XDG_CACHE_HOME is not set.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Opens a file beside `path` that takes its place once the block has ended without an error.
+    """Opens a temporary file that replaces `path` when the block ends without an error.
 
-    Readers see the old content or the new one, never a part of it.
+    Readers see the old content or the new content, never a part of it.
 
     Args:
-        path: Where to write; missing folders are made.
+        path: Where to write; missing folders are created.
 
     Yields:
         The open binary file.
 
     Raises:
-        OSError: The file cannot be written, for example because the disk is full; the old one is
-            then untouched.
+        OSError: If the file cannot be written, for example because the disk is full; the old file
+            is then unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,20 +48,20 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # the error in flight is the one to tell
+        with suppress(OSError):  # the first error is the one to raise
             part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say which file it was
+            error.filename = str(path)  # a full disk's error names no file
         raise
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file in one go, see `atomic_write`."""
+    """Writes bytes to a file atomically, see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(data)
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what processes that were killed while they wrote have left below a folder."""
+    """Removes the temporary files that killed processes have left below a folder."""
     for part in folder.rglob(f".*.[0-9]*{PART}"):
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Switches a model to evaluation mode for a while."""
+"""Switches a model to evaluation mode temporarily."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["Switchable", "evaluation_mode"]
 
 
 class Switchable(Protocol):
-    """A network with a training mode."""
+    """Describes a network with a training mode."""
 
     training: bool
 
     def train(self, mode: bool = True) -> object:
-        """Switches dropout on or off."""
+        """Switches between training mode and evaluation mode."""
 
 
 @contextmanager
 def evaluation_mode(model: Switchable) -> Iterator[None]:
-    """Makes a network compute exactly and repeatably while the context lasts.
+    """Makes a network compute exactly and reproducibly within the context.
 
-    Dropout is off, autocast is off on the CPU and on GPUs, and convolutions on a GPU use no TF32.
-    Afterwards everything is as it was before.
+    Switches off dropout, autocast on the CPU and on GPUs, and TF32 in convolutions on a GPU. All
+    three are restored afterwards.
 
     Args:
         model: The model.
@@ -33,7 +33,7 @@ def evaluation_mode(model: Switchable) -> Iterator[None]:
     training = model.training
     on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # of torch
     tf32 = on_gpu and torch.backends.cudnn.allow_tf32
-    # Not by torch.autocast(enabled=False): this runs at every site, and must take no time.
+    # Not by torch.autocast(enabled=False), which is slow: this runs at every site.
     devices = ("cpu", "cuda") if on_gpu else ("cpu",)
     autocast = [device for device in devices if torch.is_autocast_enabled(device)]
     if training:

@@ -1,4 +1,4 @@
-"""Describes the machine."""
+"""Describes the machine in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["machine"]
 
 
 def machine() -> str:
-    """Names the machine that this runs on: processor, GPU and the version of PyTorch."""
+    """Describes the machine: processor, GPU and the version of PyTorch."""
     device = "no GPU"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()

@@ -1,49 +1,64 @@
-"""How far a long reading is, shown only once it has taken two seconds."""
+"""Progress bars on standard error, which are hidden where that is no terminal."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["progress", "shown"]
+# rich is imported where it is used, because that takes a while and most work is short.
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+__all__ = ["bar_on_stderr", "progress", "track"]
 
 T = TypeVar("T")
-PATIENCE = 2.0  # seconds without a word
+PATIENCE = 2.0  # seconds after which a bar appears
 
 
-def shown(
+def bar_on_stderr(*columns: str | ProgressColumn, **options: Any) -> Progress:
+    """Creates a rich progress bar on standard error, hidden where that is no terminal.
+
+    Args:
+        *columns: Columns of the bar; rich's default ones if none.
+        **options: Other options of `rich.progress.Progress`.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal, **options)
+
+
+def track(
     items: Iterable[T],
-    what: str,
+    description: str,
     total: int | None = None,
     weight: Callable[[T], int] = lambda item: 1,
 ) -> Generator[T, None, None]:
-    """Passes items on, and shows their number on the standard error if they take long.
+    """Yields items, and shows a progress bar once that has taken two seconds.
+
+    Where there is no terminal, the description is printed once instead.
 
     Args:
-        items: What to pass on.
-        what: What is done with them, in a few words.
-        total: How many there are, if that is known.
-        weight: How many an item counts for.
+        items: The items to yield.
+        description: What is being done, in a few words.
+        total: Number of items, if known.
+        weight: The number of items that an item counts as.
     """
-    began, bar, done = time.monotonic(), None, 0
+    start, bar, done = time.monotonic(), None, 0
     try:
         for item in items:
-            if bar is None and time.monotonic() - began > PATIENCE:
-                # Loaded here, because most readings are short, and this takes a while itself.
-                from rich.console import Console
-                from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            if bar is None and time.monotonic() - start > PATIENCE:
+                from rich.progress import BarColumn, MofNCompleteColumn
 
-                console = Console(stderr=True)
-                columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-                bar = Progress(
-                    *columns, console=console, transient=True, disable=not console.is_terminal
-                )
+                columns = "{task.description}", BarColumn(), MofNCompleteColumn()
+                bar = bar_on_stderr(*columns, transient=True)
                 bar.start()
-                task = bar.add_task(what, total=total)
-                if not console.is_terminal:
-                    console.print(f"{what} ...", highlight=False, soft_wrap=True)
+                task = bar.add_task(description, total=total)
+                if not bar.console.is_terminal:
+                    bar.console.print(f"{description} ...", highlight=False, soft_wrap=True)
             yield item
             done += weight(item)
             if bar is not None:
@@ -54,12 +69,8 @@ def shown(
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[float], None]]:
-    """Shows a bar on a terminal; yields what to call with the fraction done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=1.0)
+def progress(description: str) -> Iterator[Callable[[float], None]]:
+    """Shows a progress bar; yields a function to call with the fraction done, 0 to 1."""
+    with bar_on_stderr(transient=True) as bar:
+        task = bar.add_task(description, total=1.0)
         yield lambda done: bar.update(task, completed=done)

@@ -1,1 +1,1 @@
-"""Pictures, charts and the report."""
+"""Pictures of images, charts, explained figures and the report."""

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from nextpixel.errors import UserError
 from nextpixel.utils.files import atomic_write
-from nextpixel.viz.images import _INK, _suffix
+from nextpixel.viz.images import INK, checked_suffix
 
-__all__ = ["comparison", "confusion", "histograms", "loss_curve", "scatter"]
+__all__ = ["comparison", "confusion_matrix", "loss_curve", "scatter", "score_histograms"]
 
-# Colours that the colour-blind can tell apart (Okabe and Ito, 2008), without the palest.
+# Colours that colour-blind readers can distinguish (Okabe and Ito, 2008), without the palest.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -23,12 +23,12 @@ def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str
     """Draws the loss in bits/dim over the training steps.
 
     Args:
-        records: Lines of a run's metrics: `{"step": int, "loss": float}` while training and
+        records: Lines of a run's metrics: `{"step": int, "loss": float}` from training and
             `{"step": int, "valid": float}` for a validation score; other keys are ignored.
         path: Where to write; .png or .svg.
 
     Raises:
-        UserError: If there is nothing to draw, or the suffix is another.
+        UserError: If there is nothing to draw, or the suffix is not .png or .svg.
         OSError: If the file cannot be written.
     """
     from matplotlib.figure import Figure
@@ -38,8 +38,6 @@ def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str
     valid_steps, valid = _series(records, "valid")
     if not (loss.size or valid.size):
         raise UserError("there is no loss to draw: no record has a step with a loss or a score")
-    suffix = _suffix(path, (".png", ".svg"))
-
     figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     if loss.size:
@@ -51,8 +49,7 @@ def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    with atomic_write(path) as file:
-        figure.savefig(file, format=suffix[1:])
+    _save(figure, path)
 
 
 def comparison(
@@ -62,21 +59,20 @@ def comparison(
     *,
     nats: float,
 ) -> None:
-    """Draws the curves of several runs, over wall time and over steps, and their test scores.
+    """Draws the loss of several runs over wall time and over steps, and their test scores.
 
     Args:
         runs: Label -> lines of the run's metrics, see `loss_curve`, with `"seconds"`; may be empty.
-        scores: Label -> the test score in bits/dim and its standard error.
+        scores: Label -> (test score in bits/dim, its standard error).
         path: Where to write; .png or .svg.
-        nats: How many nats an image a bit/dim is.
+        nats: Nats per image that equal 1 bit/dim.
 
     Raises:
-        UserError: If the suffix is another.
+        UserError: If the suffix is not .png or .svg.
         OSError: If the file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    suffix = _suffix(path, (".png", ".svg"))
     looks = dict(zip(scores, zip(cycle(_MARKERS), cycle(_COLOURS), strict=False), strict=False))
     trained = {label: records for label, records in runs.items() if records}
     widths = [1, 1, 0.9] if trained else [1]
@@ -102,29 +98,27 @@ def comparison(
     for axes in (*curves, last):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic_write(path) as file:
-        figure.savefig(file, format=suffix[1:])
+    _save(figure, path)
 
 
-def histograms(
+def score_histograms(
     scores: Mapping[str, ArrayLike],
     groups: Mapping[str, ArrayLike],
     path: str | os.PathLike[str],
 ) -> None:
-    """Draws how scores are distributed: a panel a score, a colour a group of images.
+    """Draws histograms of scores: a panel for each score, a colour for each group of images.
 
     Args:
-        scores: Title -> a number an image, `(N,)`.
-        groups: Name -> which of the images are of the group, booleans `(N,)`.
+        scores: Title -> the score of each image, `(N,)`.
+        groups: Name -> True for the images of the group, booleans `(N,)`.
         path: Where to write; .png or .svg.
 
     Raises:
-        UserError: If the suffix is another.
+        UserError: If the suffix is not .png or .svg.
         OSError: If the file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    suffix = _suffix(path, (".png", ".svg"))
     figure = Figure(figsize=(0.6 + 3.4 * len(scores), 3.2), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(scores), squeeze=False)[0]
     for axes, (title, values) in zip(panels, scores.items(), strict=True):
@@ -143,42 +137,39 @@ def histograms(
         ncols=len(groups),
         frameon=False,
     )
-    with atomic_write(path) as file:
-        figure.savefig(file, format=suffix[1:])
+    _save(figure, path)
 
 
-def confusion(counts: ArrayLike, names: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Draws a table of what was taken for what; the colours are the shares of a row.
+def confusion_matrix(counts: ArrayLike, names: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Draws a confusion matrix, coloured by the shares within a row.
 
     Args:
-        counts: How many images of the class of the row were taken for the column's, `(K, K)`.
-        names: The names of the K classes.
+        counts: Number of images of each true class (row) and predicted class (column), `(K, K)`.
+        names: Names of the K classes.
         path: Where to write; .png or .svg.
 
     Raises:
-        UserError: If the suffix is another.
+        UserError: If the suffix is not .png or .svg.
         OSError: If the file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    suffix = _suffix(path, (".png", ".svg"))
     table = np.asarray(counts)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = 1.6 + 0.42 * len(names)
     figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    # The right ones are a hundred times the mistakes: the root lets these be seen.
+    # The square root makes mistakes visible, which are rare.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     for (true, chosen), count in np.ndenumerate(table):
-        colour = "white" if shares[true, chosen] > 0.3 else _INK
+        colour = "white" if shares[true, chosen] > 0.3 else INK
         if count:
             axes.text(chosen, true, str(count), ha="center", va="center", color=colour, size=8)
     turned = max(map(len, names)) > 3
     axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="taken for", ylabel="true class")
-    with atomic_write(path) as file:
-        figure.savefig(file, format=suffix[1:])
+    axes.set(xlabel="predicted class", ylabel="true class")
+    _save(figure, path)
 
 
 def scatter(
@@ -187,22 +178,21 @@ def scatter(
     names: Sequence[str] | None,
     path: str | os.PathLike[str],
 ) -> None:
-    """Draws points in the plane, a colour a class.
+    """Draws latent codes of two dimensions as points, with a colour for each class.
 
     Args:
-        points: `(N, 2)`.
-        ids: The class of each, `(N,)`, or None.
-        names: A name for each class, or None.
+        points: Coordinates, `(N, 2)`.
+        ids: The class id of each point, `(N,)`, or None.
+        names: The name of each class, or None.
         path: Where to write; .png or .svg.
 
     Raises:
-        UserError: If the suffix is another.
+        UserError: If the suffix is not .png or .svg.
         OSError: If the file cannot be written.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    suffix = _suffix(path, (".png", ".svg"))
     where = np.asarray(points, np.float64)
     classes = np.zeros(len(where), np.int64) if ids is None else np.asarray(ids)
     figure = Figure(figsize=(6.4, 5.6), dpi=120, layout="constrained")
@@ -211,22 +201,28 @@ def scatter(
         colour = colormaps["tab10" if classes.max() < 10 else "tab20"](int(k) % 20)
         label = str(k) if names is None else names[k]
         axes.plot(*where[classes == k].T, ".", color=colour, alpha=0.5, markersize=3, label=label)
-    axes.set(xlabel="first number of the code", ylabel="second number of the code")
+    axes.set(xlabel="first dimension of the code", ylabel="second dimension of the code")
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)
     if ids is not None:
         figure.legend(loc="outside right center", frameon=False, markerscale=4)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    suffix = checked_suffix(path, (".png", ".svg"))
     with atomic_write(path) as file:
         figure.savefig(file, format=suffix[1:])
 
 
 def _shared_limits(runs: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[float, float]:
-    """Leaves out what comes before each run's second validation: the end is what is compared."""
-    shown: list[float] = []
+    """Returns limits of the loss axis that fit all runs from their second validation on."""
+    values: list[float] = []
     for records in runs:
         _, valid = _series(records, "valid")
-        shown += [*valid[1:]] if len(valid) > 1 else [*valid, *_smooth(_series(records, "loss")[1])]
-    low, high = min(shown, default=0.0), max(shown, default=1.0)
+        late = valid[1:] if len(valid) > 1 else [*valid, *_smooth(_series(records, "loss")[1])]
+        values += [*late]
+    low, high = min(values, default=0.0), max(values, default=1.0)
     margin = 0.2 * (high - low) or 0.1
     return low - margin, high + margin
 
@@ -244,7 +240,7 @@ def _draw_scores(
     looks: Mapping[str, tuple[str, str]],
     nats: float,
 ) -> None:
-    order = sorted(scores, key=lambda label: -scores[label][0])  # the best on top
+    order = sorted(scores, key=lambda label: -scores[label][0])  # the best at the top
     for y, label in enumerate(order):
         score, error = scores[label]
         marker, colour = looks[label]
@@ -259,10 +255,11 @@ def _draw_scores(
     axes.set(xlabel="bits/dim, with standard errors", ylim=(-0.6, len(order) - 0.4))
     axes.margins(x=0.25)
     above = axes.secondary_xaxis("top", functions=(lambda b: b * nats, lambda n: n / nats))
-    above.set_xlabel("Test score, nats an image")
+    above.set_xlabel("Test score, nats per image")
 
 
 def _series(records: Iterable[Mapping[str, Any]], key: str, over: str = "step") -> tuple[Any, Any]:
+    """Returns the x coordinates and the finite values of a key of the metrics."""
     points = [(r[over], r[key]) for r in records if r.get(key) is not None and over in r]
     steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
     finite = np.isfinite(values)
@@ -270,9 +267,9 @@ def _series(records: Iterable[Mapping[str, Any]], key: str, over: str = "step") 
 
 
 def _smooth(values: NDArray[np.float64], parts: int = 50) -> NDArray[np.float64]:
-    """Averages over a fiftieth of the curve (or another part of it) to either side."""
+    """Averages over `1 / parts` of the curve to either side."""
     i, reach = np.arange(len(values)), len(values) // parts
-    # At the start no further to the right than to the left: the fall is steep there.
+    # Near the start no further to the right than to the left, because the curve is steep there.
     low, high = np.maximum(i - reach, 0), np.minimum(i + np.minimum(i, reach), len(values) - 1)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     smoothed: NDArray[np.float64] = (sums[high + 1] - sums[low]) / (high + 1 - low)
@@ -280,12 +277,12 @@ def _smooth(values: NDArray[np.float64], parts: int = 50) -> NDArray[np.float64]
 
 
 def _limits(steps: Any, loss: Any, valid_steps: Any, valid: Any) -> tuple[float, float]:
-    """Leaves out the first tenth of the steps, where the loss falls from far above the rest."""
+    """Returns limits of the loss axis that ignore the first tenth of the steps, a steep fall."""
     start = 0.1 * max(steps.max(initial=0), valid_steps.max(initial=0))
     late, late_valid = loss[steps >= start], valid[valid_steps >= start]
-    if len(late) + len(late_valid) < 10:  # a handful of points is shown whole
+    if len(late) + len(late_valid) < 10:  # a few points are all shown
         late, late_valid = loss, valid
-    # Single losses may leave the picture, validation scores may not.
+    # All validation scores must be inside, but not every single loss.
     high = max([*late_valid, *([np.percentile(late, 99)] if late.size else [])])
     low = min([*late_valid, *late])
     margin = 0.1 * (high - low) or 0.1

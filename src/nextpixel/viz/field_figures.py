@@ -1,11 +1,11 @@
-"""Explained figures: masks, receptive fields, heat maps with their units, a mask that slides.
+"""Explained figures: masks, receptive fields, maps of bits, an animated mask.
 
-Like `plots`, everything here takes whatever `np.asarray` takes and knows nothing of models. The
-colours mean the same in all figures, see `COLOURS`.
+As in `viz.images`, every function takes what `np.asarray` takes, and none depends on models.
+Colours have one meaning in all figures, see `COLOURS`.
 
 Example:
     >>> seen = np.tri(9, dtype=bool)
-    >>> figure = fields([Panel("a triangle", seen, ~seen)], site=(8, 8))
+    >>> figure = receptive_fields([Panel("a triangle", seen, ~seen)], site=(8, 8))
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from nextpixel.utils.files import atomic_write
+from nextpixel.viz.images import INK
 
 __all__ = [
     "COLOURS",
     "Figure",
     "Panel",
-    "bits",
-    "effective",
-    "fields",
-    "masks",
-    "save",
-    "sliding",
-    "specimen",
-    "within",
+    "bit_maps",
+    "effective_field",
+    "example_digit",
+    "kernel_masks",
+    "receptive_fields",
+    "save_figure",
+    "share_within",
+    "sliding_mask",
 ]
 
 COLOURS = {
@@ -46,22 +47,21 @@ COLOURS = {
     "blind": "#d1495b",
     "hidden": "#eceef1",
 }
-"""The pixel in question; what it sees; what more layers would show; what none would; the rest."""
+"""The site; what it depends on; what it depends on in deeper networks; its blind spot; the rest."""
 
-INK = "#303030"
 HATCHED: dict[str, Any] = {"edgecolor": "#c3c7ce", "hatch": "////", "linewidth": 0}
-WIDTH = 9.0  # inches; with DPI a little more than the 850 pixels a README is shown in
+WIDTH = 9.0  # inches: at this DPI a little more than the 850 pixels of a README
 DPI = 110
 RGB = {"R": "#c8423b", "G": "#3c8f4e", "B": "#3b64b0"}
 
 
 class Panel(NamedTuple):
-    """A receptive field to draw.
+    """Holds a receptive field to draw.
 
     Attributes:
-        title: What stands above it.
-        seen: What the site sees, booleans `(H, W)`.
-        blind: What it sees at no depth, booleans `(H, W)`.
+        title: The title.
+        seen: The site's receptive field, booleans `(H, W)`.
+        blind: Its blind spot, which it sees at no depth, booleans `(H, W)`.
     """
 
     title: str
@@ -69,14 +69,14 @@ class Panel(NamedTuple):
     blind: ArrayLike
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as PNG, all of it or nothing.
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure as PNG, atomically.
 
     Raises:
         OSError: If the file cannot be written.
     """
     with rc_context({"hatch.linewidth": 0.6}), atomic_write(path) as file:
-        # Tight: the layout leaves room below square maps, and none above their titles.
+        # The layout alone leaves too much room below square maps, and none above their titles.
         tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
         figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"optimize": True}, **tight)
 
@@ -84,17 +84,19 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 # --- receptive fields and masks -------------------------------------------------------------------
 
 
-def fields(panels: Sequence[Panel], site: tuple[int, int], *, columns: int | None = None) -> Figure:
+def receptive_fields(
+    panels: Sequence[Panel], site: tuple[int, int], *, columns: int | None = None
+) -> Figure:
     """Draws receptive fields side by side, with a legend.
 
     Args:
         panels: The fields.
-        site: Row and column of the site that they belong to.
-        columns: Panels in a row; all of them, up to 6, if None.
+        site: Row and column of their site.
+        columns: Panels in a row; if None all of them, up to 6.
     """
     columns = columns or min(6, max(2, len(panels)))
     rows = ceil(len(panels) / columns)
-    # Few panels need not fill the width: no larger than 2.9 inches each.
+    # At most 2.9 inches each, so that a few panels do not fill the width.
     side = min(WIDTH / columns, 2.9)
     figure = Figure(figsize=(side * columns, (side + 0.4) * rows + 0.35), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
@@ -102,7 +104,7 @@ def fields(panels: Sequence[Panel], site: tuple[int, int], *, columns: int | Non
         _field(axis, panel, site)
     for axis in list(axes)[len(panels) :]:
         axis.set_axis_off()
-    names = {"site": "the pixel", "seen": "seen", "later": "seen by deeper ones"}
+    names = {"site": "the pixel", "seen": "seen", "later": "seen by deeper networks"}
     if not any(_unseen(panel, site).any() for panel in panels):
         del names["later"]
     if any(np.asarray(panel.blind).any() for panel in panels):
@@ -113,7 +115,7 @@ def fields(panels: Sequence[Panel], site: tuple[int, int], *, columns: int | Non
 
 
 def _unseen(panel: Panel, site: tuple[int, int]) -> NDArray[np.bool_]:
-    """Finds what comes before the site, is not seen, and is not blind either."""
+    """Returns the pixels before the site that are neither seen nor in its blind spot."""
     seen, blind = np.asarray(panel.seen, dtype=bool), np.asarray(panel.blind, dtype=bool)
     unseen: NDArray[np.bool_] = _before(site, seen.shape) & ~seen & ~blind
     return unseen
@@ -126,17 +128,17 @@ def _before(site: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _field(axis: Any, panel: Panel, site: tuple[int, int]) -> None:
     seen, blind = np.asarray(panel.seen, dtype=bool), np.asarray(panel.blind, dtype=bool)
-    what = np.full(seen.shape, 4)
-    what[_unseen(panel, site)] = 2
-    what[blind], what[seen], what[site] = 3, 1, 0
-    _cells(axis, what, ListedColormap(list(COLOURS.values())), vmax=4)
+    colours = np.full(seen.shape, 4)  # indices of COLOURS
+    colours[_unseen(panel, site)] = 2
+    colours[blind], colours[seen], colours[site] = 3, 1, 0
+    _cells(axis, colours, ListedColormap(list(COLOURS.values())), vmax=4)
     _hatch_future(axis, site, seen.shape)
     before = _before(site, seen.shape).sum()
     axis.set_title(f"{panel.title}\nsees {seen.sum()} of {before}", fontsize=9, color=INK)
 
 
 def _cells(axis: Any, values: NDArray[Any], cmap: Any, **options: Any) -> Any:
-    """Draws a map of square cells with thin lines between them, row 0 on top."""
+    """Draws a map of square cells with thin lines between them, row 0 at the top."""
     lines = {"edgecolors": "white", "linewidth": 0.4}
     mesh = axis.pcolormesh(values, cmap=cmap, **{"vmin": 0, **lines, **options})
     axis.set(aspect="equal", xticks=[], yticks=[])
@@ -169,12 +171,12 @@ def _legend(figure: Figure, names: Mapping[str, str]) -> None:
         )
 
 
-def masks(kernels: Mapping[str, ArrayLike], centres: Mapping[str, ArrayLike]) -> Figure:
-    """Draws masked kernels, and what the channels of a colour picture see at the centre.
+def kernel_masks(kernels: Mapping[str, ArrayLike], centres: Mapping[str, ArrayLike]) -> Figure:
+    """Draws masked kernels, and which channels of an RGB image see each other at the centre.
 
     Args:
-        kernels: The mask's type -> booleans `(k, k)`, true where the kernel sees.
-        centres: A title -> booleans `(3, 3)`: the channel that looks, the channel it looks at.
+        kernels: Type of the mask -> the mask, booleans `(k, k)`, True where the kernel sees.
+        centres: Title -> the centre's mask, booleans `(3, 3)`, output channel by input channel.
     """
     count = len(kernels) + len(centres)
     figure = Figure(figsize=(WIDTH, WIDTH / count + 0.6), layout="constrained")
@@ -205,7 +207,7 @@ def _kernel(axis: Any, kernel: NDArray[np.bool_]) -> None:
 
 
 def _channels(axis: Any, centre: NDArray[np.bool_]) -> None:
-    """Draws a table: a row for each channel that looks, a column for each it looks at."""
+    """Draws a table with a row for each output channel and a column for each input channel."""
     _cells(axis, np.where(centre, 1, 4), ListedColormap(list(COLOURS.values())), vmax=4)
     for row, col in np.argwhere(~centre):
         axis.add_patch(Rectangle((col, row), 1, 1, facecolor="none", **HATCHED))
@@ -222,42 +224,51 @@ def _channels(axis: Any, centre: NDArray[np.bool_]) -> None:
 # --- heat maps ------------------------------------------------------------------------------------
 
 
-def effective(heat: ArrayLike, reach: ArrayLike, site: tuple[int, int], images: int) -> Figure:
-    """Draws how much each pixel counts for one, as a map and over the distance.
+def effective_field(
+    heat: ArrayLike, reach: ArrayLike, site: tuple[int, int], images: int
+) -> Figure:
+    """Draws the effective receptive field of a site, as a map and over the distance.
 
     Args:
         heat: Mean absolute gradients, `(H, W)`.
-        reach: What is seen at all, booleans `(H, W)`.
-        site: Row and column of the pixel in question.
-        images: Number of images that were averaged over.
+        reach: The receptive field, booleans `(H, W)`.
+        site: Row and column of the site.
+        images: Number of images that the gradients are averaged over.
+
+    References:
+        Luo et al.: Understanding the Effective Receptive Field in Deep Convolutional Neural
+        Networks, 2016 (https://arxiv.org/abs/1701.04128).
     """
     values, seen = np.asarray(heat, dtype=np.float64), np.asarray(reach, dtype=bool)
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
     shares = np.where(values > 0, values / values.max(initial=1e-300), np.nan)
-    # Its yellow and blue leave the orange of the pixel alone.
+    # Viridis has no orange, which marks the site.
     cmap = colormaps["viridis"].with_extremes(bad=COLOURS["later"])
     mesh = _cells(left, shares, cmap, norm=LogNorm(1e-4, 1), vmin=None, edgecolors="face")
     _hatch_future(left, site, seen.shape)
     left.add_patch(Rectangle(site[::-1], 1, 1, facecolor=COLOURS["site"]))
-    left.set_title(f"what the orange pixel looks at, mean of {images} images", fontsize=10)
+    left.set_title(f"influence on the orange pixel, mean of {images} images", fontsize=10)
     bar = figure.colorbar(mesh, ax=left, shrink=0.85, extend="min")
     bar.set_label("mean |gradient|, relative to the largest", fontsize=9)
     _shares(right, values, seen, site)
     return figure
 
 
-def within(values: ArrayLike, site: tuple[int, int], far: int) -> float:
-    """Computes which share of a map's sum lies within a distance of a site.
+def share_within(values: ArrayLike, site: tuple[int, int], distance: int) -> float:
+    """Computes the share of a map's sum within a distance of a site.
 
     Args:
         values: The map, `(H, W)`.
         site: Row and column of the site.
-        far: The distance in pixels, the larger of rows and columns.
+        distance: Distance in pixels, the larger of rows and columns.
+
+    Returns:
+        The share, 0 to 1.
     """
-    maps = np.asarray(values, dtype=np.float64)
-    near = maps[_distance(site, maps.shape) <= far]
-    return float(near.sum() / max(maps.sum(), 1e-300))
+    weights = np.asarray(values, dtype=np.float64)
+    near = weights[_distance(site, weights.shape) <= distance]
+    return float(near.sum() / max(weights.sum(), 1e-300))
 
 
 def _distance(site: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -269,14 +280,14 @@ def _distance(site: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.int64
 def _shares(
     axis: Any, values: NDArray[np.float64], seen: NDArray[np.bool_], site: tuple[int, int]
 ) -> None:
-    """Draws which part of the gradient lies within each distance, and of the field."""
-    reach = range(int(_distance(site, seen.shape)[seen].max(initial=1)) + 1)
+    """Draws the shares of the gradient and of the receptive field within each distance."""
+    distances = range(int(_distance(site, seen.shape)[seen].max(initial=1)) + 1)
     for maps, name, colour in (
         (values, "of the gradient", COLOURS["site"]),
         (seen.astype(float), "of the pixels seen at all", COLOURS["seen"]),
     ):
-        shares = [within(maps, site, far) for far in reach]
-        axis.plot(reach, shares, "o-", color=colour, label=name, markersize=4)
+        shares = [share_within(maps, site, distance) for distance in distances]
+        axis.plot(distances, shares, "o-", color=colour, label=name, markersize=4)
     axis.set(
         xlabel="distance in pixels, the larger of rows and columns",
         ylabel="share within that distance",
@@ -287,14 +298,14 @@ def _shares(
     axis.legend(frameon=False, fontsize=9, loc="lower right")
 
 
-def bits(image: ArrayLike, surprise: ArrayLike, entropy: ArrayLike, title: str) -> Figure:
-    """Draws an image, the bits that its pixels cost, and the bits that they were expected to cost.
+def bit_maps(image: ArrayLike, surprise: ArrayLike, entropy: ArrayLike, title: str) -> Figure:
+    """Draws an image, the surprise of its pixels, and their entropy, the expected surprise.
 
     Args:
         image: Bytes `(C, H, W)`, C = 1 or 3.
-        surprise: Bits a pixel, `(H, W)`.
-        entropy: Bits a pixel, `(H, W)`.
-        title: The image's name.
+        surprise: -log2 p of each pixel in bits, `(H, W)`.
+        entropy: Entropy of each pixel's distribution in bits, `(H, W)`.
+        title: Title of the image.
     """
     pixels = np.asarray(image)
     maps = [np.asarray(surprise, dtype=np.float64), np.asarray(entropy, dtype=np.float64)]
@@ -307,60 +318,60 @@ def bits(image: ArrayLike, surprise: ArrayLike, entropy: ArrayLike, title: str) 
     top = max(max(each.max(initial=0) for each in maps), 1e-9)
     for axis, values, name in zip(axes[1:], maps, names, strict=True):
         mesh = axis.imshow(values, cmap="magma", vmin=0, vmax=top)
-        axis.set_title(f"{name}\n{values.sum():.1f} bits in all", fontsize=10)
+        axis.set_title(f"{name}\n{values.sum():.1f} bits in total", fontsize=10)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
-    figure.colorbar(mesh, ax=axes[1:], shrink=0.85).set_label("bits a pixel", fontsize=9)
+    figure.colorbar(mesh, ax=axes[1:], shrink=0.85).set_label("bits per pixel", fontsize=9)
     return figure
 
 
 # --- the sliding mask -----------------------------------------------------------------------------
 
-SIDE = 198  # of the picture and of the kernel, in pixels
+SIDE = 198  # pixels: side of the image and of the enlarged kernel
 GAP, TOP, BOTTOM = 20, 40, 36
-MOST = 36  # positions of a kernel; of more, an even choice
-EXPLAINED = {
+MAX_POSITIONS = 36  # of a kernel, evenly spaced
+CAPTIONS = {
     "A": "mask A, the first layer: the centre is hidden",
     "B": "mask B, all later layers: the centre is seen",
 }
 
 
-def specimen() -> NDArray[np.uint8]:
-    """Draws a small grey picture to slide a kernel over: a figure two, `(1, 11, 11)` bytes."""
+def example_digit() -> NDArray[np.uint8]:
+    """Draws a small grey digit two to slide a kernel over, `(1, 11, 11)` bytes."""
     picture = Image.new("L", (11, 11))
     font = ImageFont.load_default(12)
     ImageDraw.Draw(picture).text((5.5, 5.5), "2", 255, font, anchor="mm")
     return np.asarray(picture)[None]
 
 
-def sliding(image: ArrayLike, kernels: Mapping[str, ArrayLike]) -> Iterator[Image.Image]:
-    """Yields a mask's way over an image in raster order, one kernel after the other.
+def sliding_mask(image: ArrayLike, kernels: Mapping[str, ArrayLike]) -> Iterator[Image.Image]:
+    """Yields frames of a masked kernel that slides over an image in raster order, for each kernel.
 
     Args:
         image: Bytes `(C, H, W)`, C = 1 or 3.
-        kernels: The mask's type -> booleans `(k, k)`, true where the kernel sees.
+        kernels: Type of the mask, "A" or "B" -> booleans `(k, k)`, True where the kernel sees.
 
     Yields:
         Colour pictures of one size: the image with the kernel on it, and what the kernel sees.
     """
     pixels = np.broadcast_to(np.asarray(image), (3, *np.shape(image)[1:])).transpose(1, 2, 0)
     height, width = pixels.shape[:2]
-    places = np.linspace(0, height * width - 1, min(MOST, height * width)).astype(int)
-    for name, each in kernels.items():
-        kernel = np.asarray(each, dtype=bool)
-        for place in places:
-            site = divmod(int(place), width)
+    positions = np.linspace(0, height * width - 1, min(MAX_POSITIONS, height * width)).astype(int)
+    for name, mask in kernels.items():
+        kernel = np.asarray(mask, dtype=bool)
+        for position in positions:
+            site = divmod(int(position), width)
             pictures = [_window(pixels, kernel, site), _taps(pixels, kernel, site)]
-            yield _sheet(pictures, EXPLAINED[name])
+            yield _sheet(pictures, CAPTIONS[name])
 
 
 def _window(
     pixels: NDArray[np.uint8], kernel: NDArray[np.bool_], site: tuple[int, int]
 ) -> Image.Image:
-    """Draws the image, pale where it is not known yet, and blue where the kernel sees it."""
+    """Draws the image, pale at future pixels, and blue at those the kernel sees."""
     height, width = pixels.shape[:2]
     reach, cell = len(kernel) // 2, SIDE // max(height, width)
-    # Padded, so that a kernel may hang over the edge.
+    # Padded, because a kernel may extend beyond the edge.
     seen = np.zeros((height + 2 * reach, width + 2 * reach), dtype=bool)
     (row, col), size = site, len(kernel)
     seen[row : row + size, col : col + size] = kernel
@@ -378,7 +389,7 @@ def _window(
 def _taps(
     pixels: NDArray[np.uint8], kernel: NDArray[np.bool_], site: tuple[int, int]
 ) -> Image.Image:
-    """Draws what the kernel sees: the pixels under it, zeros beyond the edge, the rest hidden."""
+    """Draws what the kernel sees: the pixels below it, zeros beyond the edge, the rest hidden."""
     reach, size = len(kernel) // 2, len(kernel)
     padded = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)))
     (row, col), cell = site, SIDE // size
@@ -405,7 +416,7 @@ def _taps(
 
 
 def _sheet(pictures: Sequence[Image.Image], caption: str) -> Image.Image:
-    """Sets pictures side by side, a caption above and the colours' meaning below."""
+    """Arranges pictures side by side, with a caption above and a legend below."""
     width = sum(picture.width for picture in pictures) + GAP * (len(pictures) + 1)
     height = max(picture.height for picture in pictures)
     sheet = Image.new("RGB", (width, TOP + height + BOTTOM), "white")
@@ -425,7 +436,7 @@ def _sheet(pictures: Sequence[Image.Image], caption: str) -> Image.Image:
 
 
 def _enlarge(colours: NDArray[np.uint8], cell: int) -> Image.Image:
-    """Makes each pixel a square of `cell` pixels."""
+    """Enlarges each pixel to a square of side `cell`."""
     return Image.fromarray(colours.repeat(cell, axis=0).repeat(cell, axis=1))
 
 

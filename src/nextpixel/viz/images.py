@@ -1,8 +1,8 @@
-"""Pictures from integers: grids, side-by-side rows, heat maps, animations, the loss curve.
+"""Pictures of images: grids, captioned columns, heat maps and animations.
 
-Everything here takes whatever `np.asarray` takes (arrays, tensors on the CPU, lists) and knows
-nothing of models. Images are `(N, C, H, W)` integers in `[0, levels)` with C = 1 (grey) or 3
-(colour). Pictures that are colours already, from `hide` or `heat_map`, are images of 256 levels.
+Every function takes what `np.asarray` takes (arrays, tensors on the CPU, lists), and none depends
+on models. Images are `(N, C, H, W)` integers in `[0, levels)` with C = 1 (grey) or 3 (RGB). Colours
+from `tint_unknown` or `heat_map` are images of 256 levels.
 
 Example:
     >>> digits = np.zeros((6, 1, 28, 28), dtype=np.uint8)
@@ -24,17 +24,20 @@ from nextpixel.errors import UserError
 from nextpixel.utils.files import atomic_write
 
 __all__ = [
+    "INK",
     "TINT",
     "Pixels",
-    "beside",
+    "captioned_row",
+    "checked_suffix",
+    "for_display",
     "grid",
-    "growing",
     "heat_map",
-    "hide",
+    "real_to_uint8",
+    "sampling_frames",
     "save_gif",
     "save_image",
-    "seen",
     "side_by_side",
+    "tint_unknown",
     "to_uint8",
     "upright",
 ]
@@ -42,13 +45,14 @@ __all__ = [
 Pixels = NDArray[np.uint8]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 TINT = (68, 79, 104)
-"""The colour of a pixel nobody has seen: bluish, so that no grey level can be taken for it."""
+"""The colour of unknown pixels: bluish, to differ from every grey level."""
+INK = "#303030"
+"""The colour of text."""
 _BACKGROUND = 244
-_INK = "#303030"
-_TILE = 80  # the side in pixels that small images are brought near to
-_WIDEST = 1600  # the width in pixels that upscaling does not go beyond
-_HOLD = 1.5  # seconds for the last frame of a GIF
-_FASTEST = 0.02  # seconds; browsers slow a GIF down whose frames are shorter
+_TILE = 80  # pixels: small images are enlarged to about this side
+_MAX_WIDTH = 1600  # pixels: images are not enlarged beyond this width of a grid
+_LAST_FRAME = 1.5  # seconds that a GIF shows its last frame
+_SHORTEST_FRAME = 0.02  # seconds: browsers slow down GIFs with shorter frames
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"optimize": True}),
     ".webp": ("WEBP", {"lossless": True}),
@@ -60,37 +64,37 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def to_uint8(x: ArrayLike, levels: int) -> Pixels:
-    """Turns levels into bytes, `round(255 * x / (levels - 1))`, so that the last level is white.
+    """Converts levels to bytes, `round(255 * x / (levels - 1))`, so that the last level is white.
 
     Args:
         x: Integers in `[0, levels)`, any shape.
         levels: Number of levels, at least 2.
 
     Returns:
-        Bytes of the shape of `x`.
+        uint8, of the shape of `x`.
 
     Raises:
-        ValueError: If `x` is not made of integers or leaves its range.
+        ValueError: If `x` does not hold integers, or holds values outside of `[0, levels)`.
     """
     values = np.asarray(x)
     if not (np.issubdtype(values.dtype, np.integer) or values.dtype == bool):
-        raise ValueError(f"a picture is made of integers, but the values are {values.dtype}")
+        raise ValueError(f"a picture needs integers, but the values are {values.dtype}")
     if values.size and not 0 <= values.min() <= values.max() < levels:
         raise ValueError(
-            f"values from {values.min()} to {values.max()} do not lie in [0, {levels}); pictures "
-            "that are colours already go with levels=256, and the others through to_uint8 first"
+            f"values from {values.min()} to {values.max()} do not lie in [0, {levels}): combine "
+            "images with colours only after to_uint8, with levels=256"
         )
     return np.rint(255.0 * values / (levels - 1)).astype(np.uint8)
 
 
 def real_to_uint8(x: ArrayLike, levels: int) -> Pixels:
-    """Turns real numbers in `[0, levels - 1]`, such as means of levels, into bytes."""
+    """Converts real numbers in `[0, levels - 1]`, such as means of levels, to bytes."""
     values = np.asarray(x, np.float64)
     return to_uint8(np.rint(values * 255 / (levels - 1)).astype(np.int64), 256)
 
 
 def upright(x: ArrayLike) -> NDArray[Any]:
-    """Turns spectrograms as people expect them: time to the right and frequency upward.
+    """Turns spectrograms to the usual orientation: time to the right, frequency upwards.
 
     Args:
         x: Images `(N, C, H, W)`, time down the rows and frequency along the columns.
@@ -101,29 +105,37 @@ def upright(x: ArrayLike) -> NDArray[Any]:
     return np.flip(np.asarray(x).swapaxes(2, 3), 2)
 
 
-def seen(x: ArrayLike, spectrogram: object | None) -> NDArray[Any]:
-    """Turns images as people look at them: upright if they are spectrograms, else as they are."""
-    return np.asarray(x) if spectrogram is None else upright(x)
-
-
-def hide(x: ArrayLike, mask: ArrayLike, levels: int) -> Pixels:
-    """Paints the hidden pixels, those where `mask` is False, in a quiet tint.
+def for_display(x: ArrayLike, spectrogram: object | None) -> NDArray[Any]:
+    """Orients images for display: spectrograms as by `upright`, others unchanged.
 
     Args:
         x: Images `(N, C, H, W)`.
-        mask: True where a pixel is known, broadcastable to `(N, C, H, W)`; a pixel counts as known
-            if all its channels are.
+        spectrogram: The conversion from sounds to the images; None if they are no spectrograms.
+
+    Returns:
+        `(N, C, W, H)` for spectrograms, `(N, C, H, W)` for others.
+    """
+    return np.asarray(x) if spectrogram is None else upright(x)
+
+
+def tint_unknown(x: ArrayLike, mask: ArrayLike, levels: int) -> Pixels:
+    """Paints unknown pixels, those where `mask` is False, in the colour `TINT`.
+
+    Args:
+        x: Images `(N, C, H, W)`.
+        mask: Booleans, True where a pixel is known, broadcastable to `(N, C, H, W)`; a pixel is
+            known if all its channels are.
         levels: Number of levels of `x`.
 
     Returns:
-        Colours `(N, 3, H, W)`, an image of 256 levels.
+        Colours `(N, 3, H, W)`, images of 256 levels.
 
     Raises:
-        UserError: The mask is not made of booleans.
+        UserError: If the mask is not made of booleans.
     """
     mask = np.asarray(mask)
     if mask.dtype != bool:
-        raise UserError(f"A mask is made of booleans, true at known pixels, not of {mask.dtype}.")
+        raise UserError(f"A mask is made of booleans, True at known pixels, not of {mask.dtype}.")
     pixels = _to_rgb(_to_pixels(x, levels))
     shape = np.shape(x)
     known = np.broadcast_to(mask, shape).all(axis=1, keepdims=True)
@@ -131,15 +143,15 @@ def hide(x: ArrayLike, mask: ArrayLike, levels: int) -> Pixels:
 
 
 def heat_map(values: ArrayLike) -> Pixels:
-    """Colours numbers by Matplotlib's "magma", from the smallest to the largest.
+    """Colours values by Matplotlib's "magma", from the smallest to the largest of all.
 
-    A NaN, no value at all, gets the tint of a hidden pixel.
+    A missing value, NaN, gets the colour `TINT`.
 
     Args:
-        values: Numbers `(N, H, W)`.
+        values: Real numbers `(N, H, W)`.
 
     Returns:
-        Colours `(N, 3, H, W)`, an image of 256 levels.
+        Colours `(N, 3, H, W)`, images of 256 levels.
 
     Raises:
         ValueError: If `values` has another number of dimensions.
@@ -152,7 +164,7 @@ def heat_map(values: ArrayLike) -> Pixels:
     missing = np.isnan(heat)
     present = heat[~missing]
     low, high = present.min(initial=np.inf), present.max(initial=-np.inf)
-    # Equal values everywhere, or none at all, leave no range to divide by.
+    # If all values are equal or missing, there is no range to divide by.
     span = high - low if high > low else 1.0
     colours = colormaps["magma"](np.where(missing, 0.0, (heat - low) / span), bytes=True)
     return np.where(missing[:, None], _tint(), np.moveaxis(colours[..., :3], -1, 1))
@@ -169,37 +181,38 @@ def grid(
     scale: int | None = None,
     gap: int = 1,
 ) -> Image.Image:
-    """Lays images out in rows, left to right and top to bottom.
+    """Arranges images in rows, left to right and top to bottom.
 
     Args:
         x: Images `(N, C, H, W)`, C = 1 or 3.
         levels: Number of levels of `x`.
-        columns: Images in a row; near the square root of N if None.
-        places: The place of each image, counted like that from 0; one after the other if None.
+        columns: Images in a row; about the square root of N if None.
+        places: The position of each image, row by row from 0; consecutive if None.
         row_labels: A label for each row, on the left.
-        column_labels: A label for each column, on top; long ones are broken between words.
-        scale: Side in pixels of a pixel of `x`; chosen so that small images look good if None.
+        column_labels: A label for each column, at the top; long labels are wrapped between words.
+        scale: Enlarges each pixel of `x` to scale x scale pixels; if None, small images are
+            enlarged to a side of about 80.
         gap: Space around each image, in pixels of `x`.
 
     Returns:
         A grey ("L") picture for C = 1, a colour ("RGB") picture for C = 3.
 
     Raises:
-        ValueError: If `x` is not such a stack of images or the labels do not fit its layout.
+        ValueError: If `x` has another shape, or there is not one label per row or column.
     """
     pixels = _to_pixels(x, levels)
     n, _, height, width = pixels.shape
     columns = columns or ceil(sqrt(n))
     places = range(n) if places is None else places
     rows = max(places) // columns + 1
-    row_labels = _checked("row", row_labels, rows)
-    column_labels = _checked("column", column_labels, columns)
-    scale = scale or _good_scale(height, width, columns)
+    row_labels = _check_labels("row", row_labels, rows)
+    column_labels = _check_labels("column", column_labels, columns)
+    scale = scale or _default_scale(height, width, columns)
     gap, height, width = gap * scale, height * scale, width * scale
 
     font_size = min(20, max(12, width // 6))
     font, line = ImageFont.load_default(font_size), ceil(1.25 * font_size)
-    # A cell is an image, or larger where a word of its label would not fit beside it.
+    # A cell has the size of an image, or more if a word of a label needs it.
     words = [word for label in column_labels for word in label.split()]
     width = max(width, _widest(words, font) + line // 2) if words else width
     height = max(height, line) if row_labels else height
@@ -213,11 +226,11 @@ def grid(
     draw = ImageDraw.Draw(picture)
     for i, label in enumerate(row_labels):
         y = top + gap + i * (height + gap) + height // 2
-        draw.text((left - line // 4, y), label, _INK, font, anchor="rm")
+        draw.text((left - line // 4, y), label, INK, font, anchor="rm")
     for i, caption in enumerate(captions):
         x_middle = left + gap + i * (width + gap) + width // 2
         for k, text in enumerate(reversed(caption)):
-            draw.text((x_middle, top - line // 4 - k * line), text, _INK, font, anchor="ms")
+            draw.text((x_middle, top - line // 4 - k * line), text, INK, font, anchor="ms")
     return picture
 
 
@@ -229,13 +242,13 @@ def side_by_side(
     scale: int | None = None,
     gap: int = 1,
 ) -> Image.Image:
-    """Lays stacks of images out side by side: a row an image, a captioned column a stack.
+    """Arranges stacks of images side by side: a row for each image, a captioned column per stack.
 
-    Grey and coloured stacks mix. As `hide` and `heat_map` return colours of 256 levels, images of
-    fewer levels beside them go through `to_uint8` first, and `levels` is 256.
+    Grey and coloured stacks can be combined. As `tint_unknown` and `heat_map` return colours of 256
+    levels, apply `to_uint8` to other stacks next to theirs, and set `levels` to 256.
 
     Args:
-        columns: Caption -> images `(N, C, H, W)`, the same N, H and W in each.
+        columns: Caption -> images `(N, C, H, W)`, with the same N, H and W in each.
         levels: Number of levels of every stack.
         row_labels: A label for each row, on the left.
         scale: See `grid`.
@@ -264,59 +277,63 @@ def side_by_side(
     )
 
 
-def beside(pictures: Mapping[str, Image.Image]) -> Image.Image:
-    """Puts pictures next to each other, each under its caption."""
+def captioned_row(pictures: Mapping[str, Image.Image]) -> Image.Image:
+    """Puts pictures next to each other, each below its caption.
+
+    Args:
+        pictures: Caption -> picture of any size.
+    """
     font = ImageFont.load_default(18)
-    shown = [picture.convert("RGB") for picture in pictures.values()]
+    coloured = [picture.convert("RGB") for picture in pictures.values()]
     gap, top = 24, 36
-    width = sum(picture.width for picture in shown) + gap * (len(shown) - 1)
-    sheet = Image.new("RGB", (width, top + max(p.height for p in shown)), (_BACKGROUND,) * 3)
+    width = sum(picture.width for picture in coloured) + gap * (len(coloured) - 1)
+    sheet = Image.new("RGB", (width, top + max(p.height for p in coloured)), (_BACKGROUND,) * 3)
     draw = ImageDraw.Draw(sheet)
     left = 0
-    for caption, picture in zip(pictures, shown, strict=True):
-        draw.text((left + picture.width // 2, top // 2), caption, _INK, font, anchor="mm")
+    for caption, picture in zip(pictures, coloured, strict=True):
+        draw.text((left + picture.width // 2, top // 2), caption, INK, font, anchor="mm")
         sheet.paste(picture, (left, top))
         left += picture.width + gap
     return sheet
 
 
-def growing(
-    frames_x: Iterable[ArrayLike],
+def sampling_frames(
+    snapshots: Iterable[ArrayLike],
     pixels_done: Iterable[int],
     levels: int,
     spectrogram: object | None = None,
     **options: Any,
 ) -> Iterator[Image.Image]:
-    """Yields the grids of images that are being drawn pixel by pixel in raster order.
+    """Yields a grid for each snapshot of images that are sampled in raster order.
 
     Args:
-        frames_x: Images `(N, C, H, W)` at each moment; what is not drawn yet may be any level.
-        pixels_done: How many pixels of each image are drawn at each moment, 0 to H * W.
+        snapshots: Images `(N, C, H, W)`; pixels not sampled yet may have any level.
+        pixels_done: Number of sampled pixels of each image in each snapshot, 0 to H * W.
         levels: Number of levels.
-        spectrogram: Of what they are spectrograms, see `seen`.
-        **options: Passed on to `grid`.
+        spectrogram: See `for_display`.
+        **options: Options of `grid`.
 
     Yields:
-        A colour picture a moment, with the tint of `hide` where nothing is drawn yet.
+        Colour pictures, with the colour `TINT` at pixels not sampled yet.
     """
-    for x, done in zip(frames_x, pixels_done, strict=True):
+    for x, done in zip(snapshots, pixels_done, strict=True):
         height, width = np.shape(x)[-2:]
-        drawn = np.arange(height * width).reshape(height, width) < done
-        yield grid(seen(hide(x, drawn, levels), spectrogram), 256, **options)
+        sampled = np.arange(height * width).reshape(height, width) < done
+        yield grid(for_display(tint_unknown(x, sampled, levels), spectrogram), 256, **options)
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Writes a picture, all of it or nothing, in the format that the suffix names.
+    """Writes a picture atomically, in the format of the suffix.
 
     Args:
         image: The picture.
-        path: Where to write; missing folders are made.
+        path: Where to write; missing folders are created.
 
     Raises:
-        UserError: If the suffix names no format.
+        UserError: If the suffix belongs to no format.
         OSError: If the file cannot be written.
     """
-    format_, options = _FORMATS[_suffix(path, _FORMATS)]
+    format_, options = _FORMATS[checked_suffix(path, _FORMATS)]
     if format_ == "JPEG" and image.mode != "L":
         image = image.convert("RGB")
     with atomic_write(path) as file:
@@ -326,33 +343,35 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
 def save_gif(
     frames: Iterable[Image.Image], path: str | os.PathLike[str], *, seconds: float = 6.0
 ) -> None:
-    """Writes an endless animation that lasts about `seconds`, its last frame 1.5 of them.
+    """Writes an endless animation that takes `seconds`, 1.5 of them for its last frame.
 
-    Of more frames than can be shown in that time, an even choice with the last one is kept.
+    If there are more frames than fit into that time, evenly spaced ones are shown, with the last.
 
     Args:
         frames: Pictures of one size, at least one.
-        path: Where to write; .gif, missing folders are made.
-        seconds: Length of one round, more than the last frame's 1.5.
+        path: Where to write, a .gif; missing folders are created.
+        seconds: Duration of a loop, more than the last frame's 1.5.
 
     Raises:
-        ValueError: If there is no frame, or no time for any but the last.
-        UserError: If the suffix is another.
+        ValueError: If there is no frame, or `seconds` leaves no time before the last frame.
+        UserError: If the suffix is not .gif.
         OSError: If the file cannot be written.
     """
-    _suffix(path, (".gif",))
-    shown = list(frames)
-    if not shown or seconds <= _HOLD:
+    checked_suffix(path, (".gif",))
+    pictures = list(frames)
+    if not pictures or seconds <= _LAST_FRAME:
         raise ValueError(
-            f"{len(shown)} frames cannot be shown in {seconds} s, {_HOLD} s of them for the last"
+            f"{len(pictures)} frames cannot be shown in {seconds} s, of which the last takes "
+            f"{_LAST_FRAME} s"
         )
-    most = 1 + max(1, int((seconds - _HOLD) / _FASTEST))
-    if len(shown) > most:
-        shown = [shown[i] for i in np.linspace(0, len(shown) - 1, most).round().astype(int)]
-    # A GIF counts in hundredths of a second; rounding the moments keeps the sum right.
-    moments = np.rint(np.linspace(0, 100 * (seconds - _HOLD), len(shown)))
-    durations = [*(10 * np.diff(moments)).astype(int).tolist(), round(1000 * _HOLD)]
-    first, *rest = _share_palette(shown)
+    limit = 1 + max(1, int((seconds - _LAST_FRAME) / _SHORTEST_FRAME))
+    if len(pictures) > limit:
+        indices = np.linspace(0, len(pictures) - 1, limit).round().astype(int)
+        pictures = [pictures[i] for i in indices]
+    # A GIF counts in hundredths of a second; rounding the start times keeps the sum right.
+    starts = np.rint(np.linspace(0, 100 * (seconds - _LAST_FRAME), len(pictures)))
+    durations = [*(10 * np.diff(starts)).astype(int).tolist(), round(1000 * _LAST_FRAME)]
+    first, *rest = _share_palette(pictures)
     with atomic_write(path) as file:
         first.save(
             file,
@@ -365,11 +384,16 @@ def save_gif(
         )
 
 
-def _suffix(path: str | os.PathLike[str], known: Iterable[str]) -> str:
+def checked_suffix(path: str | os.PathLike[str], allowed: Iterable[str]) -> str:
+    """Returns the suffix of a path, in lower case.
+
+    Raises:
+        UserError: If it is not one of the allowed ones.
+    """
     suffix = Path(path).suffix.lower()
-    if suffix not in known:
-        what = f"the suffix {suffix!r}" if suffix else "no suffix"
-        raise UserError(f"cannot write {Path(path)}: it has {what}; use {', '.join(known)}")
+    if suffix not in allowed:
+        found = f"the suffix {suffix!r}" if suffix else "no suffix"
+        raise UserError(f"cannot write {Path(path)}: it has {found}; use {', '.join(allowed)}")
     return suffix
 
 
@@ -389,15 +413,15 @@ def _to_rgb(pixels: Pixels) -> Pixels:
     return np.broadcast_to(pixels, (n, 3, height, width))
 
 
-def _good_scale(height: int, width: int, columns: int) -> int:
-    return max(1, min(round(_TILE / max(height, width)), _WIDEST // (columns * width)))
+def _default_scale(height: int, width: int, columns: int) -> int:
+    return max(1, min(round(_TILE / max(height, width)), _MAX_WIDTH // (columns * width)))
 
 
-def _checked(what: str, labels: Sequence[str] | None, count: int) -> Sequence[str]:
+def _check_labels(axis: str, labels: Sequence[str] | None, count: int) -> Sequence[str]:
     if labels is None:
         return ()
     if len(labels) != count:
-        raise ValueError(f"{count} {what}s need {count} {what} labels, but got {len(labels)}")
+        raise ValueError(f"{count} {axis}s need {count} {axis} labels, but got {len(labels)}")
     return labels
 
 
@@ -406,7 +430,7 @@ def _widest(texts: Iterable[str], font: _Font) -> int:
 
 
 def _wrap(label: str, width: int, font: _Font) -> list[str]:
-    """Breaks a label between words into lines that fit `width`."""
+    """Wraps a label between words into lines of at most `width` pixels."""
     lines: list[str] = []
     for word in label.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
@@ -424,7 +448,7 @@ def _arrange(
     cell: tuple[int, int],
     gap: int,
 ) -> Pixels:
-    """Enlarges `(N, C, H, W)` and sets each into the middle of its cell: `(height, width, C)`."""
+    """Enlarges images `(N, C, H, W)` and centres each in its cell: `(height, width, C)`."""
     tiles = pixels.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
     (rows, columns), (_, height, width, channels) = layout, tiles.shape
     cells = np.full((rows * columns, cell[0] + gap, cell[1] + gap, channels), _BACKGROUND, np.uint8)
@@ -432,16 +456,16 @@ def _arrange(
     cells[list(places), y : y + height, x : x + width] = tiles
     sheet = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
     sheet = sheet.reshape(rows * cells.shape[1], columns * cells.shape[2], channels)
-    # Each cell brings its gap on the left and on top; the sheet ends with one as well.
+    # The gap of a cell is on its left and top; the sheet needs one on its right and bottom too.
     return np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=_BACKGROUND)
 
 
 def _share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
-    """Gives all frames one palette: colours hold still, and only what changed is stored."""
+    """Gives all frames one palette: colours do not flicker, and the file is smaller."""
     if all(frame.mode == "L" for frame in frames):
         return list(frames)  # 256 greys are a palette
-    some = [frames[i].convert("RGB") for i in np.linspace(0, len(frames) - 1, 5).astype(int)]
-    sheet = Image.fromarray(np.concatenate([np.asarray(frame) for frame in some]))
+    five = [frames[i].convert("RGB") for i in np.linspace(0, len(frames) - 1, 5).astype(int)]
+    sheet = Image.fromarray(np.concatenate([np.asarray(frame) for frame in five]))
     palette = sheet.quantize(256, dither=Image.Dither.NONE)
     return [
         frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames

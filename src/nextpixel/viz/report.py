@@ -1,4 +1,4 @@
-"""One self-contained HTML page: text, tables and pictures in a single file that can be mailed."""
+"""Reports: text, tables, pictures and sounds in one self-contained HTML file."""
 
 import base64
 import io
@@ -16,11 +16,11 @@ from nextpixel.utils.files import atomic_write
 
 __all__ = ["Section", "Sound", "write_report"]
 
-_TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
-_PLAYED = {".wav": "audio/wav", ".flac": "audio/flac"}
+_IMAGE_TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
+_SOUND_TYPES = {".wav": "audio/wav", ".flac": "audio/flac"}
 
-# Enlarged pictures keep their pixels sharp; where a narrow, coarse screen makes them smaller,
-# sharp would mean to drop some of the pixels.
+# Enlarged pictures are pixelated. On narrow screens of low resolution, which shrink pictures, they
+# are not, because that would drop pixels.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -69,12 +69,12 @@ pre {{ padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; background: v
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound with a player, under its picture.
+    """Holds a sound, which gets a player below its picture.
 
     Attributes:
-        label: What it is.
-        file: A .wav or .flac file, which is embedded as it is.
-        image: Its picture.
+        label: The caption.
+        file: A .wav or .flac file, which is embedded unchanged.
+        image: The picture, a spectrogram.
     """
 
     label: str
@@ -84,15 +84,15 @@ class Sound:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a report, shown in the order of the fields.
+    """Holds a section of a report, shown as text, image, sounds, table, code.
 
     Attributes:
-        heading: The title of the section.
-        text: Plain text; a blank line begins a new paragraph.
-        image: A picture, or the path of a .png, .gif or .svg file that is embedded as it is.
-        caption: What the picture shows; stands below it.
-        table: Names and values, a row each.
-        code: Lines shown as they are, a command for instance.
+        heading: The title.
+        text: Plain text; a blank line separates paragraphs.
+        image: A picture, or the path of a .png, .gif or .svg file, which is embedded unchanged.
+        caption: The text below the picture.
+        table: Rows of (name, value).
+        code: Preformatted lines, such as a command.
         sounds: Sounds, side by side.
     """
 
@@ -106,15 +106,15 @@ class Section:
 
 
 def write_report(path: str | os.PathLike[str], title: str, sections: Iterable[Section]) -> None:
-    """Writes a page that needs no other file, all of it or nothing.
+    """Writes a self-contained page atomically.
 
     Args:
-        path: Where to write; missing folders are made.
+        path: Where to write; missing folders are created.
         title: The title of the page.
-        sections: Its parts, from top to bottom.
+        sections: The sections, from top to bottom.
 
     Raises:
-        UserError: If a picture or a sound cannot be read.
+        UserError: If a picture or a sound cannot be read, or has another format.
         OSError: If the page cannot be written.
     """
     page = _PAGE.format(title=escape(title), sections="\n".join(map(_section, sections)))
@@ -155,12 +155,12 @@ def _data_uri(content: Image.Image | Path) -> str:
     else:
         buffer = io.BytesIO()
         content.save(buffer, format="PNG", optimize=True)
-        data, type_ = buffer.getvalue(), _TYPES[".png"]
+        data, type_ = buffer.getvalue(), _IMAGE_TYPES[".png"]
     return f"data:{type_};base64,{base64.b64encode(data).decode()}"
 
 
 def _read(path: Path) -> tuple[bytes, str]:
-    types = _TYPES | _PLAYED
+    types = _IMAGE_TYPES | _SOUND_TYPES
     type_ = types.get(path.suffix.lower())
     if type_ is None:
         raise UserError(f"cannot embed {path}: a report takes {', '.join(types)} files")

@@ -1,7 +1,6 @@
-"""A VQ-VAE of sounds, the prior over its codes, and what they say."""
+"""`nextpixel synthesize`: a VQ-VAE of sounds, the prior over its codes, and their samples."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from nextpixel import LatentGenerator, load
-from nextpixel.cli.main import main
 from nextpixel.data import DataRecord
 from nextpixel.data import load as load_data
 from nextpixel.data.spectrogram import Spectrogram, read_wav, write_wav
@@ -17,13 +15,14 @@ from nextpixel.errors import UserError
 from nextpixel.latents.codes import load_codes
 from nextpixel.models import VQVAE
 from nextpixel.models.base.latent import sum_unknown
+from tests.helpers import refused, run, succeed, working_in
 
 VQ = "--model VQVAE --model.width 4 --model.codes 6 --model.code_size 3 --model.components 2"
 PRIOR = "--model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_size 3"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with beeps, a VQ-VAE of them, its prior, and both in one folder."""
     folder = tmp_path_factory.mktemp("sounds")
     for label, frequency in (("high", 2000), ("low", 300)):
@@ -33,24 +32,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / "beeps" / label).mkdir(parents=True, exist_ok=True)
             write_wav(folder / "beeps" / label / f"{i}.wav", wave, 8000)
     steps = "--train.batch_size 16 --train.steps 60 --train.warmup 5 --train.lr 0.01"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
+    with working_in(folder):
         words = f"train {VQ} --data wavs:beeps --conditional false --out vq {steps}"
-        assert main(words.split()) == 0
-        assert main(f"train {PRIOR} --data codes:vq --out prior {steps}".split()) == 0
-        assert main(["bundle", "vq", "prior", "--out", "both"]) == 0
+        succeed(words)
+        succeed(f"train {PRIOR} --data codes:vq --out prior {steps}")
+        succeed("bundle vq prior --out both")
     return folder
 
 
-@pytest.fixture
-def here(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(runs)
-    return runs
-
-
-def test_codes_tell_where_a_sound_ends(here: Path) -> None:
+def test_codes_mark_where_a_sound_ends(here: Path) -> None:
     codes, beeps, model = load_codes("vq"), load_data("wavs:beeps"), load("vq")
     assert isinstance(model, VQVAE)
     assert (codes.shape, codes.levels) == ((1, 24, 10), 7)
@@ -122,12 +112,9 @@ def test_samples_end_in_silence(here: Path) -> None:
         assert image[0, :real].any()
 
 
-def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_synthesize(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = f"synthesize both --word low -n 3 --seed 4 --iterations 2 --out {tmp_path}/low"
-    assert main(words.split()) == 0
-    out, err = capsys.readouterr()
-    assert "low: 3 sounds" in out
-    assert err == ""
+    assert "low: 3 sounds" in run(words, capsys)
     generator = LatentGenerator.load("both")
     expected = generator.sounds(generator.sample(3, c=1, seed=4), 2)
     for i, wave in enumerate(expected):
@@ -137,7 +124,7 @@ def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     page = (tmp_path / "low" / "index.html").read_text()
     assert page.count("<audio controls") == page.count("data:audio/wav;base64,") == 3
     assert (tmp_path / "low" / "spectrograms.png").is_file()
-    assert main(f"synthesize both -n 4 --iterations 1 --out {tmp_path}/all".split()) == 0
+    succeed(f"synthesize both -n 4 --iterations 1 --out {tmp_path}/all")
     assert {file.name for file in (tmp_path / "all").glob("*.wav")} == {
         "high-0.wav",
         "low-1.wav",
@@ -156,18 +143,14 @@ def test_say(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("synthesize both --word low --temperature -1", "temperature"),
     ],
 )
-def test_refused(
+def test_mistakes(
     words: str, reason: str, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*words.split(), "--out", str(tmp_path / "out")]) == 2
-    out, err = capsys.readouterr()
-    assert reason in err
-    assert err.count("\n") == 1
-    assert out == ""
+    assert reason in refused(f"{words} --out {tmp_path / 'out'}", capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_images_say_nothing(here: Path) -> None:
+def test_a_model_of_images_synthesizes_nothing(here: Path) -> None:
     generator = LatentGenerator.load("both")
     generator.data_record = DataRecord()
     with pytest.raises(UserError, match="not on sounds"):
@@ -175,8 +158,7 @@ def test_images_say_nothing(here: Path) -> None:
 
 
 def test_eval_counts_real_codes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "prior", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(run("eval prior --json", capsys))
     codes, beeps = load_codes("vq").test, load_data("wavs:beeps").test
     assert codes.rows is not None
     assert beeps.rows is not None
@@ -192,8 +174,8 @@ def test_completion_counts_real_codes(
     here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What comes after a sound's end carries no bits."""
-    assert main(f"complete both --codes 10 -n 8 --draws 1 --out {tmp_path}/c.png".split()) == 0
-    found = [line for line in capsys.readouterr().out.splitlines() if "image" in line][1:]
+    out = run(f"complete both --codes 10 -n 8 --draws 1 --out {tmp_path}/c.png", capsys)
+    found = [line for line in out.splitlines() if "image" in line][1:]
     codes = load_codes("vq").test
     prior = load("prior")
     assert codes.rows is not None

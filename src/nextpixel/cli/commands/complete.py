@@ -109,7 +109,9 @@ def run(args: argparse.Namespace) -> None:
     bits = likelihood.hidden_bits(hidden.model, hidden.x, hidden.free, hidden.c)
     drawn, completed = draw(args, hidden)
     spectrogram = (hidden.model if generator is None else generator).data_record.spectrogram
-    columns = {name: plots.seen(x, spectrogram) for name, x in side_by_side(hidden, drawn, bits)}
+    columns = {
+        name: plots.for_display(x, spectrogram) for name, x in side_by_side(hidden, drawn, bits)
+    }
     plots.save_image(plots.side_by_side(columns, 256), args.out)
     report(hidden, bits, completed, args.particles, args.draws, args.out)
 
@@ -189,7 +191,7 @@ def hidden_pixels(args: argparse.Namespace, device: torch.device) -> Hidden:
     known = known_pixels(model.shape, **hidden_options(args))
     columns = {
         "original": plots.to_uint8(x, model.levels),
-        "given": plots.hide(x, known, model.levels),
+        "given": plots.tint_unknown(x, known, model.levels),
     }
     free = known.expand(len(x), 1, *known.shape)
     if given.mask is not None:
@@ -235,7 +237,7 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
 
     columns = {
         "original": plots.to_uint8(x, decoder.levels),
-        "given": plots.hide(x, enlarged(kept, x.shape[2:]), decoder.levels),
+        "given": plots.tint_unknown(x, enlarged(kept, x.shape[2:]), decoder.levels),
         "reconstruction": show(codes),
     }
     ended = (codes == generator.end_code).any(3, keepdim=True) if generator.end_code else codes < 0

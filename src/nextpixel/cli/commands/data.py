@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> None:
 
 def list_data(data_dir: Path | None) -> None:
     """Prints the data sets that are known by name, and what else there may be."""
-    from nextpixel.data import known
+    from nextpixel.data import list_datasets
 
-    for entry in known(data_dir):
+    for entry in list_datasets(data_dir):
         print(f"{entry.name:16} {entry.description}")
         where = (
             f"in {entry.present}"
@@ -70,7 +70,7 @@ def report(dataset: Dataset, out: Path) -> None:
     """Prints what a data set holds and writes a grid of its training images."""
     import numpy as np
 
-    from nextpixel.data.images import spread
+    from nextpixel.data.sampler import evenly_spaced
     from nextpixel.viz import images as pictures
 
     channels, height, width = dataset.shape
@@ -90,11 +90,13 @@ def report(dataset: Dataset, out: Path) -> None:
         counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
         pairs = zip(dataset.class_names, counts, strict=True)
         print("  classes in train:", ", ".join(f"{name} {count}" for name, count in pairs))
-    some = spread(len(dataset.train), 100)  # files may be sorted by class
+    some = evenly_spaced(len(dataset.train), 100)  # files may be sorted by class
     x, _ = dataset.train.batch(some)
     if dataset.train.rows is not None:
         x = x[:, :, : dataset.train.rows[some].max()]
-    pictures.save_image(pictures.grid(pictures.seen(x, dataset.spectrogram), dataset.levels), out)
+    pictures.save_image(
+        pictures.grid(pictures.for_display(x, dataset.spectrogram), dataset.levels), out
+    )
     print(f"  some of them: {out}")
 
 

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         score = score_images(model, images, **how, progress=show, score=bound)
     if args.plot is not None and classified is not None:
         names = dataset.class_names or tuple(map(str, range(len(classified.confusion))))
-        charts.confusion(classified.confusion, names, args.plot)
+        charts.confusion_matrix(classified.confusion, names, args.plot)
     of_codes: dict[str, Any] = {}
     if model.data_record.codes_of is not None:
         with progress("scoring") as show:
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         "given": what_is_given(model),
         "score": what,
     }
-    diagnosis = diagnose(model, images.spread(args.limit))
+    diagnosis = diagnose(model, images.subset(args.limit))
     if args.json:
         print_json(which, score, classified, diagnosis, of_codes)
         return
@@ -232,7 +232,7 @@ def about_codes(
     from nextpixel.evaluation.likelihood import evaluate as score_images
     from nextpixel.latents.codes import baselines, load_source, parse_name
 
-    codes = getattr(dataset, args.split).spread(args.limit)
+    codes = getattr(dataset, args.split).subset(args.limit)
     found: dict[str, Any] = {
         "bits_per_code": score.bits_per_dim,
         "baselines": baselines(dataset.train, codes),
@@ -247,7 +247,7 @@ def about_codes(
         top = load_top(args.top, decoder, device, args.trust)
         bits.append(score_images(top, codes.coarse_codes, **how).nats / math.log(2))
         found["top_codes_bits_per_image"] = bits[-1]
-    images = getattr(pictures, args.split).spread(args.limit)
+    images = getattr(pictures, args.split).subset(args.limit)
     bits.append(score_images(decoder.to(device), images, **how).nats / math.log(2))
     found["residual_bits_per_image"] = bits[-1]
     found["description_length_bits_per_dim"] = sum(bits) / float(images.sites().mean())

@@ -68,7 +68,7 @@ def inspect_trained(args: argparse.Namespace) -> None:
 
     from nextpixel.cli import inspection
     from nextpixel.cli.loading import check_name, load_model, load_model_images
-    from nextpixel.data.images import spread
+    from nextpixel.data.sampler import evenly_spaced
     from nextpixel.evaluation import receptive_field
     from nextpixel.saving import find
     from nextpixel.utils.devices import set_up
@@ -93,7 +93,9 @@ def inspect_trained(args: argparse.Namespace) -> None:
     x, given = pictures.inputs(model, np.array([index]))
     c, averaged, what = given.context, None, pictures.names[index]
     if pictures.dataset is not None:
-        some, of_some = pictures.inputs(model, spread(len(pictures), receptive_field.AVERAGED))
+        some, of_some = pictures.inputs(
+            model, evenly_spaced(len(pictures), receptive_field.AVERAGED)
+        )
         averaged = some, of_some.context
         what = f"{args.split or 'test'} image {index}"
     if c is not None and c.classes is not None and c.classes[0].max() == 1:  # and no mix

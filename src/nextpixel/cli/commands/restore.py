@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from nextpixel.cli.loading import load_model
-    from nextpixel.data.images import spread
+    from nextpixel.data.sampler import evenly_spaced
     from nextpixel.tasks import restoration
     from nextpixel.utils.devices import set_up
     from nextpixel.utils.files import atomic_write
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
             batch_size=args.batch_size,
             progress=show,
         )
-    some = spread(len(degraded), args.n or (None if args.limit is None else args.shown))
+    some = evenly_spaced(len(degraded), args.n or (None if args.limit is None else args.shown))
     original = None if x is None else x[some]
     picture = restoration.show(task, degraded[some], draws[:, some], model.levels, original)
     plots.save_image(picture, args.out)

@@ -168,8 +168,12 @@ def draw_pixels(args: argparse.Namespace, device: torch.device) -> None:
     if args.all_at_once and not isinstance(model, LatentModel):
         at_once = sampling.all_at_once(model, sheet.n, sheet.c, **how)
         wrong = picture_of(at_once, model, sheet)
-        picture = pictures.beside({"all at once: wrong": wrong, "pixel by pixel: right": picture})
-    film = pictures.growing(*moments, model.levels, model.data_record.spectrogram, **sheet.layout)
+        picture = pictures.captioned_row(
+            {"all at once: wrong": wrong, "pixel by pixel: right": picture}
+        )
+    film = pictures.sampling_frames(
+        *moments, model.levels, model.data_record.spectrogram, **sheet.layout
+    )
     write(args, sheet, x, model.levels, picture, film)
 
 
@@ -235,7 +239,7 @@ def picture_of(x: Tensor, model: ImageModel | LatentGenerator, sheet: Sheet) -> 
     from nextpixel.viz import images as pictures
 
     return pictures.grid(
-        pictures.seen(x, model.data_record.spectrogram), model.levels, **sheet.layout
+        pictures.for_display(x, model.data_record.spectrogram), model.levels, **sheet.layout
     )
 
 

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     if args.against is not None:
         sources.append(options | {"images": [args.against], "data": None})
     found = [
-        load_images(args.model, model.shape, model.levels, **source).spread(args.limit)
+        load_images(args.model, model.shape, model.levels, **source).subset(args.limit)
         for source in sources
     ]
     columns = anomaly.image_columns([(each.unsplit, each.what) for each in found])
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
     judged = {name: scores[name] for name in anomaly.SCORES if name in scores}
     written = [args.out]
     if args.plot is not None:
-        charts.histograms(judged, anomaly.groups(columns), args.plot)
+        charts.score_histograms(judged, anomaly.groups(columns), args.plot)
         written.append(args.plot)
     print(f"Bits/dim by {args.model}; the larger, the odder:")
     report(judged, columns, written)

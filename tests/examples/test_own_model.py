@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from nextpixel import AutoregressiveModel
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "own-model.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
@@ -161,7 +161,7 @@ def test_it_is_causal_and_sees_the_past(own: ModuleType, name: str, channels: in
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("classes", [None, 3])
-def test_the_cache_draws_what_full_passes_draw(
+def test_cached_and_full_sampling_agree(
     own: ModuleType, channels: int, classes: int | None
 ) -> None:
     fast = tiny(own, "MyFastNet", channels, classes)

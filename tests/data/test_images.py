@@ -70,7 +70,7 @@ def test_batch_gives_copies_of_the_chosen_images():
         (np.zeros((2, 2, 2), np.uint8), None, 2, r"shape \(N, C, H, W\)"),
         (np.zeros((2, 1, 2, 2), np.float32), None, 2, "uint8"),
         (np.full((2, 1, 2, 2), 2, np.uint8), None, 2, "integers from 0 to 1"),
-        (np.zeros((2, 1, 2, 2), np.uint8), np.zeros(3, np.int64), 2, "one class id an image"),
+        (np.zeros((2, 1, 2, 2), np.uint8), np.zeros(3, np.int64), 2, "one class id per image"),
         (np.zeros((2, 1, 2, 2), np.uint8), np.zeros(2, np.int32), 2, "int64"),
     ],
 )
@@ -82,7 +82,7 @@ def test_images_refuse_wrong_arrays(x, y, levels, message):
 def test_redrawn_bits_have_the_probability_of_their_intensity():
     x = np.repeat(np.array([0, 51, 128, 254, 255], np.uint8), 40_000).reshape(1, 1, 5, -1)
     images = Images(x, None, 2, redraw=True)
-    bits, _ = images.batch(np.array([0]), draw=(3, 7))
+    bits, _ = images.batch(np.array([0]), key=(3, 7))
     assert bits.dtype == np.uint8
     p = np.array([0, 51, 128, 254, 255]) / 255
     share = bits[0, 0].mean(axis=1)
@@ -95,7 +95,7 @@ def test_redrawn_bits_depend_on_the_draw_only():
     images = Images(np.full((2, 1, 16, 16), 128, np.uint8), None, 2, redraw=True)
 
     def draw(*key):
-        return images.batch(np.array([0, 1]), draw=key)[0]
+        return images.batch(np.array([0, 1]), key=key)[0]
 
     first = draw(3, 7)
     np.random.default_rng(0).random(5)
@@ -108,9 +108,9 @@ def test_redrawn_bits_depend_on_the_draw_only():
 def test_spread_takes_images_of_all_kinds() -> None:
     x = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
     images = Images(x, np.arange(10), levels=10)
-    few = images.spread(4)
+    few = images.subset(4)
     assert few.x.ravel().tolist() == [0, 3, 6, 9]
     assert few.y is not None
     assert few.y.tolist() == [0, 3, 6, 9]
-    assert images.spread(None) is images
-    assert images.spread(10) is images
+    assert images.subset(None) is images
+    assert images.subset(10) is images

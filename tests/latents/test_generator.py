@@ -1,6 +1,5 @@
-"""Completion in the space of codes by `nextpixel complete`, and styles."""
+"""Completion in latent space: of test images and files, by the generator and the command."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from nextpixel import GatedPixelCNN
-from nextpixel.cli.main import main
 from nextpixel.conditioning.regions import cell_mask
 from nextpixel.data import DataRecord, load
 from nextpixel.evaluation import likelihood
@@ -19,14 +17,11 @@ from nextpixel.latents.generator import LatentGenerator
 from nextpixel.models import VQVAE
 from nextpixel.saving import training_record
 from nextpixel.viz import images as pictures
+from tests.helpers import refused, run, succeed, working_in
+
+pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
 SHAPE = (3, 8, 12)  # 2x3 codes
-
-
-@pytest.fixture(autouse=True)
-def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are computed: to compile what replays them takes long, and others test that."""
-    monkeypatch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, model, data in (("vq", decoder, "tiny.npz"), ("prior", prior, "codes:vq")):
         model.save(folder / name / "best")
         (folder / name / "config.yaml").write_text(yaml.safe_dump({"data": data}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
-        assert main(["bundle", "vq", "prior", "--out", "both"]) == 0
-    return folder
-
-
-@pytest.fixture
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    with working_in(folder):
+        succeed("bundle vq prior --out both")
     return folder
 
 
@@ -91,21 +77,6 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return seen
 
 
-def run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, err) == (0, "")
-    return out
-
-
-def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    status = main(words.split())
-    out, err = capsys.readouterr()
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
-
-
 def test_a_cell_counts_as_known_where_all_of_its_pixels_are() -> None:
     known = torch.ones(4, 6, dtype=torch.bool)
     known[1, 2] = known[3, 5] = False
@@ -124,7 +95,7 @@ def test_a_cell_counts_as_known_where_all_of_its_pixels_are() -> None:
         ("--codes 4", [[1, 1, 1], [1, 0, 0]]),
     ],
 )
-def test_kept_codes_are_kept_and_the_others_drawn(
+def test_known_codes_are_kept_and_the_others_sampled(
     option: str,
     kept: list[list[int]],
     here: Path,

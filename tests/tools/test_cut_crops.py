@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from nextpixel.data import load
+from tests.helpers import ROOT
 
-SCRIPT = str(Path(__file__).parents[1] / "tools" / "cut_crops.py")
+SCRIPT = str(ROOT / "tools" / "cut_crops.py")
 SPLITS = ("train", "valid", "test")
 
 

@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import pickle
 import re
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 
 from nextpixel.data import load
+from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
+from tests.helpers import NOISE
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 6, 5), np.uint8)
@@ -340,7 +343,7 @@ def test_size_crops_to_the_centre_and_resizes(tmp_path):
     assert (everything(data) == 255).all()
 
 
-def test_what_is_transparent_becomes_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     see_through = np.zeros((40, 4, 4, 4), np.uint8)
     see_through[:, 0] = [10, 20, 30, 255]
     fill(tmp_path, x=see_through)
@@ -350,7 +353,7 @@ def test_what_is_transparent_becomes_white(tmp_path):
     assert x[0, :, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+def test_a_photograph_is_turned_by_its_orientation_tag(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees
     for i in range(40):
@@ -411,3 +414,25 @@ def test_own_data_are_requantised_too(tmp_path):
     data = load(tmp_path, levels=4)
     assert data.levels == data.test.levels == 4
     assert rows(everything(data)) == rows(GREY // 64)
+
+
+def test_all_images_of_a_file_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    np.savez(path, x=NOISE, y=np.array([2, 0, 1]))
+    found = load_unsplit(path, levels=4)
+    np.testing.assert_array_equal(found.images.x, NOISE // 64)
+    assert found.images.y is not None
+    assert (found.names, found.images.y.tolist()) == (["0", "1", "2"], [2, 0, 1])
+    assert found.class_names == ("0", "1", "2")
+    np.savez(path, x_test=NOISE[:1], x_train=NOISE[1:])
+    np.testing.assert_array_equal(load_unsplit(path).images.x, NOISE[[1, 2, 0]])
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    try:
+        Image.fromarray(NOISE[0, 0]).save(tmp_path / name)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_unsplit(tmp_path)

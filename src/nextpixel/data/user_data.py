@@ -1,0 +1,89 @@
+"""Loads the user's own images: NumPy arrays, IDX files and folders of pictures.
+
+Splits given by the data are used as they are. Each missing split gets a tenth of the training
+images, chosen by a rule that never changes: a fixed permutation for arrays, the hash of the file's
+name for folders (so that adding a file moves no other file to another split).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nextpixel.data.arrays import (
+    dataset_from_arrays,
+    read_arrays,
+    read_idx_folder,
+    unsplit_from_arrays,
+)
+from nextpixel.data.folders import load_folder, load_folder_unsplit
+from nextpixel.data.images import Dataset, Unsplit
+from nextpixel.errors import UserError
+
+__all__ = ["load_unsplit", "load_user_data"]
+
+
+def load_user_data(
+    path: Path, *, size: int | None = None, channels: int | None = None, levels: int | None = None
+) -> Dataset:
+    """Loads the images at a path as a data set of three splits.
+
+    - `.npz`: images named `x`, or `x_train`, `x_valid`, `x_test` (or `train`, `valid`, `test`);
+      optional class ids named `y`, or `y_train`, `y_valid`, `y_test`; and the number `levels` if
+      the values are levels below 256. `.npy`: images.
+    - An IDX file of images, gzipped or not. Class ids are read from the file in the same folder
+      that has labels-idx1 in its name instead of images-idx3. Or a folder of IDX files named like
+      MNIST's.
+    - A folder of PNG, JPEG and WebP files: directly in it, in a subfolder per class, or either of
+      these in subfolders train, valid (or val) and test.
+
+    Arrays have shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3. Their values are
+    integers, of 256 levels unless `levels` says otherwise or all values are 0 or 1.
+
+    A folder of pictures is decoded once. The integers are stored in the user's cache folder and
+    mapped into memory from there until the folder changes (a name, size or modification time).
+
+    Args:
+        path: An existing file or folder.
+        size: For folders: crops each picture to its central square and resizes it to size x size.
+        channels: For folders, 1 (grey) or 3 (RGB); by default 1 if all files are grey, else 3. For
+            arrays, the number of channels, needed if the shape is ambiguous.
+        levels: Requantises to this number of levels; None leaves the source's levels.
+
+    Raises:
+        UserError: If the images cannot be read, or their layout is ambiguous.
+    """
+    if path.is_dir() and (idx_arrays := read_idx_folder(path)):
+        arrays = idx_arrays
+    elif path.is_dir():
+        return load_folder(path, size, channels, levels)
+    else:
+        arrays = read_arrays(path)
+    if size is not None:
+        raise UserError(
+            f"size is for a folder of pictures, and {path} holds arrays: leave size out, or resize "
+            "the arrays first."
+        )
+    return dataset_from_arrays(path, arrays, channels, levels)
+
+
+def load_unsplit(
+    path: Path, *, size: int | None = None, channels: int | None = None, levels: int | None = None
+) -> Unsplit:
+    """Loads all images at a path in the order of their names or numbers, without splits.
+
+    Splits of a file or folder are concatenated. Folders are decoded each time, without the cache.
+
+    Args:
+        path: An existing file or folder, as for `load_user_data`.
+        size: As for `load_user_data`.
+        channels: As for `load_user_data`.
+        levels: As for `load_user_data`.
+
+    Raises:
+        UserError: If the images cannot be read, or their layout is ambiguous.
+    """
+    if path.is_dir() and not (arrays := read_idx_folder(path)):
+        return load_folder_unsplit(path, size, channels, levels or 256)
+    if not path.is_dir():
+        arrays = read_arrays(path)
+    return unsplit_from_arrays(path, arrays, channels, levels)

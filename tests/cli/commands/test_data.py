@@ -1,0 +1,47 @@
+"""`nextpixel data`: lists and describes data sets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nextpixel import load_data
+from tests.helpers import assert_refused, run, size
+
+
+def test_data_lists_the_data_sets(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("data", capsys)
+    for name in ("mnist", "fashion-mnist", "cifar10", "binarized-mnist", "mnist-dynamic"):
+        assert f"\n{name} " in f"\n{out}"
+
+
+def test_data_describes_a_set(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("data mnist-dynamic --out shown/dynamic.png", capsys)
+    assert "1 x 28 x 28, 2 levels" in out
+    assert "train   55,000 images, mean 0.1307" in out
+    assert "test    10,000 images, mean 0.132" in out
+    assert "0 5434, 1 6212" in out
+    with Image.open("shown/dynamic.png") as picture:
+        assert set(np.unique(np.asarray(picture))) == {0, 244, 255}  # bits, and the paper
+
+
+def test_data_describes_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test = load_data("mnist").test
+    np.savez("own.npz", x=test.x[:40], y=test.y[:40])
+    assert "train       32 images" in run("data own.npz", capsys)
+    assert size("own.png") > (100, 100)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("data nothing", "no data set, file or folder 'nothing'"),
+        ("data mnist --levels 300", "300"),
+        ("data mnist --size 14", "size"),
+        ("data mnist --channels 2", "channels"),
+        ("data mnist --out x", ".png"),
+    ],
+)
+def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(words, reason, here, capsys)

@@ -1,0 +1,210 @@
+"""`nextpixel train` on real digits: its run folder, interrupts, user-defined models, mistakes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from nextpixel import load, load_data
+from nextpixel.cli.main import main
+from nextpixel.saving import Model
+from nextpixel.training import fit
+from tests.helpers import (
+    DIGITS,
+    TINY,
+    assert_refused,
+    command,
+    no_space,
+    process,
+    refused,
+    run,
+    size,
+    succeed,
+)
+from tests.training.runs import (
+    assert_same_run,
+    make,
+    metrics_of,
+    state_of,
+)
+
+
+def test_train_leaves_a_run(folder: Path) -> None:
+    run = folder / "run"
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 9))
+    assert size(run / "samples" / "step-0000008.png") > (100, 100)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["width"] == 8
+    assert load(run).hyperparameters["levels"] == 4
+
+
+def test_a_model_trained_on_a_folder_is_scored_on_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = load_data("mnist").test
+    for number in range(60):
+        path = Path("pictures/photos") / str(test.y[number] % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(test.x[number, 0]).save(path)
+    words = "--data pictures/photos --size 14 --levels 4 --train.batch_size 2 --train.steps 1"
+    model = "--model PixelCNN --model.width 8 --model.blocks 1"
+    succeed(f"train --out own {model} {words}")
+    capsys.readouterr()
+    out = run("eval own", capsys)
+    assert "own on photos (test, given the class)" in out
+    count = len(load_data("pictures/photos", size=14).test)
+    assert f"({count} images)" in out  # all of them
+
+
+def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--train.steps 2 --model my_file.MyNet --model.scale 2 --out mine"
+    script = Path(sys.executable).with_name("nextpixel")  # Python itself does not look here then
+    subprocess.run([script, "train", *f"{DIGITS} {words}".split()], cwd=here, check=True)
+    config = yaml.safe_load(Path("mine/config.yaml").read_text())
+    assert config["model"] == {"class_path": "my_file.MyNet", "init_args": {"scale": 2.0}}
+    assert (
+        main(["train", "--resume", "mine", "--trust", "--train.steps", "3", "--data-dir", "."]) == 0
+    )
+    assert "nextpixel eval mine --trust, nextpixel sample mine --trust" in capsys.readouterr().out
+    assert len(Path("mine/metrics.jsonl").read_text().splitlines()) == 3
+    assert "my_file.MyNet" in run("models mine --trust", capsys)
+    run("sample mine --trust -n 1 --out a.png", capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--out x", "Say which model"),
+        ("--model PixelCNN", "--out"),
+        ("--model PixelCNN --out x --resume run", "--out"),
+        ("--resume nothing", "no run in nothing"),
+        ("--resume", "--resume"),
+        ("--model PixelCNN --out x --model.wdth 3", "Option 'wdth' is not accepted by PixelCNN"),
+        ("--model PixelCNN --out x --model.levels 3", "'levels' is not accepted by PixelCNN"),
+        ("--model my_file.MyNet --out x --model.wdth 3", "not accepted by my_file.MyNet"),
+        ("--model PixelCNN --out x --model.width wide", "--model.width takes a whole number, not"),
+        ("--model PixelCNN --out x --model.inputs raw", "one of ['scaled', 'embedded'], not raw"),
+        ("--model PixelCNN --out x --model.width -3", "width must be at least 1, not -3"),
+        ("--model my_file.NoClasses --out x", "add --conditional false"),
+        ("--model my_file.Narrow --out x", "Narrow cannot be made like this: width is at most 5."),
+        ("--model.width 3 --out x", "Say which model"),
+        ("--model Nothing --out x", "There is no model Nothing"),
+        ("--model nothing.MyNet --out x", "No module named 'nothing'"),
+        ("--model my_file.Nothing --out x", "no attribute 'Nothing'"),
+        ("--model json.JSONEncoder --out x", "not a subclass"),
+        ("--model PixelCNN --out x --train.steps many", "--train.steps takes a whole number, not"),
+        ("--model PixelCNN --out x --train.steps 0", "train.steps must be at least 1"),
+        ("--model PixelCNN --out x --train.schedule up", "['cosine', 'constant'], not up"),
+        ("--model PixelCNN --out x --levels few", "--levels takes a whole number, not few"),
+        ("--model PixelCNN --out x --levels 1", "levels"),
+        ("--model PixelCNN --out x --conditional so", "--conditional takes true or false, not so"),
+        ("--model PixelCNN --out x --bogus 3", "--bogus"),
+        ("--modle PixelCNN --out x", "no option --modle (did you mean model?)"),
+        ("--model PixelCNN --out x stray", "stray"),
+        ("--model PixelCNN --out x --data nothing", "no data set, file or folder 'nothing'"),
+        ("--model PixelCNN --out x --threads 0", "--threads must be at least 1"),
+        ("--model PixelCNN --out x --device gpu", "Unknown device gpu"),
+        ("--model PixelCNN --out run", "already holds a run"),
+        ("--model PixelCNN --out seven.png", "seven.png"),
+        ("--config nothing.yaml --out x", "nothing.yaml"),
+        ("--config broken.yaml --out x", "broken.yaml is not YAML (line 1)"),
+        ("--config text.yaml --out x", "hello"),
+        ("--config binary.yaml --out x", "not text"),
+        ("--config typo.yaml --out x", "no option --train.stpes (did you mean steps?)"),
+        ("--model PixelCNN --out x --levels", "--levels takes a whole number, not nothing"),
+        ("--model PixelCN --out x", "(did you mean PixelCNN?)"),
+    ],
+)
+def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = "" if "--model PixelCNN" not in words else "--model.blocks 1 --model.width 4"
+    words = words.replace("PixelCNN", f"PixelCNN {small}")
+    assert "class '" not in assert_refused(f"train {words}", reason, here, capsys)
+
+
+def test_a_full_disk_stops_training(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Model, "save", no_space)
+    assert "disk is full" in refused(f"train {TINY} --train.steps 1 --out full", capsys)
+
+
+COMMAND = f"train {TINY} --threads 1 --train.valid_every 1000"
+
+
+def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
+    out, steps = tmp_path / "run", 120
+    training = subprocess.Popen(
+        command(f"{COMMAND} --train.steps {steps} --out {out}"), stderr=subprocess.PIPE, text=True
+    )
+    metrics, until = out / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert training.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    training.send_signal(signal.SIGINT)
+    _, stderr = training.communicate(timeout=60)
+    assert training.returncode == 130, stderr
+    assert f"nextpixel train --resume {out}" in stderr
+    assert "Traceback" not in stderr
+    saved = state_of(out)["step"]
+    assert 3 <= saved < steps
+    assert len(metrics_of(out)) == saved
+    process(f"train --resume {out} --threads 1", cwd=tmp_path)
+    torch.manual_seed(0)
+    model = make(shape=(1, 28, 28))
+    options = {"batch_size": 8, "valid_images": 16, "valid_every": 1000, "steps": steps}
+    mnist = load_data("mnist", levels=4)
+    assert_same_run(out, fit(model, mnist, out=tmp_path / "whole", **options))
+
+
+def in_two_processes(program: str, words: str, cwd: Path) -> None:
+    """Runs a command that must succeed, as two processes that train together."""
+    start = "-m torch.distributed.run --standalone --nproc-per-node 2"
+    arguments = [sys.executable, *f"{start} {program} {words}".split()]
+    done = subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", ["1", "2"])
+def test_two_processes_are_one_with_twice_the_batch(parts: str, tmp_path: Path) -> None:
+    words = f"{COMMAND} --train.steps 8 --train.precision float32 --train.save_every 3"
+    process(f"{words} --train.batch_size 16 --out one", cwd=tmp_path)
+    in_two_processes("-m nextpixel", f"{words} --train.accumulate {parts} --out two", tmp_path)
+    histories = [metrics_of(tmp_path / run) for run in ("one", "two")]
+    for a, b in zip(*histories, strict=True):
+        assert a["step"] == b["step"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+    states = [state_of(tmp_path / run)["model"] for run in ("one", "two")]
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_one_process_stops_both(tmp_path: Path) -> None:
+    """Only rank 0 gets the signal; all must save and stop at the same step, and not wait."""
+    script = (
+        "import os, signal, sys\n"
+        "from nextpixel.cli import main; from nextpixel.training import trainer\n"
+        "real = trainer.Run.batch\n"
+        "def batch(run):\n"
+        "    if run.step == 3 and run.fabric.is_global_zero:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    return real(run)\n"
+        "trainer.Run.batch = batch\n"
+        "code = main.main(sys.argv[1:])\n"
+        "assert code == 130, code\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    in_two_processes("script.py", f"{COMMAND} --train.steps 1000000 --out run", tmp_path)
+    assert state_of(tmp_path / "run")["step"] == 4
+    assert len(metrics_of(tmp_path / "run")) == 4
