@@ -77,7 +77,7 @@ def test_invert_measures_the_information_of_each_layer(
     assert wide > high  # 3 rows of 5
 
 
-def test_a_run_is_resumed_with_the_same_classifier(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_the_order_by_layer(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "embedding", tmp_path / "run")
     succeed(f"train --resume {tmp_path}/run --train.steps 52")
     assert load(tmp_path / "run" / "last").conditioner is not None
