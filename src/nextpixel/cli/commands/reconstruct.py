@@ -120,10 +120,10 @@ def refuse_draws(args: argparse.Namespace) -> None:
 def scatter(args: argparse.Namespace, model: LatentModel) -> None:
     """Draws where the codes of all images lie."""
     from nextpixel.cli.loading import load_model_images
-    from nextpixel.tasks.reconstruction import check_interpolates, embed_all
+    from nextpixel.tasks.reconstruction import check_continuous_code, embed_all
     from nextpixel.viz import charts
 
-    check_interpolates(model)
+    check_continuous_code(model)
     if model.latent != 2:
         raise UserError(
             f"--plot draws codes of 2 numbers, and those of {args.model} have {model.latent}: "
