@@ -82,7 +82,7 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("--out x", "Say which model"),
+        ("--out x", "Name the model"),
         ("--model PixelCNN", "--out"),
         ("--model PixelCNN --out x --resume run", "--out"),
         ("--resume nothing", "no run in nothing"),
