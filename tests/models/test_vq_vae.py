@@ -243,7 +243,7 @@ def test_eval_and_reconstruct_without_a_prior(
     assert "4 codes an image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
     assert "no prior" in refused("sample vq", capsys)
     assert "interpolated" in refused("reconstruct vq --interpolate", capsys)
-    assert "between" in refused("reconstruct vq --plot s.png", capsys)
+    assert "or plotted" in refused("reconstruct vq --plot s.png", capsys)
 
 
 # --- codes as data --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from nextpixel.utils.inference import evaluation_mode
 from nextpixel.viz import images as pictures
 
 __all__ = [
-    "check_interpolates",
+    "check_continuous_code",
     "draw_interpolations",
     "draw_reconstructions",
     "embed",
@@ -86,7 +86,7 @@ def draw_interpolations(model: LatentModel, x: Tensor, steps: int, seed: int = 0
         UserError: The number of images is odd, there are too few steps, or the codes cannot be
             interpolated.
     """
-    check_interpolates(model)
+    check_continuous_code(model)
     if len(x) % 2:
         raise UserError(f"Interpolation needs pairs of images, and there are {len(x)}.")
     if steps < 2:
@@ -107,8 +107,8 @@ def embed_all(model: LatentModel, images: Images) -> Tensor:
     return torch.cat([embed(model, torch.from_numpy(part)) for part in parts])
 
 
-def check_interpolates(model: LatentModel) -> None:
-    """Checks that a model's codes are real numbers, which can be interpolated.
+def check_continuous_code(model: LatentModel) -> None:
+    """Checks that a model's codes are real numbers, which can be interpolated and plotted.
 
     Raises:
         UserError: They are entries of a codebook.
@@ -116,7 +116,7 @@ def check_interpolates(model: LatentModel) -> None:
     if model.code != "numbers":
         raise UserError(
             f"The codes of a {type(model).__name__} are entries of a codebook and cannot be "
-            "interpolated: give an Autoencoder, a VAE or a PixelCNNAutoencoder."
+            "interpolated or plotted: give an Autoencoder, a VAE or a PixelCNNAutoencoder."
         )
 
 

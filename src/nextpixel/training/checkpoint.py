@@ -34,7 +34,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(
-            f"There is no training state {path}, so nothing can be resumed: leave --resume out."
+            f"There is nothing to resume, because {path} does not exist: leave --resume out."
         )
     data = io.BytesIO(path.read_bytes())
     try:

@@ -114,9 +114,7 @@ def report(model: LatentModel, out: Path) -> None:
 
 def check_plot(model: LatentModel, name: str) -> None:
     """Raises a UserError if the codes of a model are not points of a plane."""
-    from nextpixel.tasks.reconstruction import check_interpolates
-
-    check_interpolates(model)
+    check_continuous_code(model)
     if model.latent != 2:
         raise UserError(
             f"--plot draws codes of 2 numbers, and those of {name} have {model.latent}: "
