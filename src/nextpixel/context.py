@@ -2,7 +2,7 @@
 
 A context has up to three parts: classes, a vector, and an image. The *null context* stands for "no
 matter which": it adds nothing at all. A model learns it where the context is left out now and then
-in training (`train.drop_context`), and guidance needs it (see `sampling.Drawing`).
+in training (`train.drop_context`), and guidance needs it (see `sampling.SamplingConfig`).
 """
 
 from __future__ import annotations

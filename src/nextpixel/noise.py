@@ -48,7 +48,7 @@ class Stream(Enum):
         ("seed", "image number"),
         (0, 0),
         "a uniform number for each site of a drawn image",
-        "sampling.drawing.site_noise",
+        "sampling.config.site_noise",
     )
     DEGRADATIONS = (
         "images",

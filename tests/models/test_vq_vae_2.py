@@ -23,7 +23,7 @@ from nextpixel.latents.codes import load_codes, load_data
 from nextpixel.latents.generator import LatentGenerator, seed_of
 from nextpixel.models import VQVAE2, GatedPixelCNN
 from nextpixel.models.base.image_model import load
-from nextpixel.sampling.drawing import site_noise
+from nextpixel.sampling.config import site_noise
 from nextpixel.tasks.reconstruction import draw_reconstructions
 from nextpixel.training import fit
 

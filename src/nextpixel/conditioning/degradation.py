@@ -35,7 +35,7 @@ TaskName = Literal["super-resolution", "colourise", "denoise", "deblur", "inpain
 NoiseKind = Literal["gaussian", "salt-and-pepper"]
 Holes = Literal["boxes", "halves", "scattered", "mixed"]
 _HOLES: tuple[Holes, ...] = ("boxes", "halves", "scattered")  # what "mixed" mixes
-_Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating[Any]]
 # Thousandths of red, green and blue: ITU-R BT.601, section 2.5.1.
 _LUMINANCE = np.array([299, 587, 114])
 _GREY = 128  # where pixels are hidden
@@ -83,7 +83,7 @@ class Degraded:
         Returns:
             Integers in `[0, levels)`, `(B, C, Hc, Wc)`, int64.
         """
-        _check_levels(levels)
+        check_levels(levels)
         return (self.picture.double() * (levels - 1) / 255).round().long()
 
 
@@ -228,7 +228,7 @@ class Task:
         Raises:
             UserError: Images, numbers or seed are not of this kind, or do not fit the task.
         """
-        pixels = _pixels(x, levels)
+        pixels = checked_pixels(x, levels)
         self.context_shape(pixels.shape[1:])
         if levels > 256:
             raise UserError(f"Pictures of up to 256 levels can be degraded, not {levels}.")
@@ -290,7 +290,7 @@ class Task:
 
     def _changed(
         self, x: NDArray[np.int64], levels: int, streams: Sequence[np.random.Generator]
-    ) -> _Floats:
+    ) -> Floats:
         """Degrades images; the result is in grey levels from 0 to 255, not rounded.
 
         Nothing depends on the batch: sums are those of integers, exact in any order, and a blur
@@ -300,15 +300,15 @@ class Task:
         if self.name == "super-resolution":
             channels, height, width = self.context_shape(x.shape[1:])
             blocks = x.reshape(-1, channels, height, self.factor, width, self.factor)
-            means: _Floats = 255 * blocks.sum((3, 5)) / (top * self.factor**2)
+            means: Floats = 255 * blocks.sum((3, 5)) / (top * self.factor**2)
             return means
         if self.name == "colourise":
             weighted = _LUMINANCE[:, None, None] * x
-            luminance: _Floats = 255 * weighted.sum(1, keepdims=True) / (top * _LUMINANCE.sum())
+            luminance: Floats = 255 * weighted.sum(1, keepdims=True) / (top * _LUMINANCE.sum())
             return luminance
         grey = 255 * x / top
         if self.name == "deblur":
-            return _blurred(grey, self.sigma)
+            return gaussian_blur(grey, self.sigma)
         if self.noise_kind == "gaussian":
             normal = np.stack([stream.standard_normal(x.shape[1:]) for stream in streams])
             return grey + 255 * self.noise * normal
@@ -332,11 +332,11 @@ class Task:
         return box_mask(row, col, height, width, size).numpy()
 
 
-def _blurred(image: _Floats, sigma: float) -> _Floats:
+def gaussian_blur(image: Floats, sigma: float) -> Floats:
     """Blurs the last two dimensions, as float64; the picture is mirrored at its edges."""
     from skimage.filters import gaussian
 
-    blurred: _Floats = gaussian(
+    blurred: Floats = gaussian(
         image,
         (0,) * (image.ndim - 2) + (sigma, sigma),
         mode="reflect",
@@ -346,17 +346,17 @@ def _blurred(image: _Floats, sigma: float) -> _Floats:
     return blurred
 
 
-def _kernel(sigma: float) -> _Floats:
-    """Computes what `_blurred` makes of a single bright pixel: a square of odd size."""
+def gaussian_kernel(sigma: float) -> Floats:
+    """Computes what `gaussian_blur` makes of a single bright pixel: a square of odd size."""
     radius = int(_TRUNCATE * sigma + 0.5)
     point = np.zeros((2 * radius + 1, 2 * radius + 1))
     point[radius, radius] = 1
-    return _blurred(point, sigma)
+    return gaussian_blur(point, sigma)
 
 
-def _pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int64]:
+def checked_pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int64]:
     """Checks images and makes an array of them."""
-    _check_levels(levels)
+    check_levels(levels)
     pixels = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
     if pixels.ndim != 4 or not pixels.size or not np.issubdtype(pixels.dtype, np.integer):
         raise UserError(
@@ -371,19 +371,15 @@ def _pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int
     return pixels.astype(np.int64)
 
 
-def _check_levels(levels: int) -> None:
+def check_levels(levels: int) -> None:
     if levels < 2:
         raise UserError(f"Images have 2 levels or more, not {levels}.")
 
 
-def _bytes(grey: _Floats) -> Tensor:
+def _bytes(grey: Floats) -> Tensor:
     """Rounds grey levels to those from 0 to 255."""
     return torch.from_numpy(grey.round().clip(0, 255).astype(np.uint8))
 
 
 def _commas(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-def _float32(x: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(x.astype(np.float32))

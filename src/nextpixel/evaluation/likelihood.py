@@ -20,8 +20,8 @@ from nextpixel.data.images import Images, batches, spread
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel
-from nextpixel.sampling.drawing import Generator, check_integers, check_mask
-from nextpixel.sampling.loop import _batches
+from nextpixel.sampling.config import IncrementalModel, check_integers, check_mask
+from nextpixel.sampling.loop import batch_slices
 from nextpixel.utils import inference
 from nextpixel.utils.inference import evaluation_mode
 
@@ -255,7 +255,7 @@ def check_images(what: str, model: ImageModel, images: Images) -> None:
 
 
 @torch.inference_mode()
-def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> Tensor:
+def hidden_bits(model: IncrementalModel, x: Tensor, mask: Tensor, c: object = None) -> Tensor:
     """Computes the bits of the hidden pixels, each given the true pixels before it.
 
     Args:
@@ -276,7 +276,7 @@ def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> 
     context = model.context(c, len(x))
     bits = []
     with evaluation_mode(model):
-        for part in _batches(len(x)):
+        for part in batch_slices(len(x)):
             images = x[part].to(model.device)
             distribution = model(images, None if context is None else context[part])
             bits.append(distribution.log_prob(images).cpu() / -math.log(2))

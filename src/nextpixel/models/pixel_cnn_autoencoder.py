@@ -16,7 +16,7 @@ from nextpixel.models.base.autoregressive import Inputs
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
 from nextpixel.nn import ImageEncoder
-from nextpixel.sampling.drawing import SampleOptions
+from nextpixel.sampling.config import SampleOptions
 from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNNAutoencoder"]

@@ -28,7 +28,7 @@ from nextpixel.models.base.bounds import (
 )
 from nextpixel.models.base.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
-from nextpixel.sampling.drawing import CommonOptions
+from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import bound_arguments
 
 __all__ = ["VAE"]

@@ -21,7 +21,7 @@ from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.nn import Cache, CausalLayer, Site
 from nextpixel.nn.context_bias import ContextBias
-from nextpixel.sampling import drawing
+from nextpixel.sampling.config import SampleOptions, check_mask
 
 __all__ = ["AutoregressiveModel", "CausalNetwork", "Inputs", "WholePixelNetwork", "autoregressive"]
 
@@ -70,7 +70,7 @@ class AutoregressiveModel(ImageModel):
         distribution: Distribution = self(x, c)
         of_sites = distribution.log_prob(x)
         if mask is not None:
-            drawing.check_mask(mask)
+            check_mask(mask)
             of_sites = of_sites.masked_fill(mask, 0)
         return of_sites.flatten(1).sum(1)
 
@@ -82,7 +82,7 @@ class AutoregressiveModel(ImageModel):
         """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
         return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
 
-    def sample(self, n: int = 1, c: object = None, **how: Unpack[drawing.SampleOptions]) -> Tensor:
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[SampleOptions]) -> Tensor:
         """Draws n images, integers `(n, C, H, W)`; `how` are the options of `sampling.sample`."""
         return sampling.sample(self, n, c, **how)
 

@@ -19,7 +19,7 @@ from nextpixel.conditioning.features import Features
 from nextpixel.context import Context, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.errors import UserError
-from nextpixel.sampling.drawing import CommonOptions
+from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
 
 __all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]

@@ -23,7 +23,7 @@ from nextpixel.errors import UserError
 from nextpixel.models.base.bounds import LogLikelihood
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.nn import Quantized, Quantizer, perplexity
-from nextpixel.sampling.drawing import check_mask, site_noise
+from nextpixel.sampling.config import check_mask, site_noise
 from nextpixel.sampling.loop import repeat_draws
 from nextpixel.saving import arguments_of
 from nextpixel.utils.inference import evaluation_mode
