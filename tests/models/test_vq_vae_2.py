@@ -135,8 +135,8 @@ def test_padding_is_left_out_of_both_grids() -> None:
     )
     nats = model.decode(model.codes(x)).log_prob(x)[:, :, :4].flatten(1).sum(1)
     torch.testing.assert_close(model.objective(x, mask=known), nats - 96 * off)
-    top, bottom = model.split(model.sent(x, known))
-    ours, empty = model.split(model.codes(x)), model.split(model.nothing()[None])
+    top, bottom = model.split(model.codes_of_unknown(x, known))
+    ours, empty = model.split(model.codes(x)), model.split(model.blank_codes()[None])
     for found, true, nothing in zip((top, bottom), ours, empty, strict=True):
         half = found.shape[1] // 2
         assert torch.equal(found[:, :half], true[:, :half])

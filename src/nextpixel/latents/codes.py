@@ -25,7 +25,7 @@ from nextpixel.errors import UserError
 from nextpixel.utils.progress import shown
 
 if TYPE_CHECKING:
-    from nextpixel.models.base.latent import CodebookModel
+    from nextpixel.models.base.codebook import CodebookModel
 
 __all__ = ["baselines", "load_codes", "load_data", "mark", "source"]
 
@@ -65,8 +65,8 @@ def source(run: str | Path, data_dir: str | Path | None = None) -> tuple[Codeboo
     Raises:
         UserError: The model is no VQ-VAE, or its data are not known or not there.
     """
+    from nextpixel.models.base.codebook import CodebookModel
     from nextpixel.models.base.image_model import load
-    from nextpixel.models.base.latent import CodebookModel
     from nextpixel.saving import training_record
 
     model, record = load(run), training_record(run)

@@ -20,8 +20,8 @@ from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import code_rows, mark
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
+from nextpixel.models.base.codebook import CodebookModel
 from nextpixel.models.base.image_model import load
-from nextpixel.models.base.latent import CodebookModel
 from nextpixel.noise import make_seed
 from nextpixel.saving import bundles
 from nextpixel.utils import inference
@@ -277,7 +277,7 @@ class LatentGenerator:
         if self.end is not None:
             ended = (grids == self.end).any(2).cumsum(1) > 0  # (B, h)
             # A code is seen beyond its place: after the end come those of what is 0.
-            grids = torch.where(ended[:, :, None], self.decoder.nothing().cpu(), grids)
+            grids = torch.where(ended[:, :, None], self.decoder.blank_codes().cpu(), grids)
         if pixels == "draw":
             x = self.decoder.sample(len(grids), grids, **how)
         else:

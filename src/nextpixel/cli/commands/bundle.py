@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> None:
 
     from nextpixel.latents.generator import PARTS, LatentGenerator, check_priors
     from nextpixel.models.base.autoregressive import autoregressive
+    from nextpixel.models.base.codebook import CodebookModel
     from nextpixel.models.base.image_model import load
-    from nextpixel.models.base.latent import CodebookModel
     from nextpixel.saving import TRAINING, training_record
     from nextpixel.utils.files import replace_file
 

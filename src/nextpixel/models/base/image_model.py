@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
-from nextpixel.conditioning.features import Features
 from nextpixel.context import Context, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.errors import UserError
@@ -247,14 +246,17 @@ class ImageModel(Model):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Copies weights into the model, also those of one saved before 0.2.
+        """Copies weights into the model, see `torch.nn.Module.load_state_dict`.
 
-        There a classifier's features were `features.*`; they are `conditioner.*` now.
+        Before 0.2 the weights of a conditioner were saved as `features.*`; now they are
+        `conditioner.*`.
         """
-        if isinstance(self.conditioner, Features):
-            renamed = re.compile(r"^features\.")
-            state_dict = {renamed.sub("conditioner.", k): v for k, v in state_dict.items()}
-        return super().load_state_dict(state_dict, strict, assign)
+        names = self.state_dict().keys()
+        renamed = {
+            name if name in names else re.sub(r"^features\.", "conditioner.", name): weight
+            for name, weight in state_dict.items()
+        }
+        return super().load_state_dict(renamed, strict, assign)
 
     @abstractmethod
     def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
