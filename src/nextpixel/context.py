@@ -200,7 +200,7 @@ def _tensor(c: object) -> Tensor:
         raise UserError(f"A context consists of numbers, not {type(c).__name__}.") from None
 
 
-def _reals(given: Tensor, shape: tuple[int, ...], batch: int, what: str, unit: str) -> Tensor:
+def _reals(given: Tensor, shape: tuple[int, ...], batch: int, subject: str, unit: str) -> Tensor:
     """Checks a part of real numbers and expands it to the batch."""
     if not given.is_floating_point() or given.shape not in (
         shape,
@@ -208,9 +208,9 @@ def _reals(given: Tensor, shape: tuple[int, ...], batch: int, what: str, unit: s
         (batch, *shape),
     ):
         raise UserError(
-            f"{what} {(batch, *shape)} or {shape} {unit} here, not {tuple(given.shape)} of "
+            f"{subject} {(batch, *shape)} or {shape} {unit}, not {tuple(given.shape)} of "
             f"{given.dtype}."
         )
     if given.device.type == "cpu" and not bool(given.isfinite().all()):
-        raise UserError(f"{what} finite numbers, but some are not.")
+        raise UserError(f"{subject} finite numbers, but some are not.")
     return given.float().expand(batch, *shape)

@@ -148,7 +148,7 @@ class Task:
             raise UserError(f"The noise must be a number above 0, not {self.noise}.")
         if self.noise_kind == "salt-and-pepper" and self.noise > 1:
             raise UserError(
-                f"Salt and pepper replaces a fraction of the pixels, at most 1, not {self.noise}."
+                f"Salt and pepper replaces a fraction of the pixels up to 1, not {self.noise}."
             )
         if not 0 < self.sigma < math.inf:
             raise UserError(f"sigma, in pixels, must be a number above 0, not {self.sigma}.")

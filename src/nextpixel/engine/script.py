@@ -89,7 +89,7 @@ def compile_script(
         weights: The packed weights, shared by all scripts.
 
     Raises:
-        NotAffineError: The captured steps do not tell what the others do.
+        NotAffineError: The captured steps do not determine the others.
     """
     first, sites = captures[0], [capture.site for capture in captures]
     *calls, result = fit([(*capture.calls, capture.result) for capture in captures], sites)

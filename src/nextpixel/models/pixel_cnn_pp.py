@@ -82,10 +82,10 @@ class VerticalStage(nn.Module):
 
         The list has the layers of this resolution, down and then up, before those of lower ones.
         """
-        here, smaller = biases[: len(self.links)], biases[len(self.links) :]
+        own, smaller = biases[: len(self.links)], biases[len(self.links) :]
         skips, maps = [u], []
         for i, layer in enumerate(self.down):
-            u = checkpoint(layer, u, cache, bias=here[i])
+            u = checkpoint(layer, u, cache, bias=own[i])
             skips.append(u)
             maps.append(u)
         inside: list[Tensor | None] = []
@@ -94,7 +94,7 @@ class VerticalStage(nn.Module):
         else:
             u, inside = self.smaller(u, smaller, cache=cache)
         for i, layer in enumerate(self.up, len(self.down)):
-            u = checkpoint(layer, u, cache, skip=skips.pop(), bias=here[i])
+            u = checkpoint(layer, u, cache, skip=skips.pop(), bias=own[i])
             maps.append(u)
         links = zip(self.links, maps, strict=True)
         return u, [*(checkpoint(feed, link, u) for link, u in links), *inside]

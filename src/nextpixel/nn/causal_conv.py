@@ -260,7 +260,9 @@ class MaskedConv2d(CausalConv2d):
     ) -> None:
         height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
         if height % 2 == 0 or width % 2 == 0 or (width == 1 and mask_type == "A"):
-            raise ValueError(f"kernel_size must be odd, and show something, not {(height, width)}")
+            raise ValueError(
+                f"kernel_size must be odd, and leave a visible tap, not {(height, width)}"
+            )
         reach = (height // 2, width // 2, width // 2)
         super().__init__(
             mask_type, in_channels, out_channels, reach, groups=groups, parts=parts, bias=bias

@@ -217,7 +217,7 @@ class ImageModel(Model):
         codes_of = self.data_record.codes_of
         if codes_of not in (None, data.codes_of):
             raise UserError(
-                f"The model is a prior over codes, but {data.name} has those of another codebook: "
+                f"The model is a prior over codes, and {data.name} is not of the same codebook: "
                 "was the VQ-VAE trained further? Train the prior again, on --data codes:RUN."
             )
 
