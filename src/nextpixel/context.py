@@ -197,7 +197,7 @@ def _tensor(c: object) -> Tensor:
     try:
         return torch.as_tensor(c)
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"A context consists of numbers, not {type(c).__name__}.") from None
+        raise UserError(f"A context is made of numbers, not {type(c).__name__}.") from None
 
 
 def _reals(given: Tensor, shape: tuple[int, ...], batch: int, subject: str, unit: str) -> Tensor:
