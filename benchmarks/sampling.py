@@ -39,7 +39,7 @@ from yardstick import (
 import nextpixel as npx
 from nextpixel import sampling
 from nextpixel.models.base.autoregressive import AutoregressiveModel
-from nextpixel.sampling import drawing
+from nextpixel.sampling.config import site_noise
 from nextpixel.utils import machine
 
 MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
@@ -59,7 +59,7 @@ def full_seconds(book: AutoregressiveModel, n: int, sites: int) -> float:
     channels, height, width = book.shape
     steps = height * width * (1 if getattr(book, "whole_pixels", False) else channels)
     x = torch.randint(book.levels, (n, *book.shape), device=book.device)
-    noise = drawing.site_noise(book.shape, 0, range(n)).to(book.device)
+    noise = site_noise(book.shape, 0, range(n)).to(book.device)
     seconds: list[float] = []
     with torch.inference_mode():
         for step in range(sites + 1):
@@ -96,7 +96,7 @@ def count_ties(book: AutoregressiveModel, x: Tensor) -> int:
     Raises:
         SystemExit: A pixel differs that is no tie.
     """
-    noise = drawing.site_noise(book.shape, 0, range(len(x))).to(book.device)
+    noise = site_noise(book.shape, 0, range(len(x))).to(book.device)
     x = x.to(book.device)
     ties = 0
     with torch.inference_mode():

@@ -82,7 +82,7 @@ def test_images_are_picked_out_and_put_together() -> None:
         (
             ContextSpec(vector=2),
             torch.tensor([1, 2]),
-            r"real numbers here, not \(2,\) of torch.int64",
+            r"real numbers, not \(2,\) of torch.int64",
         ),
         (ContextSpec(vector=2), torch.tensor([1.0, torch.nan]), "finite"),
         (ContextSpec(image=(1, 2, 4)), torch.ones(2, 1, 4, 2), "A context image is"),

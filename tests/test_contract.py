@@ -33,7 +33,7 @@ from nextpixel.models.base.image_model import load
 from nextpixel.nn import CausalAttention, Site, checkpointing
 from nextpixel.nn.context_bias import ContextBias
 from nextpixel.sampling import sites, trace
-from nextpixel.sampling.drawing import site_noise
+from nextpixel.sampling.config import site_noise
 from tests.helpers import randomize
 
 SMALL: dict[type[CausalNetwork], dict[str, Any]] = {

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import nextpixel as npx
 from nextpixel.cli.main import main
-from nextpixel.conditioning.classifier import load_classifier
+from nextpixel.conditioning.classifier import Classifier, load_classifier
+from nextpixel.saving import model_name
 from tests.helpers import succeed
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -27,7 +29,7 @@ class Net(PixelCNN):
 
 
 def not_ours(folder: Path, kind: str) -> Path:
-    """Makes a folder with a model whose class lies in a module beside it."""
+    """Makes a folder with a model whose class is in a module beside it."""
     shutil.copytree(GOLDEN / kind, folder / "model")
     (folder / "strangers.py").write_text(MODULE)
     file = folder / "model" / "config.json"
@@ -88,9 +90,70 @@ def test_a_strangers_run_is_not_resumed_unless_it_is_trusted(
     assert (here / "was-run").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model.class_path": "strangers.Net"},
+        {"model": {"class_path": "PixelCNN", "init_args": {"class_path": "strangers.Net"}}},
+        {"model": {"class_path": "PixelCNN", "init_args.class_path": "strangers.Net"}},
+        {"model.help": "strangers.Net"},
+        {"config": "other.yaml"},
+        {"train": "strangers.Net"},
+        {"train": {"class_path": "strangers.Net"}},
+        {"train": "class.yaml"},
+    ],
+)
+def test_a_run_names_no_second_class(
+    options: dict[str, object], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "strangers.py").write_text(MODULE)
+    (here / "other.yaml").write_text("model: {class_path: strangers.Net}")
+    (here / "class.yaml").write_text("class_path: strangers.Net")
+    (here / "run").mkdir()
+    config = {"model": {"class_path": "PixelCNN"}} | options
+    (here / "run" / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    assert main(["train", "--resume", "run"]) == 2
+    assert "is not the configuration of a run" in capsys.readouterr().err
+    assert not (here / "was-run").exists()
+
+
+def test_the_program_itself_is_not_run_by_a_name(here: Path) -> None:
+    folder = not_ours(here, "pixel-cnn")
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": "nextpixel.__main__.Net"}))
+    with pytest.raises(npx.UserError, match="--trust"):
+        npx.load(folder)
+
+
 @pytest.mark.parametrize("name", ["PixelCNN", "nextpixel.models.PixelCNN"])
 def test_our_own_classes_need_no_trust(name: str, here: Path) -> None:
     folder = not_ours(here, "pixel-cnn")
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model": name}))
     assert isinstance(npx.load(folder), npx.PixelCNN)
+
+
+@pytest.mark.parametrize("name", [model_name(Classifier), "nextpixel.classifier.Classifier"])
+def test_a_classifier_loads_under_its_old_path_too(name: str, here: Path) -> None:
+    folder = not_ours(here, "classifier")
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": name}))
+    assert isinstance(load_classifier(folder), Classifier)
+
+
+def test_a_models_own_part_called_features_is_loaded_as_it_is() -> None:
+    """Only where the model has no such weights were they a classifier's before 0.2."""
+    classifier = Classifier(shape=(1, 8, 8), levels=2, classes=2, width=1, embedding=2)
+    model = npx.PixelCNN(shape=(1, 8, 8), levels=2, vector=2, width=2, blocks=1, head=2)
+    model.conditioner = npx.Features(classifier, "embedding")
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.features = torch.nn.Linear(1, 1)
+    model.load_state_dict(model.state_dict())
+    del model.features
+    old = {name.replace("conditioner.", "features."): x for name, x in before.items()}
+    for weight in model.parameters():
+        weight.data.zero_()
+    model.load_state_dict(old)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)

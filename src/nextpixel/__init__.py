@@ -1,6 +1,7 @@
 """Exact-likelihood pixel models: PixelCNN and its family, trained, scored and sampled exactly.
 
-Importing this is cheap: what needs torch is imported when it is first used.
+Importing this is cheap: a name is imported from its module when it is first used. `__init__.pyi`
+lists the names and their modules.
 
 Example:
     >>> import nextpixel as npx
@@ -9,104 +10,25 @@ Example:
     >>> nats = -model.log_prob(x, c=3)  # (16,)
 """
 
+import ast
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from nextpixel.errors import UserError
-
-if TYPE_CHECKING:
-    from nextpixel.distributions import (
-        Bernoulli,
-        Categorical,
-        DiscretizedLogisticMixture,
-        Distribution,
-    )
-    from nextpixel.latents.codes import load_data
-    from nextpixel.latents.generator import LatentGenerator
-    from nextpixel.models import (
-        VAE,
-        VQVAE,
-        VQVAE2,
-        Autoencoder,
-        DiagonalBiLSTM,
-        GatedPixelCNN,
-        PixelCNN,
-        PixelCNNAutoencoder,
-        PixelCNNPP,
-        PixelSNAIL,
-        RowLSTM,
-    )
-    from nextpixel.models.base.autoregressive import AutoregressiveModel
-    from nextpixel.models.base.image_model import load
-    from nextpixel.sampling.loop import all_at_once, complete, sample, trace
-    from nextpixel.sampling.particles import complete_with_particles
-    from nextpixel.training.trainer import fit
-
-__all__ = [
-    "VAE",
-    "VQVAE",
-    "VQVAE2",
-    "Autoencoder",
-    "AutoregressiveModel",
-    "Bernoulli",
-    "Categorical",
-    "DiagonalBiLSTM",
-    "DiscretizedLogisticMixture",
-    "Distribution",
-    "GatedPixelCNN",
-    "LatentGenerator",
-    "PixelCNN",
-    "PixelCNNAutoencoder",
-    "PixelCNNPP",
-    "PixelSNAIL",
-    "RowLSTM",
-    "UserError",
-    "all_at_once",
-    "complete",
-    "complete_with_particles",
-    "fit",
-    "load",
-    "load_data",
-    "sample",
-    "trace",
-]
-
-_HOMES = {
-    "nextpixel.distributions": [
-        "Bernoulli",
-        "Categorical",
-        "DiscretizedLogisticMixture",
-        "Distribution",
-    ],
-    "nextpixel.models.base.autoregressive": ["AutoregressiveModel"],
-    "nextpixel.latents.generator": ["LatentGenerator"],
-    "nextpixel.models.base.image_model": ["load"],
-    "nextpixel.models": [
-        "VAE",
-        "VQVAE",
-        "VQVAE2",
-        "Autoencoder",
-        "DiagonalBiLSTM",
-        "GatedPixelCNN",
-        "PixelCNN",
-        "PixelCNNAutoencoder",
-        "PixelCNNPP",
-        "PixelSNAIL",
-        "RowLSTM",
-    ],
-    "nextpixel.sampling.particles": ["complete_with_particles"],
-    "nextpixel.sampling": ["all_at_once", "complete", "sample", "trace"],
-    "nextpixel.training": ["fit"],
+_MODULES = {
+    name.name: line.module
+    for line in ast.parse(Path(__file__).with_suffix(".pyi").read_text()).body
+    if isinstance(line, ast.ImportFrom) and line.module
+    for name in line.names
 }
+
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_data":
-        return import_module("nextpixel.latents.codes").load_data
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
-    raise AttributeError(f"module 'nextpixel' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'nextpixel' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

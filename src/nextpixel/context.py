@@ -1,8 +1,7 @@
-"""The context c of p(x | c), from what a user gives.
+"""The context c of p(x | c): a class, a vector or an image, or several of them.
 
-A context has up to three parts: classes, a vector, and an image. The *null context* stands for "no
-matter which": it adds nothing at all. A model learns it where the context is left out now and then
-in training (`train.drop_context`), and guidance needs it (see `sampling.Drawing`).
+The *null context* means "any context": its bias is 0. A model learns it if training drops the
+context now and then (`train.drop_context`), and guidance needs it (see `sampling.SamplingConfig`).
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ __all__ = ["Context", "ContextSpec"]
 
 @dataclass(eq=False)  # not frozen: Fabric changes the types of its tensors where it wraps a model
 class Context:
-    """What a batch of images is conditioned on, a row an image.
+    """The context of a batch, one row for each image.
 
     Attributes:
-        present: 1 where an image has its context, 0 where it has the null context, `(B,)`.
+        present: 1 where an image has a context, 0 where it has the null context, `(B,)`.
         classes: Weights of the classes, `(B, classes)`, 0 in the null context; None if the model
-            takes none.
+            takes no class.
         vector: Real numbers, `(B, D)`, or None.
         image: Real numbers, `(B, Cc, Hc, Wc)`, or None.
     """
@@ -45,26 +44,26 @@ class Context:
         return self._each(lambda x: x[images])
 
     def to(self, device: torch.device) -> Context:
-        """Moves it to a device."""
+        """Moves the context to a device."""
         return self._each(lambda x: x.to(device))
 
     def null(self, where: Tensor | bool = True) -> Context:
-        """Puts the null context in its place, for all images or where `where` `(B,)` is true."""
+        """Returns the null context for all images, or only where `where`, `(B,)`, is true."""
         keep = ~torch.as_tensor(where).to(self.present.device)
         classes = None if self.classes is None else self.classes * keep[..., None]
         return replace(self, present=self.present * keep, classes=classes)
 
     def cat(self, other: Context) -> Context:
-        """Puts another batch behind this one."""
+        """Appends another batch."""
         return self._each(lambda x, y: torch.cat([x, y]), other)
 
     def _each(self, change: Callable[..., Tensor], *others: Context) -> Context:
-        parts = zip(*(vars(one).values() for one in (self, *others)), strict=True)
+        parts = zip(*(vars(context).values() for context in (self, *others)), strict=True)
         return Context(*(None if x[0] is None else change(*x) for x in parts))  # type: ignore[arg-type]
 
 
 class ContextSpec(NamedTuple):
-    """Which contexts a model takes.
+    """The contexts that a model takes.
 
     Attributes:
         classes: Number of classes, or None.
@@ -78,19 +77,24 @@ class ContextSpec(NamedTuple):
 
     @property
     def parts(self) -> list[str]:
-        """The names of the parts that it takes."""
-        return [name for name, what in self._asdict().items() if what is not None]
+        """The names of the parts that the model takes."""
+        return [name for name, size in self._asdict().items() if size is not None]
 
     def read(self, c: object, batch: int) -> Context | None:
-        """Turns what the user gave as context into a `Context`.
+        """Turns a context given by a user into a `Context`.
 
         Args:
-            c: None for an unconditional model. A class id for all images or ids `(B,)`, or a mix
-                of classes, real weights `(classes,)` or `(B, classes)`; a vector `(D,)` or
-                `(B, D)`; an image `(Cc, Hc, Wc)` or `(B, Cc, Hc, Wc)`, or of codes below Cc, which
-                become one-hot, the integers `(Hc, Wc)` or `(B, Hc, Wc)`. For a model that takes
-                several, a dictionary of "classes", "vector" and "image". Or "null", the null
-                context, or a `Context`.
+            c: One of:
+
+                - None, for an unconditional model;
+                - a class id for all images, or ids `(B,)`;
+                - a mix of classes, real weights `(classes,)` or `(B, classes)`;
+                - a vector `(D,)` or `(B, D)`;
+                - an image `(Cc, Hc, Wc)` or `(B, Cc, Hc, Wc)`;
+                - codes in `[0, Cc)`, integers `(Hc, Wc)` or `(B, Hc, Wc)`, which become one-hot;
+                - a dictionary of "classes", "vector" and "image", for a model that takes several;
+                - "null", the null context;
+                - a `Context`.
             batch: Number of images B.
 
         Returns:
@@ -108,21 +112,23 @@ class ContextSpec(NamedTuple):
         if isinstance(c, Context):
             parts = [name for name in self._fields if getattr(c, name) is not None]
             if len(c) != batch or parts != self.parts:
-                raise UserError("This context was made for other images, or for another model.")
+                raise UserError(
+                    "This context was made for other images, or for another model: make it again."
+                )
             return c
         if isinstance(c, str):
             if c != "null":
-                raise UserError(f'The only context in words is "null", not {c!r}.')
+                raise UserError(f'The only context given by name is "null", not {c!r}.')
             return self._null(batch)
         if not isinstance(c, dict):
             if c is not None and len(self.parts) > 1:
                 example = ", ".join(f'"{name}": ...' for name in self.parts)
                 raise UserError(f"This model takes several contexts: give c={{{example}}}.")
             c = {self.parts[0]: c}
-        given: dict[Any, object] = {name: one for name, one in c.items() if one is not None}
+        given: dict[Any, object] = {name: part for name, part in c.items() if part is not None}
         if set(given) != set(self.parts):
             raise UserError(
-                f"This model needs {self._wanted()} for every image, and was given "
+                f"This model needs {self._needed()} for every image, and was given "
                 f"{' and '.join(map(str, given)) or 'nothing'}: give c."
             )
         read = (self._read_classes, self._read_vector, self._read_image)
@@ -134,13 +140,13 @@ class ContextSpec(NamedTuple):
         first = next(iter(tensors.values()))
         return Context(torch.ones(batch, device=first.device), **tensors)
 
-    def _wanted(self) -> str:
-        wanted = {
+    def _needed(self) -> str:
+        needed = {
             "classes": f"a class from 0 to {(self.classes or 0) - 1}",
             "vector": f"a vector of {self.vector} numbers",
             "image": f"an image {self.image}",
         }
-        return " and ".join(wanted[name] for name in self.parts)
+        return " and ".join(needed[name] for name in self.parts)
 
     def _null(self, batch: int) -> Context:
         return Context(
@@ -180,8 +186,8 @@ class ContextSpec(NamedTuple):
         if given.dtype == torch.int64 and given.shape in (shape[1:], (batch, *shape[1:])):
             if given.min() < 0 or given.max() >= shape[0]:
                 raise UserError(
-                    f"The codes that this model is told lie in [0, {shape[0]}), but these go from "
-                    f"{int(given.min())} to {int(given.max())}."
+                    f"The codes in the context lie in [0, {shape[0]}), but these go from "
+                    f"{int(given.min())} to {int(given.max())}: give codes of the right codebook."
                 )
             given = F.one_hot(given, shape[0]).movedim(-1, -3).float()
         return _reals(given, shape, batch, "A context image is", "real numbers")
@@ -194,17 +200,17 @@ def _tensor(c: object) -> Tensor:
         raise UserError(f"A context is made of numbers, not {type(c).__name__}.") from None
 
 
-def _reals(given: Tensor, shape: tuple[int, ...], batch: int, what: str, unit: str) -> Tensor:
-    """Checks a part that is made of real numbers and spreads it over the batch."""
+def _reals(given: Tensor, shape: tuple[int, ...], batch: int, subject: str, unit: str) -> Tensor:
+    """Checks a part of real numbers and expands it to the batch."""
     if not given.is_floating_point() or given.shape not in (
         shape,
         (1, *shape),
         (batch, *shape),
     ):
         raise UserError(
-            f"{what} {(batch, *shape)} or {shape} {unit} here, not {tuple(given.shape)} of "
+            f"{subject} {(batch, *shape)} or {shape} {unit}, not {tuple(given.shape)} of "
             f"{given.dtype}."
         )
     if given.device.type == "cpu" and not bool(given.isfinite().all()):
-        raise UserError(f"{what} finite numbers, but some are not.")
+        raise UserError(f"{subject} finite numbers, but some are not.")
     return given.float().expand(batch, *shape)

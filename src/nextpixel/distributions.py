@@ -1,8 +1,7 @@
 """Distributions over integer levels, one at every site.
 
-A network returns one of these, and everything comes from it: the loss, the score, samples and
-heat maps. `batch_shape` below is `(B, C, H, W)` for a whole map and `(B,)` at one site, which is
-one channel of one pixel.
+A network returns a distribution, which gives the loss, the score, samples and heat maps.
+`batch_shape` below is `(B, C, H, W)` for a whole map and `(B,)` at one site (a channel of a pixel).
 """
 
 from __future__ import annotations
@@ -55,16 +54,16 @@ class Distribution(ABC):
         """Picks out sites: indices and slices into `batch_shape`."""
 
     def at(self, row: int, col: int, channel: int) -> Distribution:
-        """Picks out one site of a whole map: `batch_shape` goes from `(B, C, H, W)` to `(B,)`."""
+        """Picks out one site of a whole map; its `batch_shape` is `(B,)`."""
         return self[:, channel, row, col]
 
     def sample(self, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """Draws a level at every site: turns uniform noise into levels by the inverse CDF.
+        """Samples a level at every site: turns uniform noise into levels by the inverse CDF.
 
         Args:
-            noise: Uniform numbers in `[0, 1)`, float64, of `batch_shape`. Without any they are
-                drawn from PyTorch's default generator: `torch.manual_seed` makes them repeatable.
-            temperature: See `pmf`; below 1 the likely levels gain.
+            noise: Uniform numbers in `[0, 1)`, float64, of `batch_shape`. By default they come from
+                PyTorch's default generator: `torch.manual_seed` makes them repeatable.
+            temperature: See `pmf`; below 1, likely levels become more likely.
 
         Returns:
             Levels, int64, of `batch_shape`: the smallest k with `P(x <= k) > noise`, in float64.
@@ -72,8 +71,8 @@ class Distribution(ABC):
         cdf = self.pmf(temperature).cumsum(-1)
         if noise is None:
             noise = torch.rand(cdf.shape[:-1], dtype=cdf.dtype, device=cdf.device)
-        # Rounding may leave the last sum a little off 1; scaling the noise by it keeps every
-        # level that is drawn one of positive probability.
+        # Rounding may leave the last sum slightly off 1; scaling the noise by it makes sure that
+        # the sampled level has a positive probability.
         threshold = noise.to(cdf).unsqueeze(-1) * cdf[..., -1:]
         level = torch.searchsorted(cdf, threshold, right=True).squeeze(-1)
         return level.clamp_(max=self.levels - 1)
@@ -133,10 +132,10 @@ class Categorical(Distribution):
 
 
 def guided(distribution: Distribution, guidance: float) -> Categorical:
-    """Exaggerates what a context asks for, level by level.
+    """Applies classifier-free guidance, level by level.
 
     Args:
-        distribution: The batch in its context, and after it the same batch in the null context.
+        distribution: The batch with its context, followed by the same batch with the null context.
         guidance: g in `log p = log p_null + g (log p_context - log p_null)`, up to a constant.
 
     Returns:
@@ -149,16 +148,16 @@ def guided(distribution: Distribution, guidance: float) -> Categorical:
 class DiscretizedLogisticMixture(Distribution):
     """Levels with an order, such as brightness: a mixture of logistics cut into bins.
 
-    Level v stands at `2 v / (levels - 1) - 1` and takes the bin that reaches half a step to either
-    side; the bins of the first and the last level reach to infinity. With b and a the lower and
-    the upper edge of its bin,
+    Level v is at `2 v / (levels - 1) - 1`, and its bin reaches half a step to either side; the bins
+    of the first and the last level reach to infinity. With b and a the lower and the upper edge of
+    the bin,
 
         p(v) = sum_k pi_k (sigmoid((a - mu_k) / s_k) - sigmoid((b - mu_k) / s_k)).
 
     Args:
         logits: Unnormalised log pi of the components, `(*batch_shape, K)`.
         means: Their means mu, where [-1, 1] runs from the first level to the last, same shape.
-        log_scales: Their log s, same shape; below -7 they count as -7, above 40 as 40.
+        log_scales: Their log s, same shape, clamped to [-7, 40].
         levels: Number of levels, at least 2.
 
     References:
@@ -174,7 +173,7 @@ class DiscretizedLogisticMixture(Distribution):
 
     @staticmethod
     def parameter_count(channels: int, components: int) -> int:
-        """Counts the numbers that `from_pixel_parameters` needs for one pixel."""
+        """Computes the number of parameters of one pixel for `from_pixel_parameters`."""
         return components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     @classmethod
@@ -183,9 +182,9 @@ class DiscretizedLogisticMixture(Distribution):
     ) -> DiscretizedLogisticMixture:
         """Makes the conditionals of the channels from one output for the whole pixel.
 
-        The channels of a pixel share the component, and the mean of each moves linearly with the
-        channels before it. So channel c is a mixture too, given those: its means have moved, and
-        its weights are the posterior of the component,
+        The channels of a pixel share the component, and the mean of each is linear in the channels
+        before it. So channel c given these is a mixture too, with shifted means, and with the
+        posterior of the component as its weights,
 
             mu_c + sum_{c' < c} tanh(coupling_cc') x_c',   logits + sum_{c' < c} log p_k(x_c').
 
@@ -193,13 +192,13 @@ class DiscretizedLogisticMixture(Distribution):
             parameters: `(B, P, *sites)` with `P = parameter_count(C, K)`: K logits; for every
                 channel K means; for every channel K log-scales; for every pair of channels
                 (1, 0), (2, 0), (2, 1), ... K couplings.
-            x: The pixels, scaled to [-1, 1], `(B, C, *sites)`. Channel c looks only at those
-                before c; the last one is never looked at.
+            x: The pixels, scaled to [-1, 1], `(B, C, *sites)`. Channel c depends only on the
+                channels before it, so the last one is not used.
             levels: Number of levels, at least 2.
 
         Returns:
-            A distribution of batch_shape `(B, C, *sites)`. A temperature tempers each channel by
-            itself, given the channels before it.
+            A distribution of batch_shape `(B, C, *sites)`. A temperature applies to each channel
+            separately, given the channels before it.
 
         References:
             Salimans et al., 2017, section 2.2; the tanh is from the authors' code.
@@ -211,7 +210,7 @@ class DiscretizedLogisticMixture(Distribution):
         for c in range(1, channels):
             newest, scale = x[..., c - 1, :], log_scales[..., c - 1, :]
             posteriors.append(posteriors[-1] + _log_bin(newest, centres[-1], scale, levels))
-            # A product and a sum: autocast would do a matrix product in half precision.
+            # Not a matrix product, which autocast would compute in half precision.
             pull = couplings[..., c * (c - 1) // 2 : c * (c + 1) // 2, :] * x[..., :c, :]
             centres.append(means[..., c, :] + pull.sum(-2))
         log_scales = log_scales.movedim(-2, 1)
@@ -219,7 +218,7 @@ class DiscretizedLogisticMixture(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Computes log p(x), see `Distribution.log_prob`."""
-        # Twice the level is a whole number, so this rounds once.
+        # Twice the level is an integer, so this rounds once.
         scaled = (2 * x.to(self.means.dtype) - (self.levels - 1)) / (self.levels - 1)
         log_bin = _log_bin(scaled[..., None], self.means, self.log_scales, self.levels)
         return torch.logsumexp(torch.log_softmax(self.logits, -1) + log_bin, -1)
@@ -227,9 +226,8 @@ class DiscretizedLogisticMixture(Distribution):
     def pmf(self, temperature: float = 1.0) -> Tensor:
         """Computes the probability of every level, see `Distribution.pmf`.
 
-        A temperature T divides the logits of the components and multiplies the scales by T;
-        `log_prob` is T = 1. Near 0 only the level nearest to the mean of the likeliest component
-        is left.
+        A temperature T divides the logits of the components and multiplies the scales; `log_prob`
+        has T = 1. Near 0 only the level nearest to the mean of the likeliest component is left.
         """
         weights = torch.softmax(self.logits.double() / temperature, -1)[..., None, :]
         sharpness = torch.exp(-self.log_scales.double())[..., None] / temperature
@@ -237,7 +235,7 @@ class DiscretizedLogisticMixture(Distribution):
         z = (edges - self.means.double()[..., None]) * sharpness
         below, above = torch.sigmoid(z), torch.sigmoid(-z)
         # sigmoid(a) - sigmoid(b) as sigmoid(a) sigmoid(-b) (1 - e^(b - a)): the difference itself
-        # would leave little of a small probability far above the mean.
+        # would lose small probabilities far above the mean to cancellation.
         fill = -torch.expm1(sharpness * (-2 / (self.levels - 1)))
         inside = (weights * fill.mT) @ (below[..., 1:] * above[..., :-1])
         first, last = weights @ below[..., :1], weights @ above[..., -1:]
@@ -269,17 +267,17 @@ def _split(parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, T
 
 
 def _log_bin(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
-    """Computes the log-probability that a logistic gives to the bin of a level.
+    """Computes the log-probability of the bin of a level under a logistic.
 
-    With a and b the upper and the lower edge over the scale,
-    `log(sigmoid(a) - sigmoid(b)) = logsigmoid(a) + logsigmoid(-b) + log(1 - e^(b - a))`, where no
-    term cancels another. Every term stays finite at every bin, so that the gradient of the ones
-    left out is 0 and not NaN.
+    With a and b the upper and the lower edge, divided by the scale,
+    `log(sigmoid(a) - sigmoid(b)) = logsigmoid(a) + logsigmoid(-b) + log(1 - e^(b - a))`, without
+    cancellation. Every term is finite in every bin, so that the gradient of a masked term is 0 and
+    not NaN.
 
     Args:
         x: Levels scaled to [-1, 1].
         mean: Means of the logistics, broadcastable with `x`.
-        log_scale: Logarithms of their scales, likewise.
+        log_scale: Logarithms of their scales, broadcastable with `x`.
         levels: Number of levels.
 
     Returns:
@@ -296,5 +294,5 @@ def _log_bin(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    """Raises half precision (from autocast) to float32 and leaves float64 alone."""
+    """Converts half precision (from autocast) to float32, and leaves float64 as it is."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,18 +1,18 @@
-"""The table of all random streams: who draws what, and from which key.
+"""The table of all random streams: their keys, their purposes and their users.
 
 NumPy's Philox generator computes its numbers from a key of two words and a counter of four, 64 bits
-each. So a stream needs no state: an image's number, or a training step, leads straight to its
-numbers. The two upper words of the counter belong to the purpose, see `Stream`. The lower two count
-up from 0, or from a row, and no stream draws enough to reach the next purpose.
+each. So a stream needs no state: the number of an image or of a training step determines its noise.
+The two upper words of the counter identify the purpose, see `Stream`. The lower two count up from
+0, or from a row, and no stream draws enough to reach the next purpose.
 
-Streams whose keys count different things (`Stream.of`) may use the same counters, and with the same
-numbers in their keys they give the same noise: the bits of training step 3 and the pixels of
-image 3, say. Nothing puts the two together, and published results rest on them.
+Streams whose keys count different things (`Stream.of`) may use the same counters. With the same
+numbers in their keys they give the same noise, for example the bits of training step 3 and the
+pixels of image 3. They are never used together, and published results depend on them.
 
-PyTorch's generators are seeded, too, with the seeds in `SEEDS`. Where the caller's seed is used as
-it is, it is not listed: first weights (`torch.manual_seed` in `nextpixel train` and its like), and
-the random networks and images of `nextpixel.evaluation.receptive_field`. `Distribution.sample`
-without noise takes PyTorch's default generator as it finds it.
+PyTorch's generators are seeded with the seeds in `SEEDS`. Uses of the caller's own seed are not
+listed: initial weights (`torch.manual_seed`, for example in `nextpixel train`), and the random
+networks and images of `nextpixel.evaluation.receptive_field`. `Distribution.sample` without noise
+uses PyTorch's default generator in its current state.
 
 References:
     Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3, 2011
@@ -35,20 +35,20 @@ class Stream(Enum):
     """Random numbers for one purpose: a generator for each key.
 
     Attributes:
-        of: What the keys count. Two streams with the same `of` have different counters.
+        of: The things that the keys count. Two streams with the same `of` differ in their counter.
         key: The two words of the key.
         counter: The two upper words of the counter.
-        draws: What is drawn.
-        used_by: Who draws it.
+        draws: The purpose of the numbers.
+        used_by: The function that draws them.
     """
 
-    # Images that are drawn.
+    # Images that are sampled.
     PIXELS = (
         "images",
         ("seed", "image number"),
         (0, 0),
-        "a uniform number for each site of a drawn image",
-        "sampling.drawing.site_noise",
+        "a uniform number for each site of a sampled image",
+        "sampling.config.site_noise",
     )
     DEGRADATIONS = (
         "images",
@@ -68,7 +68,7 @@ class Stream(Enum):
         "images",
         ("seed", "image number"),
         (0, 3),
-        "the code of an image drawn from a VAE, standard normal",
+        "the code of an image sampled from a VAE, standard normal",
         "models.base.bounds.code_noise",
     )
 
@@ -100,7 +100,7 @@ class Stream(Enum):
         "steps",
         ("seed", "step * world + rank"),
         (0, 2),
-        "which values of a batch are replaced, and by what",
+        "which values of a batch are replaced, and the new values",
         "data.levels.mutate",
     )
 
@@ -109,14 +109,14 @@ class Stream(Enum):
         "data sets",
         ("`data.arrays.SPLIT_SEED`", "number of images"),
         (0, 0),
-        "which images of a file are held out where it has no such split",
+        "which images of a file are held out, if it has no such split",
         "data.user_data.load_user_data",
     )
     PHASES = (
         "sounds",
         ("1984", "0"),
         (0, 0),
-        "the phases that the synthesis of a sound begins with",
+        "the initial phases in the synthesis of a sound",
         "data.spectrogram.Spectrogram.synthesise",
     )
 
@@ -135,7 +135,7 @@ class Stream(Enum):
         Args:
             first: The first word of the key, in [0, 2^64).
             second: The second word of the key, in [0, 2^64).
-            row: Where the second word of the counter begins; each row has numbers of its own.
+            row: The start of the second word of the counter; each row has its own numbers.
         """
         # Typed arrays: NumPy rounds a list that holds a word of 2^63 or more to floats.
         key_words = np.array([first, second], dtype=np.uint64)
@@ -144,12 +144,12 @@ class Stream(Enum):
 
 
 class Seed(NamedTuple):
-    """A seed that is made of several numbers.
+    """A seed made from several numbers.
 
     Attributes:
-        key: What `make_seed` is given.
-        draws: What is drawn by a generator with this seed.
-        used_by: Who draws it.
+        key: The arguments of `make_seed`.
+        draws: The purpose of a generator with this seed.
+        used_by: The function or class that uses it.
     """
 
     key: tuple[str, ...]
@@ -175,11 +175,11 @@ SEEDS = (
     ),
     Seed(
         ("seed", "step", "0", "3"),
-        "by PyTorch: where unused vectors of a codebook are placed, the same on all ranks",
+        "by PyTorch: where unused codes of a codebook are placed, the same on all ranks",
         "nn.Quantizer",
     ),
     Seed(
-        ("seed", "number of grids drawn before"),
+        ("seed", "number of grids sampled before"),
         "PIXELS of the next grid of codes, or of the image, with half of this seed",
         "latents.generator.LatentGenerator",
     ),
@@ -190,12 +190,12 @@ def content_key(pixels: NDArray[np.int64]) -> int:
     """Computes a key from the pixels of an image, in [0, 2^64): a hash of their bytes."""
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
     key = int.from_bytes(digest, "little")
-    # Scores were published with large keys rounded to the 53 bits of a float: it stays so.
+    # Large keys stay rounded to the 53 bits of a float, because published scores depend on it.
     return key if key < 2**63 else int(float(key)) % 2**64
 
 
 def make_seed(*key: int) -> int:
-    """Makes a seed in [0, 2^64) from several numbers, not negative; see `SEEDS`."""
+    """Makes a seed in [0, 2^64) from several non-negative numbers, see `SEEDS`."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 

@@ -1,4 +1,4 @@
-"""How models are saved: a folder with a configuration and weights, found by name or path."""
+"""Saves models, each as a folder with a configuration and weights, and finds and reads them."""
 
 from __future__ import annotations
 
@@ -39,22 +39,17 @@ __all__ = [
 
 FORMAT = 1  # of config.json
 RENAMED = {"located": "spatial"}  # hyperparameters that had another name before 0.2
-# Modules that have moved, by the names that models saved before then may give: the `config.json`
-# of a classifier said "nextpixel.classifier.Classifier".
-MOVED = {
-    "nextpixel.autoregressive": "nextpixel.models.base.autoregressive",
-    "nextpixel.classifier": "nextpixel.conditioning.classifier",
-    "nextpixel.latent": "nextpixel.models.base.latent",
-    "nextpixel.model": "nextpixel.models.base.image_model",
-}
-TRAINING = "training.yaml"  # beside config.json, what a bundle keeps of the run's configuration
+# Only the classifier is saved by its dotted path: models in nextpixel.models have bare names.
+CLASSIFIER = "nextpixel.conditioning.classifier.Classifier"
+MOVED = {"nextpixel.classifier.Classifier": CLASSIFIER}  # its path before 0.2
+TRAINING = "training.yaml"  # in a bundle, a copy of the run's configuration beside config.json
 
 
 class Model(nn.Module, ABC):
     """A network that can be saved to a folder and loaded from it.
 
-    A subclass hands every argument of its `__init__` on to `Model.__init__`, which keeps them as
-    `hyperparameters`; they are what JSON can hold.
+    A subclass passes every argument of its `__init__` on to `Model.__init__`, which stores them as
+    `hyperparameters`; JSON must be able to hold them.
     """
 
     def __init__(self, **hyperparameters: Any) -> None:
@@ -62,14 +57,14 @@ class Model(nn.Module, ABC):
         expected = arguments_of(type(self))
         if set(hyperparameters) != expected:
             raise TypeError(
-                f"{type(self).__name__}.__init__ takes {sorted(expected)} but handed "
+                f"{type(self).__name__}.__init__ takes {sorted(expected)} but passed "
                 f"{sorted(hyperparameters)} on to Model.__init__: they must be the same"
             )
         self.hyperparameters: dict[str, Any] = json.loads(json.dumps(hyperparameters))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters(), torch.empty(0)).device
 
     @property
@@ -78,14 +73,14 @@ class Model(nn.Module, ABC):
         return next(self.parameters(), torch.empty(0)).dtype
 
     def extra_config(self) -> dict[str, Any]:
-        """Returns further entries for `config.json`, as JSON holds them: by default none."""
+        """Returns further entries for `config.json`, which JSON can hold: by default none."""
         return {}
 
     def load_extra_config(self, config: dict[str, Any]) -> None:
-        """Restores what `extra_config` added to `config.json`; called before weights load."""
+        """Restores what `extra_config` added to `config.json`; called before the weights load."""
 
     def weights(self) -> bytes:
-        """Turns the weights into the content of a safetensors file."""
+        """Returns the weights as the content of a safetensors file."""
         state = self.state_dict().items()
         return save_tensors({name: t.detach().cpu().contiguous() for name, t in state})
 
@@ -96,8 +91,8 @@ class Model(nn.Module, ABC):
     def save(self, folder: str | Path) -> None:
         """Saves the weights and `config.json` into a folder.
 
-        The new weights are written beside the old ones under a name made of their hash, and replace
-        them in the moment `config.json` is replaced: a crash leaves the old model or the new one.
+        The name of the weights' file contains their hash, and `config.json` is replaced last: a
+        crash leaves the old model or the new one.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,37 +118,46 @@ M = TypeVar("M", bound=Model)
 
 
 def arguments_of(cls: type[Model]) -> set[str]:
-    """Names the arguments that a model's `__init__` takes."""
+    """Returns the names of the arguments that a model's `__init__` takes."""
     parameters = inspect.signature(cls.__init__).parameters
     named = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
     return named - {"self"}
 
 
 def shipped() -> dict[str, Path]:
-    """Lists the trained models that come with the package: name and folder."""
-    return _holding("weights", "config.json")
+    """Lists the pretrained models by name, with their folders."""
+    return _folders("weights", "config.json")
 
 
 def bundles() -> dict[str, Path]:
-    """Lists the VQ-VAEs with their priors that come with the package: name and folder."""
-    return _holding("weights", "bundle.json")
+    """Lists the pretrained VQ-VAEs with priors by name, with their folders."""
+    return _folders("weights", "bundle.json")
 
 
 def judges() -> dict[str, Path]:
-    """Lists the classifiers that come with the package, to judge images by: name and folder."""
-    return _holding("judges", "config.json")
+    """Lists the pretrained classifiers, which score sample quality, by name, with their folders."""
+    return _folders("judges", "config.json")
 
 
-def _holding(part: str, record: str) -> dict[str, Path]:
+def _folders(part: str, record: str) -> dict[str, Path]:
+    """Lists the folders of the package's `part` that hold a file named `record`."""
     folder = Path(str(importlib.resources.files("nextpixel"))) / part
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{record}"))}
 
 
 def find(name: str | Path) -> Path:
-    """Finds the folder of a saved model, see `load`."""
-    come_along = shipped() | judges()
-    if str(name) in come_along:
-        return come_along[str(name)]
+    """Finds the folder of a saved model.
+
+    Args:
+        name: The name of a pretrained model, a run folder (its best model, else its last one), a
+            folder with a `config.json`, or a file in it.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    pretrained = shipped() | judges()
+    if str(name) in pretrained:
+        return pretrained[str(name)]
     path = bundles().get(str(name), Path(name))
     folder = path.parent if path.suffix in (".json", ".safetensors") else path
     for candidate in (folder, folder / "best", folder / "last"):
@@ -161,22 +165,25 @@ def find(name: str | Path) -> Path:
             return candidate
     if (path / "bundle.json").is_file():
         raise UserError(
-            f"{name} holds a VQ-VAE and its prior: use nextpixel sample or complete, or name the "
-            "folder decoder or prior in it."
+            f"{name} holds a VQ-VAE and its prior: use nextpixel sample or complete, or name its "
+            "folder decoder or prior."
         )
-    what = "has no saved model" if path.exists() else "does not exist"
+    problem = "has no saved model" if path.exists() else "does not exist"
     raise UserError(
-        f"{name} {what}: give a run folder, a folder with a config.json, or a model that comes "
-        f"with nextpixel ({', '.join(shipped()) or 'none'})."
+        f"{name} {problem}: give a run folder, a folder with a config.json, or a pretrained model "
+        f"({', '.join(shipped()) or 'none'})."
     )
 
 
 def training_record(name: str | Path) -> dict[str, Any]:
-    """Reads how a model was trained: from its card, a bundle's record, or its run's configuration.
+    """Reads how a model was trained from its card, or from its run's configuration.
 
     Returns:
-        Their entries, the data's name as "data" and the training options as "train"; none where
-        none of these files is there.
+        The entries of the first of these files that exists, the name of the data as "data" and the
+        training options as "train"; empty without such a file.
+
+    Raises:
+        UserError: There is no such model, or the file is damaged.
     """
     folder = find(name)
     for file in (folder / "card.json", folder / TRAINING, folder.parent / "config.yaml"):
@@ -189,16 +196,16 @@ def training_record(name: str | Path) -> dict[str, Any]:
 
 
 def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
-    """Reads a saved model of a kind from its folder, after checking its weights by their hash.
+    """Reads a saved model from its folder and checks the hash of its weights.
 
     Args:
-        folder: Where `Model.save` wrote it.
-        kind: The class that it must be a subclass of.
-        trust: Import the module that `config.json` names where the model is not one of
-            nextpixel's own: that runs its code.
+        folder: The folder that `Model.save` wrote.
+        kind: The class that the model must be an instance of.
+        trust: Whether to load a model that is not nextpixel's own, which runs the code of the
+            module that `config.json` names.
 
     Raises:
-        UserError: The folder is damaged, of another kind, or not trusted.
+        UserError: The folder is damaged, holds another kind of model, or is not trusted.
     """
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -232,25 +239,26 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
 
 
 def with_new_names(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames the hyperparameters that had another name when the model was saved."""
+    """Renames hyperparameters of models that were saved before 0.2."""
     return {RENAMED.get(name, name): value for name, value in hyperparameters.items()}
 
 
 def check_trusted(name: str, file: Path, trust: bool) -> None:
     """Refuses a file that names a class outside nextpixel, unless the caller trusts it.
 
-    To find such a class its module is imported, and that runs whatever the module holds: a folder
-    from a stranger, with a module beside it, could do anything.
+    Finding the class imports its module, and that runs the module's code: a folder from a
+    stranger, with a module beside it, could do anything.
 
     Args:
-        name: A class's name or dotted path, as the file has it.
+        name: The name or the dotted path of a class, from the file.
         file: The file, for the message.
         trust: Whether the caller trusts it.
 
     Raises:
         UserError: It is not trusted.
     """
-    if not trust and "." in name and not name.startswith("nextpixel."):
+    known = "." not in name or name.startswith("nextpixel.models.") or name in (CLASSIFIER, *MOVED)
+    if not trust and not known:
         raise UserError(
             f"{file} names a model that is not nextpixel's, {name}, and loading it runs that "
             "module's code: if you trust it, add --trust, or trust=True in Python."
@@ -258,16 +266,19 @@ def check_trusted(name: str, file: Path, trust: bool) -> None:
 
 
 def model_name(cls: type[Model]) -> str:
-    """Names a model's class: a bare name for one of ours, else a dotted path."""
+    """Returns the name of a model's class: bare for nextpixel's models, else a dotted path."""
     module = cls.__module__
     ours = module.startswith("nextpixel.models.") and ".base." not in module
     return cls.__name__ if ours else f"{module}.{cls.__qualname__}"
 
 
 def find_kind(name: str, kind: type[M]) -> type[M]:
-    """Finds a class of a kind of models by its name or dotted path, see `model_name`."""
-    module, _, cls_name = name.rpartition(".")
-    module = MOVED.get(module, module)
+    """Finds a subclass of a kind of models by its name or dotted path, see `model_name`.
+
+    Raises:
+        UserError: There is no such class, or it is not a subclass.
+    """
+    module, _, cls_name = MOVED.get(name, name).rpartition(".")
     try:
         cls = getattr(importlib.import_module(module or "nextpixel.models"), cls_name)
     except Exception as error:  # a user's own file may fail in any way while it is imported
@@ -282,7 +293,7 @@ def find_kind(name: str, kind: type[M]) -> type[M]:
 
 
 def bound_arguments(scope: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arguments that a model's `__init__` was called with, to hand them on.
+    """Returns the arguments that a model's `__init__` was called with, to pass them on.
 
     Args:
         scope: `locals()`, on the first line of `__init__`.
@@ -291,7 +302,7 @@ def bound_arguments(scope: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_images(x: Tensor, shape: tuple[int, int, int], levels: int) -> None:
-    """Checks that x are images of this shape and so many levels.
+    """Checks that x holds images of a shape, with pixels in `[0, levels)`.
 
     Raises:
         UserError: Its type, shape or range is wrong.
@@ -303,8 +314,8 @@ def check_images(x: Tensor, shape: tuple[int, int, int], levels: int) -> None:
             f"This model's images have the shape (B, {', '.join(map(str, shape))}), "
             f"not {tuple(x.shape)}."
         )
-    # On an accelerator a look at the values waits for it: in scores, but not in training steps,
-    # whose images were checked when they were read.
+    # Reading values waits for the accelerator. So a training step there does not check: its images
+    # were checked when they were loaded.
     if x.numel() and (x.device.type == "cpu" or not torch.is_grad_enabled()):
         least, most = int(x.min()), int(x.max())
         if least < 0 or most >= levels:

@@ -14,7 +14,7 @@ from nextpixel.conditioning.degradation import Degraded, Task
 from nextpixel.data.readers import read_bytes, read_idx
 from nextpixel.errors import UserError
 from nextpixel.evaluation.image_quality import quality
-from nextpixel.sampling.drawing import site_noise
+from nextpixel.sampling.config import site_noise
 from nextpixel.tasks import restoration_baselines
 from nextpixel.tasks.restoration_baselines import baseline, baseline_name
 from tests.helpers import ROOT

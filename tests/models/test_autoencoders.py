@@ -25,7 +25,7 @@ from nextpixel.models.base.bounds import (
 )
 from nextpixel.models.base.image_model import load
 from nextpixel.models.base.latent import LatentModel
-from nextpixel.sampling.drawing import site_noise
+from nextpixel.sampling.config import site_noise
 from nextpixel.tasks.reconstruction import draw_interpolations, draw_reconstructions
 from tests.helpers import random_images, randomize, refused, run, size, succeed, working_in
 

@@ -21,7 +21,7 @@ from nextpixel.latents.codes import load_codes, load_data
 from nextpixel.latents.generator import LatentGenerator, part_seed
 from nextpixel.models import VQVAE2, GatedPixelCNN
 from nextpixel.models.base.image_model import load
-from nextpixel.sampling.drawing import site_noise
+from nextpixel.sampling.config import site_noise
 from nextpixel.tasks.reconstruction import draw_reconstructions
 from nextpixel.training import fit
 from tests.helpers import random_images, randomize, refused, run, succeed, working_in
@@ -124,8 +124,8 @@ def test_padding_is_left_out_of_both_grids() -> None:
     )
     nats = model.decode(model.codes(x)).log_prob(x)[:, :, :4].flatten(1).sum(1)
     torch.testing.assert_close(model.objective(x, mask=known), nats - 96 * off)
-    top, bottom = model.split(model.sent(x, known))
-    ours, empty = model.split(model.codes(x)), model.split(model.nothing()[None])
+    top, bottom = model.split(model.codes_of_unknown(x, known))
+    ours, empty = model.split(model.codes(x)), model.split(model.blank_codes()[None])
     for found, true, nothing in zip((top, bottom), ours, empty, strict=True):
         half = found.shape[1] // 2
         assert torch.equal(found[:, :half], true[:, :half])

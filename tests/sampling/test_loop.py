@@ -15,7 +15,7 @@ from nextpixel.evaluation.likelihood import class_log_probs, classify, evaluate,
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.sampling import Sampler, all_at_once, film, fixed_point
-from nextpixel.sampling.drawing import site_noise
+from nextpixel.sampling.config import site_noise
 from nextpixel.tasks.reconstruction import embed
 from nextpixel.utils.inference import evaluation_mode
 

@@ -12,7 +12,7 @@ import nextpixel as npx
 from nextpixel.distributions import Categorical
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel
-from nextpixel.sampling.drawing import site_noise
+from nextpixel.sampling.config import site_noise
 from nextpixel.sampling.particles import complete_with_particles, resampling_noise
 
 LEVELS = 3

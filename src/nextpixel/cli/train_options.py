@@ -109,11 +109,28 @@ def resumed_config(file: Path, trust: bool) -> str:
         model = config["model"]
         name = str(model["class_path"])
         model["init_args"] = with_new_names(model.get("init_args") or {})
+        check_run_options(config, file)
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file} is not the configuration of a run: {reason}.") from None
     check_trusted(name, file, trust)
     return yaml.safe_dump(config, sort_keys=False)
+
+
+def check_run_options(config: Mapping[str, Any], file: Path) -> None:
+    """Refuses options that no run saves, since they could name another class to import.
+
+    Raises:
+        UserError: There is such an option.
+    """
+    names = {name.replace("-", "_") for name in options()}
+    found = [option for option, _ in leaves("", config)]
+    if "model.class_path" in found:
+        found.remove("model.class_path")  # a second one, written with a dot, is left
+    for option in found:
+        known = option in names or option.startswith(("model.init_args.", "train."))
+        if not known or "class_path" in option:
+            raise UserError(f"{file} is not the configuration of a run: no run has {option}.")
 
 
 # --- options that cannot be parsed ----------------------------------------------------------------

@@ -29,7 +29,7 @@ from nextpixel.evaluation import receptive_field as fields
 from nextpixel.evaluation.likelihood import Score, evaluate
 from nextpixel.models.base.autoregressive import AutoregressiveModel, CausalNetwork
 from nextpixel.nn import Cache, Site
-from nextpixel.sampling import drawing
+from nextpixel.sampling.config import site_noise
 from nextpixel.saving import model_name
 from nextpixel.utils.progress import progress
 
@@ -201,7 +201,7 @@ def naive_seconds(model: AutoregressiveModel, n: int, show: Callable[[float], No
     sites = list(sampling.sites(model.shape))
     timed = sites[:: math.ceil(len(sites) / NAIVE_SITES)]
     x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
-    noise = drawing.site_noise(model.shape, 0, range(n)).to(model.device)
+    noise = site_noise(model.shape, 0, range(n)).to(model.device)
     cache = Cache(context=model.context(classes_in_turn(model, n), n))
     began = 0.0
     for done, site in enumerate([sites[0], *timed]):  # the first pass is not timed

@@ -1,1 +1,1 @@
-"""What a model can be conditioned on besides a class, for each image of a data set."""
+"""Conditioning on more than a class: degraded images, classifier features, coarse codes."""

@@ -1,4 +1,4 @@
-"""A small classifier, whose layers say of an image what a model can be told, or be judged by.
+"""A small classifier; its features serve as conditioning, and to measure sample quality.
 
 Example:
     >>> digits = npx.load_data("mnist")
@@ -28,10 +28,9 @@ __all__ = ["Classifier", "fit_classifier", "load_classifier"]
 
 
 class Stage(nn.Module):
-    """Creates a convolution that halves the resolution: 3x3, normalised over the image, ReLU.
+    """Creates a 3x3 convolution of stride 2, normalised over each image, and a ReLU.
 
-    What it returns is of size one whatever the weights are, and says of an image the same in every
-    batch.
+    The normalisation keeps outputs of unit scale, and does not depend on the batch.
 
     Shape:
         `(B, channels, H, W)` -> `(B, width, ceil(H / 2), ceil(W / 2))`.
@@ -48,10 +47,10 @@ class Stage(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Creates the dense layer that embeds an image: a vector of length `sqrt(size)`.
+    """Creates the dense layer that embeds an image as a vector of norm `sqrt(size)`.
 
-    All embeddings have this length, so that an image's direction alone is what is said of it,
-    and there is a way from one to the other on the sphere; its numbers are of size one.
+    With a constant norm only the direction carries information, embeddings can be interpolated on
+    the sphere, and their entries have unit scale.
 
     Shape:
         `(B, ...)` -> `(B, size)`.
@@ -70,15 +69,15 @@ class Embedding(nn.Module):
 class Classifier(Model):
     """Creates a small convolutional classifier of images.
 
-    Its layers, by name: `conv1`, `conv2` and `conv3`, each of half the resolution of the one
-    before; `embedding`, a vector of constant length; and `logits`, linear in the embedding.
+    Its layers are `conv1`, `conv2` and `conv3`, each of half the resolution of the previous one;
+    `embedding`, a vector of constant norm; and `logits`, linear in the embedding.
 
     Args:
         shape: `(C, H, W)` of an image, 8x8 or more.
         levels: A pixel is an integer in `[0, levels)`.
         classes: Number of classes, 2 or more.
         width: Channels of `conv1`; the next ones have twice and four times as many.
-        embedding: Numbers of the embedding.
+        embedding: Length of the embedding.
 
     Raises:
         UserError: An argument is out of range.
@@ -123,7 +122,7 @@ class Classifier(Model):
         return list(self.shapes)
 
     def layer_shape(self, layer: str) -> tuple[int, ...]:
-        """Returns the shape of what a layer says of an image: `(C, H, W)`, or `(D,)` if dense.
+        """Returns the shape of a layer's features of an image: `(C, H, W)`, or `(D,)` if dense.
 
         Raises:
             UserError: There is no such layer.
@@ -135,18 +134,18 @@ class Classifier(Model):
         return self.shapes[layer]
 
     def encode(self, x: Tensor) -> Tensor:
-        """Turns integers into floats in [-1, 1]: the only place where that happens."""
+        """Scales integers to [-1, 1]: the only place where pixels become floats."""
         return x.to(self.dtype) * (2 / (self.levels - 1)) - 1
 
     def features(self, x: Tensor, layer: str) -> Tensor:
-        """Computes what a layer says of images.
+        """Computes the features of images at a layer.
 
         Args:
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
             layer: One of `layers`.
 
         Returns:
-            `(B, *layer_shape(layer))`. What it says of an image does not depend on the others.
+            `(B, *layer_shape(layer))`. They do not depend on the other images of the batch.
 
         Raises:
             UserError: The images do not fit the classifier, or there is no such layer.
@@ -164,27 +163,27 @@ class Classifier(Model):
 
     @torch.inference_mode()
     def accuracy(self, images: Images, *, batch_size: int = 500) -> float:
-        """Computes the part of the images whose class has the largest logit.
+        """Computes the fraction of the images whose true class has the largest logit.
 
         Raises:
             UserError: The images have no classes, or there are none.
         """
         if images.y is None or not len(images):
-            raise UserError("The accuracy is that of images with classes: there are none here.")
-        right = 0
+            raise UserError("Accuracy needs images with classes: give a data set that has them.")
+        correct = 0
         for numbers in batches(len(images), batch_size):
             x, y = images.batch(numbers)
             with evaluation_mode(self):
                 guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
-            right += int((guess.cpu() == torch.as_tensor(y)).sum())
-        return right / len(images)
+            correct += int((guess.cpu() == torch.as_tensor(y)).sum())
+        return correct / len(images)
 
 
 def load_classifier(name: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
-    """Loads a classifier from the folder that it was saved in.
+    """Loads a classifier: a pretrained one by name, or one from its folder.
 
     Raises:
-        UserError: There is no model, it is damaged, or it is another kind of model.
+        UserError: There is no such model, it is damaged, or it is no classifier.
     """
     return read_kind(find(name), Classifier).to(device).eval()
 
@@ -200,28 +199,28 @@ def fit_classifier(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> list[float]:
-    """Trains a classifier by cross entropy (AdamW, cosine to 0), and saves it to a folder.
+    """Trains a classifier by cross entropy (AdamW, cosine schedule), and saves it to a folder.
 
     Args:
         classifier: The classifier; trained in place, and in evaluation mode afterwards.
-        data: The images and their classes; only the training split is used.
+        data: Images with classes; only the training split is used.
         out: The folder.
         steps: Number of optimizer steps.
-        batch_size: Images a step.
-        lr: Learning rate of the first step.
+        batch_size: Images per step.
+        lr: Learning rate of the first step; it falls to 0.
         seed: Decides the order of the images.
         progress: Called with the fraction done, between 0 and 1.
 
     Returns:
-        The loss of each step, in nats an image.
+        The loss of each step, in nats per image.
 
     Raises:
         UserError: The data do not fit the classifier, or the folder holds a model already.
     """
-    its = (classifier.shape, classifier.levels, classifier.classes)
-    if its != (data.shape, data.levels, data.classes):
+    expected = (classifier.shape, classifier.levels, classifier.classes)
+    if expected != (data.shape, data.levels, data.classes):
         raise UserError(
-            "The classifier is for images {} with {} levels and {} classes".format(*its)
+            "The classifier is for images {} with {} levels and {} classes".format(*expected)
             + f", but {data.name} has {data.shape}, {data.levels} and {data.classes or 'none'}."
         )
     if (Path(out) / "config.json").exists():

@@ -1,4 +1,4 @@
-"""The protocol of what a model is conditioned on besides a class, and how it is saved."""
+"""The protocol of conditioners, which compute a context from images, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["CoarseCodes", "Conditioner", "load_conditioner"]
 
 @runtime_checkable
 class Conditioner(Protocol):
-    """What a model is conditioned on besides a class: one part of its context, for every image.
+    """Computes one part of a model's context, the vector or the image, from each image.
 
     Attributes:
-        kind: Its entry in `config.json`.
+        kind: The name of its entry in `config.json`.
         part: The part of the context that it computes.
-        role: What a model with this conditioner is for, see `ImageModel.role`.
-        advice: What to do with such a model where a command cannot use it.
+        role: The purpose of a model with this conditioner, see `ImageModel.role`.
+        advice: What to do instead, where a command does not accept such a model.
     """
 
     @property
@@ -41,10 +41,12 @@ class Conditioner(Protocol):
     def advice(self) -> str: ...  # noqa: D102
 
     def context_size(self, data: Dataset) -> int | tuple[int, int, int]:
-        """Returns the value of a model's argument `part` for a data set.
+        """Returns the length of the vector, or the shape of the image, for a data set.
+
+        A model is made with it as its argument `vector` or `image`.
 
         Raises:
-            UserError: It cannot be computed for such images.
+            UserError: The context cannot be computed for these images.
         """
 
     def condition(
@@ -55,28 +57,29 @@ class Conditioner(Protocol):
         seed: int,
         coarse_codes: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Computes the part of the context for images, and which of their pixels it shows.
+        """Computes the context of images, and the mask of the pixels that it shows.
 
         Args:
             x: The images, integers in `[0, levels)`, `(B, C, H, W)`.
             levels: Number of levels.
-            numbers: The number of each image in its data set.
-            seed: Together with an image's number decides what is random about it.
+            numbers: The index of each image in its data set.
+            seed: Together with an image's number decides what is random.
             coarse_codes: Integers `(B, h, w)` where the data set has them, else None.
 
         Returns:
-            The part, and a mask `(B, 1, H, W)`, true at pixels that carry no bits, or None.
+            The vectors `(B, D)` or the images `(B, Cc, Hc, Wc)`, and a mask `(B, 1, H, W)`, true at
+            known pixels, or None if no pixel is known.
         """
 
     def settings(self) -> dict[str, Any]:
-        """Returns what it takes to make it again, weights left out, as JSON holds it."""
+        """Returns its arguments, which JSON can hold, to make it again; without weights."""
 
     def in_words(self) -> str:
-        """Describes in a few words what the model is given."""
+        """Describes the context in a few words."""
 
 
 class CoarseCodes:
-    """The codes of a coarser grid of the same image, for a prior over the finer codes.
+    """Conditions a prior over fine codes on the coarse codes of the same image.
 
     References:
         Razavi et al.: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019, section 3.2
@@ -98,9 +101,7 @@ class CoarseCodes:
             UserError: The data set has none.
         """
         if data.coarse_codes is None:
-            raise UserError(
-                f"{data.name} has no coarse codes: give codes:RUN#bottom of a VQ-VAE-2."
-            )
+            raise UserError(f"{data.name} has no coarse codes: use codes:RUN#bottom of a VQ-VAE-2.")
         return data.coarse_codes
 
     def condition(
@@ -118,29 +119,29 @@ class CoarseCodes:
         """
         if coarse_codes is None:
             raise UserError(
-                "This model is conditioned on the top codes of each image, and these images have "
-                "none: give codes:RUN#bottom of a VQ-VAE-2."
+                "This model is conditioned on the top codes of each image, but these images have "
+                "none: use codes:RUN#bottom of a VQ-VAE-2."
             )
         return coarse_codes, None
 
     def settings(self) -> dict[str, Any]:
-        """Returns what it takes to make it again: nothing."""
+        """Returns its arguments, see `Conditioner.settings`: it has none."""
         return {}
 
     def in_words(self) -> str:
-        """Describes in a few words what the model is given."""
+        """Describes the context in a few words."""
         return "the top codes"
 
 
 def load_conditioner(config: dict[str, Any]) -> Conditioner | None:
-    """Makes the conditioner that a `config.json` describes, if it describes one.
+    """Makes the conditioner that a `config.json` describes; None if it describes none.
 
-    Its weights, if it has any, are loaded with the model's.
+    Its weights, if it has any, are loaded with those of the model.
     """
     if Task.kind in config:
         return Task(**config[Task.kind])
     if Features.kind in config:
         return Features.from_settings(config[Features.kind])
-    # Models saved before coarse codes had an entry are told by their codes and their image.
-    is_prior_with_image = "codes_of" in config and config["hyperparameters"].get("image")
-    return CoarseCodes() if CoarseCodes.kind in config or is_prior_with_image else None
+    # Before 0.2 coarse codes had no entry: they were the image of every prior that took one.
+    old = "codes_of" in config and config["hyperparameters"].get("image") is not None
+    return CoarseCodes() if CoarseCodes.kind in config or old else None

@@ -1,6 +1,6 @@
-"""Degraded images: what is done to them, and what a model that restores them is given.
+"""Degrades images, as conditioning for a model that restores them.
 
-A `Task` turns images into what a model is given as context. Nothing here knows of models.
+A `Task` degrades images and is the `Conditioner` of a model. Nothing here depends on models.
 
 Example:
     >>> task = Task("super-resolution", factor=2)
@@ -29,17 +29,28 @@ from nextpixel.noise import Stream
 if TYPE_CHECKING:
     from nextpixel.data import Dataset
 
-__all__ = ["Degraded", "Holes", "NoiseKind", "Task", "TaskName"]
+__all__ = [
+    "Degraded",
+    "Floats",
+    "Holes",
+    "NoiseKind",
+    "Task",
+    "TaskName",
+    "check_levels",
+    "checked_pixels",
+    "gaussian_blur",
+    "gaussian_kernel",
+]
 
 TaskName = Literal["super-resolution", "colourise", "denoise", "deblur", "inpaint"]
 NoiseKind = Literal["gaussian", "salt-and-pepper"]
 Holes = Literal["boxes", "halves", "scattered", "mixed"]
-_HOLES: tuple[Holes, ...] = ("boxes", "halves", "scattered")  # what "mixed" mixes
-_Floats = NDArray[np.floating[Any]]
+_HOLES: tuple[Holes, ...] = ("boxes", "halves", "scattered")  # that "mixed" chooses from
+Floats = NDArray[np.floating[Any]]
 # Thousandths of red, green and blue: ITU-R BT.601, section 2.5.1.
 _LUMINANCE = np.array([299, 587, 114])
 _GREY = 128  # where pixels are hidden
-_TRUNCATE = 4.0  # a blur's kernel ends at so many deviations
+_TRUNCATE = 4.0  # standard deviations at which the kernel of a blur ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +58,8 @@ class Degraded:
     """Degraded images as picture files hold them, on the CPU.
 
     Attributes:
-        picture: Bytes `(B, C, Hc, Wc)`, uint8: 0 is black and 255 white. What stands at hidden
-            pixels is never looked at; `Task.degrade` paints them grey.
+        picture: Bytes `(B, C, Hc, Wc)`, uint8: 0 is black and 255 white. The values at hidden
+            pixels do not matter; `Task.degrade` makes them grey.
         mask: True at known pixels, `(B, 1, H, W)`; None where no pixel is hidden.
     """
 
@@ -64,10 +75,9 @@ class Degraded:
 
     @property
     def image(self) -> Tensor:
-        """What a model is given as context, `(B, Cc, Hc, Wc)`, float32: black is -1 and white 1.
+        """The image of the context, `(B, Cc, Hc, Wc)`, float32: black is -1 and white 1.
 
-        Where there are hidden pixels they are 0, and the last channel is 1 at known pixels and 0 at
-        hidden ones.
+        Hidden pixels are 0, and then a last channel is 1 at known pixels and 0 at hidden ones.
         """
         image = (self.picture.double() / 255 * 2 - 1).float()
         if self.mask is None:
@@ -75,7 +85,7 @@ class Degraded:
         return torch.cat([torch.where(self.mask, image, 0.0), self.mask.float()], 1)
 
     def pixels(self, levels: int) -> Tensor:
-        """Rounds to the nearest levels; those of known pixels are what they were.
+        """Rounds to the nearest levels; known pixels get their original levels.
 
         Args:
             levels: Number of levels, at most 256.
@@ -83,31 +93,33 @@ class Degraded:
         Returns:
             Integers in `[0, levels)`, `(B, C, Hc, Wc)`, int64.
         """
-        _check_levels(levels)
+        check_levels(levels)
         return (self.picture.double() * (levels - 1) / 255).round().long()
 
 
 @dataclass(frozen=True)
 class Task:
-    """A degradation of images, to be undone; each name uses the options that are said to be its.
+    """A degradation of images that a model learns to undo.
+
+    Each task uses only its own options.
 
     Attributes:
         name: "super-resolution" averages blocks of pixels, "colourise" keeps the luminance,
             "denoise" adds noise, "deblur" blurs and adds no noise, "inpaint" hides pixels.
         factor: Super-resolution: side of the blocks, 2 or more.
-        noise: Denoise: the deviation of Gaussian noise, as a part of the range from black to white,
-            or the probability that a pixel is replaced by salt and pepper.
-        noise_kind: Denoise: "gaussian", cut off at black and white, or "salt-and-pepper":
-            a pixel, with all its channels, becomes black or white, equally often.
-        sigma: Deblur: deviation of a Gaussian blur in pixels; the picture is mirrored at its edges
-            (the outermost pixels are repeated).
-        holes: Inpaint: what is hidden. "boxes": a box, each side between a quarter and two thirds
-            of the picture's; "halves": left, right, top or bottom; "scattered": each pixel, with a
-            probability between 0.5 and 0.9 drawn for the image; "mixed": each of these equally
-            often.
+        noise: Denoise: the standard deviation of Gaussian noise, as a fraction of the range from
+            black to white, or the probability that salt and pepper replaces a pixel.
+        noise_kind: Denoise: "gaussian", clipped at black and white, or "salt-and-pepper": a pixel,
+            with all its channels, becomes black or white, equally often.
+        sigma: Deblur: standard deviation of a Gaussian blur in pixels; the picture is mirrored at
+            its edges (the outermost pixels are repeated).
+        holes: Inpaint: the hidden pixels. "boxes": a box, each side between a quarter and two
+            thirds of the picture's; "halves": the left, right, top or bottom half; "scattered":
+            each pixel, with a probability between 0.5 and 0.9 drawn for the image; "mixed": one of
+            these three, equally often.
 
     Raises:
-        UserError: An option is none of those.
+        UserError: An option is out of range.
     """
 
     kind: ClassVar[str] = "task"
@@ -123,26 +135,26 @@ class Task:
     holes: Holes = "mixed"
 
     def __post_init__(self) -> None:
-        for what, given, names in (
+        for option, value, names in (
             ("restoration task", self.name, get_args(TaskName)),
             ("kind of noise", self.noise_kind, get_args(NoiseKind)),
             ("kind of holes", self.holes, get_args(Holes)),
         ):
-            if given not in names:
-                raise UserError(f"There is no {what} {given!r}: choose {', '.join(names)}.")
+            if value not in names:
+                raise UserError(f"There is no {option} {value!r}: choose {', '.join(names)}.")
         if not (isinstance(self.factor, int) and self.factor >= 2):
             raise UserError(f"The factor must be an integer of 2 or more, not {self.factor}.")
         if not 0 < self.noise < math.inf:
             raise UserError(f"The noise must be a number above 0, not {self.noise}.")
         if self.noise_kind == "salt-and-pepper" and self.noise > 1:
             raise UserError(
-                f"Salt and pepper can replace a part of the pixels up to 1, not {self.noise}."
+                f"Salt and pepper replaces a fraction of the pixels up to 1, not {self.noise}."
             )
         if not 0 < self.sigma < math.inf:
             raise UserError(f"sigma, in pixels, must be a number above 0, not {self.sigma}.")
 
     def settings(self) -> dict[str, Any]:
-        """Lists its name and the options that it uses."""
+        """Returns the name and the options that the task uses, see `Conditioner.settings`."""
         options = {
             "super-resolution": ("factor",),
             "colourise": (),
@@ -153,7 +165,7 @@ class Task:
         return {name: getattr(self, name) for name in ("name", *options[self.name])}
 
     def context_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Says which shape `(Cc, Hc, Wc)` the degraded image has.
+        """Computes the shape `(Cc, Hc, Wc)` of the context's image.
 
         Args:
             shape: `(C, H, W)` of the image.
@@ -172,15 +184,15 @@ class Task:
         if self.name == "colourise":
             if channels != 3:
                 raise UserError(
-                    f"Only pictures of 3 channels can be coloured in, not {channels}: "
+                    f"Only pictures of 3 channels can be colourised, not {channels}: "
                     "choose colour pictures or another task."
                 )
             return 1, height, width
         if self.name == "inpaint":
             if min(height, width) < 2:
                 raise UserError(
-                    f"Only a part of a picture can be hidden if it is 2x2 or more, not "
-                    f"{height}x{width}."
+                    f"Inpainting needs pictures of 2x2 or more, not {height}x{width}: choose "
+                    "larger pictures or another task."
                 )
             return channels + 1, height, width
         return shape
@@ -197,12 +209,12 @@ class Task:
         seed: int,
         coarse_codes: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Computes the degraded images and which pixels they show, see `Conditioner.condition`."""
+        """Computes the degraded images and the known pixels, see `Conditioner.condition`."""
         degraded = self.degrade(x, levels, numbers, seed)
         return degraded.image, degraded.mask
 
     def in_words(self) -> str:
-        """Describes in a few words what the model is given."""
+        """Describes the context in a few words."""
         return f"a degraded image ({', '.join(map(str, self.settings().values()))})"
 
     def degrade(
@@ -217,18 +229,17 @@ class Task:
         Args:
             x: Images, integers in `[0, levels)`, `(B, C, H, W)`.
             levels: Number of levels.
-            numbers: The number of each image, B integers >= 0. What is random about an image
-                depends on `(seed, number)` only, not on the batch.
+            numbers: The number of each image, B integers >= 0. The noise or the hole of an image
+                depends only on `(seed, number)`, not on the batch.
             seed: Not negative.
 
         Returns:
-            The degraded images, rounded to the 256 levels of a byte, halves to even; what noise
-            brings beyond black and white is cut off.
+            The degraded images, clipped at black and white and rounded to bytes, halves to even.
 
         Raises:
-            UserError: Images, numbers or seed are not of this kind, or do not fit the task.
+            UserError: Images, numbers or seed are out of range, or do not fit the task.
         """
-        pixels = _pixels(x, levels)
+        pixels = checked_pixels(x, levels)
         self.context_shape(pixels.shape[1:])
         if levels > 256:
             raise UserError(f"Pictures of up to 256 levels can be degraded, not {levels}.")
@@ -239,7 +250,7 @@ class Task:
                 f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed} and "
                 f"{min(numbers)}."
             )
-        # Not the noise that a model then draws pixels from, with the same seed and number.
+        # A stream of its own: a model samples pixels with the same seed and number.
         streams = [Stream.DEGRADATIONS.generator(seed, int(number)) for number in numbers]
         if self.name == "inpaint":
             hidden = np.stack([self._hidden(pixels.shape[2:], stream) for stream in streams])
@@ -255,60 +266,60 @@ class Task:
         levels: int,
         mask: Tensor | NDArray[np.bool_] | None = None,
     ) -> Degraded:
-        """Takes pictures as they are: degraded images from files, say.
+        """Takes pictures that are degraded already, for example from files.
 
         Args:
             pictures: Bytes `(B, C, Hc, Wc)`, uint8. For inpainting they are rounded to the nearest
-                levels, for a known pixel is one of the restored image's.
-            shape: `(C, H, W)` of the images that they are to be restored to.
-            levels: Number of levels of these images.
+                levels, because known pixels stay in the restored image.
+            shape: `(C, H, W)` of the restored images.
+            levels: Number of levels of the restored images.
             mask: Inpaint: true at known pixels, `(H, W)` for all pictures or `(B, 1, H, W)`.
 
         Raises:
-            UserError: The pictures are not what this task makes of images of this shape.
+            UserError: The pictures do not have the shape that this task gives to such images.
         """
-        given = torch.as_tensor(pictures).cpu()
+        picture = torch.as_tensor(pictures).cpu()
         channels, *size = self.context_shape(shape)
         expected = channels - (self.name == "inpaint"), *size
-        if given.dtype != torch.uint8 or given.ndim != 4 or given.shape[1:] != expected:
+        if picture.dtype != torch.uint8 or picture.ndim != 4 or picture.shape[1:] != expected:
             raise UserError(
                 f"Pictures for {self.name} to images {shape} are bytes (B, {_commas(expected)}), "
-                f"not {given.dtype} ({_commas(given.shape)})."
+                f"not {picture.dtype} ({_commas(picture.shape)})."
             )
         if (mask is not None) != (self.name == "inpaint"):
-            raise UserError("A mask of known pixels goes with inpaint, and only with it.")
+            raise UserError("A mask of known pixels goes with inpaint, and with no other task.")
         if mask is None:
-            return Degraded(given)
+            return Degraded(picture)
         mask = torch.as_tensor(mask).cpu()
-        if mask.dtype != torch.bool or mask.shape not in {(*size,), (len(given), 1, *size)}:
+        if mask.dtype != torch.bool or mask.shape not in {(*size,), (len(picture), 1, *size)}:
             raise UserError(
                 f"The mask of known pixels is made of booleans ({_commas(size)}) or "
-                f"({_commas((len(given), 1, *size))}), not {mask.dtype} ({_commas(mask.shape)})."
+                f"({_commas((len(picture), 1, *size))}), not {mask.dtype} ({_commas(mask.shape)})."
             )
-        pixels = Degraded(given).pixels(levels).numpy()
-        return Degraded(_bytes(255 * pixels / (levels - 1)), mask.expand(len(given), 1, *size))
+        pixels = Degraded(picture).pixels(levels).numpy()
+        return Degraded(_bytes(255 * pixels / (levels - 1)), mask.expand(len(picture), 1, *size))
 
     def _changed(
         self, x: NDArray[np.int64], levels: int, streams: Sequence[np.random.Generator]
-    ) -> _Floats:
-        """Degrades images; the result is in grey levels from 0 to 255, not rounded.
+    ) -> Floats:
+        """Degrades images; the result has grey levels from 0 to 255, not rounded.
 
-        Nothing depends on the batch: sums are those of integers, exact in any order, and a blur
-        goes line by line.
+        The result does not depend on the batch: sums are of integers, exact in any order, and a
+        blur goes line by line.
         """
         top = levels - 1
         if self.name == "super-resolution":
             channels, height, width = self.context_shape(x.shape[1:])
             blocks = x.reshape(-1, channels, height, self.factor, width, self.factor)
-            means: _Floats = 255 * blocks.sum((3, 5)) / (top * self.factor**2)
+            means: Floats = 255 * blocks.sum((3, 5)) / (top * self.factor**2)
             return means
         if self.name == "colourise":
             weighted = _LUMINANCE[:, None, None] * x
-            luminance: _Floats = 255 * weighted.sum(1, keepdims=True) / (top * _LUMINANCE.sum())
+            luminance: Floats = 255 * weighted.sum(1, keepdims=True) / (top * _LUMINANCE.sum())
             return luminance
         grey = 255 * x / top
         if self.name == "deblur":
-            return _blurred(grey, self.sigma)
+            return gaussian_blur(grey, self.sigma)
         if self.noise_kind == "gaussian":
             normal = np.stack([stream.standard_normal(x.shape[1:]) for stream in streams])
             return grey + 255 * self.noise * normal
@@ -317,7 +328,7 @@ class Task:
         return np.where(replaced < self.noise, np.where(white < 0.5, 0.0, 255.0), grey)
 
     def _hidden(self, size: tuple[int, int], stream: np.random.Generator) -> NDArray[np.bool_]:
-        """Draws which pixels are hidden, `(H, W)`."""
+        """Draws the mask of hidden pixels, `(H, W)`."""
         holes = self.holes
         if holes == "mixed":
             holes = _HOLES[stream.integers(len(_HOLES))]
@@ -332,11 +343,11 @@ class Task:
         return box_mask(row, col, height, width, size).numpy()
 
 
-def _blurred(image: _Floats, sigma: float) -> _Floats:
+def gaussian_blur(image: Floats, sigma: float) -> Floats:
     """Blurs the last two dimensions, as float64; the picture is mirrored at its edges."""
     from skimage.filters import gaussian
 
-    blurred: _Floats = gaussian(
+    blurred: Floats = gaussian(
         image,
         (0,) * (image.ndim - 2) + (sigma, sigma),
         mode="reflect",
@@ -346,17 +357,21 @@ def _blurred(image: _Floats, sigma: float) -> _Floats:
     return blurred
 
 
-def _kernel(sigma: float) -> _Floats:
-    """Computes what `_blurred` makes of a single bright pixel: a square of odd size."""
+def gaussian_kernel(sigma: float) -> Floats:
+    """Computes the kernel of `gaussian_blur`: a square of odd size."""
     radius = int(_TRUNCATE * sigma + 0.5)
     point = np.zeros((2 * radius + 1, 2 * radius + 1))
     point[radius, radius] = 1
-    return _blurred(point, sigma)
+    return gaussian_blur(point, sigma)
 
 
-def _pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int64]:
-    """Checks images and makes an array of them."""
-    _check_levels(levels)
+def checked_pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int64]:
+    """Checks images and converts them to an array.
+
+    Raises:
+        UserError: Their type, shape or range is wrong.
+    """
+    check_levels(levels)
     pixels = np.asarray(x.cpu() if isinstance(x, Tensor) else x)
     if pixels.ndim != 4 or not pixels.size or not np.issubdtype(pixels.dtype, np.integer):
         raise UserError(
@@ -371,19 +386,20 @@ def _pixels(x: Tensor | NDArray[np.integer[Any]], levels: int) -> NDArray[np.int
     return pixels.astype(np.int64)
 
 
-def _check_levels(levels: int) -> None:
+def check_levels(levels: int) -> None:
+    """Checks a number of levels.
+
+    Raises:
+        UserError: It is below 2.
+    """
     if levels < 2:
         raise UserError(f"Images have 2 levels or more, not {levels}.")
 
 
-def _bytes(grey: _Floats) -> Tensor:
-    """Rounds grey levels to those from 0 to 255."""
+def _bytes(grey: Floats) -> Tensor:
+    """Clips grey levels at 0 and 255 and rounds them to bytes."""
     return torch.from_numpy(grey.round().clip(0, 255).astype(np.uint8))
 
 
 def _commas(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-def _float32(x: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(x.astype(np.float32))

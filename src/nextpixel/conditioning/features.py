@@ -28,18 +28,18 @@ __all__ = ["Features"]
 
 
 class Features(nn.Module):
-    """Creates a conditioner that gives a model the features of a classifier's layer.
+    """Creates a conditioner that computes the features of a classifier's layer.
 
-    It holds a copy of the classifier that is never trained: always in evaluation mode, and without
-    gradients. The copy is saved with the model, so that the model needs no other folder.
+    It holds a frozen copy of the classifier: always in evaluation mode, without gradients. The copy
+    is saved with the model, so that the model needs no other folder.
 
     Args:
-        classifier: A trained classifier of such images.
+        classifier: A trained classifier of images like those of the model.
         layer: One of its layers.
 
     Attributes:
-        shape: Of what the layer says of an image: `(C, H, W)`, or `(D,)` for a dense layer.
-        part: The part of the context that it is: "image", or "vector" for a dense layer.
+        shape: The shape of the features of an image: `(C, H, W)`, or `(D,)` of a dense layer.
+        part: The part of the context that it computes: "image", or "vector" for a dense layer.
 
     Raises:
         UserError: There is no such layer.
@@ -61,16 +61,16 @@ class Features(nn.Module):
         self.classifier = copy.deepcopy(classifier).eval().requires_grad_(False)
 
     def check(self, shape: tuple[int, int, int], levels: int) -> None:
-        """Checks that the classifier is one of such images.
+        """Checks that the classifier takes images of a shape and a number of levels.
 
         Raises:
-            UserError: It is not.
+            UserError: It does not.
         """
-        its = self.classifier
-        if its.shape != shape or its.levels != levels:
+        classifier = self.classifier
+        if classifier.shape != shape or classifier.levels != levels:
             raise UserError(
-                f"The classifier is for images {its.shape} with {its.levels} levels, but the "
-                f"model's are {shape} with {levels}: train one on images like these."
+                f"The classifier is for images {classifier.shape} with {classifier.levels} levels, "
+                f"but the model's are {shape} with {levels}: train one on images like these."
             )
 
     def train(self, mode: bool = True) -> Features:
@@ -79,25 +79,26 @@ class Features(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Computes what the layer says of images: integers `(B, C, H, W)` -> `(B, *shape)`."""
+        """Computes the features of images, integers `(B, C, H, W)` -> `(B, *shape)`."""
         with evaluation_mode(self.classifier):
             return self.classifier.features(x.to(self.classifier.device), self.layer)
 
     def between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
-        """Goes from one image's features to another's.
+        """Interpolates between the features of two images.
 
         Args:
-            a: Where the way begins, `(B, *shape)`.
-            b: Where it ends, the same shape.
-            t: How far to go, 0 to 1.
+            a: The features at t = 0, `(B, *shape)`.
+            b: The features at t = 1, the same shape.
+            t: A number from 0 to 1.
 
         Returns:
-            The point there: for embeddings on the sphere that they lie on, else on a straight line.
+            The interpolated features: spherically for embeddings, which lie on a sphere, else
+            linearly.
         """
         if self.layer != "embedding":
             return torch.lerp(a, b, t)
         cosine = torch.cosine_similarity(a.double(), b.double(), dim=1)[:, None]
-        # Of equal ones the limit, and of opposite ones, between which all ways are as long, any.
+        # Equal embeddings get the limit; between opposite ones every great circle is as good.
         angle = cosine.clamp(-1, 1).acos().clamp(1e-4, math.pi - 1e-4)
         mixed = a * ((1 - t) * angle).sin() + b * (t * angle).sin()
         return (mixed / angle.sin()).to(a.dtype)
@@ -106,7 +107,7 @@ class Features(nn.Module):
         """Returns the length of the context's vector, or the shape of its image.
 
         Raises:
-            UserError: The classifier is not one of such images.
+            UserError: The classifier does not take these images.
         """
         self.check(data.shape, data.levels)
         return self.shape[0] if self.part == "vector" else cast("tuple[int, int, int]", self.shape)
@@ -123,14 +124,14 @@ class Features(nn.Module):
         return self(x), None
 
     def in_words(self) -> str:
-        """Describes in a few words what the model is given."""
+        """Describes the context in a few words."""
         return f"its {self.layer}"
 
     def settings(self) -> dict[str, Any]:
-        """Returns what it takes to make it again, its weights left out, as JSON holds it."""
+        """Returns its arguments, see `Conditioner.settings`."""
         return {"layer": self.layer, "classifier": self.classifier.hyperparameters}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Features:
-        """Makes one from its `settings`, with random weights."""
+        """Makes a conditioner from its `settings`, with random weights."""
         return cls(Classifier(**settings["classifier"]), settings["layer"])

@@ -1,4 +1,4 @@
-"""Masks of pictures, as pure functions: halves, boxes and cells."""
+"""Masks of regions of a picture: halves, boxes and cells."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def box_mask(row: int, col: int, height: int, width: int, shape: tuple[int, int]
 
 
 def cell_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Creates a mask that is true where all pixels of a cell are, `(height, width)` -> `size`.
+    """Creates a mask of cells, true where all pixels of a cell are, `(height, width)` -> `size`.
 
     Args:
-        mask: Of a picture.
-        size: Rows and columns of cells, which divide the picture's.
+        mask: A mask of a picture.
+        size: Rows and columns of cells, which divide those of the picture.
     """
     height, width = (side // cells for side, cells in zip(mask.shape, size, strict=True))
     cells = torch.unflatten(torch.unflatten(mask, 1, (-1, width)), 0, (-1, height))

@@ -2,10 +2,10 @@
 
 A step consists of about a hundred tiny operations. Calling them costs more than computing them.
 
-1. Capture (capture.py): PyTorch computes the first steps, and every operation is noted, with the
-   memory that it uses. At other sites the same operations use other memory. Every index is a row
-   or a column, times something, plus something, so every address is an affine function of both
-   (affine.py): two steps in a row and one in the row below determine all others.
+1. Capture (capture.py): PyTorch computes the first steps, and every operation is recorded, with
+   the memory that it uses. At other sites the same operations use other memory. Every index is a
+   row or a column, times something, plus something, so every address is an affine function of
+   both (affine.py): two steps in a row and one in the row below determine all others.
 2. Lowering (lowering.py): operations become instructions, and neighbouring ones are fused. An
    operation that has no instruction stays a call of PyTorch.
 3. Program (script.py, program.py, program.c): memory is allocated, weights are packed, and the
@@ -13,7 +13,7 @@ A step consists of about a hundred tiny operations. Calling them costs more than
 4. Replay (replay.py): at every other site the script is played: one call of C, unless some
    operations are left to PyTorch. The next generation reuses it (reuse.py).
 
-No network is written twice: whatever its layers do is captured. Without a C compiler PyTorch
+No network is written twice: the operations of its layers are captured. Without a C compiler PyTorch
 computes every step.
 """
 

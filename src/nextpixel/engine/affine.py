@@ -64,8 +64,8 @@ def views_in(x: Any) -> Iterator[AffineView]:
     if isinstance(x, AffineView):
         yield x
     elif isinstance(x, (tuple, list)):
-        for one in x:
-            yield from views_in(one)
+        for part in x:
+            yield from views_in(part)
     elif isinstance(x, dict):
         yield from views_in(list(x.values()))
 
@@ -99,7 +99,7 @@ def fit_parts(captured: Sequence[Any], sites: Sequence[Site]) -> Any:
     if not len(first) == len(by_row) == len(by_col):
         raise NotAffineError("the steps differ in their number of calls or arguments")
     if isinstance(first, dict):
-        return {name: fit([one[name] for one in captured], sites) for name in first}
+        return {name: fit([step[name] for step in captured], sites) for name in first}
     parts = [fit(part, sites) for part in zip(*captured, strict=True)]
     return Call(*parts) if isinstance(first, Call) else type(first)(parts)
 

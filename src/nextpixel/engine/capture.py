@@ -141,11 +141,11 @@ def replace_each(kind: type, x: Any, new: Callable[[Any], Any]) -> Any:
     if isinstance(x, kind):
         return new(x)
     if isinstance(x, dict):
-        return {name: replace_each(kind, one, new) for name, one in x.items()}
+        return {name: replace_each(kind, part, new) for name, part in x.items()}
     if isinstance(x, Call):
-        return Call(*(replace_each(kind, one, new) for one in x))
+        return Call(*(replace_each(kind, part, new) for part in x))
     if isinstance(x, (tuple, list)):
-        return type(x)([replace_each(kind, one, new) for one in x])
+        return type(x)([replace_each(kind, part, new) for part in x])
     return x
 
 

@@ -88,7 +88,7 @@ class Instruction:
 
     def inputs(self) -> list[AffineView]:
         """Lists the views that it reads."""
-        return [one.view for one in (self.a, self.b, self.more) if one is not None]
+        return [operand.view for operand in (self.a, self.b, self.more) if operand is not None]
 
 
 Step = Instruction | Call
@@ -105,11 +105,11 @@ def views_of(step: Step) -> list[AffineView]:
 
 
 class Target(NamedTuple):
-    """What the instructions are made for.
+    """The target of lowering.
 
     Attributes:
         images: Number of images.
-        real: The type of all numbers but the pixels.
+        real: The type of all tensors except the pixels.
         constant: Returns the tensor of a view that is the same at every site and never written to;
             None for other views.
     """
@@ -214,8 +214,8 @@ def lower_embedding(target: Target, call: Call) -> Lowered:
 
 def lower_cat(target: Target, call: Call) -> Lowered:
     """Lowers a concatenation to copies."""
-    copies = [elementwise(target, "copy", to, one) for to, one in pieces(call.out, *call.args)]
-    return None if None in copies else [one for (one,) in copies]  # type: ignore[misc]
+    copies = [elementwise(target, "copy", to, part) for to, part in pieces(call.out, *call.args)]
+    return None if None in copies else [copy for (copy,) in copies]  # type: ignore[misc]
 
 
 LOWERINGS: dict[Any, Callable[[Target, Call], Lowered]] = {

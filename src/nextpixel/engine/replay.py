@@ -19,7 +19,7 @@ __all__ = ["Replay", "begin_replay"]
 
 
 def begin_replay(cache: Cache, images: int, size: tuple[int, int]) -> Replay | None:
-    """Makes the replay for a generation that begins.
+    """Makes the replay for a new generation.
 
     Args:
         cache: The model's cache for this generation.
@@ -99,10 +99,10 @@ class Replay:
         return result
 
     def must_compute(self) -> bool:
-        """Tells whether PyTorch must compute every step from now on.
+        """Returns whether PyTorch must compute every step from now on.
 
-        If one kind of step of a user's layers cannot be replayed, it may need what its Python code
-        remembers of the others.
+        If one kind of step of a user's layers cannot be replayed, its Python code may depend on
+        state from the other steps.
         """
         return bool(self.verified_rows) and not all(k.replayable for k in self.kinds.values())
 
@@ -140,7 +140,7 @@ class Replay:
         return {address for c in captures if c is not None for address in c.external}
 
     def nbytes(self) -> int:
-        """Counts the bytes of what the steps create."""
+        """Counts the bytes of the tensors that the steps create."""
         scripts = (kind.script for kind in self.kinds.values())
         return sum(script.memory.arena.nbytes for script in scripts if script is not None)
 
@@ -153,7 +153,7 @@ class StepKind:
         first: The first captured step.
         by_row: One in another row.
         by_col: One in another column.
-        script: Replays them, once it is compiled.
+        script: The script that replays them, once it is compiled.
         replayable: Whether they can be replayed, as far as is known.
     """
 
@@ -164,7 +164,7 @@ class StepKind:
     replayable: bool = True
 
     def covers(self, site: Site) -> bool:
-        """Tells whether the captured steps determine the step at a site."""
+        """Returns whether the captured steps determine the step at a site."""
         return self.first is not None and not (
             (site.row != self.first.site.row and self.by_row is None)
             or (site.col != self.first.site.col and self.by_col is None)

@@ -1,7 +1,7 @@
 """Reuses a replay for the next generation, which then need not capture the same steps again.
 
-Only the operations are taken over. The memory that they read is filled anew: the model makes a new
-cache, its numbers are copied into the old one, and the weights are packed again. If anything else
+Only the operations are reused. The memory that they read is filled again: the model makes a new
+cache, its values are copied into the old one, and the weights are packed again. If anything else
 about the model has changed, or a captured step read memory other than weights and cache, the next
 generation begins without a replay.
 """
@@ -21,7 +21,7 @@ from nextpixel.nn import Cache
 
 __all__ = ["fingerprint", "resume_replay", "store_replay"]
 
-LARGEST = 2**26  # bytes stored; where there are more, capturing takes little of the time
+LARGEST = 2**26  # most bytes stored; for larger models capturing takes little of the time
 NAME = "_stored_replay"  # an attribute of the model, so that the garbage collector finds it
 
 
@@ -48,9 +48,9 @@ class StoredReplay:
 
 
 def store_replay(model: nn.Module, cache: Cache, before: tuple[Any, ...]) -> None:
-    """Stores the replay of a generation that has ended, with its memory, for the next one.
+    """Stores the replay of a finished generation, with its memory, for the next one.
 
-    Nothing is stored for a user's layers: they may read memory that is not known here.
+    Nothing is stored for a user's layers: they may read memory that is unknown here.
 
     Args:
         model: The model.
@@ -69,7 +69,7 @@ def store_replay(model: nn.Module, cache: Cache, before: tuple[Any, ...]) -> Non
 
 
 def resume_replay(model: nn.Module, new: Cache, now: tuple[Any, ...]) -> Cache:
-    """Takes the model's stored replay for a generation that begins.
+    """Resumes the model's stored replay for a new generation.
 
     Args:
         model: The model.
@@ -77,8 +77,8 @@ def resume_replay(model: nn.Module, new: Cache, now: tuple[Any, ...]) -> Cache:
         now: Its fingerprint.
 
     Returns:
-        The stored cache, with its replay and the numbers of the new one; the new one if the stored
-        one does not fit. The stored one is taken off the model until `store_replay`.
+        The stored cache, with its replay and the values of the new one; the new one if the stored
+        one does not fit. The stored one is removed from the model until `store_replay`.
     """
     stored: StoredReplay | None = vars(model).pop(NAME, None)
     if (
@@ -96,7 +96,7 @@ def resume_replay(model: nn.Module, new: Cache, now: tuple[Any, ...]) -> Cache:
 
 
 def fingerprint(model: nn.Module) -> tuple[Any, ...]:
-    """Lists all that steps depend on except the numbers: threads, modules, settings, addresses."""
+    """Lists what steps depend on, except values: threads, modules, settings, addresses."""
     modules = model.named_modules(remove_duplicate=False)
     return (torch.get_num_threads(), [(name, *module_state(module)) for name, module in modules])
 
@@ -110,7 +110,7 @@ def module_state(module: nn.Module) -> tuple[Any, ...]:
 
 
 def is_plain(x: object) -> bool:
-    """Tells whether it is a number, a string, or a tuple or list of them."""
+    """Returns whether x is a number, a string, or a tuple or list of these."""
     if isinstance(x, (tuple, list)):
         return all(map(is_plain, x))
     return isinstance(x, (int, float, str))

@@ -1,7 +1,7 @@
 """Compiles captured steps to a script: runs of instructions, with calls of PyTorch between them.
 
-Everything that a step creates lies in one arena. Its memory is reused as soon as nobody needs what
-lies there, so that it stays in the processor's cache.
+All tensors that a step creates are in one arena. Its memory is reused as soon as a tensor is no
+longer needed, so that it stays in the processor's cache.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class Script:
     """Replays the steps of one kind.
 
     Attributes:
-        calls: What a step does, as PyTorch would do it.
+        calls: The operations of a step in PyTorch.
         result: The view of its result.
         memory: The memory that it uses.
-        parts: What is run for a step, in order.
+        parts: The functions to run for a step, in order.
         find_result: Returns the result's tensor at a site.
     """
 
@@ -66,7 +66,7 @@ class Script:
         return self.find_result(site)
 
     def agrees_with(self, capture: Capture) -> bool:
-        """Tells whether a captured step did what this script would do at its site."""
+        """Returns whether a captured step did the same as this script would at its site."""
         captured = [*capture.calls, capture.result]
         return bool(at_site([*self.calls, self.result], capture.site) == captured)
 
@@ -89,7 +89,7 @@ def compile_script(
         weights: The packed weights, shared by all scripts.
 
     Raises:
-        NotAffineError: The captured steps do not tell what the others do.
+        NotAffineError: The captured steps do not determine the others.
     """
     first, sites = captures[0], [capture.site for capture in captures]
     *calls, result = fit([(*capture.calls, capture.result) for capture in captures], sites)
@@ -126,7 +126,7 @@ def check_bounds(views: set[AffineView], corners: Sequence[Site], capture: Captu
 
 
 def fold_constants(calls: Sequence[Call], written: set[Storage]) -> dict[Storage, Tensor]:
-    """Makes the tensors of zeros and the like that every step would make anew."""
+    """Makes the constant tensors, such as zeros, once instead of in every step."""
     return {
         call.out.storage: call.function(
             *replace_each(AffineView, call.args, empty_like), **call.kwargs
@@ -203,8 +203,8 @@ class Memory:
             begin = self.begins[view.storage] // dtype.itemsize
 
         def find(site: Site) -> Tensor:
-            here = view.at(site)
-            return torch.as_strided(base, here.sizes, strides, begin + here.offset)
+            at = view.at(site)
+            return torch.as_strided(base, at.sizes, strides, begin + at.offset)
 
         if view.moves:
             return find
@@ -215,7 +215,7 @@ class Memory:
 def allocate(
     steps: list[Step], result: AffineView, capture: Capture, constants: dict[Storage, Tensor]
 ) -> Memory:
-    """Allocates memory for all that the steps create.
+    """Allocates memory for the tensors that the steps create.
 
     Memory is reused only for storages of the same size: then a thread that is ahead of another one
     still writes only to the memory of its own images.
@@ -227,7 +227,7 @@ def allocate(
     free: dict[int, list[int]] = defaultdict(list)  # where reusable memory begins, by its size
     total = 0
     for number, storages in enumerate(used):
-        created = [one for one in storages if one.created and one not in constants]
+        created = [s for s in storages if s.created and s not in constants]
         for storage in created:
             size = capture.created_sizes[storage.key]
             if storage in begins:
@@ -277,7 +277,7 @@ class PackedWeights:
         self.library.pack(matrix.data_ptr(), *matrix.shape, *matrix.stride(), to.data_ptr())
 
 
-# --- what is run ----------------------------------------------------------------------------------
+# --- execution ------------------------------------------------------------------------------------
 
 
 def assemble(
@@ -290,7 +290,7 @@ def assemble(
         parts += [torch_call(step, memory) for step in alike if isinstance(step, Call)]
         instructions = [step for step in alike if isinstance(step, Instruction)]
         if instructions:
-            lines = [encode(one, memory, weights) for one in instructions]
+            lines = [encode(instruction, memory, weights) for instruction in instructions]
             parts.append(native_run(lines, images, threads, weights.library))
     return parts
 
@@ -311,20 +311,20 @@ def native_run(
     return run
 
 
-def encode(one: Instruction, memory: Memory, weights: PackedWeights) -> tuple[Any, ...]:
+def encode(line: Instruction, memory: Memory, weights: PackedWeights) -> tuple[Any, ...]:
     """Encodes an instruction for the compiled program, see `program.INSTRUCTION`."""
-    weight = 0 if one.weight is None else weights.address(one.weight)
-    operands = [encode_operand(x, memory) for x in (one.out, one.a, one.b, one.more)]
-    numbers = (one.outer, one.inner, one.depth, weight, one.relu)
-    return (OPERATIONS[one.name], *numbers, *operands, one.number)
+    weight = 0 if line.weight is None else weights.address(line.weight)
+    operands = [encode_operand(x, memory) for x in (line.out, line.a, line.b, line.more)]
+    numbers = (line.outer, line.inner, line.depth, weight, line.relu)
+    return (OPERATIONS[line.name], *numbers, *operands, line.number)
 
 
-def encode_operand(one: Operand | None, memory: Memory) -> tuple[Any, ...]:
+def encode_operand(operand: Operand | None, memory: Memory) -> tuple[Any, ...]:
     """Encodes an operand for the compiled program, see `program.OPERAND`."""
-    if one is None:
+    if operand is None:
         return (0, 0, 0, (0, 0, 0))
-    view, size = one.view, one.view.origin.dtype.itemsize
-    return (memory.address(view), view.per_row[0] * size, view.per_col[0] * size, one.strides)
+    view, size = operand.view, operand.view.origin.dtype.itemsize
+    return (memory.address(view), view.per_row[0] * size, view.per_col[0] * size, operand.strides)
 
 
 def torch_call(call: Call, memory: Memory) -> Part:
@@ -350,9 +350,8 @@ def torch_call(call: Call, memory: Memory) -> Part:
 class ThreadChoice:
     """Chooses between one thread and all of them, by which was faster recently.
 
-    Threads that wait for each other after every tiny operation gain much on an idle machine, and
-    lose a hundred times as much when another process needs the processor. The numbers computed
-    are the same.
+    Threads that wait for each other after every tiny operation are much faster on an idle machine,
+    but far slower when another process needs the processor. The results are the same.
     """
 
     RETRY_EVERY = 32  # runs, after which the slower choice is tried again

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nextpixel.conditioning.degradation import _pixels
+from nextpixel.conditioning.degradation import checked_pixels
 from nextpixel.errors import UserError
 
 __all__ = ["Quality", "quality"]
@@ -54,7 +54,7 @@ def quality(x: Tensor | NDArray[np.integer[Any]], restored: Tensor, levels: int)
     """
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-    true = _pixels(x, levels).astype(np.float64)
+    true = checked_pixels(x, levels).astype(np.float64)
     estimate = restored.detach().cpu().double().numpy()
     if estimate.shape != true.shape:
         raise UserError(

@@ -21,8 +21,8 @@ from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel
-from nextpixel.sampling.drawing import Generator, check_integers, check_mask
-from nextpixel.sampling.loop import _batches
+from nextpixel.sampling.config import IncrementalModel, check_integers, check_mask
+from nextpixel.sampling.loop import batch_slices
 from nextpixel.utils import inference
 from nextpixel.utils.inference import evaluation_mode
 
@@ -275,7 +275,7 @@ def check_images(name: str, model: ImageModel, images: Images) -> None:
 
 
 @torch.inference_mode()
-def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> Tensor:
+def hidden_bits(model: IncrementalModel, x: Tensor, mask: Tensor, c: object = None) -> Tensor:
     """Computes the bits of hidden pixels, each given the true pixels before it.
 
     Args:
@@ -296,7 +296,7 @@ def hidden_bits(model: Generator, x: Tensor, mask: Tensor, c: object = None) -> 
     context = model.context(c, len(x))
     bits = []
     with evaluation_mode(model):
-        for part in _batches(len(x)):
+        for part in batch_slices(len(x)):
             images = x[part].to(model.device)
             distribution = model(images, None if context is None else context[part])
             bits.append(distribution.log_prob(images).cpu() / -math.log(2))

@@ -32,8 +32,8 @@ from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import Classification
 from nextpixel.latents.generator import LatentGenerator
+from nextpixel.models.base.codebook import CodebookModel
 from nextpixel.models.base.image_model import ImageModel
-from nextpixel.models.base.latent import CodebookModel
 from nextpixel.utils.inference import evaluation_mode
 from nextpixel.viz import images as pictures
 
@@ -270,7 +270,7 @@ def reconstruct(
         x = torch.from_numpy(images.x[numbers]).to(model.device)
         mask = None if padding is None else torch.tensor(padding, device=model.device)
         with torch.inference_mode(), evaluation_mode(model):
-            codes = model.sent(x, mask)
+            codes = model.codes_of_unknown(x, mask)
         shown = model.picture(codes).round().numpy()
         parts.append(shown if padding is None else np.where(padding, 0, shown))
         if progress is not None:

@@ -26,7 +26,7 @@ from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
 
 if TYPE_CHECKING:
-    from nextpixel.models.base.latent import CodebookModel
+    from nextpixel.models.base.codebook import CodebookModel
 
 __all__ = ["baselines", "codes_digest", "load_codes", "load_data", "load_source"]
 
@@ -68,8 +68,8 @@ def load_source(
     Raises:
         UserError: The model is not a VQ-VAE, or its data are unknown or missing.
     """
+    from nextpixel.models.base.codebook import CodebookModel
     from nextpixel.models.base.image_model import load
-    from nextpixel.models.base.latent import CodebookModel
     from nextpixel.saving import training_record
 
     model, record = load(run), training_record(run)

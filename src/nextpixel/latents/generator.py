@@ -20,8 +20,8 @@ from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import code_rows, codes_digest
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
+from nextpixel.models.base.codebook import CodebookModel
 from nextpixel.models.base.image_model import load
-from nextpixel.models.base.latent import CodebookModel
 from nextpixel.noise import make_seed
 from nextpixel.saving import bundles
 from nextpixel.utils import inference
@@ -336,7 +336,7 @@ class LatentGenerator:
         if self.end_code is not None:
             ended = (grids == self.end_code).any(2).cumsum(1) > 0  # (B, h)
             # Pixels depend on codes nearby, so the end is filled with the codes of blank pixels.
-            grids = torch.where(ended[:, :, None], self.decoder.nothing().cpu(), grids)
+            grids = torch.where(ended[:, :, None], self.decoder.blank_codes().cpu(), grids)
         if pixels == "draw":
             x = self.decoder.sample(len(grids), grids, seed=seed, numbers=numbers)
         else:

@@ -1,4 +1,4 @@
-"""One paper, one file."""
+"""The models, one file for each paper; `base/` has what they share."""
 
 from nextpixel.models.autoencoder import Autoencoder
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN

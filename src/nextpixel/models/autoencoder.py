@@ -1,4 +1,4 @@
-"""Autoencoder: an image through a bottleneck of a few numbers, each pixel drawn by itself.
+"""Autoencoder: a bottleneck of a few numbers, and pixels that are independent given the code.
 
 References:
     Hinton, Salakhutdinov: Reducing the Dimensionality of Data with Neural Networks, 2006
@@ -24,10 +24,10 @@ class Autoencoder(IndependentPixels):
     Args:
         shape: `(C, H, W)` of an image, H and W divisible by 4.
         levels: A pixel is an integer in `[0, levels)`.
-        latent: Numbers of a code.
+        latent: Length of a code.
         width: Channels at half the resolution.
         likelihood: See `IndependentPixels`.
-        components: Logistics mixed at each pixel.
+        components: Components of the mixture of logistics at each site.
 
     Raises:
         UserError: An argument is out of range.
@@ -64,6 +64,6 @@ class Autoencoder(IndependentPixels):
         return z
 
     def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
-        """Computes log p(x | z = e(x)) in nats, `(B,)`: it does not count what the code tells."""
+        """Computes log p(x | z = e(x)) in nats, `(B,)`, without the cost of the code."""
         self.context(c, len(x))
         return self.log_likelihood(x, mask)(self.embed(x)[None])[0]

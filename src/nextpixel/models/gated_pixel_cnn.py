@@ -34,14 +34,15 @@ def add(x: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class VerticalStack(nn.Module):
-    """Creates the vertical stack: it sees all rows above, and feeds the horizontal one.
+    """Creates the vertical stack, which sees all rows above and feeds the horizontal stack.
 
-    Its input is moved down a row (by `OncePerRow`), so its kernels need no mask.
+    `OncePerRow` moves its input down a row, so its kernels need no mask.
 
     Args:
         in_channels: Channels of the input.
         width: Channels after a gate.
-        kernel_sizes: k of each layer; a layer's kernel covers `(k // 2 + 1)` rows of k columns.
+        kernel_sizes: The kernel size k of each layer, for a kernel of `k // 2 + 1` rows and k
+            columns.
     """
 
     def __init__(self, in_channels: int, width: int, kernel_sizes: list[int]) -> None:
@@ -59,8 +60,8 @@ class VerticalStack(nn.Module):
         """Computes what each layer adds to the horizontal stack, `(B, 2 width, H, W)` each.
 
         Args:
-            x: The moved-down map, or a row of it.
-            biases: The context's, for the horizontal gates and then for the vertical ones.
+            x: The map, moved down a row, or one row of it.
+            biases: The context's biases, of the horizontal gates and then of the vertical gates.
             cache: The state of generation.
         """
         outputs: list[Tensor] = []
@@ -74,17 +75,17 @@ class VerticalStack(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Computes a layer up to the next one's gate, and what it adds to the horizontal stack."""
         layers = len(self.convs)
-        if i > 0:  # the last layer's vertical gate would feed nothing: there is none
+        if i > 0:  # no gate follows the last layer, since nothing would read it
             h = gate(add(h, biases[layers + i - 1]))
         h = self.convs[i](h, cache=cache)
         return h, add(self.to_horizontal[i](h), biases[i])
 
 
 class HorizontalLayer(nn.Module):
-    """Creates a layer of the horizontal stack: the current row to the left, a gate, a 1x1.
+    """Creates a layer of the horizontal stack: a convolution to the left, a gate, and a 1x1.
 
     Args:
-        mask_type: "A" in the first layer, whose input is the picture, then "B".
+        mask_type: "A" in the first layer, whose input is the image, then "B".
         in_channels: Channels of the input.
         width: Channels of the output.
         kernel_size: k; the kernel covers the `k // 2` pixels to the left and, type B, the centre.
@@ -96,7 +97,7 @@ class HorizontalLayer(nn.Module):
     ) -> None:
         super().__init__()
         size = (1, kernel_size)
-        # Two parts: the halves of the gate. The bias is the link's from the vertical stack.
+        # Two parts, for the halves of the gate. The link from the vertical stack has the bias.
         self.conv = MaskedConv2d(
             mask_type, in_channels, 2 * width, size, groups=groups, parts=2, bias=False
         )
@@ -110,11 +111,9 @@ class HorizontalLayer(nn.Module):
 
 
 class GatedPixelCNN(CausalNetwork):
-    """Creates a Gated PixelCNN. The defaults are the paper's for ImageNet.
+    """Creates a Gated PixelCNN. The defaults are the paper's for ImageNet: 20 layers of 384.
 
-    That network has 20 layers of 384 with 5x5 kernels.
-
-    It sees every pixel before the current one (within the reach of its kernels): there is no blind
+    It sees every pixel before the current one within the reach of its kernels: it has no blind
     spot.
 
     Args:
@@ -125,11 +124,11 @@ class GatedPixelCNN(CausalNetwork):
         vector: Length of a vector to condition on, or None.
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels after a gate (there are twice as many before it).
-        blocks: Number of layers, the first one (with its 7x7 kernel) included.
-        kernel_size: k of the later layers, odd.
+        blocks: Number of layers, including the first one with its 7x7 kernel.
+        kernel_size: Kernel size of the later layers, odd.
         inputs: "scaled" or "embedded", see `CausalNetwork`.
-        spatial: What a class or a vector adds depends on the place in the picture, see
-            `ContextBias`: the paper's location-dependent variant.
+        spatial: Whether the biases of a class or a vector depend on the site, as in the paper's
+            location-dependent variant, see `ContextBias`.
 
     Raises:
         UserError: An argument is out of range.
@@ -159,7 +158,8 @@ class GatedPixelCNN(CausalNetwork):
         super().__init__(**bound_arguments(locals()))
         if spatial and classes is None and vector is None:
             raise UserError(
-                "spatial is about a class or a vector, and this model is conditioned on neither."
+                "spatial needs a class or a vector, and this model is conditioned on neither: "
+                "leave spatial out."
             )
         if kernel_size % 2 == 0 or kernel_size < 3:
             raise UserError(f"kernel_size is odd and at least 3, not {kernel_size}.")

@@ -4,8 +4,8 @@ References:
     van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016
     (https://arxiv.org/abs/1601.06759), sections 3.3 to 3.5, table 1.
 
-Departure from the paper: it may be conditioned on a class, by a bias in every residual block, as
-the Gated PixelCNN is.
+Departure from the paper: optional conditioning, by a bias in every residual block, as in the Gated
+PixelCNN.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["PixelCNN"]
 
 
 class ResidualBlock(nn.Module):
-    """Creates a residual block: 1x1 down to half the channels, 3x3 mask B, 1x1 up again.
+    """Creates a residual block: 1x1 to half the channels, 3x3 with mask B, 1x1 to all channels.
 
     Args:
-        width: Channels inside; the block's input and output have twice as many.
+        width: Channels inside; the input and the output of the block have twice as many.
         groups: Number of channel groups.
 
     References:
@@ -48,8 +48,8 @@ class ResidualBlock(nn.Module):
 class PixelCNN(CausalNetwork):
     """Creates a PixelCNN. The defaults are the paper's for CIFAR-10: 15 blocks of h = 128.
 
-    Its stacked masked kernels never see a wedge to the upper right of the pixel (the blind spot
-    that the Gated PixelCNN was made to cure).
+    Its stacked masked kernels have a blind spot to the upper right of the pixel, which the Gated
+    PixelCNN removes.
 
     Args:
         shape: `(C, H, W)` of an image.
@@ -60,8 +60,8 @@ class PixelCNN(CausalNetwork):
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels h inside a residual block; there are 2h between the blocks.
         blocks: Number of residual blocks.
-        head: Channels between the two 1x1 at the end; 8h by default (with h = 128 the paper's 1024;
-            for MNIST it takes 32).
+        head: Channels between the two 1x1 at the end; 8h by default. The paper uses 1024 with
+            h = 128, and 32 for MNIST.
         inputs: "scaled" or "embedded", see `CausalNetwork`.
 
     Raises:

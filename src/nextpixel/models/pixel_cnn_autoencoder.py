@@ -1,4 +1,4 @@
-"""PixelCNN autoencoder: a conditional Gated PixelCNN draws the image that a code describes.
+"""PixelCNN autoencoder: its decoder is a Gated PixelCNN, conditioned on the latent code.
 
 References:
     van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu: Conditional Image Generation
@@ -16,7 +16,7 @@ from nextpixel.models.base.autoregressive import Inputs
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
 from nextpixel.nn import ImageEncoder
-from nextpixel.sampling.drawing import SampleOptions
+from nextpixel.sampling.config import SampleOptions
 from nextpixel.saving import bound_arguments
 
 __all__ = ["PixelCNNAutoencoder"]
@@ -25,17 +25,16 @@ __all__ = ["PixelCNNAutoencoder"]
 class PixelCNNAutoencoder(LatentModel):
     """Creates an autoencoder whose decoder is a Gated PixelCNN, trained end to end.
 
-    The decoder knows texture from the pixels around, so the code is left with what they do not
-    tell: the content.
+    The decoder predicts texture from the neighbouring pixels, so the code can describe the content.
 
     Args:
         shape: `(C, H, W)` of an image, H and W divisible by 4.
         levels: A pixel is an integer in `[0, levels)`.
-        latent: Numbers of a code.
+        latent: Length of a code.
         encoder_width: Channels of the encoder at half the resolution.
-        width: See `GatedPixelCNN`, as the next three.
-        blocks: Its layers.
-        kernel_size: Its kernels.
+        width: See `GatedPixelCNN`.
+        blocks: See `GatedPixelCNN`.
+        kernel_size: See `GatedPixelCNN`.
         inputs: "scaled" or "embedded", for the encoder as well.
 
     Raises:
@@ -75,7 +74,7 @@ class PixelCNNAutoencoder(LatentModel):
         self.encoder = ImageEncoder(self.decoder.in_channels, self.shape[1:], encoder_width, latent)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Turns integers into the encoder's input, as they become the decoder's."""
+        """Turns integers into the encoder's input, which is also the decoder's."""
         return self.decoder.encode(x)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -85,17 +84,17 @@ class PixelCNNAutoencoder(LatentModel):
         return z
 
     def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
-        """Computes log p(x | z = e(x)) in nats, `(B,)`: it does not count what the code tells."""
+        """Computes log p(x | z = e(x)) in nats, `(B,)`, without the cost of the code."""
         self.context(c, len(x))
         return self.decoder.log_prob(x, self.embed(x), mask)
 
     def picture(self, z: Tensor, seed: int = 0) -> Tensor:
-        """Draws one image a code, see `LatentModel.picture`."""
+        """Samples one image per code, see `LatentModel.picture`."""
         return self.sample(len(z), z, seed=seed).to(self.dtype)
 
     @torch.no_grad()
     def sample(self, n: int = 1, c: object = None, **how: Unpack[SampleOptions]) -> Tensor:
-        """Draws n images from p(x | z), pixel by pixel, integers `(n, C, H, W)`.
+        """Samples n images from p(x | z), pixel by pixel, integers `(n, C, H, W)`.
 
         Args:
             n: Number of images.

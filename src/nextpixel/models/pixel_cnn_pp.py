@@ -4,10 +4,9 @@ References:
     Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized Logistic
     Mixture Likelihood and Other Modifications, 2017 (https://arxiv.org/abs/1701.05517).
 
-Departures from the paper: no weight normalisation, but first weights of the right size (see
-docs/experiments.md). Sizes that cannot be halved are rounded up, and the maps are cropped when they
-are doubled again. It may be conditioned on a class, by a bias in every residual layer, and levels
-may be categories.
+Departures from the paper: no weight normalisation, but initial weights of a suitable scale (see
+docs/experiments.md). Odd sizes are rounded up when halved, and the maps are cropped when they are
+upsampled. Optional conditioning, by a bias in every residual layer, and levels as categories.
 """
 
 from __future__ import annotations
@@ -43,13 +42,15 @@ Biases = list[Tensor | None]
 
 
 def feed(link: Pointwise, u: Tensor) -> Tensor:
-    """Computes what a layer of the vertical stack gives to the horizontal one's."""
+    """Computes the input of a horizontal layer from the map of its vertical layer."""
     rows: Tensor = link(concat_elu(u))
     return rows
 
 
 class VerticalStage(nn.Module):
-    """Creates a resolution of the stack that sees all rows above, with all smaller ones inside it.
+    """Creates one resolution of the vertical stack, which sees all rows above.
+
+    The stages of lower resolution are inside it.
 
     Args:
         width: Channels of all maps.
@@ -77,14 +78,14 @@ class VerticalStage(nn.Module):
     def forward(
         self, u: Tensor, biases: Biases, cache: Cache | None
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Computes the stage's map, and what its layers give to the horizontal stack's.
+        """Computes the stage's map, and the inputs of the layers of the horizontal stack.
 
-        The list has this resolution's first, down and then up, and then the smaller ones'.
+        The list has the layers of this resolution, down and then up, before those of lower ones.
         """
-        here, smaller = biases[: len(self.links)], biases[len(self.links) :]
+        own, smaller = biases[: len(self.links)], biases[len(self.links) :]
         skips, maps = [u], []
         for i, layer in enumerate(self.down):
-            u = checkpoint(layer, u, cache, bias=here[i])
+            u = checkpoint(layer, u, cache, bias=own[i])
             skips.append(u)
             maps.append(u)
         inside: list[Tensor | None] = []
@@ -93,16 +94,16 @@ class VerticalStage(nn.Module):
         else:
             u, inside = self.smaller(u, smaller, cache=cache)
         for i, layer in enumerate(self.up, len(self.down)):
-            u = checkpoint(layer, u, cache, skip=skips.pop(), bias=here[i])
+            u = checkpoint(layer, u, cache, skip=skips.pop(), bias=own[i])
             maps.append(u)
         links = zip(self.links, maps, strict=True)
         return u, [*(checkpoint(feed, link, u) for link, u in links), *inside]
 
 
 class HorizontalStage(nn.Module):
-    """Creates a resolution of the stack that sees the current row to the left and a bit above.
+    """Creates one resolution of the horizontal stack, which sees the row to the left.
 
-    Its arguments are those of `VerticalStage`, whose layers feed its own.
+    The layers of a `VerticalStage` with the same arguments feed its layers.
     """
 
     def __init__(self, width: int, blocks: int, stages: int, dropout: float) -> None:
@@ -132,7 +133,7 @@ class HorizontalStage(nn.Module):
 
 
 class VerticalStack(nn.Module):
-    """Creates the first layer and the stages of the stack that sees all rows above."""
+    """Creates the first layer and the stages of the vertical stack."""
 
     def __init__(self, in_channels: int, stage: VerticalStage, width: int) -> None:
         super().__init__()
@@ -140,7 +141,7 @@ class VerticalStack(nn.Module):
         self.stage = stage
 
     def forward(self, x: Tensor, biases: Biases, cache: Cache | None = None) -> list[Tensor | None]:
-        """Computes what the stack gives to the layers of the horizontal one."""
+        """Computes the inputs of the layers of the horizontal stack."""
         rows: list[Tensor | None] = self.stage(self.first(x, cache=cache), biases, cache)[1]
         return rows
 
@@ -148,8 +149,8 @@ class VerticalStack(nn.Module):
 class PixelCNNPP(WholePixelNetwork):
     """Creates a PixelCNN++. The defaults are the paper's for CIFAR-10.
 
-    Two stacks as in the Gated PixelCNN, of gated residual layers, at full, half and quarter size,
-    with connections across from each layer on the way down to one on the way up.
+    It has two stacks, as the Gated PixelCNN, of gated residual layers at full, half and quarter
+    resolution, with skip connections from each layer on the way down to one on the way up.
 
     Args:
         shape: `(C, H, W)` of an image.
@@ -158,11 +159,11 @@ class PixelCNNPP(WholePixelNetwork):
         vector: Length of a vector to condition on, or None.
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels of all maps.
-        blocks: Residual layers a resolution, each way.
+        blocks: Residual layers per resolution, each way.
         stages: Number of resolutions.
-        components: Logistic distributions in the mixture.
-        dropout: Probability to zero a number inside the residual layers, in training.
-        inputs: "scaled" gives a mixture of logistics; "embedded" takes levels for categories, see
+        components: Components of the mixture of logistics.
+        dropout: Dropout probability inside the residual layers.
+        inputs: "scaled" gives a mixture of logistics; "embedded" treats levels as categories, see
             `WholePixelNetwork`.
 
     Raises:
@@ -196,7 +197,7 @@ class PixelCNNPP(WholePixelNetwork):
         super().__init__(**bound_arguments(locals()))
         if stages < 1:
             raise UserError(f"stages must be at least 1, not {stages}.")
-        channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
+        channels = self.in_channels + 1  # a channel of ones marks pixels inside the border
         stage = VerticalStage(width, blocks, stages, dropout)
         layers = len(stage.scales)
         self.condition = ContextBias(

@@ -4,8 +4,8 @@ References:
     van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016
     (https://arxiv.org/abs/1601.06759), sections 3.1 to 3.5, table 1.
 
-Departure from the paper: they may be conditioned on a class, by a bias on the gates of every layer,
-as the Gated PixelCNN is.
+Departure from the paper: optional conditioning, by a bias on the gates of every layer, as in the
+Gated PixelCNN.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["DiagonalBiLSTM", "RowLSTM"]
 
 
 class ResidualBlock(nn.Module):
-    """Creates an LSTM layer with a residual connection, and another one to the end.
+    """Creates an LSTM layer with a residual connection and a skip connection to the head.
 
     Args:
         layer: The LSTM layer, from `2 width` to `width` channels.
@@ -46,13 +46,13 @@ class ResidualBlock(nn.Module):
         self.expand = Pointwise(width, 4 * width, groups=groups, parts=2)
 
     def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor]:
-        """Computes the block's output and what it gives to the end, `(B, 2 width, ...)` each."""
+        """Computes the output and the skip connection, `(B, 2 width, ...)` each."""
         residual, skip = self.expand(self.lstm(x, bias, cache), cache=cache).chunk(2, 1)
         return x + residual, skip
 
 
 class PixelRNN(CausalNetwork):
-    """What Row LSTM and Diagonal BiLSTM have in common: all but the recurrent layer."""
+    """The network of the Row LSTM and the Diagonal BiLSTM, except for the recurrent layer."""
 
     paper = "Pixel Recurrent Neural Networks (van den Oord et al., 2016)"
     layer: type[RowLayer] | type[DiagonalLayer]
@@ -94,9 +94,9 @@ class PixelRNN(CausalNetwork):
 class RowLSTM(PixelRNN):
     """Creates a Row LSTM. The defaults are the paper's for CIFAR-10: 12 layers of h = 128.
 
-    The state runs down the rows, a row at a time. It sees a triangle above the pixel that widens by
-    one column a row on both sides: there is a blind wedge to the right (and one to the left, where
-    the kernels along the row do not reach).
+    The state runs down the rows, one row at a time. Its receptive field is a triangle above the
+    pixel that widens by one column per row on both sides: it has a blind spot to the right, and one
+    to the left beyond the kernels along the row.
 
     Args:
         shape: `(C, H, W)` of an image.
@@ -107,8 +107,8 @@ class RowLSTM(PixelRNN):
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels h of a state; there are 2h between the layers.
         blocks: Number of LSTM layers.
-        head: Channels between the two 1x1 at the end; 8h by default (with h = 128 the paper's 1024;
-            for MNIST it takes 32).
+        head: Channels between the two 1x1 at the end; 8h by default. The paper uses 1024 with
+            h = 128, and 32 for MNIST.
         inputs: "scaled" or "embedded", see `CausalNetwork`.
 
     Raises:
@@ -126,7 +126,7 @@ class DiagonalBiLSTM(PixelRNN):
     """Creates a Diagonal BiLSTM. The defaults are the paper's for CIFAR-10: 12 layers of h = 128.
 
     Two states sweep the image along its diagonals: together they see everything before the pixel.
-    For MNIST the paper takes 7 layers of h = 16 and a head of 32.
+    The paper uses 7 layers of h = 16 and a head of 32 for MNIST.
 
     Args:
         shape: `(C, H, W)` of an image.
@@ -137,8 +137,8 @@ class DiagonalBiLSTM(PixelRNN):
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels h of a state; there are 2h between the layers.
         blocks: Number of LSTM layers.
-        head: Channels between the two 1x1 at the end; 8h by default (with h = 128 the paper's 1024;
-            for MNIST it takes 32).
+        head: Channels between the two 1x1 at the end; 8h by default. The paper uses 1024 with
+            h = 128, and 32 for MNIST.
         inputs: "scaled" or "embedded", see `CausalNetwork`.
 
     Raises:

@@ -1,11 +1,11 @@
-"""PixelSNAIL: gated residual layers, and attention to everything before.
+"""PixelSNAIL: gated residual layers, and attention to all earlier sites.
 
 References:
     Chen, Mishra, Rohaninejad, Abbeel: PixelSNAIL: An Improved Autoregressive Generative Model, 2017
     (https://arxiv.org/abs/1712.09763), and its public code for the sizes.
 
-Departures from the paper: no weight normalisation, as in `PixelCNNPP`. It may be conditioned on a
-class, by a bias in the residual layers before each attention, and levels may be categories.
+Departures from the paper: no weight normalisation, as in `PixelCNNPP`. Optional conditioning, by a
+bias in the residual layers before each attention, and levels as categories.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Biases = list[Tensor | None]
 
 
 class Block(nn.Module):
-    """Creates a few residual layers and the attention that follows them.
+    """Creates a block of residual layers and attention.
 
-    A key and its value carry the pixel of their site; a query does not.
+    Keys and values include the pixel of their site; queries do not.
 
     Args:
         pixel_channels: Channels of the network's input.
@@ -81,10 +81,10 @@ class Block(nn.Module):
         """Computes the block.
 
         Args:
-            h: The layer before, of maps or of the site.
+            h: The output of the previous layer, whole maps or one site.
             x: The network's input; in a step the newest pixel, from before the site.
-            place: Where the sites are, of the shape of h but with 2 channels.
-            biases: The context's, for the residual layers.
+            place: The coordinates of the sites, of the shape of h but with 2 channels.
+            biases: The context's biases for the residual layers.
             cache: The state of generation.
         """
         for layer, bias in zip(self.layers, biases, strict=True):
@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 def places(height: int, width: int) -> Tensor:
-    """Computes row and column of every site, each in [-1/2, 1/2), `(1, 2, H, W)`."""
+    """Computes the row and the column of every site, scaled to [-1/2, 1/2), `(1, 2, H, W)`."""
     rows, cols = torch.arange(height) / height - 0.5, torch.arange(width) / width - 0.5
     return torch.stack(torch.meshgrid(rows, cols, indexing="ij"))[None]
 
@@ -107,7 +107,7 @@ def places(height: int, width: int) -> Tensor:
 class PixelSNAIL(WholePixelNetwork):
     """Creates a PixelSNAIL. The defaults are the paper's for CIFAR-10.
 
-    Every block of residual layers ends in attention to all sites before: it sees everything.
+    Every block of residual layers ends in attention to all earlier sites, so it sees all of them.
 
     Args:
         shape: `(C, H, W)` of an image.
@@ -117,11 +117,11 @@ class PixelSNAIL(WholePixelNetwork):
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
         width: Channels of all maps.
         blocks: Number of blocks, each with one attention.
-        layers: Residual layers a block.
-        key: Channels of a key; a value has half the width.
-        components: Logistic distributions in the mixture.
-        dropout: Probability to zero a number inside the residual layers, in training.
-        inputs: "scaled" gives a mixture of logistics; "embedded" takes levels for categories, see
+        layers: Residual layers per block.
+        key: Channels of a key; a value has `width / 2`.
+        components: Components of the mixture of logistics.
+        dropout: Dropout probability inside the residual layers.
+        inputs: "scaled" gives a mixture of logistics; "embedded" treats levels as categories, see
             `WholePixelNetwork`.
 
     Raises:
@@ -155,7 +155,7 @@ class PixelSNAIL(WholePixelNetwork):
         if min(layers, key) < 1:
             raise UserError(f"layers and key must be at least 1, not {layers} and {key}.")
         self.register_buffer("place", places(*shape[1:]), persistent=False)
-        channels = self.in_channels + 1  # one of ones, by which it can tell the border's zeros
+        channels = self.in_channels + 1  # a channel of ones marks pixels inside the border
         self.condition = ContextBias(
             self.context_spec, [2 * width] * (blocks * layers), self.shape[1:]
         )

@@ -1,4 +1,4 @@
-"""Variational autoencoder: codes with a prior, and bounds on log p(x).
+"""Variational autoencoder: latent codes with a prior, and bounds on log p(x).
 
 References:
     Kingma, Welling: Auto-Encoding Variational Bayes, 2013 (https://arxiv.org/abs/1312.6114).
@@ -28,25 +28,25 @@ from nextpixel.models.base.bounds import (
 )
 from nextpixel.models.base.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
-from nextpixel.sampling.drawing import CommonOptions
+from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import bound_arguments
 
 __all__ = ["VAE"]
 
 
 class VAE(IndependentPixels):
-    """Creates a variational autoencoder: q(z | x) is a diagonal Gaussian, p(z) the standard one.
+    """Creates a variational autoencoder: q(z | x) is a diagonal Gaussian, p(z) standard normal.
 
     Args:
         shape: `(C, H, W)` of an image, H and W divisible by 4.
         levels: A pixel is an integer in `[0, levels)`.
-        latent: Numbers of a code.
+        latent: Length of a code.
         width: Channels at half the resolution.
         likelihood: See `IndependentPixels`.
-        components: Logistics mixed at each pixel.
-        beta: Training weighs the KL divergence by it; 1 trains the ELBO.
-        free_bits: Nats of each number of the code that training does not count: its KL divergence,
-            averaged over the batch, is taken as no less than this.
+        components: Components of the mixture of logistics at each site.
+        beta: Weight of the KL divergence in training; 1 trains the ELBO.
+        free_bits: Nats per dimension of the code: in training the KL divergence of a dimension,
+            averaged over the batch, counts as at least this.
 
     Raises:
         UserError: An argument is out of range.
@@ -98,12 +98,12 @@ class VAE(IndependentPixels):
 
         Args:
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
-            samples: Draws of q over which the first term is averaged.
+            samples: Samples of q over which the first term is averaged.
             seed: Together with an image's pixels decides its noise.
-            mask: True at pixels that carry no bits, broadcastable to x.
+            mask: True at known pixels, which do not count, broadcastable to x.
 
         Raises:
-            UserError: x does not fit the model, or there are no draws.
+            UserError: x does not fit the model, or there are no samples.
         """
         log_likelihood = self.log_likelihood(x, mask)
         reconstruction, kl = elbo_terms(log_likelihood, *self.draws(x, samples, seed))
@@ -112,45 +112,45 @@ class VAE(IndependentPixels):
     def importance_bound(self, x: Tensor, samples: int = 500, seed: int = 0) -> Tensor:
         """Computes the importance-weighted bound on log p(x) in nats, `(B,)`.
 
-        It lies between the ELBO and log p(x), and nears the latter as the draws become many.
+        On average it lies between the ELBO and log p(x), and approaches log p(x) with more samples.
 
         Args:
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
-            samples: Draws of q.
+            samples: Samples of q.
             seed: Together with an image's pixels decides its noise.
 
         Raises:
-            UserError: x does not fit the model, or there are no draws.
+            UserError: x does not fit the model, or there are no samples.
         """
         return importance_bound(self.log_likelihood(x), *self.draws(x, samples, seed))
 
     def draws(self, x: Tensor, samples: int, seed: int) -> tuple[Gaussian, Tensor]:
-        """Computes q(z | x) and the noise that turns into draws of it."""
+        """Computes q(z | x), and the noise that `Gaussian.at` turns into samples of it."""
         posterior = self.posterior(x)
         if samples < 1:
             raise UserError(f"A bound takes at least 1 draw of the code, not {samples}.")
         return posterior, image_noise(seed, x, samples, self.latent).to(posterior.mean)
 
     def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
-        """Computes the ELBO with one draw an image; neither beta nor free bits are in it."""
+        """Computes the ELBO with one sample per image, without beta and free bits."""
         self.context(c, len(x))
         return self.elbo(x, mask=mask)
 
     def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
-        """Computes the ELBO with `beta` and `free_bits`, for fresh noise each time, `(B,)`."""
+        """Computes the ELBO with `beta` and `free_bits`, with new noise each time, `(B,)`."""
         self.context(c, len(x))
         posterior = self.posterior(x)
         noise = torch.randn_like(posterior.mean)[None]
         reconstruction, kl = elbo_terms(self.log_likelihood(x, mask), posterior, noise)
         if self.free_bits:
-            # All images share what is below: their average counts, as in the paper.
+            # The average over the batch is clamped, as in the paper.
             kl = kl.mean(0, keepdim=True).clamp_min(self.free_bits)
         return reconstruction - self.beta * kl.sum(1)
 
     def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
-        """Draws images: codes from the prior unless c gives them, see `IndependentPixels.sample`.
+        """Samples images, with codes from the prior if c is None, see `IndependentPixels.sample`.
 
-        The code of image k depends on the seed and k only, as its pixels do.
+        The code and the pixels of image k depend only on the seed and k.
         """
         if c is None:
             numbers = how.get("numbers")

@@ -1,11 +1,11 @@
-"""VQ-VAE: an image becomes a small grid of codes, numbers of vectors in a codebook.
+"""VQ-VAE: an image becomes a small grid of codes, indices of vectors in a codebook.
 
 References:
     van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017
     (https://arxiv.org/abs/1711.00937).
 
-Departures from the paper: an exact likelihood of the pixels, codes that are placed among the data
-by k-means++, and again where they are not used.
+Departures from the paper: an exact likelihood of the pixels; the codebook is initialised from data
+by k-means++, and so are codes that fall out of use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nextpixel.models.base.latent import CodebookModel, Likelihood
+from nextpixel.models.base.codebook import CodebookModel
+from nextpixel.models.base.latent import Likelihood
 from nextpixel.nn import Codebook, MapDecoder, MapEncoder, Quantized, Quantizer
 from nextpixel.saving import bound_arguments
 
@@ -30,15 +31,15 @@ class VQVAE(CodebookModel):
     Args:
         shape: `(C, H, W)` of an image, H and W divisible by `downsampling`.
         levels: A pixel is an integer in `[0, levels)`.
-        downsampling: How many pixels a code's side is long: 2, 4 or 8.
+        downsampling: Pixels per code, in each direction: 2, 4 or 8.
         codes: Number of codes K.
-        code_size: Numbers of a code's vector.
-        width: Channels at half the resolution; below there are twice as many.
+        code_size: Length of a codebook vector.
+        width: Channels at half the resolution; there are twice as many at lower resolutions.
         likelihood: See `IndependentPixels`.
-        components: Logistics mixed at each pixel.
-        codebook: How the codebook learns: "ema" by running averages, "loss" by gradients.
-        decay: Of the running averages.
-        commitment: Weight of the pull on the encoder towards the codes.
+        components: Components of the mixture of logistics at each site.
+        codebook: How the codebook learns: "ema" by moving averages, "loss" by gradients.
+        decay: Decay of the moving averages.
+        commitment: Weight of the commitment loss, which pulls the encoder towards the codes.
 
     Raises:
         UserError: An argument is out of range.
@@ -81,7 +82,7 @@ class VQVAE(CodebookModel):
         return [self.quantizer]
 
     def quantize(self, x: Tensor) -> list[Quantized]:
-        """Computes the vectors of images and the nearest codes, see `CodebookModel.quantize`."""
+        """Encodes and quantizes images, see `CodebookModel.quantize`."""
         return [self.quantizer(self.encoder(self.encode(x)))]
 
     def after_step(
@@ -90,7 +91,7 @@ class VQVAE(CodebookModel):
         gather: Callable[[Tensor], Tensor],
         seed: int,
     ) -> None:
-        """Updates the codebook, by what the encoder now makes of the step's images."""
+        """Updates the codebook with the vectors of the step's images, encoded after the step."""
         z = torch.cat([self.encoder(self.encode(x)) for x, _ in parts])
-        real = torch.cat([self.real_codes(x, mask, self.encoder.size) for x, mask in parts])
-        self.quantizer.update(z, gather, seed, real)
+        counted = torch.cat([self.has_unknown(x, mask, self.encoder.size) for x, mask in parts])
+        self.quantizer.update(z, gather, seed, counted)

@@ -1,10 +1,10 @@
-"""VQ-VAE-2: two grids of codes, a coarse one of what is where and a finer one of details.
+"""VQ-VAE-2: two grids of codes, a coarse one for the layout and a finer one for the details.
 
 References:
     Razavi, van den Oord, Vinyals: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019
     (https://arxiv.org/abs/1906.00446).
 
-Departures from the paper: those of `VQVAE`; two levels only, and a top grid of half the bottom's
+Departures from the paper: those of `VQVAE`; two grids only, and a top grid of half the bottom's
 height and width.
 """
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel.errors import UserError
-from nextpixel.models.base.latent import CodebookModel, Likelihood
+from nextpixel.models.base.codebook import CodebookModel
+from nextpixel.models.base.latent import Likelihood
 from nextpixel.nn import Codebook, MapDecoder, MapEncoder, Pointwise, Quantized, Quantizer
 from nextpixel.saving import bound_arguments
 
@@ -24,25 +25,25 @@ __all__ = ["VQVAE2"]
 
 
 class VQVAE2(CodebookModel):
-    """Creates a VQ-VAE with two grids of codes: the top, and the bottom, which knows the top.
+    """Creates a VQ-VAE with two grids of codes: a top grid, and a bottom grid given the top.
 
-    An image's codes are a row of numbers, the top's and then the bottom's. Two other models are its
-    prior: one of the top codes (`nextpixel train --data codes:RUN`), and one of the bottom codes
-    that is told the top's (`--data codes:RUN#bottom`).
+    The codes of an image are one vector, the top codes and then the bottom codes. Two other models
+    are its prior: one over the top codes (`nextpixel train --data codes:RUN`), and one over the
+    bottom codes given the top codes (`--data codes:RUN#bottom`).
 
     Args:
         shape: `(C, H, W)` of an image, H and W divisible by twice `downsampling`.
         levels: A pixel is an integer in `[0, levels)`.
-        downsampling: How many pixels a bottom code's side is long: 2, 4 or 8. A top code's is twice
-            as long.
-        codes: Number of codes K, in each of the two codebooks.
-        code_size: Numbers of a code's vector.
-        width: Channels at half the resolution; below there are twice as many.
+        downsampling: Pixels per bottom code, in each direction: 2, 4 or 8. There are twice as many
+            per top code.
+        codes: Number of codes K in each of the two codebooks.
+        code_size: Length of a codebook vector.
+        width: Channels at half the resolution; there are twice as many at lower resolutions.
         likelihood: See `IndependentPixels`.
-        components: Logistics mixed at each pixel.
-        codebook: How the codebooks learn: "ema" by running averages, "loss" by gradients.
-        decay: Of the running averages.
-        commitment: Weight of the pull on the encoder towards the codes.
+        components: Components of the mixture of logistics at each site.
+        codebook: How the codebooks learn: "ema" by moving averages, "loss" by gradients.
+        decay: Decay of the moving averages.
+        commitment: Weight of the commitment loss, which pulls the encoder towards the codes.
 
     Raises:
         UserError: An argument is out of range.
@@ -79,9 +80,9 @@ class VQVAE2(CodebookModel):
         self.encoder = MapEncoder(self.shape[0], self.shape[1:], downsampling, width, features)
         if any(side % 2 for side in self.encoder.size):
             raise UserError(
-                f"Of two grids of codes the top has half the height and width of the bottom, which "
-                f"is {self.encoder.size[0]} x {self.encoder.size[1]}: take another downsampling, "
-                "or resize the images, for example by --size."
+                "The top grid has half the height and width of the bottom grid, "
+                f"{self.encoder.size[0]} x {self.encoder.size[1]}, which must be even: take a "
+                "different downsampling, or resize the images, for example by --size."
             )
 
         def book() -> Quantizer:
@@ -99,22 +100,22 @@ class VQVAE2(CodebookModel):
 
     @property
     def quantizers(self) -> list[Quantizer]:
-        """The codebooks of the top and of the bottom grid."""
+        """The codebooks of the top and the bottom grid."""
         return [self.top_quantizer, self.bottom_quantizer]
 
     def quantize(self, x: Tensor) -> list[Quantized]:
-        """Computes the vectors of images and the nearest codes, see `CodebookModel.quantize`."""
+        """Encodes and quantizes images, see `CodebookModel.quantize`."""
         features, top = self.encode_top(x)
         quantized: Quantized = self.top_quantizer(top)
         return [quantized, self.bottom_quantizer(self.encode_bottom(features, quantized))]
 
     def encode_top(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the encoder's maps of the bottom's size, and of these the top's vectors."""
+        """Computes feature maps of the bottom grid's size, and from them the top vectors."""
         features = self.encoder(self.encode(x))
         return features, self.top_encoder(features)
 
     def encode_bottom(self, features: Tensor, top: Quantized) -> Tensor:
-        """Computes the bottom's vectors of the encoder's maps, and of what the top codes say."""
+        """Computes the bottom vectors from the feature maps and the quantized top vectors."""
         both = torch.cat([self.top_decoder(top.vectors), features], 1)
         vectors: Tensor = self.to_bottom(both)
         return vectors
@@ -125,30 +126,30 @@ class VQVAE2(CodebookModel):
         gather: Callable[[Tensor], Tensor],
         seed: int,
     ) -> None:
-        """Updates the codebooks, by what the encoders now make of the step's images.
+        """Updates the codebooks with the vectors of the step's images, encoded after the step.
 
-        The top goes first: the bottom's vectors depend on it, as on codes that were just placed.
+        The top goes first, because the bottom vectors depend on the top codes.
         """
         encoded = [self.encode_top(x) for x, _ in parts]
         features, top = (torch.cat(maps) for maps in zip(*encoded, strict=True))
-        real_top, real_bottom = (
-            torch.cat([self.real_codes(x, mask, size) for x, mask in parts])
+        counted_top, counted_bottom = (
+            torch.cat([self.has_unknown(x, mask, size) for x, mask in parts])
             for size in self.sizes.values()
         )
-        self.top_quantizer.update(top, gather, seed, real_top)
+        self.top_quantizer.update(top, gather, seed, counted_top)
         bottom = self.encode_bottom(features, self.top_quantizer(top))
-        self.bottom_quantizer.update(bottom, gather, seed, real_bottom)
+        self.bottom_quantizer.update(bottom, gather, seed, counted_bottom)
 
 
 class TwoGridDecoder(nn.Module):
-    """Creates a network from the vectors of two grids to maps: the top's are brought to the bottom.
+    """Creates a decoder from the vectors of both grids; it first upsamples those of the top.
 
     Shape:
         `(B, code_size, h / 2, w / 2)` and `(B, code_size, h, w)` -> `(B, outputs, H, W)`.
 
     Args:
-        code_size: Numbers of a code's vector.
-        downsampling: How many pixels a bottom code's side is long.
+        code_size: Length of a codebook vector.
+        downsampling: Pixels per bottom code, in each direction.
         width: See `MapDecoder`.
         outputs: Channels of the maps.
     """

@@ -1,20 +1,21 @@
-"""Causal layers: each one knows both the whole map and one step of generation.
+"""Causal layers: each has a forward pass for whole maps and one for a step of generation.
 
-A layer is called in one of two ways, with the same weights and the same wiring around it:
+A layer is called in one of two ways, with the same weights:
 
-* without a cache it gets whole maps `(B, C, H, W)` and returns whole maps;
-* with a cache it gets what is new at one site, a pixel `(B, C)`, one channel group of a pixel, or
-  (in a vertical stack) a row `(B, C, 1, W)`, keeps what later sites will need, and returns the same
-  for its output.
+* without a cache, it gets whole maps `(B, C, H, W)` and returns whole maps;
+* with a cache, it gets the newest values, a pixel `(B, C)`, one channel group of a pixel, or (in a
+  vertical stack) a row `(B, C, 1, W)`; it stores what later sites need, and returns its output in
+  the same form.
 
-The channels are dimension 1 in all three, so what lies between the layers (activations, gates,
-sums) is written once.
+The channels are always dimension 1, so activations, gates and sums between the layers are written
+once.
 """
 
 from nextpixel.nn.attention import CausalAttention, Delayed
 from nextpixel.nn.cache import Cache, CausalLayer, Site
 from nextpixel.nn.causal_conv import CausalConv2d, MaskedConv2d, OncePerRow, RowConv2d
 from nextpixel.nn.checkpointing import checkpoint, checkpointing
+from nextpixel.nn.context_bias import ContextBias
 from nextpixel.nn.encoders import ImageDecoder, ImageEncoder, MapDecoder, MapEncoder
 from nextpixel.nn.lstm import DiagonalLayer, RowLayer
 from nextpixel.nn.multiscale import Halved, HalvedRows
@@ -28,6 +29,7 @@ __all__ = [
     "CausalConv2d",
     "CausalLayer",
     "Codebook",
+    "ContextBias",
     "Delayed",
     "DiagonalLayer",
     "GatedResNet",

@@ -1,4 +1,4 @@
-"""Causal attention, with the keys and values of the past kept while an image is generated."""
+"""Causal attention, with a cache of the keys and values of earlier sites."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["CausalAttention", "Delayed"]
 
 
 class Delayed(CausalLayer):
-    """Creates a layer that goes with what is known of a pixel only once it is drawn.
+    """Creates a layer that delays its input by one site in generation.
 
-    A whole map goes through unchanged. In a step it returns what it was handed at the site before:
-    joined with the newest pixel, that is what the map holds there.
+    It returns a whole map unchanged. In a step it returns its input at the previous site, which can
+    be joined with the newest pixel, since that one belongs to the previous site too.
 
     Args:
         channels: Channels of the map.
@@ -29,25 +29,25 @@ class Delayed(CausalLayer):
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """Returns the map, or what was there at the site before (zeros at the first site)."""
+        """Returns the map, or in a step the input at the previous site (zeros at the first)."""
         if cache is None:
             return x
-        (kept,) = cache.layers[self]
-        before = kept.clone()
-        kept.copy_(x)
-        return before
+        (previous,) = cache.layers[self]
+        output = previous.clone()
+        previous.copy_(x)
+        return output
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes room for a pixel's channels."""
+        """Makes the tensor for the input at the previous site."""
         like: Tensor = self.like  # type: ignore[assignment]  # torch types it as a module too
         return [like.new_zeros(batch, self.channels)]
 
 
 class CausalAttention(CausalLayer):
-    """Creates attention of every site to all sites strictly before it.
+    """Creates attention from every site to all sites strictly before it.
 
-    The first site has none before it and gets zeros. In a step the keys and values handed over are
-    those of the site BEFORE; all of them are kept, so this cache grows with the image.
+    The first site has none before it, and its output is zero. In a step the key and the value are
+    those of the PREVIOUS site; all of them are stored, so this cache grows with the image.
 
     Args:
         key_channels: Channels of queries and keys.
@@ -74,27 +74,28 @@ class CausalAttention(CausalLayer):
         """Attends from the queries to the keys before them.
 
         Args:
-            query: `(B, key_channels, H, W)`, or of the site `(B, key_channels)`.
-            key: The same, but in a step of the site before.
-            value: `(B, value_channels, H, W)`, or of the site before `(B, value_channels)`.
+            query: `(B, key_channels, H, W)`, in a step that of the site, `(B, key_channels)`.
+            key: The same shape; in a step that of the previous site.
+            value: `(B, value_channels, H, W)`, in a step that of the previous site,
+                `(B, value_channels)`.
             cache: The state of generation.
         """
         if cache is not None:
             return self._step(query, key, value, cache)
-        # The fused attention, four times as fast, wants as many channels in keys as in values.
+        # PyTorch's fused attention, four times as fast, needs keys and values of the same size.
         most = max(self.key_channels, self.value_channels)
         q, k, v = (
             F.pad(t.flatten(2).mT, (0, most - t.shape[1])).contiguous()[:, None]
             for t in (query, key, value)
         )
-        # The query of site i goes with the keys up to i - 1: as if it were one site earlier.
+        # Site i attends to sites up to i - 1: shift the queries by one site.
         attended = F.scaled_dot_product_attention(
             q[:, :, 1:], k[:, :, :-1], v[:, :, :-1], is_causal=True, scale=self.scale_of_products
         )[:, 0, :, : self.value_channels]
         return torch.unflatten(F.pad(attended, (0, 0, 1, 0)).mT, 2, query.shape[2:])
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes room for the keys and the values of all sites."""
+        """Makes the tensors for the keys and the values of all sites."""
         sites = self.size[0] * self.size[1]
         like: Tensor = self.like  # type: ignore[assignment]  # torch types it as a module too
         return [

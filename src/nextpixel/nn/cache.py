@@ -1,4 +1,4 @@
-"""What generation remembers, held outside the network."""
+"""The cache: the state of generation, held outside the network."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ __all__ = ["Cache", "CausalLayer", "Site"]
 
 
 class Site(NamedTuple):
-    """One channel of one pixel. Generation goes along the rows, from the top.
+    """One channel of one pixel.
 
-    At each pixel it goes through the channels, before the next pixel comes.
+    Generation visits rows from the top, the pixels of a row from the left, and the channels of a
+    pixel in order.
     """
 
     row: int
@@ -32,7 +33,7 @@ class StepRunner(Protocol):
     """Runs the steps of a generation: `nextpixel.engine.Replay`."""
 
     def step(self, site: Site, compute: Callable[[], Tensor]) -> Tensor:
-        """Takes a step, by `compute` or by replaying what it did at other sites."""
+        """Takes a step, by calling `compute` or by replaying its operations from other sites."""
 
     def refresh_weights(self) -> None:
         """Reads the weights again: their numbers may have changed."""
@@ -41,26 +42,26 @@ class StepRunner(Protocol):
         """Lists the storages that the steps use but do not create, by their addresses."""
 
     def nbytes(self) -> int:
-        """Counts the bytes of what the steps create."""
+        """Counts the bytes of the tensors that the steps create."""
 
 
 @dataclass
 class Cache:
-    """The state of generating one batch: where it stands and what each layer keeps of the past.
+    """The state of generating one batch: the current site, and the tensors of each layer.
 
-    Made by `AutoregressiveModel.start` for a batch and passed to every step. Steps visit the sites
-    in raster order, from the first one, once each.
+    `AutoregressiveModel.start` makes it for a batch, and every step gets it. Steps visit each site
+    once, in raster order from the first one.
 
     Attributes:
-        context: The context, one row an image.
-        prepared: What the context gives to all sites, computed once.
-        biases: What the context adds to each layer in the current row.
+        context: The context, one row for each image.
+        prepared: The part of the context's biases that all sites share, computed once.
+        biases: The context's bias for each layer in the current row.
         site: The site whose distribution is being computed.
-        newest: The integers that are newest before it.
-        parameters: What the network returned last.
-        layers: For every causal layer its tensors, of fixed shapes; a layer writes its own.
-        views: Parts of these tensors that a layer wants again and again.
-        period: After how many rows, and columns, the steps do the same again (strided layers).
+        newest: The newest integers before the site.
+        parameters: The last output of the network.
+        layers: The tensors of every causal layer, of fixed shapes; a layer writes only its own.
+        views: Views of these tensors that a layer needs in every step.
+        period: Rows, and columns, after which the steps repeat (strided layers).
         replay_safe: Whether steps are known to replay correctly: all layers are nextpixel's own.
         replay: Replays the steps (see `nextpixel.engine`); None computes each of them in PyTorch.
     """
@@ -78,49 +79,49 @@ class Cache:
     replay: StepRunner | None = None
 
     def nbytes(self) -> int:
-        """Counts the bytes that the layers keep, but not the model's weights."""
-        kept = (t for tensors in self.layers.values() for t in tensors)
-        return sum(t.nbytes for t in kept if not t._is_view())
+        """Counts the bytes that the layers store, without the model's weights."""
+        stored = (t for tensors in self.layers.values() for t in tensors)
+        return sum(t.nbytes for t in stored if not t._is_view())
 
     def tensors(self) -> list[Tensor]:
-        """Lists what steps read; some of it is a weight itself."""
+        """Lists the tensors that steps read; some of them are weights."""
         of_layers = (t for tensors in self.layers.values() for t in tensors)
         return [t for t in (*of_layers, *(self.prepared or ()), self.newest) if t is not None]
 
     def restart_from(self, new: Cache, weights: set[int]) -> bool:
-        """Begins another generation in the same memory, so that its replay stays valid.
+        """Starts another generation in the same memory, so that its replay stays valid.
 
         Args:
             new: A cache that the same model has just made.
-            weights: The addresses of the storages of the model's weights: nothing is written there.
+            weights: The addresses of the storages of the model's weights, which are never written.
 
         Returns:
-            Whether that was possible: the new cache has tensors of the same shapes.
+            Whether that was possible: the tensors of the new cache have the same shapes.
         """
         mine, others = self.tensors(), new.tensors()
-        looks = [[(t.shape, t.stride(), t.dtype) for t in all_] for all_ in (mine, others)]
-        if looks[0] != looks[1] or list(self.layers) != list(new.layers):
+        layouts = [[(t.shape, t.stride(), t.dtype) for t in ts] for ts in (mine, others)]
+        if layouts[0] != layouts[1] or list(self.layers) != list(new.layers):
             return False
         pairs = [(a, b) for a, b in zip(mine, others, strict=True) if a.data_ptr() != b.data_ptr()]
         if any(a.untyped_storage().data_ptr() in weights for a, _ in pairs):
             return False
-        for tensor, other in pairs:  # what lies in the same place is a weight itself
+        for tensor, other in pairs:  # tensors at the same address are weights, and stay
             tensor.copy_(other)
         self.context, self.parameters = new.context, None
         return True
 
     def select(self, images: Tensor) -> None:
-        """Puts images of the batch in the places of others, between two steps.
+        """Reorders the batch between two steps; images may occur several times, or not at all.
 
         The tensors change in place, because layers hold views of them and a replay their addresses.
         The biases are left out: they are read only when a row begins, and computed just before.
 
         Args:
-            images: For each place the number of the image that comes there, `(B,)`, of the batch
-                as it was; the pictures handed to the next step must be the same selection.
+            images: For each image of the new batch, its index in the old one, `(B,)`. Reorder the
+                `x` of the next step in the same way.
         """
-        kept = [t for layer, tensors in self.layers.items() for t in layer.of_images(tensors)]
-        for tensor in [*kept, *(t for t in self.prepared or () if t is not None)]:
+        stored = [t for layer, tensors in self.layers.items() for t in layer.of_images(tensors)]
+        for tensor in [*stored, *(t for t in self.prepared or () if t is not None)]:
             tensor.copy_(tensor[images])
         if self.context is not None:
             self.context = self.context[images]
@@ -129,24 +130,24 @@ class Cache:
 
 
 class CausalLayer(nn.Module, ABC):
-    """A layer that can be stepped through an image; it says what it must keep.
+    """A layer that can step through an image, with tensors in the cache.
 
     Attributes:
-        scale: How many times smaller its maps are than the image, in both directions.
+        scale: The factor by which its maps are smaller than the image, in both directions.
     """
 
     scale = 1
 
     @abstractmethod
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes the layer's tensors for generating `batch` images; its maps have `width` columns.
+        """Makes the layer's tensors for generating `batch` images with maps of `width` columns.
 
-        They are made anew for every generation, so weights folded into them are never stale.
+        Every generation makes new ones, so weights that they contain are never stale.
         """
 
     def of_images(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Picks those of the layer's tensors whose first dimension are the images: all of them.
+        """Picks the tensors of the layer whose first dimension is the batch: by default all.
 
-        A layer that keeps folded weights, too, leaves those out.
+        A layer that also stores weights leaves those out.
         """
         return tensors

@@ -1,14 +1,14 @@
-"""Causal convolutions that keep a few rows of their input while an image is generated.
+"""Causal convolutions, with a cache of a few rows of their input.
 
-The kernel is split into the rows above and the current row. In a step, what the finished rows
-contribute to a whole row of outputs is computed once, when that row begins; what is left for each
-pixel are the taps on the current row, one small matrix product.
+The kernel is split into the rows above and the current row. In a step, the contribution of the
+finished rows to a whole row of outputs is computed once, when that row begins. Then each pixel
+needs only the taps on the current row, one small matrix product.
 
-With several channels the feature maps of a pixel are in groups, one a channel: a step computes one
+With several channels the feature maps are in groups, one for each channel: a step computes one
 group, from the groups up to its own (see `nn.masks.channel_mask`).
 
-Line buffers hold the channels last, `(B, rows, W, C)`, so that the taps of the current row are
-one contiguous run of numbers for each image.
+Line buffers are channels-last, `(B, rows, W, C)`, so that the inputs of the taps on the current row
+are contiguous for each image.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["CausalConv2d", "MaskedConv2d", "OncePerRow", "RowConv2d"]
 
 
 class _Group(NamedTuple):
-    """What a causal convolution keeps for one channel group, by column.
+    """Views of the cache of a causal convolution for one channel group, by column.
 
     Attributes:
-        pixels: The pixels of the current row, the border included, `(B, channels)` each.
-        seen: What the taps on the current row see, one run of numbers an image.
-        sums: What the rows above and the context give to the outputs.
-        taps: The weights of the current row.
+        pixels: The pixels of the current row, including the border, `(B, channels)` each.
+        seen: The inputs of the taps on the current row, contiguous for each image.
+        sums: The contribution of the rows above and the context to the outputs.
+        taps: The weights of the taps on the current row.
     """
 
     pixels: Sequence[Tensor]
@@ -50,7 +50,7 @@ class CausalConv2d(CausalLayer):
 
     The masked taps are not stored: there is one weight for the rows above the centre and one for
     the current row up to the centre. With a mask of type A and one group the centre is not stored
-    either. In a step a layer of type A is handed what is newest, from BEFORE the site.
+    either. In a step a layer of type A gets the newest values, from BEFORE the site.
 
     Shape:
         `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`, `(H, W)` divided by the stride and
@@ -58,15 +58,15 @@ class CausalConv2d(CausalLayer):
         channels of one group.
 
     Args:
-        mask_type: "A" hides the centre, "B" shows it; with several groups "A" shows at the centre
-            the groups before and "B" the group itself too.
+        mask_type: "A" hides the centre, "B" shows it; with several groups, "A" shows the earlier
+            groups at the centre, and "B" also the group itself.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        reach: How many rows up, columns to the left and columns to the right (in the rows above)
-            it sees.
+        reach: The numbers of visible rows above, columns to the left, and columns to the right (in
+            the rows above).
         groups: Number of channel groups.
-        parts: Number of equal runs in the output that are each divided into groups.
-        stride: Every how many rows and columns there is an output.
+        parts: Number of equal parts of the output that are each divided into groups.
+        stride: Distance between outputs, in rows and in columns.
         bias: Whether to add a learned bias.
     """
 
@@ -129,12 +129,12 @@ class CausalConv2d(CausalLayer):
         """Convolves a whole map, or with a cache computes one pixel.
 
         Args:
-            x: The map, or the pixel at the site (type A: what is newest before the site).
+            x: The map, or the pixel at the site (type A: the newest values before the site).
             context: Added to the output: `(B, out_channels, H, W)` or `(B, out_channels, 1, 1)`;
                 in a step `(B, out_channels, 1, W)` or `(B, out_channels, 1, 1)`, read only when a
                 row begins.
             cache: The state of generation.
-            relu: Whether to convolve the positive parts of x.
+            relu: Whether to apply a ReLU to x first.
         """
         if cache is not None:
             return self._step(F.relu(x) if relu else x, context, cache)
@@ -154,13 +154,13 @@ class CausalConv2d(CausalLayer):
         return self.weight_row if self.row_mask is None else self.weight_row * self.row_mask
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes the line buffer and, for each group, its row's sums from above and its taps."""
+        """Makes the line buffer and, for each group, the sums from above and the taps."""
         new = self.weight_row.new_zeros
         columns = self.left + width + self.right
         tensors = [new(batch, self.rows_above + 1, columns, self.in_channels)]
         taps = self._row_weight().squeeze(2).permute(2, 1, 0).flatten(0, 1)
         for group in range(self.groups):
-            # At the centre the later groups are hidden: as they come last, they are left out.
+            # At the centre the later groups are hidden; they come last, so they can be cut off.
             hidden = self.in_channels - channel_slice(self.in_channels, group, self.groups).stop
             seen = taps[: len(taps) - hidden] if self.weight_row.shape[-1] > self.left else taps
             folded = of_group(seen, group, self.groups, self.parts).contiguous()
@@ -172,9 +172,9 @@ class CausalConv2d(CausalLayer):
         return [tensors[0], *tensors[1::2]]
 
     def new_output(self, site: Site) -> bool:
-        """Tells whether there is an output at a site, which a strided layer does not always have.
+        """Returns whether there is an output at a site: a strided layer may have none.
 
-        Without one, `forward` remembers what it was handed, and what it returns has no meaning.
+        Without one, `forward` stores its input, and what it returns is meaningless.
         """
         return site.row % self.stride == 0 and site.col % self.stride == 0
 
@@ -182,7 +182,7 @@ class CausalConv2d(CausalLayer):
         groups = cache.views.get(self) or self._view(cache)
         site = cache.site
         if self.mask_type == "A":
-            if any(site):  # there is nothing before the first site
+            if any(site):  # nothing comes before the first site
                 newest = groups[(site.channel - 1) % self.groups].pixels
                 newest[self._newest(site, len(newest))].copy_(x)
             if site.begins_row:
@@ -195,7 +195,7 @@ class CausalConv2d(CausalLayer):
         return torch.addmm(group.sums[site.col // self.stride], group.seen[site.col], group.taps)
 
     def _view(self, cache: Cache) -> list[_Group]:
-        """Cuts the tensors up by group and by column, once: cutting takes time, too."""
+        """Makes the views by group and by column once, since making views takes time."""
         lines, *folded = cache.layers[self]
         row, groups = lines[:, -1], []
         for group in range(self.groups):
@@ -207,14 +207,14 @@ class CausalConv2d(CausalLayer):
         return groups
 
     def _newest(self, site: Site, columns: int) -> int:
-        """Finds the column of what is newest before a site; it may be in the row above."""
+        """Finds the column of the newest values before a site; it may be in the row above."""
         if site.channel:
             return self.left + site.col
         width = columns - self.left - self.right
         return self.left + (site.col or width) - 1
 
     def _begin_row(self, cache: Cache, context: Tensor | None) -> None:
-        """Moves the line buffer down a row and sums up what the rows above contribute."""
+        """Moves the line buffer down a row and computes the contribution of the rows above."""
         lines, *folded = cache.layers[self]
         total: Tensor | None = self.bias
         if self.weight_above is not None and cache.site.row > 0:
@@ -226,20 +226,20 @@ class CausalConv2d(CausalLayer):
             context = context.squeeze(2).transpose(1, 2)
             total = context if total is None else total + context
         if total is not None:
-            for group, kept in enumerate(folded[::2]):
-                kept.copy_(of_group(total, group, self.groups, self.parts))
+            for group, sums in enumerate(folded[::2]):
+                sums.copy_(of_group(total, group, self.groups, self.parts))
 
 
 class MaskedConv2d(CausalConv2d):
-    """Creates a k x k convolution with a mask: the taps after the centre are hidden.
+    """Creates a masked k x k convolution: the taps after the centre are hidden.
 
     Args:
         mask_type: "A" or "B", see `CausalConv2d`.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Height and width, odd; one number stands for both.
+        kernel_size: Height and width, odd, or one number for both.
         groups: Number of channel groups.
-        parts: Number of equal runs in the output that are each divided into groups.
+        parts: Number of equal parts of the output that are each divided into groups.
         bias: Whether to add a learned bias.
 
     References:
@@ -260,7 +260,9 @@ class MaskedConv2d(CausalConv2d):
     ) -> None:
         height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
         if height % 2 == 0 or width % 2 == 0 or (width == 1 and mask_type == "A"):
-            raise ValueError(f"kernel_size must be odd, and show something, not {(height, width)}")
+            raise ValueError(
+                f"kernel_size must be odd, and leave a visible tap, not {(height, width)}"
+            )
         reach = (height // 2, width // 2, width // 2)
         super().__init__(
             mask_type, in_channels, out_channels, reach, groups=groups, parts=parts, bias=bias
@@ -275,8 +277,8 @@ class MaskedConv2d(CausalConv2d):
 class RowConv2d(CausalLayer):
     """Creates an unmasked convolution over the rows above and the current one, both sides.
 
-    It belongs in a vertical stack, whose input was moved down a row: there "the current row" is
-    already finished. In a step it computes a whole row.
+    It belongs in a vertical stack, whose input is moved down a row: there the current row is
+    already finished. A step computes a whole row.
 
     Shape:
         `(B, in_channels, H, W)` -> `(B, out_channels, H, W)`; in a step the height is 1.
@@ -285,7 +287,7 @@ class RowConv2d(CausalLayer):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Height and width; the width is odd.
-        stride: Every how many rows and columns there is an output.
+        stride: Distance between outputs, in rows and in columns.
 
     References:
         van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, section 2.2
@@ -340,7 +342,7 @@ class RowConv2d(CausalLayer):
         return added(out, context, cache)
 
     def new_output(self, site: Site) -> bool:
-        """Tells whether there is an output for a site's row, see `CausalConv2d.new_output`."""
+        """Returns whether there is an output for a site's row, see `CausalConv2d.new_output`."""
         return site.row % self.stride == 0
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
@@ -350,18 +352,18 @@ class RowConv2d(CausalLayer):
 
 
 class OncePerRow(CausalLayer):
-    """Creates the vertical half of a two-stack network: it sees whole rows, all of them above.
+    """Creates the vertical stack of a two-stack network, which sees all rows above.
 
     On whole maps it moves the input down a row and calls the inner module. In a step it collects
-    the newest pixels; when a row begins it hands the finished row to the inner module, and keeps
-    its outputs for all pixels of the row that follows.
+    the newest pixels; when a row begins it calls the inner module on the finished row, and stores
+    the outputs for all pixels of the new row.
 
     Args:
         inner: Called as `inner(x, context, cache)`; returns a list of maps. In a step they are
             rows, or None where a strided one has no new row.
         in_channels: Channels of the input.
         out_channels: Channels of each of the maps that the inner module returns.
-        scales: How many times smaller each of the maps is than the input; once by default.
+        scales: The factor by which each of the maps is smaller than the input; 1 by default.
         groups: Number of channel groups of the input.
     """
 
@@ -385,8 +387,8 @@ class OncePerRow(CausalLayer):
         """Computes the inner module's maps, or with a cache its rows for the site's row.
 
         Args:
-            x: The map, or what is newest before the site.
-            context: Handed on to the inner module.
+            x: The map, or the newest values before the site.
+            context: Passed on to the inner module.
             cache: The state of generation.
         """
         if cache is None:
@@ -399,13 +401,13 @@ class OncePerRow(CausalLayer):
             # At column 0 this is the last pixel of the row above.
             finished[:, group, 0, site.col - (site.channel == 0)] = x
         if site.begins_row:
-            for row_kept, row_new in zip(rows, self.inner(finished, context, cache), strict=True):
-                if row_new is not None:
-                    row_kept.copy_(row_new)
+            for row, new_row in zip(rows, self.inner(finished, context, cache), strict=True):
+                if new_row is not None:
+                    row.copy_(new_row)
         return rows
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes the row that is being collected, and the inner module's rows."""
+        """Makes the row of collected pixels, and the inner module's output rows."""
         new = next(self.parameters()).new_zeros
         outputs = zip(self.out_channels, self.scales, strict=True)
         rows = [new(batch, channels, 1, -(-width // scale)) for channels, scale in outputs]

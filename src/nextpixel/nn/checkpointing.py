@@ -1,7 +1,7 @@
-"""Activation checkpointing: the blocks of a network are computed again in the backward pass.
+"""Activation checkpointing: the backward pass computes the blocks of a network again.
 
 A network calls its blocks through `checkpoint`. Inside `checkpointing` only the inputs of a block
-are kept for the backward pass, which then runs the block once more; elsewhere it is a plain call.
+are stored for the backward pass, which runs the block once more; elsewhere it is a plain call.
 
 References:
     Chen, Xu, Zhang, Guestrin: Training Deep Nets with Sublinear Memory Cost, 2016
@@ -25,7 +25,7 @@ _wanted = ContextVar("checkpointing", default=False)
 
 @contextmanager
 def checkpointing(wanted: bool = True) -> Iterator[None]:
-    """Makes `checkpoint` keep no activations, in the forward passes inside."""
+    """Makes `checkpoint` store no activations in the forward passes inside."""
     token = _wanted.set(wanted)
     try:
         yield
@@ -34,7 +34,7 @@ def checkpointing(wanted: bool = True) -> Iterator[None]:
 
 
 def checkpoint(block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a block; inside `checkpointing` its activations are computed again when needed.
+    """Calls a block; inside `checkpointing`, the backward pass computes its activations again.
 
     Random numbers and autocast are the same both times. Blocks inside the block are plain calls.
     """

@@ -17,7 +17,7 @@ __all__ = ["ContextBias", "Prepared"]
 
 
 class Prepared(NamedTuple):
-    """What is the same for all sites, computed once for a generation.
+    """The part of the biases that all sites share, computed once for a generation.
 
     Attributes:
         everywhere: Biases of all layers for the whole image, `(B, channels of all layers)`.
@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
 
 
 class DilatedLayer(nn.Module):
-    """Creates a residual layer that sees far: 3x3 with holes, and 1x1."""
+    """Creates a residual layer of a dilated 3x3 convolution and a 1x1."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -43,18 +43,18 @@ class DilatedLayer(nn.Module):
 
 
 class ImageFeatures(nn.Module):
-    """Creates the small network, without masks, that maps a context's image to the sites.
+    """Creates a small network, without masks, from the context's image to features at all sites.
 
-    After one 3x3 the maps are brought to the size of the picture (each pixel repeated, or
-    averaged), and then every site is shown all within 31 pixels. In the end the features are
-    normalised, over the picture in eight groups.
+    After one 3x3 convolution the maps are resized to the picture, by averaging or repeating pixels.
+    Dilated layers follow, with a receptive-field radius of 31 pixels, and a group normalisation
+    with 8 groups.
 
     Shape:
         `(B, channels, Hc, Wc)` -> `(B, width, H, W)`.
 
     Args:
         channels: Channels of the context's image.
-        width: Number of features, which 8 divides.
+        width: Number of features, divisible by 8.
         size: `(H, W)` of the picture.
 
     References:
@@ -73,23 +73,24 @@ class ImageFeatures(nn.Module):
         h = F.adaptive_avg_pool2d(self.first(image), self.size)
         for layer in self.layers:
             h = checkpoint(layer, h)
-        # They are fed to every layer. If they could grow, the first steps of training would drive
-        # all gates into saturation, and the network would not learn.
+        # Every layer gets these features. If they could grow, the first training steps would
+        # saturate all gates, and the network would not learn.
         return F.group_norm(h, 8) / math.sqrt(h.shape[1])
 
 
 class ContextBias(nn.Module):
-    """Creates the biases that the context adds, one for every layer that asks for it.
+    """Creates the biases of the context, one for each layer.
 
-    Classes and vectors add the same everywhere, an image adds something else at every site.
+    Classes and vectors add the same bias at all sites, an image adds a bias of its own at each.
 
     Args:
-        takes: Which contexts the model takes: then there are biases.
-        channels: Channels of each layer's bias.
+        context_spec: The contexts that the model takes; without any there are no biases.
+        channels: Channels of the bias of each layer.
         size: `(H, W)` of the picture.
-        scales: How many times smaller each layer's maps are than the picture; once by default.
-        spatial: Classes and vectors, too, add something else at every site, as an image that has
-            the same pixel everywhere: what a class says of a pixel depends on where it is.
+        scales: The factor by which the maps of each layer are smaller than the picture; 1 by
+            default.
+        spatial: Whether the biases of classes and vectors depend on the site too: they are then
+            treated as an image with the same pixel everywhere.
 
     References:
         van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, equation 4
@@ -100,7 +101,7 @@ class ContextBias(nn.Module):
 
     def __init__(
         self,
-        takes: ContextSpec,
+        context_spec: ContextSpec,
         channels: Sequence[int],
         size: tuple[int, int],
         scales: Sequence[int] | None = None,
@@ -108,20 +109,21 @@ class ContextBias(nn.Module):
     ) -> None:
         super().__init__()
         self.spatial = spatial
-        self.context_spec, self.channels = takes, list(channels)
+        self.context_spec, self.channels = context_spec, list(channels)
         self.scales = list(scales or [1] * len(self.channels))
         total = sum(self.channels)
 
         def zeros(*shape: int) -> nn.Parameter:  # training starts from the unconditional model
             return nn.Parameter(torch.zeros(shape))
 
-        self.weight = zeros(takes.classes, total) if takes.classes else None
-        # Vectors and features have a 1 at their end, so that there are biases of their own.
-        self.vector_weight = zeros(takes.vector + 1, total) if takes.vector else None
+        classes, vector, image = context_spec
+        self.weight = zeros(classes, total) if classes else None
+        # Vectors and features get an entry of 1 at their end, for a constant bias.
+        self.vector_weight = zeros(vector + 1, total) if vector else None
         self.map_weight = self.image_features = None
-        planes = takes.image[0] if takes.image else 0
+        planes = image[0] if image else 0
         if spatial:
-            planes += (takes.classes or 0) + (takes.vector or 0)
+            planes += (classes or 0) + (vector or 0)
         if planes:
             self.image_features = ImageFeatures(planes, self.features, size)
             self.map_weight = zeros(total, self.features + 1, 1, 1)
@@ -131,7 +133,7 @@ class ContextBias(nn.Module):
         return self.biases(self.prepare(context))
 
     def prepare(self, context: Context | None) -> Prepared:
-        """Computes what all sites share."""
+        """Computes the part of the biases that all sites share."""
         if context is None or not self.channels:
             return Prepared(None, None)
         everywhere = maps = None
@@ -149,7 +151,7 @@ class ContextBias(nn.Module):
         return Prepared(everywhere, maps)
 
     def planes(self, context: Context) -> Tensor:
-        """Makes one image of all that is spatial, `(B, planes, Hc, Wc)`."""
+        """Joins all spatial parts of the context in one image, `(B, planes, Hc, Wc)`."""
         planes = [] if context.image is None else [context.image]
         if self.spatial:
             height, width = planes[0].shape[2:] if planes else (1, 1)
@@ -158,15 +160,15 @@ class ContextBias(nn.Module):
         return torch.cat(planes, 1)
 
     def biases(self, prepared: Prepared, row: int | None = None) -> list[Tensor | None]:
-        """Computes one bias a layer.
+        """Computes the bias of each layer.
 
         Args:
-            prepared: From `prepare`.
-            row: For this row of the picture only; by default for all.
+            prepared: The output of `prepare`.
+            row: A row of the picture, to compute its biases only; by default all rows.
 
         Returns:
-            `(B, channels, 1, 1)` each; with an image `(B, channels, H, W)`, divided by the layer's
-            scale and rounded up, and of height 1 for a row. None without a context.
+            `(B, channels, 1, 1)` each; with an image `(B, channels, H, W)`, with H and W divided by
+            the layer's scale and rounded up, and H = 1 for a row. None without a context.
         """
         everywhere: list[Any] = [None] * len(self.channels)
         if prepared.everywhere is not None:
@@ -179,6 +181,6 @@ class ContextBias(nn.Module):
         )
         for layer, scale, bias in layers:
             rows = slice(None, None, scale) if row is None else slice(row, row + 1)
-            here = F.conv2d(prepared.maps[:, :, rows, ::scale], layer)
-            biases.append(here if bias is None else here + bias)
+            of_image = F.conv2d(prepared.maps[:, :, rows, ::scale], layer)
+            biases.append(of_image if bias is None else of_image + bias)
         return biases

@@ -1,6 +1,6 @@
-"""The layers around a bottleneck: an image to a few numbers, and such numbers to maps of its size.
+"""Encoders and decoders around a bottleneck, from images to codes and back to maps.
 
-None is causal: a number of the code sees pixels all around it, and a pixel such numbers.
+They are not causal.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from nextpixel.nn.pointwise import Pointwise
 
 __all__ = ["ImageDecoder", "ImageEncoder", "MapDecoder", "MapEncoder"]
 
-DEPTH = 2  # residual layers at a quarter of the resolution, on either side of the bottleneck
+DEPTH = 2  # residual layers on either side of the bottleneck
 
 
 class ImageEncoder(nn.Module):
-    """Creates a network from images to vectors: half, then a quarter of the resolution, a product.
+    """Creates a network from images to vectors, by way of a quarter of the resolution.
 
     Shape:
         `(B, channels, H, W)` -> `(B, outputs)`.
@@ -28,7 +28,7 @@ class ImageEncoder(nn.Module):
         channels: Channels of the input.
         size: `(H, W)`, both divisible by 4.
         width: Channels at half the resolution; at a quarter there are twice as many.
-        outputs: Numbers an image.
+        outputs: Length of a vector.
 
     Raises:
         UserError: The size is not divisible by 4, or a number is below 1.
@@ -40,7 +40,7 @@ class ImageEncoder(nn.Module):
         self.to_half = nn.Conv2d(channels, width, 4, stride=2, padding=1)
         self.to_quarter = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)
         self.layers = nn.ModuleList(ResidualLayer(2 * width) for _ in range(DEPTH))
-        # One site with all channels: what Pointwise computes in full precision.
+        # Pointwise, as it can compute in full precision under autocast.
         self.last = Pointwise(2 * width * height * columns, outputs, autocast=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,13 +53,13 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Creates a network from vectors to maps: the way of `ImageEncoder` back.
+    """Creates a network from vectors to maps, the mirror image of `ImageEncoder`.
 
     Shape:
         `(B, latent)` -> `(B, outputs, H, W)`.
 
     Args:
-        latent: Numbers of a code.
+        latent: Length of a code.
         size: `(H, W)`, both divisible by 4.
         width: Channels at the full and at half the resolution; at a quarter there are twice as
             many.
@@ -89,7 +89,7 @@ class ImageDecoder(nn.Module):
 
 
 class MapEncoder(nn.Module):
-    """Creates a network from images to smaller maps, half the resolution again and again.
+    """Creates a network from images to smaller maps, by repeatedly halving the resolution.
 
     Shape:
         `(B, channels, H, W)` -> `(B, outputs, H / downsampling, W / downsampling)`.
@@ -98,7 +98,7 @@ class MapEncoder(nn.Module):
         channels: Channels of the input.
         size: `(H, W)`, both divisible by `downsampling`.
         downsampling: 2, 4 or 8.
-        width: Channels at half the resolution; below there are twice as many.
+        width: Channels at half the resolution; there are twice as many at lower resolutions.
         outputs: Channels of the output.
 
     Raises:
@@ -133,7 +133,7 @@ class MapEncoder(nn.Module):
 
 
 class MapDecoder(nn.Module):
-    """Creates a network from smaller maps to maps of full size: the way of `MapEncoder` back.
+    """Creates a network from smaller maps to maps of full size, the mirror image of `MapEncoder`.
 
     Shape:
         `(B, inputs, H / downsampling, W / downsampling)` -> `(B, outputs, H, W)`.
@@ -141,7 +141,7 @@ class MapDecoder(nn.Module):
     Args:
         inputs: Channels of the input.
         downsampling: 2, 4 or 8.
-        width: Channels at half the resolution; below there are twice as many.
+        width: Channels at half the resolution; there are twice as many at lower resolutions.
         outputs: Channels of the output.
     """
 
@@ -168,7 +168,7 @@ class MapDecoder(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """Creates a residual layer, 3x3 and 1x1: `(B, width, H, W)` -> `(B, width, H, W)`."""
+    """Creates a residual layer of a 3x3 and a 1x1, `(B, width, H, W)` -> `(B, width, H, W)`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -182,11 +182,11 @@ class ResidualLayer(nn.Module):
 
 
 def quarter(size: tuple[int, int], width: int) -> tuple[int, int]:
-    """Computes a quarter of a size, after checking that there is one."""
+    """Checks that a size is divisible by 4, and divides it."""
     height, columns = size
     if height % 4 or columns % 4:
         raise UserError(
-            f"An encoder halves an image twice, so that height and width must be divisible by 4, "
+            f"An encoder halves an image twice, so height and width must be divisible by 4, "
             f"not {height} x {columns}: resize the images, for example by --size."
         )
     if width < 1:
@@ -200,13 +200,13 @@ def stage_widths(downsampling: int, width: int) -> list[int]:
 
 
 def downsampled(size: tuple[int, int], downsampling: int, width: int) -> tuple[int, int]:
-    """Divides a size, after checking that it can be."""
+    """Checks that a size is divisible by `downsampling`, and divides it."""
     if downsampling not in (2, 4, 8):
         raise UserError(f"downsampling is 2, 4 or 8, not {downsampling}.")
     height, columns = size
     if height % downsampling or columns % downsampling:
         raise UserError(
-            f"With downsampling {downsampling}, height and width must be divisible by it, which "
+            f"Height and width must be divisible by the downsampling {downsampling}, and "
             f"{height} x {columns} are not: take another downsampling, or resize the images, for "
             "example by --size."
         )

@@ -1,4 +1,4 @@
-"""Two-dimensional LSTM layers: along the rows, and along the diagonals both ways.
+"""Two-dimensional LSTM layers: along the rows, and along the diagonals in both directions.
 
 References:
     van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016, sections 3.1
@@ -36,8 +36,7 @@ class RowLayer(CausalLayer):
     """Creates a Row LSTM layer: the state runs down the rows, a whole row at a time.
 
     The input-to-state convolution goes along the row with mask B; the state-to-state convolution
-    goes over the finished row above and needs no mask. What comes from above is computed once a
-    row.
+    goes over the finished row above, needs no mask, and is computed once per row.
 
     Shape:
         `(B, in_channels, H, W)` -> `(B, width, H, W)`.
@@ -49,7 +48,7 @@ class RowLayer(CausalLayer):
         kernel_size: Columns of both kernels, odd.
     """
 
-    gates = 4  # in all directions; the context adds to each
+    gates = 4  # of all directions; the context has a bias for each
 
     def __init__(
         self, in_channels: int, width: int, *, groups: int = 1, kernel_size: int = 3
@@ -64,12 +63,12 @@ class RowLayer(CausalLayer):
         nn.init.uniform_(self.state_to_state, -bound, bound)
 
     def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None = None) -> Tensor:
-        """Computes the hidden states, of whole maps or of one site.
+        """Computes the hidden states of whole maps, or of one site.
 
         Args:
-            x: The map, or what is at the site.
-            bias: Added to the gates, `(B, 4 width, 1, 1)` or `(B, 4 width, H, W)`; in a step of
-                the row, and read only when it begins.
+            x: The map, or its values at the site.
+            bias: Added to the gates, `(B, 4 width, 1, 1)` or `(B, 4 width, H, W)`; in a step that
+                of the row, read only when the row begins.
             cache: The state of generation.
         """
         if cache is not None:
@@ -87,7 +86,7 @@ class RowLayer(CausalLayer):
         return F.conv2d(h, self.state_to_state, padding=(0, self.reach))
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes a row of hidden and of cell states: up to the site of this row, then above."""
+        """Makes a row of hidden and of cell states: of this row up to the site, then above."""
         return [self.state_to_state.new_zeros(batch, width, self.width) for _ in range(2)]
 
     def _step(self, x: Tensor, bias: Tensor | None, cache: Cache) -> Tensor:
@@ -98,10 +97,10 @@ class RowLayer(CausalLayer):
             from_above = from_above if bias is None else from_above + bias
         gates = self.input_to_state(x, from_above, cache)
         group = channel_slice(self.width, cache.site.channel, self.groups)
-        h_kept, c_kept = (row[:, cache.site.col, group] for row in (h_row, c_row))
-        h, c = lstm_cell(gates, c_kept)
-        h_kept.copy_(h)
-        c_kept.copy_(c)
+        h_site, c_site = (row[:, cache.site.col, group] for row in (h_row, c_row))
+        h, c = lstm_cell(gates, c_site)
+        h_site.copy_(h)
+        c_site.copy_(c)
         return h
 
 
@@ -109,10 +108,10 @@ def skew(x: Tensor) -> Tensor:
     """Moves each row one column further to the right than the row above: diagonals become columns.
 
     Shape:
-        `(..., H, W, C)` -> `(..., H, W + H - 1, C)`, with zeros where nothing came to lie.
+        `(..., H, W, C)` -> `(..., H, W + H - 1, C)`, filled up with zeros.
     """
     height, width = x.shape[-3:-1]
-    # Rows that are one shorter than they were padded to begin one column later each.
+    # Reading the padded rows with a length that is one shorter shifts each by one more column.
     flat = F.pad(x, (0, 0, 0, height)).flatten(-3, -2)[..., :-height, :]
     return torch.unflatten(flat, -2, (height, width + height - 1))
 
@@ -128,22 +127,23 @@ def unskew(x: Tensor) -> Tensor:
 class Sweep(torch.autograd.Function):
     """An LSTM along skewed columns, in both directions at once, each with its own weights.
 
-    The hidden state of a site comes from the one beside it and the one above, which both lie in the
-    column before. Column by column only the products with the state are left, and sums; the rest
-    of the backward pass, and the gradient of the weight, is done for all columns together. By
-    autograd it would take three times as long.
+    The hidden state of a site depends on those of its horizontal neighbour and of the site above,
+    both in the previous column. Only the products with the state are computed column by column; the
+    gradient of the weight and the rest of the backward pass are computed for all columns together.
+    Autograd would take three times as long.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, columns: Tensor, weight: Tensor) -> Tensor:
         """Computes the hidden states, `(steps, 2, B, H, width)`.
 
-        `columns` are what the input gives to the gates o, f, i and g, `(steps, 2, B, H, 4 width)`,
-        and `weight` is `(2, 2 width, 4 width)`: from the state beside, then from the one above.
+        `columns` are the contributions of the input to the gates o, f, i and g,
+        `(steps, 2, B, H, 4 width)`, and `weight` is `(2, 2 width, 4 width)`: from the horizontal
+        neighbour's state, then from the state above.
         """
         steps, *sites, width = len(columns), *columns.shape[1:4], weight.shape[2] // 4
         gates = columns.new_empty(columns.shape)
-        before = columns.new_zeros(steps + 1, *sites, 2 * width)  # hidden states beside, above
+        before = columns.new_zeros(steps + 1, *sites, 2 * width)  # hidden states: neighbour, above
         cells = columns.new_zeros(steps + 1, *sites, width)
         for t in range(steps):
             product = torch.bmm(before[t].flatten(1, 2), weight)
@@ -187,10 +187,10 @@ class Sweep(torch.autograd.Function):
 class DiagonalLayer(CausalLayer):
     """Creates a Diagonal BiLSTM layer: two LSTMs that sweep the image from its upper corners.
 
-    Each state comes from the neighbour beside it and the one above: in skewed maps a column comes
-    from the column before it. The map of the LSTM from the right is moved down one row before the
-    two are added, so that nothing from the future is seen. In generation it sweeps a row as soon as
-    the row is finished, once.
+    Each state depends on its horizontal neighbour and the state above: in skewed maps, a column
+    depends on the previous column. The map of the LSTM from the right is moved down one row before
+    the two are added, so that no future site is seen. In generation it sweeps each row once, as
+    soon as the row is finished.
 
     Shape:
         `(B, in_channels, H, W)` -> `(B, width, H, W)`.
@@ -201,7 +201,7 @@ class DiagonalLayer(CausalLayer):
         groups: Number of channel groups.
     """
 
-    gates = 8  # in all directions; the context adds to each
+    gates = 8  # of all directions; the context has a bias for each
 
     def __init__(self, in_channels: int, width: int, *, groups: int = 1) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class DiagonalLayer(CausalLayer):
         self.input_to_state = nn.ModuleList(
             Pointwise(in_channels, 4 * width, groups=groups, parts=4) for _ in range(2)
         )
-        # For each direction: from the state beside, then from the state above.
+        # For each direction: from the horizontal neighbour's state, then from the state above.
         self.state_to_state = nn.Parameter(torch.empty(2, 2 * width, 4 * width))
         bound = 1 / math.sqrt(2 * width)
         nn.init.uniform_(self.state_to_state, -bound, bound)
@@ -218,9 +218,9 @@ class DiagonalLayer(CausalLayer):
         """Computes the sum of both hidden states, of whole maps or of one site.
 
         Args:
-            x: The map, or what is at the site.
+            x: The map, or its values at the site.
             bias: Added to the gates of both directions, `(B, 8 width, 1, 1)` or
-                `(B, 8 width, H, W)`; in a step of the row, and read only when it begins.
+                `(B, 8 width, H, W)`; in a step that of the row, read only when the row begins.
             cache: The state of generation.
         """
         if cache is not None:
@@ -230,27 +230,27 @@ class DiagonalLayer(CausalLayer):
             from_left, from_right = bias.chunk(2, 1)
             biases = [from_left, from_right.flip(3)]
         sides = zip(self.input_to_state, (x, x.flip(3)), biases, strict=True)
-        gates = [layer(one, add).permute(0, 2, 3, 1) for layer, one, add in sides]
+        gates = [layer(side, add).permute(0, 2, 3, 1) for layer, side, add in sides]
         left, right = self._sweep(torch.stack(gates)).permute(0, 1, 4, 2, 3).unbind()
         return left + F.pad(right.flip(3), (0, 0, 1, -1))
 
     def _sweep(self, gates: Tensor) -> Tensor:
         """Sweeps both directions at once, `(2, B, H, W, 4 width)` -> `(2, B, H, W, width)`."""
-        # The states go through W + H - 1 steps, in full precision: it costs a tenth of the speed.
+        # The states take W + H - 1 steps, so they are in full precision, for a tenth of the speed.
         with torch.autocast(gates.device.type, enabled=False):
             columns = skew(gates.to(self.state_to_state)).permute(3, 0, 1, 2, 4)
             states: Tensor = Sweep.apply(columns, self.state_to_state)  # type: ignore[no-untyped-call]
             return unskew(states.permute(1, 2, 3, 0, 4))
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes rows of the input and of the states, the sums of each group, its weights."""
+        """Makes rows of the input and the states, and the sums and the weights of each group."""
         new = self.state_to_state.new_zeros
         row = new(batch, self.in_channels, 1, width)
         h_left, h_right = (new(batch, width, self.width) for _ in range(2))
         tensors = [row, new(batch, width, 4 * self.width), h_left, h_right, new(batch, self.width)]
         for group in range(self.groups):
-            beside = of_group(self.state_to_state[0, : self.width], group, self.groups, 4)
-            tensors += [new(batch, width, beside.shape[1]), beside.contiguous()]
+            weight = of_group(self.state_to_state[0, : self.width], group, self.groups, 4)
+            tensors += [new(batch, width, weight.shape[1]), weight.contiguous()]
         return tensors
 
     def of_images(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -261,7 +261,7 @@ class DiagonalLayer(CausalLayer):
         row, row_bias, h_left, h_right, c_left, *folded = cache.layers[self]
         site = cache.site
         if site.begins_row:
-            if site.row > 0:  # that row's bias, not the one of the row that begins
+            if site.row > 0:  # with the bias of the finished row
                 above = None if bias is None else row_bias
                 h_right.copy_(self._sweep_from_right(row, h_right, above))
             from_left = None
@@ -270,37 +270,37 @@ class DiagonalLayer(CausalLayer):
                 row_bias.copy_(from_right)
             self._begin_row(h_left, c_left, folded[::2], from_left)
         row[:, channel_slice(self.in_channels, site.channel, self.groups), 0, site.col] = x
-        sums, beside = folded[2 * site.channel : 2 * site.channel + 2]
+        sums, weight = folded[2 * site.channel : 2 * site.channel + 2]
         gates = self.input_to_state[0](x, sums[:, site.col], cache)
         if site.col > 0:
-            gates = torch.addmm(gates, h_left[:, site.col - 1], beside)
+            gates = torch.addmm(gates, h_left[:, site.col - 1], weight)
         group = channel_slice(self.width, site.channel, self.groups)
-        c_kept = c_left[:, group]
-        h, c = lstm_cell(gates, c_kept)
+        c_site = c_left[:, group]
+        h, c = lstm_cell(gates, c_site)
         h_left[:, site.col, group] = h
-        c_kept.copy_(c)
+        c_site.copy_(c)
         return h + h_right[:, site.col, group]
 
     def _begin_row(
         self, h_left: Tensor, c_left: Tensor, sums: list[Tensor], bias: Tensor | None
     ) -> None:
-        """Sums up what the row above and the context give to the gates of a whole row."""
+        """Computes the contribution of the row above and the context to the gates of a row."""
         c_left.zero_()
         total = h_left @ self.state_to_state[0, self.width :]
         if bias is not None:
             total = total + bias
-        for group, kept in enumerate(sums):
-            kept.copy_(of_group(total, group, self.groups, 4))
+        for group, of_sites in enumerate(sums):
+            of_sites.copy_(of_group(total, group, self.groups, 4))
 
     def _sweep_from_right(self, row: Tensor, above: Tensor, bias: Tensor | None) -> Tensor:
-        """Sweeps a finished row from the right; states `(B, W, width)`, `above` those above it."""
-        beside, from_above = self.state_to_state[1].chunk(2)
+        """Sweeps a finished row from the right, from the states above it, `(B, W, width)` each."""
+        from_neighbour, from_above = self.state_to_state[1].chunk(2)
         gates = self.input_to_state[1](row).squeeze(2).mT + above @ from_above
         if bias is not None:
             gates = gates + bias
         h = c = torch.zeros_like(above[:, 0])
         states = []
         for gate in reversed(gates.unbind(1)):
-            h, c = lstm_cell(torch.addmm(gate, h, beside), c)
+            h, c = lstm_cell(torch.addmm(gate, h, from_neighbour), c)
             states.append(h)
         return torch.stack(states[::-1], 1)

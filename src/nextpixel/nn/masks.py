@@ -1,4 +1,4 @@
-"""Masks of kernels and of channel groups, as pure functions.
+"""Masks of channel groups.
 
 References:
     van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016, section 3.4
@@ -18,9 +18,9 @@ MaskType = Literal["A", "B"]
 
 
 def channel_slice(channels: int, group: int, groups: int) -> slice:
-    """Finds the feature maps of one channel group; the groups need not be equally large.
+    """Returns the slice of the feature maps in a channel group; groups may differ in size.
 
-    Group g of the feature maps carries what is known once channel g of the picture is.
+    Group g of the feature maps depends on the pixel's channels up to g.
     """
     begin, end = (-(-g * channels // groups) for g in (group, group + 1))
     return slice(begin, end)
@@ -32,11 +32,11 @@ def channel_mask(
     """Creates the mask at the centre of a kernel: R, then G given R, then B given R and G.
 
     Args:
-        mask_type: "A" shows a group the groups before it, "B" itself too.
+        mask_type: "A" shows a group the earlier groups, "B" also the group itself.
         in_channels: Channels of the input, in `groups` groups.
         out_channels: Channels of the output.
         groups: Number of channel groups: the channels of the picture.
-        parts: The output's channels are so many equal runs (the halves of a gate, say), each
+        parts: Number of equal parts of the output, such as the halves of a gate, that are each
             divided into groups.
 
     Returns:

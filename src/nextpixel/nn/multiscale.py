@@ -1,8 +1,8 @@
-"""Half the resolution: layers that wrap a part of a network which has a site for four.
+"""Half the resolution: layers that wrap a part of a network and halve its maps.
 
-Going down, a strided convolution makes the smaller map; going up, each of its sites gives four. In
-generation the part inside takes a step only where the convolution has a new output, at even rows
-and columns; at the others what it returned last still holds.
+A strided convolution halves the map on the way down; a transposed one doubles it on the way up. In
+generation the part inside takes a step only where the strided convolution has a new output, at even
+rows and columns; elsewhere its last output is used.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["Halved", "HalvedRows"]
 
 
 def shrink(inner: nn.Module) -> None:
-    """Tells the causal layers inside that their maps are half as large as they thought."""
+    """Doubles the scale of all causal layers inside: their maps are half as large."""
     for layer in inner.modules():
         if isinstance(layer, CausalLayer):
             layer.scale *= 2
 
 
 class Halved(CausalLayer):
-    """Creates the half-resolution part of a stack that goes pixel by pixel.
+    """Creates the half-resolution part of a horizontal stack, which steps pixel by pixel.
 
     Shape:
         `(B, width, H, W)` -> `(B, width, H, W)`.
@@ -43,7 +43,7 @@ class Halved(CausalLayer):
         self.inner, self.width = inner, width
         shrink(inner)
         self.down = CausalConv2d("B", width, width, (1, 1, 0), stride=2)
-        # A map of the smaller size for each of the four sites.
+        # A matrix for each of the four sites that a smaller site becomes.
         self.up = nn.Parameter(torch.empty(2, 2, width, width))
         self.up_bias = nn.Parameter(torch.empty(width))
         for parameter in (self.up, self.up_bias):
@@ -59,7 +59,7 @@ class Halved(CausalLayer):
         return out[:, :, : x.shape[2], : x.shape[3]]
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes a row of what the inner part returned."""
+        """Makes a row of outputs of the inner part."""
         return [self.up.new_zeros(batch, (width + 1) // 2, self.width)]
 
     def _step(self, x: Tensor, rest: tuple[Any, ...], cache: Cache) -> Tensor:
@@ -75,7 +75,7 @@ class Halved(CausalLayer):
 
 
 class HalvedRows(CausalLayer):
-    """Creates the half-resolution part of a stack that goes row by row.
+    """Creates the half-resolution part of a vertical stack, which steps row by row.
 
     Shape:
         `(B, width, H, W)` -> `(B, width, H, W)`; in a step the height is 1.
@@ -99,14 +99,14 @@ class HalvedRows(CausalLayer):
     def forward(
         self, x: Tensor, *rest: Any, cache: Cache | None
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Computes the part and the list; in a step without new rows the list has None."""
+        """Computes the map and the list; in a step without new rows the list holds None."""
         if cache is not None:
             return self._step(x, rest, cache)
         h, outputs = self.inner(self.down(x), *rest, cache=None)
         return self.up(h)[:, :, : x.shape[2], : x.shape[3]], outputs
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes the lower one of the two rows that a smaller one gives."""
+        """Makes the lower one of the two rows that a row of the inner part becomes."""
         return [self.up.weight.new_zeros(batch, self.width, 1, width)]
 
     def _step(

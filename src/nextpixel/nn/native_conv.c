@@ -1,7 +1,7 @@
-/* Convolutions by a few taps, of maps in bfloat16 with their channels last, and their gradients.
+/* Convolutions of channels-last bfloat16 maps with a list of taps, and their gradients.
  *
  * Compiled on the user's machine and loaded by native_conv.py; only for processors that multiply
- * pairs of bfloat16 numbers. Channels come in multiples of 32. All sums are of float32.
+ * pairs of bfloat16 numbers. Numbers of channels are multiples of 32. All sums are float32.
  */
 #include <immintrin.h>
 #include <omp.h>
@@ -16,16 +16,16 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define TALL 6    /* rows of a tile: TALL x WIDE vectors of sums stay in registers */
-#define WIDE 4    /* vectors of 16 sums: a panel of 64 columns, the last one of 32 perhaps */
+#define WIDE 4    /* vectors of 16 sums: a panel of 64 columns; the last one may have 32 */
 #define GROUP (10 * TALL) /* sites whose inputs are collected before they are multiplied */
 #define BLOCK 256 /* sites whose pairs are made before they are multiplied */
-#define PAIRS (BLOCK / 2 + 1) /* room for a block's; a power of two would lie badly in the cache */
+#define PAIRS (BLOCK / 2 + 1) /* pairs of a block; a power of two would cause cache conflicts */
 #define MOST_TAPS 64
 #define MOST_CHANNELS 4096
 
 typedef uint16_t half;
-/* What is convolved. `relu`: what is above 0 in it; `full`: into outputs of float32. The offsets are a row and a
- * column for each tap, from the output's site to what it sees. */
+/* Describes a convolution. `relu`: apply a ReLU to the input; `full`: float32 outputs. The offsets are a row and
+ * a column for each tap, from the output's site to the input's. */
 typedef struct {
     int64_t images, height, width, in, out, taps, relu, full, threads, offsets[2 * MOST_TAPS];
 } layer;
@@ -37,18 +37,18 @@ INLINE __m512i repeated(const half *pair) {
     memcpy(&both, pair, sizeof both);
     return _mm512_set1_epi32(both);
 }
-/* Sets negative numbers to 0; what is not a number stays so. */
+/* Sets negative numbers to 0; NaN stays NaN. */
 INLINE __m512i relu(__m512i x) {
     __m512i below = _mm512_sub_epi16(x, _mm512_set1_epi16((short)0x8000));
     return _mm512_maskz_mov_epi16(_mm512_cmpgt_epu16_mask(below, _mm512_set1_epi16(0x7f80)), x);
 }
 
-/* Lets maps come nearer that will be needed soon. */
+/* Prefetches maps that will be needed soon. */
 INLINE void fetch(const half *from, long begin, long end) {
     for (long i = begin / 32 * 32; i < end; i += 32) __builtin_prefetch(from + i, 0, 2);
 }
 
-/* Memory of a thread's own, as much as was ever asked for: new memory comes page by page, and slowly. */
+/* Memory of a thread, kept at its largest size: allocating new pages is slow. */
 typedef struct { void *memory[3]; long bytes[3]; } rooms;
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -68,7 +68,7 @@ static void *room(int which, long bytes) {
     return mine->memory[which];
 }
 
-/* A site of all images, and where it is in its own. Dividing for each would cost more than looking. */
+/* A site, counted over all images, and its image, row and column: dividing at each site would be slower. */
 typedef struct { long site, row, col; } place;
 
 INLINE place locate(const layer *l, long site) {
@@ -82,7 +82,7 @@ INLINE void go_on(const layer *l, place *p) {
     if (++p->row == l->height) p->row = 0;
 }
 
-/* Finds what a tap sees at a site: a row of channels. */
+/* Returns the channels that a tap sees at a site. */
 INLINE const half *look(const layer *l, const half *x, place p, long tap) {
     static const half outside[MOST_CHANNELS];
     const long down = l->offsets[2 * tap], right = l->offsets[2 * tap + 1];
@@ -98,7 +98,7 @@ INLINE __m512i load(const layer *l, const half *from) {
 
 /* --- forward, and backward to the input: sites x (taps in) times (taps in) x out ----------------- */
 
-/* What is done with the sums of a site: `more` is added, and where `gate` is not above 0 they are 0. */
+/* Finishes the sums of a site: adds `more`, and sets them to 0 where `gate` is at most 0. */
 typedef struct { const float *bias; const half *more, *gate; half *out; float *full; } ending;
 
 INLINE void finish(const __m512 *sum, const int wide, const ending *e, long at) {
@@ -127,7 +127,7 @@ INLINE void finish(const __m512 *sum, const int wide, const ending *e, long at) 
 INLINE void tile(const long rows, const int wide, const half *a, long depth, const half *w, const ending *e,
                  long site, long column, long columns) {
     __m512 sum[TALL][WIDE];
-    for (int i = 0; i < TALL; i++) { /* for the next tile's end; past the last site it does nothing */
+    for (int i = 0; i < TALL; i++) { /* for the end of the next tile; past the last site it does nothing */
         const long next = (site + TALL + i) * columns + column;
         for (int v = 0; v < wide; v += 2) {
             if (e->more) __builtin_prefetch(e->more + next + 16 * v);
@@ -151,12 +151,12 @@ INLINE void tile(const long rows, const int wide, const half *a, long depth, con
         if (i < rows) finish(sum[i], wide, e, (site + i) * columns + column);
 }
 
-/* Collects 16 numbers, a step apart, and rounds them. */
+/* Gathers 16 numbers, a step apart, and rounds them. */
 INLINE __m512i collect(const float *from, __m512i steps) {
     return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_i32gather_ps(steps, from, 4)));
 }
 
-/* Lays the weights out as the tiles read them: panels, taps x in / 2, out, two inputs after each other. */
+/* Packs the weights in the order in which tiles read them: panels, taps x in / 2, out, pairs of inputs. */
 static void lay_out(const layer *l, const float *weight, const int64_t *strides, half *to, long me, long all) {
     const long depth = l->taps * l->in, chunks = depth / 32; /* 32 inputs at a time stay in the cache */
     __m512i steps = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -219,7 +219,7 @@ INLINE void interleave(__m512i a, __m512i b, half *to, long step) {
     _mm512_storeu_si512(to + step, _mm512_permutex2var_epi16(a, last, b));
 }
 
-/* Makes pairs of two sites, up to `end`: of the gradient by 16 outputs, of what is seen in panels of 64. */
+/* Pairs the values of two sites, up to `end`: the gradient by 16 outputs, the inputs in panels of 64. */
 static void pair_up(const layer *l, const half *x, const half *gradient, place *here, long pairs, long end,
                     half *a, half *b) {
     const long depth = l->taps * l->in, out = l->out;
@@ -264,7 +264,7 @@ INLINE void add_tile(const int rows, const int wide, const half *a, long n, cons
         for (int v = 0; v < wide; v++) _mm512_storeu_ps(to + i * step + 16 * v, sum[i][v]);
 }
 
-/* Adds up what the pairs give; while they are multiplied the next sites come nearer, some with each tile. */
+/* Multiplies the pairs and adds up the products; each tile also prefetches some of the next sites. */
 static void add_pairs(const layer *l, const half *a, const half *b, long pairs, float *weight, float *bias,
                       const half *x, const half *gradient, long next, long following) {
     const long depth = l->taps * l->in, out = l->out, tiles = (depth + 63) / 64 * ((out + TALL - 1) / TALL);
@@ -286,10 +286,10 @@ static void add_pairs(const layer *l, const half *a, const half *b, long pairs, 
         }
 }
 
-/* Of the weights, out x taps x in, and of the bias, out. */
+/* Computes the gradients of the weights, out x taps x in, and of the bias, out. */
 void weight_gradient(const layer *l, const half *x, const half *gradient, float *weight, float *bias) {
     const long sites = l->images * l->height * l->width, out = l->out, depth = l->taps * l->in, size = out * depth;
-    float *sums[l->threads]; /* each thread's, the bias after the weights */
+    float *sums[l->threads]; /* one for each thread, the bias after the weights */
 #pragma omp parallel num_threads(l->threads)
     {
         const long all = omp_get_num_threads(), me = omp_get_thread_num();

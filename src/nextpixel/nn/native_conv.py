@@ -1,9 +1,9 @@
-"""Convolutions in half precision on a processor, by visible taps only, with what surrounds them.
+"""Masked convolutions in bfloat16 on a CPU, fused with the ReLU before and the sum after them.
 
-PyTorch convolves with whole rectangles of taps, and adds, rectifies and rectifies backwards in
-passes of their own. `convolve` does all of it in one pass over the maps (native_conv.c), and takes
-only the taps that are there. It is for training on processors that multiply bfloat16 numbers;
-elsewhere there are PyTorch's own convolutions, which a test compares it with.
+PyTorch convolves with whole rectangles of taps, and needs separate passes for sums, ReLUs and their
+gradients. `convolve` does all of it in one pass over the maps (native_conv.c), with the visible
+taps only. It is for training on processors that multiply bfloat16 numbers; elsewhere the layers use
+PyTorch's convolutions, which a test compares it with.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from nextpixel.utils.compiling import load_c_library
 
 __all__ = ["Kind", "Taps", "convolve", "fits"]
 
-# Where each tap looks, in rows down and columns to the right of the output's site.
+# The offset of each tap from the output's site, in rows down and columns to the right.
 Taps = tuple[tuple[int, int], ...]
 
 SOURCE = Path(__file__).with_name("native_conv.c")
 MOST_TAPS, MOST_CHANNELS = 64, 4096
-MULTIPLE = 32  # of which the numbers of channels are one
+MULTIPLE = 32  # divides the numbers of channels
 
 
 class Layer(ctypes.Structure):
-    """What is convolved, see native_conv.c."""
+    """The description of a convolution, see native_conv.c."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("images", "height", "width", "inputs", "outputs")),
@@ -45,8 +45,8 @@ def program() -> ctypes.CDLL | None:
     """Compiles native_conv.c.
 
     Returns:
-        The library; None where it cannot be compiled, where PyTorch multiplies whole tiles by
-        instructions that the program does not have (AMX), or `NEXTPIXEL_CONVOLUTION=0` says so.
+        The library; None if it cannot be compiled, if the processor has AMX, which PyTorch uses
+        and the program does not, or if `NEXTPIXEL_CONVOLUTION=0` switches it off.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if os.environ.get("NEXTPIXEL_CONVOLUTION") == "0" or capabilities.get("amx_bf16"):
@@ -60,12 +60,12 @@ def program() -> ctypes.CDLL | None:
 
 
 def fits(x: Tensor, weight: Tensor, taps: int = 1) -> bool:
-    """Tells whether there is a program for it: for bfloat16 with the channels last, on a processor.
+    """Returns whether `convolve` can compute a convolution: bfloat16, channels last, on a CPU.
 
     Args:
         x: Maps `(B, in, H, W)`.
         weight: `(out, in, ...)`.
-        taps: How many there are.
+        taps: Number of taps.
     """
     outputs, inputs = weight.shape[:2]
     return (
@@ -84,11 +84,11 @@ def fits(x: Tensor, weight: Tensor, taps: int = 1) -> bool:
 
 
 class Kind(NamedTuple):
-    """What kind of convolution it is.
+    """The options of a convolution.
 
     Attributes:
-        taps: Where each tap looks.
-        relu: Whether to convolve the positive parts of the input.
+        taps: The offsets of the taps.
+        relu: Whether to apply a ReLU to the input.
         full: Whether the output is float32.
     """
 
@@ -100,20 +100,20 @@ class Kind(NamedTuple):
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, kind: Kind, more: Tensor | None = None
 ) -> Tensor:
-    """Convolves maps that `fits` says yes to.
+    """Convolves maps; `fits` must be true.
 
     Args:
-        x: Maps `(B, in, H, W)`, bfloat16; 0 outside.
-        weight: `(out, in, taps)`, float32. It is rounded to bfloat16; where the output is full, to
-            twice as many bits.
+        x: Maps `(B, in, H, W)`, bfloat16; padded with zeros.
+        weight: `(out, in, taps)`, float32. It is rounded to bfloat16; for a full output, to twice
+            as many bits.
         bias: `(out,)`, float32, or None.
-        kind: What to do.
-        more: Added to the output, `(B, out, H, W)` or what can be made so.
+        kind: The options.
+        more: Added to the output, broadcastable to `(B, out, H, W)`.
 
     Returns:
-        `(B, out, H, W)`, channels last. Sums are of float32, and rounded once if at all.
+        `(B, out, H, W)`, channels last. Sums are computed in float32, and rounded at most once.
     """
-    inside = None  # what is added before the sums are rounded
+    inside = None  # added before the sums are rounded
     whole = (len(x), len(weight), *x.shape[2:])
     if more is not None and not kind.full and (more.shape, more.dtype) == (whole, x.dtype):
         inside = more.contiguous(memory_format=torch.channels_last)
@@ -131,7 +131,7 @@ class Convolution(torch.autograd.Function):
         """Convolves, see `convolve`."""
         ctx.save_for_backward(x, weight)
         ctx.kind = kind
-        if kind.full:  # what rounding takes off the weights is added by taps of its own
+        if kind.full:  # further taps add the rounding error of the weights
             rounded = weight.to(x.dtype).to(weight.dtype)
             weight = torch.cat([rounded, weight - rounded], 2)
             kind = kind._replace(taps=kind.taps * 2)
@@ -140,7 +140,7 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Computes the gradients of input, weight, bias and what was added."""
+        """Computes the gradients of input, weight, bias and the summand."""
         x, weight = ctx.saved_tensors
         kind, (to_x, to_weight, to_bias, to_more, _) = ctx.kind, ctx.needs_input_grad
         gradient = gradient.to(x.dtype).contiguous(memory_format=torch.channels_last)
@@ -163,17 +163,17 @@ def product(
     more: Tensor | None = None,
     gate: Tensor | None = None,
 ) -> Tensor:
-    """Computes a convolution; where the gate, `(B, out, H, W)`, is not above 0 the output is 0."""
+    """Computes a convolution; the output is 0 where the gate, `(B, out, H, W)`, is at most 0."""
     size, dtype = (len(x), len(weight), *x.shape[2:]), torch.float32 if kind.full else x.dtype
     out = torch.empty(size, dtype=dtype, device="cpu", memory_format=torch.channels_last)
-    room = x.new_empty(weight.numel())
+    workspace = x.new_empty(weight.numel())
     call(
         "convolve",
         layer(tuple(x.shape), len(weight), kind, torch.get_num_threads()),
         x,
         weight,
         (ctypes.c_int64 * 3)(*weight.stride()),
-        *(room, bias, more, gate, out),
+        *(workspace, bias, more, gate, out),
     )
     return out
 
@@ -198,8 +198,8 @@ def layer(shape: tuple[int, int, int, int], outputs: int, kind: Kind, threads: i
 
 
 def call(name: str, described: Layer, *arguments: Tensor | ctypes.Array[Any] | None) -> None:
-    """Calls a function of the program; of tensors it gets the places."""
+    """Calls a function of the program; tensors are passed by their addresses."""
     library = program()
-    assert library is not None  # as `fits` said
-    places = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
-    getattr(library, name)(ctypes.byref(described), *places)
+    assert library is not None  # since `fits` was true
+    pointers = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
+    getattr(library, name)(ctypes.byref(described), *pointers)

@@ -1,4 +1,4 @@
-"""1x1 convolutions, which have no past, and a network's last layers."""
+"""1x1 convolutions, and the last layers of a network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HERE: Taps = ((0, 0),)
 
 
 def added(x: Tensor, more: Tensor | None, cache: Cache | None = None) -> Tensor:
-    """Adds to what was just computed; to whole maps in their place, as new ones take time."""
+    """Adds to a new result; whole maps change in place, as allocating new ones takes time."""
     if more is None:
         return x
     in_place = cache is None and (more.shape, more.dtype) == (x.shape, x.dtype)
@@ -28,7 +28,7 @@ def added(x: Tensor, more: Tensor | None, cache: Cache | None = None) -> Tensor:
 
 
 def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
-    """Picks a group's channels, the last dimension, out of each of the parts."""
+    """Picks the channels of a group, in the last dimension, from each of the parts."""
     if groups == 1:
         return x
     x = torch.unflatten(x, -1, (parts, -1))
@@ -36,17 +36,17 @@ def of_group(x: Tensor, group: int, groups: int, parts: int) -> Tensor:
 
 
 class FullPrecision(torch.autograd.Function):
-    """A 1x1 convolution in the weight's precision, with gradients in that of its input.
+    """A 1x1 convolution in the precision of its weight, with gradients in that of its input.
 
-    Under autocast a network's last layer returns float32, but its gradients need be no more
-    precise than those of all other layers; nor is its input kept in both precisions.
+    Under autocast a network's last layer returns float32, but its gradients need no more precision
+    than those of the other layers, and its input is stored in half precision only.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolves maps `(B, C, H, W)`."""
         ctx.save_for_backward(x, weight)
-        # In parts: the input in the weight's precision would be the largest tensor of all.
+        # In parts, because the whole input in float32 would be the largest tensor of all.
         parts = x.chunk(4)
         return torch.cat([F.conv2d(part.to(weight.dtype), weight, bias) for part in parts])
 
@@ -73,9 +73,9 @@ class Pointwise(CausalLayer):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         groups: Number of channel groups.
-        parts: Number of equal runs in the output that are each divided into groups.
-        autocast: Whether to compute in half precision where autocast says so; not for a network's
-            last layer, whose output are the parameters of distributions.
+        parts: Number of equal parts of the output that are each divided into groups.
+        autocast: Whether to compute in half precision under autocast; False for a network's last
+            layer, which computes the parameters of distributions.
     """
 
     mask: Tensor | None
@@ -117,7 +117,7 @@ class Pointwise(CausalLayer):
             x: Maps, a row or a pixel.
             context: Added to the output, of its shape.
             cache: The state of generation.
-            relu: Whether to mix the positive parts of x.
+            relu: Whether to apply a ReLU to x first.
         """
         if not self.autocast and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
@@ -138,7 +138,7 @@ class Pointwise(CausalLayer):
         return added(out, context, cache)
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
-        """Makes each group's part of weight and bias, and with several, room for the inputs."""
+        """Makes the weight and the bias of each group, and with several groups a row of inputs."""
         if self.groups == 1:
             return [self.weight.T, self.bias]
         tensors = []
@@ -150,7 +150,7 @@ class Pointwise(CausalLayer):
         return [*tensors, self.weight.new_zeros(batch, self.weight.shape[1])]
 
     def of_images(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Picks the room for the inputs."""
+        """Picks the inputs."""
         return [] if self.groups == 1 else tensors[-1:]
 
     def _step(self, x: Tensor, cache: Cache) -> Tensor:
@@ -165,7 +165,7 @@ class Pointwise(CausalLayer):
 
 
 class Head(nn.Sequential):
-    """Creates the end of a network: twice ReLU and a 1x1.
+    """Creates the head of a network: ReLU, 1x1, ReLU, 1x1.
 
     Shape:
         `(B, in_channels, ...)` -> `(B, out_channels, ...)`.
@@ -173,7 +173,7 @@ class Head(nn.Sequential):
     Args:
         in_channels: Channels of the input.
         width: Channels between the two.
-        out_channels: Numbers that the distributions of a pixel need.
+        out_channels: Parameters of the distributions of a pixel.
         groups: Number of channel groups.
 
     References:
@@ -190,6 +190,6 @@ class Head(nn.Sequential):
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         """Computes the parameters of the distributions."""
-        _, between, _, last = self  # each does the ReLU that comes before it
-        parameters: Tensor = last(between(x, cache=cache, relu=True), cache=cache, relu=True)
+        _, first, _, last = self  # each applies the ReLU before it
+        parameters: Tensor = last(first(x, cache=cache, relu=True), cache=cache, relu=True)
         return parameters

@@ -1,4 +1,4 @@
-"""A codebook: vectors that stand for all that are nearest to them.
+"""A codebook: a quantizer replaces each vector by the nearest one in it.
 
 References:
     van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017
@@ -6,7 +6,7 @@ References:
     Arthur, Vassilvitskii: k-means++: The Advantages of Careful Seeding, 2007
     (https://dl.acm.org/doi/10.5555/1283383.1283494).
     Dhariwal, Jun, Payne, Kim, Radford, Sutskever: Jukebox, 2020 (https://arxiv.org/abs/2005.00341),
-    section 3.1, for the revival of codes that are not used.
+    section 3.1, for restarting codes that are not used.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from nextpixel.errors import UserError
 
 __all__ = ["Codebook", "Quantized", "Quantizer", "perplexity", "plus_plus"]
 
-# How a codebook learns: by running averages of the vectors that are nearest to a code, or by the
-# gradient of their squared distance.
+# How a codebook learns: by moving averages of the vectors nearest to a code, or by the gradient of
+# their squared distance.
 Codebook = Literal["ema", "loss"]
 
-PATIENCE = 20  # steps after which a code that no vector was nearest to is placed anew
-CANDIDATES = 8  # vectors looked at for each code when codes are placed, at least
-SITES = 16  # and of each image, at least
+PATIENCE = 20  # steps without use after which a code is placed again
+CANDIDATES = 8  # least number of candidate vectors for each code that is placed
+SITES = 16  # least number of candidate vectors from each image
 BLOCK = 1 << 15  # vectors compared with the codebook at a time
-ENOUGH = 1e-3  # the least running count that still is divided by
+ENOUGH = 1e-3  # least running count that is divided by
 
 
 class Quantized(NamedTuple):
-    """What a quantizer makes of vectors `(B, D, h, w)`.
+    """The result of quantizing vectors `(B, D, h, w)`.
 
     Attributes:
-        vectors: The nearest codes' vectors, `(B, D, h, w)`; gradients pass through to the input.
-        codes: Their numbers in the codebook, `(B, h, w)`, int64.
-        loss: What training adds for each vector, `(B, h, w)`: its squared distance from its code,
-            averaged over its numbers, times `commitment`; of a codebook that learns by "loss" also
-            that of the code from the vector.
+        vectors: The nearest codebook vectors, `(B, D, h, w)`; gradients pass straight through to
+            the input.
+        codes: Their indices in the codebook, `(B, h, w)`, int64.
+        loss: The training loss of each vector, `(B, h, w)`: the mean squared distance from its
+            code, times `commitment`; for a codebook that learns by "loss", plus the same distance
+            with gradients for the code.
     """
 
     vectors: Tensor
@@ -52,24 +53,24 @@ class Quantized(NamedTuple):
 class Quantizer(nn.Module):
     """Creates a codebook.
 
-    The forward pass changes nothing. `update` does, and its first call places the codes among the
-    data: until then they are random.
+    The forward pass does not change the codebook; `update` does. Codes are random until its first
+    call initialises them from data.
 
     Args:
         codes: Number of codes K.
-        size: Numbers of a code's vector D.
+        size: Length D of a codebook vector.
         codebook: How it learns, see `Codebook`.
-        decay: Of the running averages.
-        commitment: Weight of the pull on the vectors towards their codes.
+        decay: Decay of the moving averages.
+        commitment: Weight of the commitment loss, which pulls vectors towards their codes.
 
     Raises:
         UserError: An argument is out of range.
 
     Attributes:
         codebook: The vectors, `(K, D)`.
-        counts: How many vectors were nearest to each code, a running average `(K,)`.
-        sums: The sums of those vectors, a running average `(K, D)`.
-        idle: For how many updates each code has not been used, `(K,)`.
+        counts: The number of vectors nearest to each code, a moving average `(K,)`.
+        sums: The sums of those vectors, a moving average `(K, D)`.
+        idle: The number of updates since each code was last used, `(K,)`.
     """
 
     counts: Tensor
@@ -89,7 +90,7 @@ class Quantizer(nn.Module):
         if codes < 2:
             raise UserError(f"A codebook has at least 2 codes, not {codes}.")
         if size < 1:
-            raise UserError(f"A code's vector has at least 1 number, not {size}.")
+            raise UserError(f"A codebook vector has at least 1 number, not {size}.")
         if codebook not in get_args(Codebook):
             raise UserError(f"A codebook learns by 'ema' or 'loss', not {codebook!r}.")
         if not 0 <= decay < 1:
@@ -104,7 +105,7 @@ class Quantizer(nn.Module):
             self.codebook = nn.Parameter(vectors)
         self.register_buffer("counts", torch.zeros(codes))
         self.register_buffer("sums", torch.zeros(codes, size))
-        # All count as long unused, so that the first update places them all.
+        # All count as unused, so that the first update places them all.
         self.register_buffer("idle", torch.full((codes,), PATIENCE))
 
     def extra_repr(self) -> str:
@@ -118,7 +119,7 @@ class Quantizer(nn.Module):
             squares = book.square().sum(1)
             return torch.cat(
                 [
-                    # The vector's own square is the same for all codes.
+                    # Without the vector's own square, which is the same for all codes.
                     torch.addmm(squares, part.to(book.dtype), book.T, alpha=-2).argmin(1)
                     for part in torch.split(vectors, BLOCK)
                 ]
@@ -146,10 +147,10 @@ class Quantizer(nn.Module):
         seed: int,
         real: Tensor | None = None,
     ) -> None:
-        """Changes the codebook after a step of training.
+        """Updates the codebook after a step of training.
 
-        Codes that were not used for long are placed among the batch's vectors; then the running
-        averages, and with them an "ema" codebook, take the batch in.
+        Codes that have not been used for long are placed among the vectors of the batch; then the
+        moving averages, and with them an "ema" codebook, are updated.
 
         Args:
             z: The vectors of this rank's whole batch, `(B, D, h, w)`.
@@ -171,10 +172,10 @@ class Quantizer(nn.Module):
         self.counts.lerp_(counts.to(self.counts), 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         if self.averages:
-            # Both averages of an unused code shrink alike; it stays until they are next to nothing.
-            known = (self.counts > ENOUGH)[:, None]
+            # Both averages of an unused code decay alike, so it stays, until they are almost 0.
+            enough = (self.counts > ENOUGH)[:, None]
             means = self.sums / self.counts.clamp_min(ENOUGH)[:, None]
-            self.codebook.copy_(torch.where(known, means, self.codebook))
+            self.codebook.copy_(torch.where(enough, means, self.codebook))
 
     def place(
         self,
@@ -186,32 +187,32 @@ class Quantizer(nn.Module):
     ) -> None:
         """Places codes far from the others, on real vectors `(B, sites, D)` of the batch.
 
-        Their averages begin anew: the vectors that are nearest to them next decide alone.
+        Their averages are reset, so that only the vectors of the next updates count.
         """
         images = len(z) * len(gather(z.new_zeros(1)))
         wanted = max(SITES, -(-CANDIDATES * len(self.codebook) // images))
-        # The same sites of all images: so it does not matter how these are spread over ranks.
+        # The same sites of all images, so that the distribution over ranks does not matter.
         sites = torch.randperm(z.shape[1], generator=random)[:wanted]
         sites = sites.to(z.device)
         candidates = gather(z[:, sites].contiguous())[gather(real[:, sites].contiguous())]
         if not len(candidates):
-            return  # all sites looked at are padding: the next step looks at others
+            return  # all candidates are padding: the next step tries other sites
         placed = plus_plus(candidates, self.codebook[~which], int(which.sum()), random)
         for tensor, new in ((self.codebook, placed), (self.counts, 0), (self.sums, 0)):
             tensor[which] = new
 
 
 def plus_plus(points: Tensor, centres: Tensor, count: int, random: torch.Generator) -> Tensor:
-    """Chooses points by k-means++: each with a probability that grows as its distance squared.
+    """Chooses points by k-means++, with probabilities in proportion to squared distances.
 
     Args:
         points: `(M, D)`.
-        centres: Those that are there already, `(K, D)`, K >= 0.
-        count: How many to choose.
+        centres: Existing centres, `(K, D)`, K >= 0.
+        count: Number of points to choose.
         random: A generator on the CPU.
 
     Returns:
-        The chosen points, `(count, D)`; some are the same where there are too few others.
+        The chosen points, `(count, D)`; some repeat if there are too few different ones.
     """
     far = torch.full(points.shape[:1], math.inf, dtype=torch.float64, device=points.device)
     for centre in centres:
@@ -229,6 +230,6 @@ def plus_plus(points: Tensor, centres: Tensor, count: int, random: torch.Generat
 
 
 def perplexity(counts: Tensor) -> float:
-    """Computes the perplexity of codes that were counted, `(K,)`: K if all are used equally."""
+    """Computes the perplexity of codes from their counts, `(K,)`: K if all are used equally."""
     shares = counts.double() / counts.sum()
     return float(torch.special.entr(shares).sum().exp())

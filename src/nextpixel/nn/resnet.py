@@ -1,8 +1,8 @@
-"""The gated residual layer that PixelCNN++ and PixelSNAIL are made of.
+"""The gated residual layer of PixelCNN++ and PixelSNAIL.
 
 References:
-    Salimans, Karpathy, Chen, Kingma: PixelCNN++, 2017 (https://arxiv.org/abs/1701.05517), and its
-    public code for what the paper leaves out.
+    Salimans, Karpathy, Chen, Kingma: PixelCNN++, 2017 (https://arxiv.org/abs/1701.05517), and the
+    authors' public code for details that the paper omits.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class GatedResNet(nn.Module):
     Args:
         conv: Makes a convolution from its numbers of channels.
         width: Channels of input and output.
-        skip: Channels of a second input, brought in by a 1x1; 0 for none.
-        dropout: Probability to zero a number between the two convolutions.
+        skip: Channels of a second input, added through a 1x1; 0 for none.
+        dropout: Dropout probability between the two convolutions.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class GatedResNet(nn.Module):
 
 @torch.no_grad()
 def start_weights(network: nn.Module) -> None:
-    """Sets the first weights of a network of gated residual layers, in place of its layers' own.
+    """Sets the initial weights of a network of gated residual layers.
 
-    Every convolution gets outputs of about the deviation of its input before `concat_elu`, and
-    residual layers begin close to handing on their input. This stands in for weight normalisation
-    with its data-dependent start: docs/experiments.md compares the two.
+    The output of every convolution has about the standard deviation of its input before
+    `concat_elu`, and residual layers start close to the identity. This replaces weight
+    normalisation with data-dependent initialisation: docs/experiments.md compares the two.
     """
     ends = {layer.conv_out for layer in network.modules() if isinstance(layer, GatedResNet)}
     for layer in network.modules():

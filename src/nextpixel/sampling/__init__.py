@@ -1,6 +1,12 @@
-"""Draws images: the generation loop, and completion by particles."""
+"""Sampling: `loop.py` has the generation loop, `trace`, and all that is built on it.
 
-from nextpixel.sampling.drawing import Drawing, Generator, Sampler
+- `config.py`: the options of sampling, the noise, and the pixels that are known.
+- `loop.py`: `trace` steps through the sites; `sample`, `complete` and `film` run it. `fixed_point`
+  samples without it, by full passes over all pixels.
+- `particles.py`: completion that also fits the known pixels after a hidden one.
+"""
+
+from nextpixel.sampling.config import IncrementalModel, Sampler, SamplingConfig
 from nextpixel.sampling.loop import (
     Step,
     all_at_once,
@@ -14,9 +20,9 @@ from nextpixel.sampling.loop import (
 from nextpixel.sampling.particles import complete_with_particles
 
 __all__ = [
-    "Drawing",
-    "Generator",
+    "IncrementalModel",
     "Sampler",
+    "SamplingConfig",
     "Step",
     "all_at_once",
     "complete",

@@ -1,10 +1,10 @@
-"""Completions that fit all known pixels, also those that come later, by sequential Monte Carlo.
+"""Completion that fits all known pixels, also the later ones, by sequential Monte Carlo.
 
-Many particles, completions in the making, are drawn together for each image. A particle draws its
-hidden pixels from the model, and is weighed by how probable it makes each known one. When few of
-them carry nearly all of the weight, at the end of a row, they are resampled: the heavy ones go on
-as several, the light ones end. The more particles, the closer the result is to a draw from
-`p(hidden | known)`.
+Many particles, which are unfinished completions, are sampled together for each image. A particle
+samples its hidden pixels from the model, and is weighted by the probability that it gives to each
+known one. When a few particles carry nearly all of the weight at the end of a row, the particles
+are resampled: heavy ones are copied, light ones are dropped. The more particles, the closer the
+result is to a sample from `p(hidden | known)`.
 
 References:
     Gordon, Salmond, Smith: Novel approach to nonlinear/non-Gaussian Bayesian state estimation, 1993
@@ -26,14 +26,14 @@ from torch import Tensor
 from nextpixel.context import Context
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
-from nextpixel.sampling.drawing import Generator, Sampler, kept_pixels
-from nextpixel.sampling.loop import trace
+from nextpixel.sampling.config import IncrementalModel, Sampler, known_pixels
+from nextpixel.sampling.loop import batch_slices, progress_of_part, trace
 
 __all__ = ["Completed", "complete_with_particles"]
 
 
 class Completed(NamedTuple):
-    """Completed images, and how much the particles are to be trusted.
+    """Completed images, and how far the particles can be trusted.
 
     Attributes:
         x: Integers in `[0, levels)`, `(N, C, H, W)`, int64, on the CPU.
@@ -43,7 +43,7 @@ class Completed(NamedTuple):
             had at the end of a row, `(N,)`: between 1, when one particle has all the weight, and
             the number of particles.
         effective: The effective sample size at the very end, `(N,)`.
-        resamplings: How many times the particles were resampled, `(N,)`, int64.
+        resamplings: Number of times that the particles were resampled, `(N,)`, int64.
     """
 
     x: Tensor
@@ -54,18 +54,18 @@ class Completed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _How:
-    """How to draw, the same for all batches."""
+class _Options:
+    """The options of a completion, the same for all images of a batch."""
 
     particles: int
     seed: int
     sampler: Sampler
-    show: Callable[[float], object]  # called with the fraction of a batch that is done
+    show: Callable[[float], None]  # called with the fraction of the batch that is done
 
 
 @torch.inference_mode()
 def complete_with_particles(
-    model: Generator,
+    model: IncrementalModel,
     x: Tensor,
     mask: Tensor,
     c: object = None,
@@ -77,68 +77,69 @@ def complete_with_particles(
     batch_size: int = 256,
     progress: Callable[[float], None] | None = None,
 ) -> Completed:
-    """Keeps x where the mask is true and draws the rest to fit all of it.
+    """Completes images: keeps x where the mask is true and samples the rest to fit all of it.
 
-    Of the particles at the end one is drawn, in proportion to the weights. Image k depends on
-    the seed, its number and the number of particles only; with one particle it is the same as by
-    `sampling.complete`.
+    At the end one particle is picked, with a probability in proportion to its weight. Image k
+    depends only on the seed, its number and the number of particles; with one particle it is what
+    `sampling.complete` returns.
 
     Args:
-        model: The model to draw from.
+        model: The model to sample from.
         x: The images, integers `(N, C, H, W)`; the values at hidden pixels do not matter.
         mask: True at known pixels, broadcastable to `(N, C, H, W)`.
         c: The context: one for all images, or one for each.
-        particles: How many an image; time and memory grow with them.
+        particles: Particles per image; time and memory grow with them.
         seed: Together with an image's number decides its noise.
-        numbers: The images' numbers, 0 to N - 1 by default; others give other, independent
+        numbers: The numbers of the images, 0 to N - 1 by default; other numbers give independent
             completions.
-        sampler: One of `Sampler` that goes pixel by pixel.
-        batch_size: Particles drawn together, those of an image always; it does not change the
+        sampler: One of `Sampler`, but not "fixed-point": particles go pixel by pixel.
+        batch_size: Particles sampled together, at least those of one image; it does not change the
             result.
         progress: Called with the fraction done, between 0 and 1.
 
     Raises:
-        UserError: Something given does not fit the model, or no particle can have the known pixels.
+        UserError: An argument does not fit the model, or no particle can have the known pixels.
     """
     n = len(x)
     if min(n, particles) < 1:
         raise UserError(f"Give at least one image and one particle, not {n} and {particles}.")
     if sampler == "fixed-point":
         raise UserError("Particles go pixel by pixel: leave the sampler at 'auto'.")
-    context, kept = model.context(c, n), kept_pixels(model, x, mask, n)
-    assert kept is not None
-    size = max(1, batch_size // particles)
+    context, known = model.context(c, n), known_pixels(model, x, mask, n)
+    assert known is not None
+    pixels, mask = known
     batches = []
-    for begin in range(0, n, size):
-        part = slice(begin, min(begin + size, n))
-
-        def show(done: float, begin: int = begin, count: int = part.stop - begin) -> None:
-            if progress is not None:
-                progress((begin + count * done) / n)
-
+    for part in batch_slices(n, max(1, batch_size // particles)):
+        options = _Options(particles, seed, sampler, progress_of_part(progress, part, n))
         images = (range(n) if numbers is None else numbers)[part]
-        here = None if context is None else context[part]
-        how = _How(particles, seed, sampler, show)
-        batches.append(_complete(model, kept[0][part], kept[1][part], here, images, how))
+        of_part = None if context is None else context[part]
+        batches.append(_complete(model, pixels[part], mask[part], of_part, images, options))
     return Completed(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 
 def _complete(
-    model: Generator, x: Tensor, mask: Tensor, c: Context | None, images: Sequence[int], how: _How
+    model: IncrementalModel,
+    x: Tensor,
+    mask: Tensor,
+    c: Context | None,
+    numbers: Sequence[int],
+    options: _Options,
 ) -> Completed:
-    """Completes the images of a batch, of these numbers; see `complete_with_particles`."""
+    """Completes the images of a batch, see `complete_with_particles`."""
     channels, height, width = model.shape
-    weights = _Weights(len(x), how.particles, x.device)
-    of_image = torch.arange(len(x), device=x.device).repeat_interleave(how.particles)
+    weights = _Weights(len(x), options.particles, x.device)
+    of_image = torch.arange(len(x), device=x.device).repeat_interleave(options.particles)
     steps = trace(
         model,
         len(of_image),
         None if c is None else c[of_image],
         x=x[of_image],
         mask=mask[of_image],
-        seed=how.seed,
-        numbers=[image * how.particles + i for image in images for i in range(how.particles)],
-        sampler=how.sampler,
+        seed=options.seed,
+        numbers=[
+            number * options.particles + i for number in numbers for i in range(options.particles)
+        ],
+        sampler=options.sampler,
     )
     for done, step in enumerate(steps, 1):
         row, col, channel = step.site
@@ -148,11 +149,12 @@ def _complete(
         if (col, channel) == (width - 1, channels - 1):
             few = weights.few()
             if row < height - 1 and bool(few.any()):
-                chosen = weights.resample(few, resampling_noise(how.seed, images, row).to(x.device))
+                noise = resampling_noise(options.seed, numbers, row).to(x.device)
+                chosen = weights.resample(few, noise)
                 step.cache.select(chosen)
                 step.x.copy_(step.x[chosen])
-        how.show(done / math.prod(model.shape))
-    chosen = weights.pick(resampling_noise(how.seed, images, height).to(x.device), 1)
+        options.show(done / math.prod(model.shape))
+    chosen = weights.pick(resampling_noise(options.seed, numbers, height).to(x.device), 1)
     return Completed(
         step.x[chosen[:, 0]].cpu(),
         weights.log_mean()[:, 0].cpu(),
@@ -163,14 +165,14 @@ def _complete(
 
 
 class _Weights:
-    """The weights of the particles of n images, and how they fared.
+    """The weights of the particles of n images, and statistics of them.
 
     Attributes:
         log: Logarithms of the weights, `(n, particles)`, float64. Their average is the estimate of
             the probability of the known pixels so far; resampling leaves it as it is.
         effective: The effective sample size at the end of the last row, `(n,)`.
         least: The smallest one so far, `(n,)`.
-        resamplings: How many there were, `(n,)`.
+        resamplings: Number of resamplings so far, `(n,)`.
     """
 
     def __init__(self, n: int, particles: int, device: torch.device) -> None:
@@ -183,11 +185,15 @@ class _Weights:
         self.log += nats.double().view_as(self.log).where(mask[:, None], 0)
 
     def few(self) -> Tensor:
-        """Measures the weights at the end of a row: where few particles carry them, `(n,)`."""
+        """Finds the images where too few particles carry the weight at the end of a row, `(n,)`.
+
+        Raises:
+            UserError: All particles of an image have the weight 0.
+        """
         if bool(self.log.isneginf().all(1).any()):
             raise UserError(
                 "No particle can have the known pixels of an image: the model gives them a "
-                "probability of 0 after all that was drawn before. Take more particles."
+                "probability of 0 after all that was sampled before. Take more particles."
             )
         self.effective = 1 / torch.softmax(self.log, 1).square().sum(1)
         self.least = torch.minimum(self.least, self.effective)
@@ -197,7 +203,7 @@ class _Weights:
         """Picks the particles that go on, with equal weights, for some images; noise is `(n,)`.
 
         Returns:
-            For each particle of the batch the number of the one that takes its place.
+            For each particle of the batch, the number of the one that takes its place.
         """
         stay = torch.arange(self.log.numel(), device=where.device).view_as(self.log)
         chosen = self.pick(noise, self.log.shape[1]).where(where[:, None], stay)
@@ -214,7 +220,7 @@ class _Weights:
 
         Args:
             noise: A uniform number in `[0, 1)` for each image, `(n,)`.
-            count: How many to pick for each.
+            count: Particles to pick for each image.
 
         Returns:
             Their numbers in the batch, `(n, count)`: on average each `count * weight` times, and
@@ -228,7 +234,7 @@ class _Weights:
         return picked.clamp_(max=particles - 1) + begins
 
 
-def resampling_noise(seed: int, images: Sequence[int], row: int) -> Tensor:
+def resampling_noise(seed: int, numbers: Sequence[int], row: int) -> Tensor:
     """Draws a uniform number for each image at the end of a row, `(n,)`, float64."""
-    streams = (Stream.RESAMPLING.generator(seed, image, row) for image in images)
+    streams = (Stream.RESAMPLING.generator(seed, number, row) for number in numbers)
     return torch.tensor([stream.random() for stream in streams]).double()

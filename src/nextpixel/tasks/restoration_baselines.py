@@ -12,18 +12,17 @@ from torch import Tensor
 
 from nextpixel.conditioning.degradation import (
     Degraded,
+    Floats,
     Task,
-    _blurred,
-    _check_levels,
-    _float32,
-    _Floats,
-    _kernel,
+    check_levels,
+    gaussian_blur,
+    gaussian_kernel,
 )
 from nextpixel.errors import UserError
 
 __all__ = ["baseline", "baseline_name"]
 
-_Restore = Callable[["Task", _Floats, NDArray[np.bool_]], _Floats]
+_Restore = Callable[["Task", Floats, NDArray[np.bool_]], Floats]
 _ROUNDING = 1 / 12 / 255**2  # mean square of the error of rounding to a byte, black to white is 1
 _BALANCES = tuple(10.0**-n for n in range(1, 9))  # how much a deconvolved image is smoothed
 _VARIATION = 0.6  # weight of the total variation, for noise of deviation 1
@@ -70,7 +69,7 @@ def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
         Image Inpainting by Biharmonic Functions: Numerical Aspects, 2018
         (https://doi.org/10.1155/2018/3950312).
     """
-    _check_levels(levels)
+    check_levels(levels)
     if (task.name == "inpaint") != (degraded.mask is not None):
         raise UserError("Images with hidden pixels belong to the task inpaint, and only to it.")
     # From here on black is 0 and white is 1.
@@ -81,7 +80,8 @@ def baseline(task: Task, degraded: Degraded, levels: int) -> Tensor:
         masks = degraded.mask[:, 0].numpy()
     restore = _method(task)[1]
     restored = [restore(task, *one) for one in zip(images, masks, strict=True)]
-    return _float32(np.stack(restored).clip(0, 1) * (levels - 1))
+    scaled = np.stack(restored).clip(0, 1) * (levels - 1)
+    return torch.from_numpy(scaled.astype(np.float32))
 
 
 def _method(task: Task) -> tuple[str, _Restore]:
@@ -99,23 +99,23 @@ def _method(task: Task) -> tuple[str, _Restore]:
 # Each of these takes the task, an image (C, H, W) from 0 to 1 and its mask (H, W).
 
 
-def _enlarged(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
+def _enlarged(task: Task, image: Floats, mask: NDArray[np.bool_]) -> Floats:
     size = image.shape[2] * task.factor, image.shape[1] * task.factor
     channels = [Image.fromarray(channel.astype(np.float32)) for channel in image]
     return np.stack([np.asarray(c.resize(size, Image.Resampling.BICUBIC)) for c in channels])
 
 
-def _grey(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
+def _grey(task: Task, image: Floats, mask: NDArray[np.bool_]) -> Floats:
     return image.repeat(3, 0)
 
 
-def _median(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
+def _median(task: Task, image: Floats, mask: NDArray[np.bool_]) -> Floats:
     from skimage.filters import median
 
     return np.stack([median(channel, np.ones((3, 3))) for channel in image])
 
 
-def _smoothed(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
+def _smoothed(task: Task, image: Floats, mask: NDArray[np.bool_]) -> Floats:
     from skimage.restoration import denoise_tv_chambolle
 
     smooth = denoise_tv_chambolle(image, _VARIATION * task.noise, channel_axis=0)
@@ -123,14 +123,14 @@ def _smoothed(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
     # The mean of a number in [0, 1] is the integral over t of the probability that it exceeds t.
     thresholds = (true[1:] + true[:-1]) / 2
     means = torch.special.ndtr((true[:, None] - thresholds) / task.noise).mean(1)
-    unclipped: _Floats = np.interp(smooth, means.numpy(), true.numpy())
+    unclipped: Floats = np.interp(smooth, means.numpy(), true.numpy())
     return unclipped
 
 
-def _deconvolved(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
+def _deconvolved(task: Task, image: Floats, mask: NDArray[np.bool_]) -> Floats:
     from skimage.restoration import wiener
 
-    kernel = _kernel(task.sigma)
+    kernel = gaussian_kernel(task.sigma)
     # The picture and its mirror image are one period of a plane. Blurring the plane periodically
     # equals blurring the picture with mirrored edges, so there are no artefacts at the edges. The
     # plane must have at least the size of the kernel, so small pictures take several periods.
@@ -141,15 +141,15 @@ def _deconvolved(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats
     for balance in _BALANCES:
         wide = [wiener(plane, kernel, balance, clip=False) for plane in planes]
         sharp = np.stack(wide)[:, :height, :width]
-        if ((_blurred(sharp, task.sigma) - image) ** 2).mean() <= _ROUNDING:
+        if ((gaussian_blur(sharp, task.sigma) - image) ** 2).mean() <= _ROUNDING:
             break
     return sharp
 
 
-def _filled_in(task: Task, image: _Floats, mask: NDArray[np.bool_]) -> _Floats:
+def _filled_in(task: Task, image: Floats, mask: NDArray[np.bool_]) -> Floats:
     from skimage.restoration import inpaint_biharmonic
 
     if not mask.any():  # nothing to go by
         return np.full_like(image, 0.5)
-    filled: _Floats = inpaint_biharmonic(image, ~mask, channel_axis=0)
+    filled: Floats = inpaint_biharmonic(image, ~mask, channel_axis=0)
     return filled

@@ -61,7 +61,7 @@ def test_padding_stays_out_of_the_codebook(here: Path) -> None:
     assert isinstance(model, VQVAE)
     x = torch.tensor(beeps.train.x[:8])
     padding = torch.from_numpy(np.array(beeps.train.padding(np.arange(8))))
-    real = model.real_codes(x, padding, (24, 10))
+    real = model.has_unknown(x, padding, (24, 10))
     assert real.shape == (8, 24, 10)
     assert real.sum() == beeps.train.rows[:8].sum() // 4 * 10  # type: ignore[index]
     counts = []

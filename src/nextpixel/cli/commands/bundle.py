@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     from nextpixel.cli.loading import load_any_model, load_model
     from nextpixel.latents.generator import PARTS, LatentGenerator, check_priors
-    from nextpixel.models.base.latent import CodebookModel
+    from nextpixel.models.base.codebook import CodebookModel
     from nextpixel.saving import TRAINING, training_record
     from nextpixel.utils.files import replace_file
 

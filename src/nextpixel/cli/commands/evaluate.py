@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from nextpixel.evaluation.likelihood import Classification, Score
     from nextpixel.models import VAE
     from nextpixel.models.base.autoregressive import AutoregressiveModel
+    from nextpixel.models.base.codebook import CodebookModel
     from nextpixel.models.base.image_model import ImageModel
-    from nextpixel.models.base.latent import CodebookModel
 
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 

@@ -114,6 +114,8 @@ def report(model: LatentModel, out: Path) -> None:
 
 def check_plot(model: LatentModel, name: str) -> None:
     """Raises a UserError if the codes of a model are not points of a plane."""
+    from nextpixel.tasks.reconstruction import check_continuous_code
+
     check_continuous_code(model)
     if model.latent != 2:
         raise UserError(

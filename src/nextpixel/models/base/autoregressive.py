@@ -1,4 +1,4 @@
-"""Autoregressive models: likelihoods, and the incremental interface that generation uses."""
+"""Autoregressive models: exact likelihoods, and the incremental interface for generation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.nn import Cache, CausalLayer, Site
 from nextpixel.nn.context_bias import ContextBias
-from nextpixel.sampling import drawing
+from nextpixel.sampling.config import SampleOptions, check_mask
 
 __all__ = ["AutoregressiveModel", "CausalNetwork", "Inputs", "WholePixelNetwork", "autoregressive"]
 
@@ -31,7 +31,7 @@ Inputs = Literal["scaled", "embedded"]
 class AutoregressiveModel(ImageModel):
     """A distribution over images, factorised along the raster order.
 
-    A subclass needs only `forward`; it can then be trained, scored and (by full passes) sampled.
+    A subclass needs only `forward` to be trained, scored and, by full passes, sampled from.
     """
 
     is_likelihood = True
@@ -39,7 +39,7 @@ class AutoregressiveModel(ImageModel):
 
     @property
     def has_cached_path(self) -> bool:
-        """Whether a step computes one site from a cache, and not the whole picture again."""
+        """Whether a step computes one site from a cache, not the whole picture again."""
         return type(self).step is not AutoregressiveModel.step
 
     @abstractmethod
@@ -60,19 +60,19 @@ class AutoregressiveModel(ImageModel):
         Args:
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
             c: The context, see `context`.
-            mask: True at pixels that carry no bits, broadcastable to x: where c shows them, this
-                is the log-probability of the others.
+            mask: True at pixels that do not count, broadcastable to x. If c shows these pixels,
+                the result is the log-probability of the others given them.
 
         Raises:
             UserError: x or c does not fit the model.
         """
         self.check(x)
         distribution: Distribution = self(x, c)
-        of_sites = distribution.log_prob(x)
+        by_site = distribution.log_prob(x)
         if mask is not None:
-            drawing.check_mask(mask)
-            of_sites = of_sites.masked_fill(mask, 0)
-        return of_sites.flatten(1).sum(1)
+            check_mask(mask)
+            by_site = by_site.masked_fill(mask, 0)
+        return by_site.flatten(1).sum(1)
 
     def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | c), see `log_prob`."""
@@ -82,21 +82,21 @@ class AutoregressiveModel(ImageModel):
         """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
         return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
 
-    def sample(self, n: int = 1, c: object = None, **how: Unpack[drawing.SampleOptions]) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`; `how` are the options of `sampling.sample`."""
+    def sample(self, n: int = 1, c: object = None, **how: Unpack[SampleOptions]) -> Tensor:
+        """Samples n images, integers `(n, C, H, W)`; `how` are the options of `sampling.sample`."""
         return sampling.sample(self, n, c, **how)
 
     def start(self, batch: int, c: object = None) -> Cache:
-        """Begins to generate a batch: makes what `step` needs of the context and of the past."""
+        """Makes the cache that `step` needs to generate a batch."""
         return Cache(context=self.context(c, batch))
 
     def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
-        """Computes the distribution at one site, by a full pass over the picture so far.
+        """Computes the distribution at one site, by a full pass over the images so far.
 
         Args:
-            x: The pictures, integers `(B, C, H, W)`; only what comes before the site counts.
+            x: The images, integers `(B, C, H, W)`; only the sites before this one matter.
             site: The next site in raster order.
-            cache: As from `start`; a step changes it.
+            cache: The cache from `start`; a step changes it.
 
         Returns:
             A distribution of `batch_shape` `(B,)`.
@@ -106,22 +106,22 @@ class AutoregressiveModel(ImageModel):
 
 
 class CausalNetwork(AutoregressiveModel):
-    """An autoregressive model whose network is wired once, for whole maps and for single steps.
+    """An autoregressive model whose network is written once, for whole maps and single steps.
 
-    A subclass defines `network` out of the layers of `nextpixel.nn`. Its feature maps are in as
-    many groups as the picture has channels, and a step computes one group.
+    A subclass builds `network` from the layers of `nextpixel.nn`. The feature maps are in one group
+    for each channel of the image, and a step computes one group.
 
     Args:
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
-        inputs: "scaled" feeds a pixel as a number in [-1, 1]; "embedded" takes levels for
+        inputs: "scaled" feeds a pixel as a number in [-1, 1]; "embedded" treats levels as
             categories and feeds a learned vector for each.
-        hyperparameters: The contexts, see `AutoregressiveModel`, and the subclass's arguments.
+        hyperparameters: The contexts, see `ImageModel`, and the arguments of the subclass.
     """
 
-    embedding_size = 16  # numbers a category, with inputs="embedded"
+    embedding_size = 16  # length of the vector of a category, with inputs="embedded"
     whole_pixels = False  # whether the channels are one group: the distribution couples them
-    condition: ContextBias  # set by the subclass: what the context adds to each layer
+    condition: ContextBias  # set by the subclass: the context's bias for each layer
 
     def __init__(
         self,
@@ -149,9 +149,9 @@ class CausalNetwork(AutoregressiveModel):
         """Computes the parameters of the distributions.
 
         Args:
-            x: What `encode` returned for whole maps; with a cache, for what is newest.
-            biases: What the context adds to each layer, from `condition`; in a step for the row,
-                and to be read only when it begins.
+            x: The output of `encode` for whole maps; with a cache, for the newest values.
+            biases: The context's bias for each layer, from `condition`; in a step the biases of the
+                row, which may be read only when the row begins.
             cache: The state of generation.
 
         Returns:
@@ -176,9 +176,9 @@ class CausalNetwork(AutoregressiveModel):
         """Makes the distribution from the network's output: Bernoulli for 2 levels.
 
         Args:
-            parameters: `(B, P, *sites)`: the sites are a map, or in a step there is but one.
-            x: The pixels there, integers `(B, C, *sites)`, for what later channels learn of
-                earlier ones not through the network but here.
+            parameters: `(B, P, H, W)`, in a step `(B, P)`.
+            x: The pixels there, integers `(B, C, H, W)` or `(B, C)`, for distributions that couple
+                the channels of a pixel.
         """
         if self.levels == 2:
             return Bernoulli(parameters)
@@ -193,7 +193,7 @@ class CausalNetwork(AutoregressiveModel):
 
     @torch.no_grad()
     def start(self, batch: int, c: object = None) -> Cache:
-        """Begins to generate a batch, see `AutoregressiveModel.start`."""
+        """Makes the cache for a batch, see `AutoregressiveModel.start`."""
         context = self.context(c, batch)
         cache = Cache(context=context, prepared=self.condition.prepare(context))
         channels = self.shape[0] if self.groups == 1 else 1
@@ -208,13 +208,13 @@ class CausalNetwork(AutoregressiveModel):
         return cache
 
     def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
-        """Computes the distribution at one site from the cache and what is newest before it."""
+        """Computes the distribution at one site from the cache and the newest values before it."""
         cache.site = site
         if site.channel < self.groups:  # else all channels were computed at the first one
             newest = cast(Tensor, cache.newest).copy_(self.newest(x, site))
 
             def compute() -> Tensor:
-                if site.begins_row:  # they are read only then
+                if site.begins_row:  # layers read the biases only then
                     cache.biases = self.condition.biases(cache.prepared, site.row)
                 return self.network(self.encode(newest), cache.biases, cache)
 
@@ -224,9 +224,9 @@ class CausalNetwork(AutoregressiveModel):
         return distribution[:, site.channel if self.groups == 1 else 0]
 
     def newest(self, x: Tensor, site: Site) -> Tensor:
-        """Picks what is newest before a site: a channel `(B, 1)` or, in one group, a pixel.
+        """Picks the newest values before a site: one channel `(B, 1)`, with one group a pixel.
 
-        The first site has none, and gets any.
+        There are none before the first site, where the values do not matter.
         """
         row, col, channel = site
         if channel == 0:
@@ -236,15 +236,15 @@ class CausalNetwork(AutoregressiveModel):
 
 
 class WholePixelNetwork(CausalNetwork):
-    """A causal network that takes the channels of a pixel together.
+    """A causal network that computes one output for all channels of a pixel.
 
-    Its distribution couples them: a mixture of logistics. Where levels are categories
-    (`inputs="embedded"`) it is the one of `CausalNetwork`, for one channel.
+    Its distribution, a mixture of logistics, couples the channels. For levels that are categories
+    (`inputs="embedded"`) it has one channel and the distribution of `CausalNetwork`.
 
     Args:
         components: Components of the mixture.
-        dropout: Probability to zero a number, in [0, 1).
-        arguments: Those of `CausalNetwork`.
+        dropout: Dropout probability, in [0, 1).
+        arguments: The arguments of `CausalNetwork`.
     """
 
     whole_pixels = True
@@ -276,14 +276,18 @@ class WholePixelNetwork(CausalNetwork):
 
 
 def autoregressive(model: ImageModel, name: str | Path) -> AutoregressiveModel:
-    """Makes sure that a model is autoregressive, for what only such models can do.
+    """Returns the model if it is autoregressive.
+
+    Args:
+        model: The model.
+        name: The name that the user gave it, for the message.
 
     Raises:
-        UserError: It is not.
+        UserError: It is another kind of model.
     """
     if not isinstance(model, AutoregressiveModel):
         raise UserError(
-            f"{name} is of the kind {type(model).__name__}, and this takes an autoregressive "
-            "model, which draws pixel by pixel: give another one (see nextpixel models)."
+            f"{name} is a {type(model).__name__}, and this needs an autoregressive model, which "
+            "samples pixel by pixel: give another one (see nextpixel models)."
         )
     return model

@@ -1,7 +1,7 @@
 """Bounds on log p(x) = log E_{z ~ p(z)} p(x | z), for Gaussian codes z.
 
-Nothing here knows a network: a decoder is a function from codes to log p(x | z). So the bounds can
-be held against a decoder whose log p(x) is known.
+Nothing here depends on a network: a decoder is a function from codes to log p(x | z). So the bounds
+can be tested with a decoder whose log p(x) is known.
 
 References:
     Kingma, Welling: Auto-Encoding Variational Bayes, 2013 (https://arxiv.org/abs/1312.6114).
@@ -33,11 +33,11 @@ __all__ = [
 
 LogLikelihood = Callable[[Tensor], Tensor]  # codes (S, B, D) -> log p(x | z) in nats, (S, B)
 
-_PART = 10  # codes of an image that are decoded together: memory for a hundred images at a time
+_PART = 10  # codes of an image that are decoded together: limits the memory
 
 
 class Gaussian(NamedTuple):
-    """A diagonal Gaussian q(z | x), one an image.
+    """A diagonal Gaussian q(z | x) for each image.
 
     Attributes:
         mean: `(B, D)`.
@@ -48,7 +48,7 @@ class Gaussian(NamedTuple):
     log_std: Tensor
 
     def at(self, noise: Tensor) -> Tensor:
-        """Turns standard normal noise into draws of it, `(S, B, D)` -> `(S, B, D)`."""
+        """Turns standard normal noise into samples, `(S, B, D)` -> `(S, B, D)`."""
         return self.mean + self.log_std.exp() * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Gaussian(NamedTuple):
         return standard_log_prob((z - self.mean) * (-self.log_std).exp()) - self.log_std.sum(-1)
 
     def kl(self) -> Tensor:
-        """Computes KL(q || N(0, 1)) of each number of the code in nats, `(B, D)`."""
+        """Computes KL(q || N(0, 1)) in each dimension of the code in nats, `(B, D)`."""
         variance = torch.exp(2 * self.log_std)
         return (self.mean.square() + variance - 1) / 2 - self.log_std
 
@@ -72,19 +72,19 @@ def elbo_terms(
     """Computes the two terms of the evidence lower bound, E_q log p(x | z) - KL(q || p).
 
     Args:
-        log_likelihood: The decoder's.
+        log_likelihood: Computes log p(x | z).
         posterior: q(z | x).
         noise: Standard normal, `(S, B, D)`: the expectation is the mean over S.
 
     Returns:
-        E_q log p(x | z), `(B,)`, and the KL divergence of each number of the code, `(B, D)`, which
-        is exact; in nats.
+        The estimate of E_q log p(x | z), `(B,)`, and the exact KL divergence in each dimension of
+        the code, `(B, D)`, in nats.
     """
     return log_likelihood(posterior.at(noise)).mean(0), posterior.kl()
 
 
 def log_weights(log_likelihood: LogLikelihood, posterior: Gaussian, noise: Tensor) -> Tensor:
-    """Computes log p(x | z) + log p(z) - log q(z | x) at draws z of q, `(S, B, D)` -> `(S, B)`."""
+    """Computes log p(x | z) + log p(z) - log q(z | x) at samples z of q, `(S, B)`."""
     z = posterior.at(noise)
     return log_likelihood(z) + standard_log_prob(z) - posterior.log_prob(z)
 
@@ -92,10 +92,10 @@ def log_weights(log_likelihood: LogLikelihood, posterior: Gaussian, noise: Tenso
 def importance_bound(log_likelihood: LogLikelihood, posterior: Gaussian, noise: Tensor) -> Tensor:
     """Computes the importance-weighted bound, log mean_k p(x, z_k) / q(z_k | x), `(B,)`, in nats.
 
-    Its expectation grows with the number of draws S from that of the ELBO (S = 1) to log p(x).
+    Its expectation grows with the number of samples S from that of the ELBO (S = 1) to log p(x).
 
     Args:
-        log_likelihood: The decoder's; it is asked for parts of the draws at a time.
+        log_likelihood: Computes log p(x | z); it is called with a few of the samples at a time.
         posterior: q(z | x).
         noise: Standard normal, `(S, B, D)`.
     """
@@ -104,15 +104,15 @@ def importance_bound(log_likelihood: LogLikelihood, posterior: Gaussian, noise: 
 
 
 def code_noise(seed: int, numbers: Iterable[int], count: int) -> Tensor:
-    """Draws standard normal noise for the codes of images to draw.
+    """Draws standard normal noise for the codes of images to sample.
 
     Args:
         seed: Not negative.
         numbers: The numbers of the images, not negative.
-        count: Numbers an image.
+        count: Length of a code.
 
     Returns:
-        Noise `(B, count)`, float64, on the CPU. That of image k depends on `(seed, k)` only.
+        Noise `(B, count)`, float64, on the CPU. The noise of image k depends only on `(seed, k)`.
     """
     streams = (Stream.PRIOR_CODES.generator(seed, number) for number in numbers)
     return torch.from_numpy(np.stack([stream.standard_normal(count) for stream in streams]))
@@ -124,12 +124,12 @@ def image_noise(seed: int, x: Tensor, samples: int, count: int) -> Tensor:
     Args:
         seed: Not negative.
         x: The images, integers `(B, C, H, W)`.
-        samples: Draws S an image.
-        count: Numbers a draw.
+        samples: Number of codes S per image.
+        count: Length of a code.
 
     Returns:
-        Noise `(S, B, count)`, float64, on the CPU. That of an image depends on the seed and its
-        pixels only: a score is the same in any order and any batch.
+        Noise `(S, B, count)`, float64, on the CPU. The noise of an image depends only on the seed
+        and its pixels: a score is the same in any order and any batch.
     """
     draws = []
     for image in x.cpu().long().numpy():

@@ -1,4 +1,4 @@
-"""The abstract model of images: what can be trained, scored and drawn from."""
+"""The abstract model of images, which can be trained, scored and sampled from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
-from nextpixel.conditioning.features import Features
 from nextpixel.context import Context, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.errors import UserError
-from nextpixel.sampling.drawing import CommonOptions
+from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
 
 __all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
@@ -27,11 +26,11 @@ __all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What a model is given along with images before it says how likely they are.
+    """The context of a batch of images, and the pixels that are known.
 
     Attributes:
-        context: Their context, or None.
-        mask: True at pixels that are known already and carry no bits, `(B, 1, H, W)`, or None.
+        context: The context of each image, or None.
+        mask: True at known pixels, which do not count in the score, `(B, 1, H, W)`, or None.
     """
 
     context: Context | None = None
@@ -44,25 +43,25 @@ class Conditioning:
 
 
 class ImageModel(Model):
-    """A model of images, which can be trained, scored and drawn from.
+    """A model of images, which can be trained, scored and sampled from.
 
     Args:
         shape: `(C, H, W)` of an image.
         levels: A pixel is an integer in `[0, levels)`.
-        classes: Number of classes the model is conditioned on, or None.
+        classes: Number of classes that the model is conditioned on, or None.
         vector: Length of the vector that it is conditioned on, or None.
         image: `(Cc, Hc, Wc)` of the image that it is conditioned on, or None.
-        hyperparameters: The subclass's other arguments.
+        hyperparameters: The other arguments of the subclass.
 
     Attributes:
-        paper: Title, authors and year of the paper a model comes from.
-        takes: The contexts that it is conditioned on.
-        scores: What its score is, in words.
+        paper: Title, authors and year of the model's paper.
+        context_spec: The contexts that it is conditioned on.
+        scores: A description of the score.
         conditioner: Computes the vector or the image of the context for each image of a data set:
             a restoration task, a classifier's features, coarse codes. Set it before training; it
-            is saved with the model, weights and all.
-        data_record: What the model keeps of the data set it was trained on; set by training.
-        is_likelihood: Whether its score is log p(x | c) itself, and no bound on it or part of it.
+            is saved with the model, its weights included.
+        data_record: Facts about the training data that are saved with the model; set by training.
+        is_likelihood: Whether the score is log p(x | c) itself, not a bound or a part of it.
         has_importance_bound: Whether it has `importance_bound`, a tighter bound than its score.
         fits_codes: Whether it can be a prior over the codes of a VQ-VAE.
     """
@@ -85,10 +84,10 @@ class ImageModel(Model):
         **hyperparameters: Any,
     ) -> None:
         image = None if image is None else cast("tuple[int, int, int]", tuple(image))
-        takes = ContextSpec(classes, vector, image)
-        for name, what in takes._asdict().items():
-            if what is not None or name in arguments_of(type(self)):
-                hyperparameters[name] = what
+        spec = ContextSpec(classes, vector, image)
+        for name, size in spec._asdict().items():
+            if size is not None or name in arguments_of(type(self)):
+                hyperparameters[name] = size
         super().__init__(shape=shape, levels=levels, **hyperparameters)
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"shape is (channels, height, width), not {tuple(shape)}.")
@@ -100,7 +99,7 @@ class ImageModel(Model):
             raise UserError(f"A context vector has at least 1 number, not {vector}.")
         if image is not None and (len(image) != 3 or min(image) < 1):
             raise UserError(f"A context image has (channels, height, width), not {image}.")
-        self.context_spec = takes
+        self.context_spec = spec
         self.conditioner = None
         self.data_record = DataRecord()
         channels, height, width = shape
@@ -108,16 +107,16 @@ class ImageModel(Model):
 
     @property
     def role(self) -> str:
-        """What the model is for: "sample", "restore", "vary", "reconstruct", or "prior" of codes.
+        """The purpose of the model: "sample", "restore", "vary", "reconstruct" or "prior".
 
-        Training shows previews by it, and commands refuse a model of another role.
+        It decides which previews training shows, and which commands accept the model.
         """
         if self.conditioner is not None:
             return self.conditioner.role
         return "sample" if self.data_record.codes_of is None else "prior"
 
     def context(self, c: object, batch: int) -> Context | None:
-        """Turns what a user gave as context into one row an image, see `ContextSpec.read`."""
+        """Turns a context given by a user into one row per image, see `ContextSpec.read`."""
         context = self.context_spec.read(c, batch)
         return None if context is None else context.to(self.device)
 
@@ -128,18 +127,18 @@ class ImageModel(Model):
         seed: int = 0,
         draw: tuple[int, int] = (0, 0),
     ) -> tuple[Tensor, Conditioning]:
-        """Reads images of a data set, and what the network is given along with them.
+        """Reads images of a data set and computes their conditioning.
 
         Args:
             images: A split of the data set.
-            numbers: Which images, `(B,)`.
+            numbers: The indices of the images, `(B,)`.
             seed: Together with an image's number decides what is random in its conditioning, such
-                as where a hole is; training takes another one in each step.
+                as the place of a hole; training uses another seed in each step.
             draw: The key of the noise in the images themselves, see `Images.batch`.
 
         Returns:
-            Integers `(B, C, H, W)` on the CPU, and their conditioning on the model's device.
-            Padding counts as known.
+            The images, integers `(B, C, H, W)` on the CPU, and their conditioning on the model's
+            device. Padding counts as known.
 
         Raises:
             UserError: The model needs something that the images do not have.
@@ -149,11 +148,11 @@ class ImageModel(Model):
         coarse_codes = None
         if images.coarse_codes is not None:
             coarse_codes = torch.from_numpy(images.coarse_codes.batch(numbers)[0])[:, 0].long()
-        given = self.conditioning(x, y, numbers.tolist(), seed, coarse_codes)
-        padding, mask = self.padding(images, numbers), given.mask
+        conditioning = self.conditioning(x, y, numbers.tolist(), seed, coarse_codes)
+        padding, mask = self.padding(images, numbers), conditioning.mask
         if padding is not None:
             mask = padding if mask is None else mask | padding
-        return x, Conditioning(given.context, mask)
+        return x, Conditioning(conditioning.context, mask)
 
     def conditioning(
         self,
@@ -163,19 +162,19 @@ class ImageModel(Model):
         seed: int = 0,
         coarse_codes: Tensor | None = None,
     ) -> Conditioning:
-        """Computes what the network is given along with images, in training and in a score.
+        """Computes the conditioning of images, for training and for scores.
 
-        A model that is conditioned on something else overrides this.
+        Override it for a context that is neither a class nor computed by the conditioner.
 
         Args:
             x: The images, integers `(B, C, H, W)`.
             y: Their class ids `(B,)`, or None.
-            numbers: Their numbers in the data set.
+            numbers: Their indices in the data set.
             seed: Not negative; see `inputs`.
             coarse_codes: Integers `(B, h, w)` where the data set has them, else None.
 
         Raises:
-            UserError: The model needs more than this.
+            UserError: The model needs another context, or a class where y is None.
         """
         parts: dict[str, object] = {"classes": y} if self.classes else {}
         mask = None
@@ -186,15 +185,16 @@ class ImageModel(Model):
         return Conditioning(self.context(parts or None, len(x)), mask)
 
     def padding(self, images: Images, numbers: NDArray[np.integer[Any]]) -> Tensor | None:
-        """Returns where images are padding, `(B, 1, H, W)` on the model's device, or None."""
-        where = images.padding(numbers)
-        return None if where is None else torch.tensor(where, device=self.device)
+        """Returns the mask of padding, `(B, 1, H, W)` on the model's device; None without any."""
+        padding = images.padding(numbers)
+        return None if padding is None else torch.tensor(padding, device=self.device)
 
     def check_dataset(self, data: Dataset) -> None:
         """Checks that the model can be trained or scored on a data set.
 
         Raises:
-            UserError: Its shape, levels, classes, coarse codes or codebook are others.
+            UserError: Its shape, levels, classes, coarse codes or codebook do not fit the model, or
+                the conditioner cannot compute the model's context for its images.
         """
         if data.shape != self.shape or data.levels != self.levels:
             raise UserError(
@@ -209,35 +209,41 @@ class ImageModel(Model):
             )
         if data.coarse_codes is not None and self.context_spec.image != data.coarse_codes:
             raise UserError(
-                f"{data.name} has coarse codes for each image, and the model is not conditioned on "
+                f"{data.name} has coarse codes for each image, but the model is not conditioned on "
                 f"them: make it with image={data.coarse_codes}."
             )
         if self.conditioner is not None:
-            if not isinstance(self.conditioner, Conditioner):
-                raise UserError(
-                    f"{type(self).__name__}.conditioner is what gives a model its context: give "
-                    f"your {type(self.conditioner).__name__} another name."
-                )
-            part, size = self.conditioner.part, self.conditioner.context_size(data)
-            if getattr(self.context_spec, part) != size:
-                raise UserError(
-                    f"The model is conditioned on {self.conditioner.in_words()}: make it with "
-                    f"{part}={size}."
-                )
+            self.check_conditioner(self.conditioner, data)
         codes_of = self.data_record.codes_of
         if codes_of not in (None, data.codes_of):
             raise UserError(
                 f"The model is a prior over codes, and {data.name} is not of the same codebook: "
-                "was the VQ-VAE trained further? Train the prior anew, on --data codes:RUN."
+                "was the VQ-VAE trained further? Train the prior again, on --data codes:RUN."
+            )
+
+    def check_conditioner(self, conditioner: Conditioner, data: Dataset) -> None:
+        """Checks that a conditioner computes the context that the model takes.
+
+        Raises:
+            UserError: It does not.
+        """
+        if not isinstance(conditioner, Conditioner):  # a user's own network may have the name
+            raise UserError(
+                f"{type(self).__name__}.conditioner is what computes the context of images: give "
+                f"your {type(conditioner).__name__} another name."
+            )
+        part, size = conditioner.part, conditioner.context_size(data)
+        if getattr(self.context_spec, part) != size:
+            raise UserError(
+                f"The model is conditioned on {conditioner.in_words()}: make it with {part}={size}."
             )
 
     def extra_config(self) -> dict[str, Any]:
         """Returns the entries of the conditioner and the data record for `config.json`."""
-        conditioner = self.conditioner
-        entries: dict[str, Any] = (
-            {} if conditioner is None else {conditioner.kind: conditioner.settings()}
-        )
-        return entries | self.data_record.settings()
+        entries = self.data_record.settings()
+        if self.conditioner is None:
+            return entries
+        return {self.conditioner.kind: self.conditioner.settings(), **entries}
 
     def load_extra_config(self, config: dict[str, Any]) -> None:
         """Restores the conditioner and the data record from `config.json`."""
@@ -247,35 +253,38 @@ class ImageModel(Model):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Copies weights into the model, also those of one saved before 0.2.
+        """Copies weights into the model, see `torch.nn.Module.load_state_dict`.
 
-        There a classifier's features were `features.*`; they are `conditioner.*` now.
+        Before 0.2 the weights of a conditioner were saved as `features.*`; now they are
+        `conditioner.*`.
         """
-        if isinstance(self.conditioner, Features):
-            renamed = re.compile(r"^features\.")
-            state_dict = {renamed.sub("conditioner.", k): v for k, v in state_dict.items()}
-        return super().load_state_dict(state_dict, strict, assign)
+        names = self.state_dict().keys()
+        renamed = {
+            name if name in names else re.sub(r"^features\.", "conditioner.", name): weight
+            for name, weight in state_dict.items()
+        }
+        return super().load_state_dict(renamed, strict, assign)
 
     @abstractmethod
     def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
-        """Computes how likely images are, in nats: what is reported of a model.
+        """Computes the score of images in nats, the number that is reported for a model.
 
         Args:
             x: Integers in `[0, levels)`, `(B, C, H, W)`.
             c: The context, see `context`.
-            mask: True at pixels that carry no bits, broadcastable to x.
+            mask: True at known pixels, which do not count, broadcastable to x.
 
         Returns:
-            log p(x | c), or what the model has in its place and says in `scores`, `(B,)`.
+            log p(x | c), or the model's substitute for it, which `scores` describes, `(B,)`.
         """
 
     def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
-        """Computes what training makes as large as it can: by default the score, `(B,)`."""
+        """Computes the objective that training maximises, by default the score, `(B,)`."""
         return self.score(x, c, mask)
 
     @abstractmethod
     def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
-        """Draws n images, integers `(n, C, H, W)`; a model may take more options than these."""
+        """Samples n images, integers `(n, C, H, W)`; a model may take more options than these."""
 
     def after_step(
         self,
@@ -283,29 +292,29 @@ class ImageModel(Model):
         gather: Callable[[Tensor], Tensor],
         seed: int,
     ) -> None:
-        """Changes what does not follow the gradient: called after each step of the optimizer.
+        """Updates what is not trained by gradients, such as a codebook: by default nothing.
 
-        By default that is nothing. It is computed without gradients, and must come to the same on
-        all ranks.
+        It is called without gradients after each step of the optimizer, and must compute the same
+        on all ranks.
 
         Args:
             parts: The images of this rank's batch, integers `(B, C, H, W)` in one part or more,
-                and which of their pixels are known, see `score`.
+                each with the mask of its known pixels, see `score`.
             gather: Stacks a tensor over the ranks, in their order.
-            seed: Of what is random; the same on all ranks.
+            seed: Decides what is random; the same on all ranks.
         """
 
     def diagnose(self, x: Tensor, mask: Tensor | None = None) -> dict[str, float]:
-        """Computes what else is worth logging at a validation, by name: by default nothing.
+        """Computes further numbers to log at a validation, by name: by default none.
 
         Args:
-            x: Some validation images, integers `(B, C, H, W)`.
-            mask: Which of their pixels are known, see `score`.
+            x: A sample of validation images, integers `(B, C, H, W)`.
+            mask: True at known pixels, see `score`.
         """
         return {}
 
     def check(self, x: Tensor) -> None:
-        """Checks that x are images of this model.
+        """Checks that x holds images of this model's shape and levels.
 
         Raises:
             UserError: Its type, shape or range is wrong.
@@ -316,16 +325,16 @@ class ImageModel(Model):
 def load(
     name: str | Path, *, device: str | torch.device = "cpu", trust: bool = False
 ) -> ImageModel:
-    """Loads a model: a pretrained one by name, a run's best one, or any saved folder.
+    """Loads a model: a pretrained one by name, the best one of a run, or any saved folder.
 
     Args:
-        name: A name from `shipped()`, a run folder, or a folder with a `config.json`.
-        device: Where to put the weights.
-        trust: Load a model that is not one of nextpixel's own, by importing the module that its
+        name: The name of a pretrained model, a run folder, or a folder with a `config.json`.
+        device: The device for the weights.
+        trust: Whether to load a model that is not nextpixel's own, by importing the module that its
             `config.json` names. Set it only for a folder whose code you would run.
 
     Returns:
-        The model, ready to score and to sample.
+        The model, in evaluation mode.
 
     Raises:
         UserError: There is no such model, it is damaged, or it is not trusted.

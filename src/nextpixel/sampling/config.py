@@ -1,11 +1,11 @@
-"""How to draw: the options, the noise and the known pixels of a batch."""
+"""The options of sampling, the noise of each image, and the pixels that are known."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypedDict, get_args
+from typing import Literal, Protocol, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -21,20 +21,20 @@ from nextpixel.utils.inference import Switchable
 __all__ = [
     "CommonOptions",
     "CompleteOptions",
-    "Drawing",
-    "DrawingOptions",
-    "Generator",
+    "IncrementalModel",
     "SampleOptions",
     "Sampler",
+    "SamplingConfig",
+    "TraceOptions",
     "check_integers",
     "check_mask",
-    "kept_pixels",
+    "known_pixels",
     "site_noise",
 ]
 
 
-class Generator(Switchable, Protocol):
-    """A model that the loop can draw from."""
+class IncrementalModel(Switchable, Protocol):
+    """A model that the generation loop can sample from, one site at a time."""
 
     shape: tuple[int, int, int]
     levels: int
@@ -50,13 +50,13 @@ class Generator(Switchable, Protocol):
         """Computes the distributions of all sites of whole images."""
 
     def start(self, batch: int, c: object = None) -> Cache:
-        """Begins a batch."""
+        """Makes the cache for a batch."""
 
     def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
         """Computes the distribution at a site from the pixels before it."""
 
 
-# Ways to draw; all give the same images.
+# Ways to sample; all give the same images.
 #   "auto": the fastest of the following for the model and the device.
 #   "cached": pixel by pixel, with a cache of what earlier pixels contribute.
 #   "replayed": as "cached", but the steps are captured once and replayed by a C program (see
@@ -69,14 +69,14 @@ Sampler = Literal["auto", "cached", "replayed", "full", "fixed-point"]
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
-    """Holds the options that all drawing functions share.
+class SamplingConfig:
+    """The options that all sampling functions share.
 
     Attributes:
-        seed: Decides an image's noise, together with its number.
-        temperature: Divides the logits, see `Distribution.sample`.
+        seed: Together with an image's number decides its noise.
+        temperature: Divides the logits, see `Distribution.pmf`.
         guidance: Scales the step from the null context to the given one, in log-probability: 1
-            draws from the model, more exaggerates what the context asks for, 0 ignores it. Other
+            samples from the model, more exaggerates what the context asks for, 0 ignores it. Other
             values than 1 change the distribution and double the time.
         x: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
         mask: True where x is kept, booleans, broadcastable to `(n, C, H, W)`.
@@ -107,19 +107,21 @@ class Drawing:
             raise UserError(f"guidance must be at least 0, not {self.guidance}.")
         if self.sampler not in get_args(Sampler):
             samplers = ", ".join(get_args(Sampler))
-            raise UserError(f"There is no sampler {self.sampler!r}: {samplers}.")
+            raise UserError(f"There is no sampler {self.sampler!r}: choose {samplers}.")
 
     @property
     def copies(self) -> int:
-        """Times that each image is computed: guidance needs the null context, too."""
+        """How often each image is computed: guidance needs the null context, too."""
         return 1 if self.guidance == 1 else 2
 
-    def begin(self, model: Generator, n: int, c: object) -> tuple[Context | None, Tensor, Any]:
+    def begin(
+        self, model: IncrementalModel, n: int, c: object
+    ) -> tuple[Context | None, Tensor, tuple[Tensor, Tensor] | None]:
         """Makes the context, the noise and the known pixels of a batch of n images.
 
         Returns:
             The context (with guidance, followed by n null contexts), the noise `(n, C, H, W)`, and
-            `(x, mask)` or None.
+            the known pixels with their mask, or None.
         """
         context = model.context(c, n)
         if self.copies == 2:
@@ -127,10 +129,14 @@ class Drawing:
                 raise UserError("guidance needs a context, and this model is unconditional.")
             context = context.cat(context.null())
         noise = site_noise(model.shape, self.seed, self.numbers_of(n))
-        return context, noise.to(model.device), kept_pixels(model, self.x, self.mask, n)
+        return context, noise.to(model.device), known_pixels(model, self.x, self.mask, n)
 
     def numbers_of(self, n: int) -> Sequence[int]:
-        """Returns the numbers of n images."""
+        """Returns the numbers of n images.
+
+        Raises:
+            UserError: There are more or fewer numbers than images.
+        """
         numbers = range(n) if self.numbers is None else self.numbers
         if len(numbers) != n:
             raise UserError(f"{n} images need {n} numbers, not {len(numbers)}.")
@@ -140,7 +146,7 @@ class Drawing:
 class CommonOptions(TypedDict, total=False):
     """The options of `ImageModel.sample` that every model takes.
 
-    See `Drawing` and `sample` for what they mean.
+    See `SamplingConfig` and `sample` for what they mean.
     """
 
     seed: int
@@ -165,8 +171,8 @@ class SampleOptions(CompleteOptions, total=False):
     mask: Tensor | None
 
 
-class DrawingOptions(TypedDict, total=False):
-    """The options of `trace`, `film` and `fixed_point`: the attributes of `Drawing`."""
+class TraceOptions(TypedDict, total=False):
+    """The options of `trace`, `film` and `fixed_point`: the attributes of `SamplingConfig`."""
 
     seed: int
     temperature: float
@@ -177,33 +183,33 @@ class DrawingOptions(TypedDict, total=False):
     sampler: Sampler
 
 
-def site_noise(shape: tuple[int, int, int], seed: int, images: Sequence[int]) -> Tensor:
+def site_noise(shape: tuple[int, int, int], seed: int, numbers: Sequence[int]) -> Tensor:
     """Draws a uniform number for each site of each image.
 
     Args:
         shape: `(C, H, W)` of one image.
         seed: Not negative.
-        images: The numbers of the images, not negative.
+        numbers: The numbers of the images, not negative.
 
     Returns:
-        Noise in `[0, 1)`, `(len(images), C, H, W)`, float64, on the CPU. The noise of image k
+        Noise in `[0, 1)`, `(len(numbers), C, H, W)`, float64, on the CPU. The noise of image k
         depends only on `(seed, k)`.
 
     Raises:
         UserError: The seed or a number is out of range.
     """
-    if not 0 <= seed < 2**63 or min(images, default=0) < 0:
+    if not 0 <= seed < 2**63 or min(numbers, default=0) < 0:
         raise UserError(
             f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed}."
         )
-    noise = [Stream.PIXELS.generator(seed, image).random(shape) for image in images]
+    noise = [Stream.PIXELS.generator(seed, number).random(shape) for number in numbers]
     return torch.from_numpy(np.stack(noise))
 
 
-def kept_pixels(
-    model: Generator, x: Tensor | None, mask: Tensor | None, batch: int
+def known_pixels(
+    model: IncrementalModel, x: Tensor | None, mask: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Checks the known pixels and their mask and expands them to the batch.
+    """Checks the known pixels and their mask and expands both to the batch.
 
     Returns:
         Both `(batch, C, H, W)`, on the model's device; None if neither is given.
@@ -243,7 +249,7 @@ def check_integers(x: Tensor) -> None:
 
 
 def check_mask(mask: Tensor) -> None:
-    """Checks that a mask is made of booleans: true at known pixels.
+    """Checks that a mask is made of booleans, true at known pixels.
 
     Raises:
         UserError: It is not.
