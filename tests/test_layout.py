@@ -1,10 +1,13 @@
 """The layout: imports run downwards only, in no circle, between files that can be read at once."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+import nextpixel
 
 SOURCE = Path(__file__).parents[1] / "src" / "nextpixel"
 # Lowest first, as in docs/architecture.md: a module imports from its own room and those before it.
@@ -99,3 +102,8 @@ def test_files_are_short() -> None:
         str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for path in FILES.values()
     }
     assert {name for name, count in lines.items() if count > LINES} == set(LONG)
+
+
+def test_the_reference_names_the_public_api() -> None:
+    page = (SOURCE.parents[1] / "docs" / "reference.md").read_text()
+    assert set(re.findall(r"\bnpx\.(\w+)", page)) == set(nextpixel.__all__)
