@@ -6,17 +6,25 @@ context now and then (`train.drop_context`), and guidance needs it (see `samplin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.errors import UserError
 
-__all__ = ["Context", "ContextSpec"]
+__all__ = ["Context", "ContextLike", "ContextPart", "ContextSpec"]
+
+# One part of a context, as a caller passes it: a class id, ids, class weights, a vector, an image.
+ContextPart: TypeAlias = int | Sequence[Any] | NDArray[Any] | Tensor
+# What every `c` takes, see `ContextSpec.read`.
+ContextLike: TypeAlias = (
+    "ContextPart | Mapping[str, ContextPart | None] | Literal['null'] | Context | None"
+)
 
 
 @dataclass(eq=False)  # not frozen: Fabric changes the types of its tensors where it wraps a model
@@ -80,7 +88,7 @@ class ContextSpec(NamedTuple):
         """The names of the parts that the model takes."""
         return [name for name, size in self._asdict().items() if size is not None]
 
-    def read(self, c: object, batch: int) -> Context | None:
+    def read(self, c: ContextLike, batch: int) -> Context | None:
         """Turns a context given by a user into a `Context`.
 
         Args:
@@ -124,8 +132,8 @@ class ContextSpec(NamedTuple):
             if c is not None and len(self.parts) > 1:
                 example = ", ".join(f'"{name}": ...' for name in self.parts)
                 raise UserError(f"This model takes several contexts: give c={{{example}}}.")
-            c = {self.parts[0]: c}
-        given: dict[Any, object] = {name: part for name, part in c.items() if part is not None}
+            c = {self.parts[0]: cast("ContextPart | None", c)}
+        given: dict[str, ContextPart] = {k: part for k, part in c.items() if part is not None}
         if set(given) != set(self.parts):
             raise UserError(
                 f"This model needs {self._needed()} for every image, and was given "
@@ -156,7 +164,7 @@ class ContextSpec(NamedTuple):
             None if self.image is None else torch.zeros(batch, *self.image),
         )
 
-    def _read_classes(self, c: object, batch: int) -> Tensor:
+    def _read_classes(self, c: ContextPart, batch: int) -> Tensor:
         """Makes class weights, one-hot for class ids."""
         classes = cast(int, self.classes)
         given = _tensor(c)
@@ -176,12 +184,12 @@ class ContextSpec(NamedTuple):
             )
         return F.one_hot(given.long().expand(batch), classes).float()
 
-    def _read_vector(self, c: object, batch: int) -> Tensor:
+    def _read_vector(self, c: ContextPart, batch: int) -> Tensor:
         return _reals(
             _tensor(c), (cast(int, self.vector),), batch, "A context vector is", "real numbers"
         )
 
-    def _read_image(self, c: object, batch: int) -> Tensor:
+    def _read_image(self, c: ContextPart, batch: int) -> Tensor:
         shape, given = cast("tuple[int, int, int]", self.image), _tensor(c)
         if given.dtype == torch.int64 and given.shape in (shape[1:], (batch, *shape[1:])):
             if given.min() < 0 or given.max() >= shape[0]:
@@ -193,7 +201,7 @@ class ContextSpec(NamedTuple):
         return _reals(given, shape, batch, "A context image is", "real numbers")
 
 
-def _tensor(c: object) -> Tensor:
+def _tensor(c: ContextPart) -> Tensor:
     try:
         return torch.as_tensor(c)
     except (TypeError, ValueError, RuntimeError):

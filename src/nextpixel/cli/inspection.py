@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from nextpixel.context import ContextLike
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import entropy, surprisal
 from nextpixel.evaluation.receptive_field import (
@@ -158,10 +159,10 @@ class Inspection(NamedTuple):
 def draw_model(
     model: AutoregressiveModel,
     x: Tensor,
-    c: object,
+    c: ContextLike,
     out: Path,
     *,
-    averaged: tuple[Tensor, object] | None = None,
+    averaged: tuple[Tensor, ContextLike] | None = None,
     what: str = "the image",
     seed: int = 0,
     progress: Progress | None = None,

@@ -22,6 +22,7 @@ from torch import Tensor
 from nextpixel import sampling
 from nextpixel.comparison.contenders import Contender
 from nextpixel.conditioning.regions import half_mask
+from nextpixel.context import ContextLike
 from nextpixel.data import Dataset, Images
 from nextpixel.data.sampler import evenly_spaced
 from nextpixel.errors import UserError
@@ -238,7 +239,7 @@ def cached_seconds(
 
 
 def receptive_field(
-    model: AutoregressiveModel, x: Tensor, c: object = None
+    model: AutoregressiveModel, x: Tensor, c: ContextLike = None
 ) -> tuple[int | None, int]:
     """Counts the sites in the receptive field of the central site, by the Jacobian in float64.
 

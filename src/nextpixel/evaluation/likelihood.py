@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextpixel.context import ContextLike
 from nextpixel.data.images import Images
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.errors import UserError
@@ -275,7 +276,7 @@ def check_images(name: str, model: ImageModel, images: Images) -> None:
 
 
 @torch.inference_mode()
-def hidden_bits(model: IncrementalModel, x: Tensor, mask: Tensor, c: object = None) -> Tensor:
+def hidden_bits(model: IncrementalModel, x: Tensor, mask: Tensor, c: ContextLike = None) -> Tensor:
     """Computes the bits of hidden pixels, each given the true pixels before it.
 
     Args:
@@ -306,7 +307,7 @@ def hidden_bits(model: IncrementalModel, x: Tensor, mask: Tensor, c: object = No
 # --- bits -----------------------------------------------------------------------------------------
 
 
-def surprisal(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor:
+def surprisal(model: AutoregressiveModel, x: Tensor, c: ContextLike = None) -> Tensor:
     """Computes the surprisal of each pixel: its bits, given the pixels before it.
 
     Args:
@@ -321,7 +322,7 @@ def surprisal(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor
 
 
 @torch.inference_mode()
-def entropy(model: AutoregressiveModel, x: Tensor, c: object = None) -> Tensor:
+def entropy(model: AutoregressiveModel, x: Tensor, c: ContextLike = None) -> Tensor:
     """Computes the entropy of each pixel's distribution: its expected surprisal, in bits.
 
     Args:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from nextpixel.context import ContextLike
 from nextpixel.distributions import Distribution
 from nextpixel.models.base.autoregressive import AutoregressiveModel, CausalNetwork
 from nextpixel.models.base.image_model import find_class
@@ -134,7 +135,12 @@ def encoding_as_leaf(model: CausalNetwork, x: Tensor) -> Iterator[Tensor]:
 
 
 def receptive_field(
-    model: CausalNetwork, site: Site, x: Tensor | None = None, c: object = None, *, seed: int = 0
+    model: CausalNetwork,
+    site: Site,
+    x: Tensor | None = None,
+    c: ContextLike = None,
+    *,
+    seed: int = 0,
 ) -> Tensor:
     """Computes the receptive field of a site: the sites its distribution depends on.
 
@@ -267,7 +273,7 @@ def centre_channels(kind: str, *, seed: int = 0) -> Tensor:
 def effective_field(
     model: CausalNetwork,
     x: Tensor,
-    c: object = None,
+    c: ContextLike = None,
     *,
     row: int,
     col: int,

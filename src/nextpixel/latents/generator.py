@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel import sampling
-from nextpixel.context import Context
+from nextpixel.context import Context, ContextLike, ContextPart
 from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import code_rows, codes_digest
@@ -125,14 +125,14 @@ class LatentGenerator:
         record = json.dumps({"format": FORMAT, **digests}, indent=2)
         replace_file(Path(folder) / RECORD, f"{record}\n".encode())
 
-    def context(self, c: object, batch: int) -> Context | None:
+    def context(self, c: ContextLike, batch: int) -> Context | None:
         """Turns a user's context into one row for each image, see `ImageModel.context`."""
         return self.prior.context(c, batch)
 
     def sample(
         self,
         n: int = 1,
-        c: object = None,
+        c: ContextLike = None,
         *,
         pixels: Pixels = "mean",
         seed: int = 0,
@@ -187,7 +187,7 @@ class LatentGenerator:
         codes = self.decoder.join(grids)[:, None]
         return self.decode(codes, pixels, seed=part_seed(seed, len(grids)), numbers=numbers)
 
-    def bottom_context(self, c: object, n: int, top: Tensor) -> dict[str, object]:
+    def bottom_context(self, c: ContextLike, n: int, top: Tensor) -> dict[str, ContextPart | None]:
         """Makes the bottom prior's context from the top codes `(n, h, w)`, with a class if any."""
         context = self.prior.context(c, n)
         classes = None if context is None or not self.priors[1].classes else context.classes
@@ -197,7 +197,7 @@ class LatentGenerator:
         self,
         x: Tensor,
         mask: Tensor,
-        c: object = None,
+        c: ContextLike = None,
         *,
         pixels: Pixels = "mean",
         seed: int = 0,

@@ -12,6 +12,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from nextpixel.context import ContextLike
 from nextpixel.models.base.autoregressive import Inputs
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
@@ -83,7 +84,7 @@ class PixelCNNAutoencoder(LatentModel):
         z: Tensor = self.encoder(self.encode(x))
         return z
 
-    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | z = e(x)) in nats, `(B,)`, without the cost of the code."""
         self.context(c, len(x))
         return self.decoder.log_prob(x, self.embed(x), mask)
@@ -93,7 +94,7 @@ class PixelCNNAutoencoder(LatentModel):
         return self.sample(len(z), z, seed=seed).to(self.dtype)
 
     @torch.no_grad()
-    def sample(self, n: int = 1, c: object = None, **how: Unpack[SampleOptions]) -> Tensor:
+    def sample(self, n: int = 1, c: ContextLike = None, **how: Unpack[SampleOptions]) -> Tensor:
         """Samples n images from p(x | z), pixel by pixel, integers `(n, C, H, W)`.
 
         Args:

@@ -18,6 +18,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from nextpixel.context import ContextLike
 from nextpixel.errors import UserError
 from nextpixel.models.base.bounds import (
     Gaussian,
@@ -131,12 +132,12 @@ class VAE(IndependentPixels):
             raise UserError(f"A bound takes at least 1 draw of the code, not {samples}.")
         return posterior, image_noise(seed, x, samples, self.latent).to(posterior.mean)
 
-    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes the ELBO with one sample per image, without beta and free bits."""
         self.context(c, len(x))
         return self.elbo(x, mask=mask)
 
-    def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def objective(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes the ELBO with `beta` and `free_bits`, with new noise each time, `(B,)`."""
         self.context(c, len(x))
         posterior = self.posterior(x)
@@ -147,7 +148,7 @@ class VAE(IndependentPixels):
             kl = kl.mean(0, keepdim=True).clamp_min(self.free_bits)
         return reconstruction - self.beta * kl.sum(1)
 
-    def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
+    def sample(self, n: int = 1, c: ContextLike = None, **how: Unpack[CommonOptions]) -> Tensor:
         """Samples images, with codes from the prior if c is None, see `IndependentPixels.sample`.
 
         The code and the pixels of image k depend only on the seed and k.

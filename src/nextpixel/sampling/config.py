@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nextpixel.context import Context
+from nextpixel.context import Context, ContextLike
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
@@ -43,13 +43,13 @@ class IncrementalModel(Switchable, Protocol):
     def device(self) -> torch.device:
         """The device of the weights."""
 
-    def context(self, c: object, batch: int) -> Context | None:
+    def context(self, c: ContextLike, batch: int) -> Context | None:
         """Turns the context that a user gave into one row for each image."""
 
-    def __call__(self, x: Tensor, c: object = None) -> Distribution:
+    def __call__(self, x: Tensor, c: ContextLike = None) -> Distribution:
         """Computes the distributions of all sites of whole images."""
 
-    def start(self, batch: int, c: object = None) -> Cache:
+    def start(self, batch: int, c: ContextLike = None) -> Cache:
         """Makes the cache for a batch."""
 
     def step(self, x: Tensor, site: Site, cache: Cache) -> Distribution:
@@ -115,7 +115,7 @@ class SamplingConfig:
         return 1 if self.guidance == 1 else 2
 
     def begin(
-        self, model: IncrementalModel, n: int, c: object
+        self, model: IncrementalModel, n: int, c: ContextLike
     ) -> tuple[Context | None, Tensor, tuple[Tensor, Tensor] | None]:
         """Makes the context, the noise and the known pixels of a batch of n images.
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Unpack
 import torch
 from torch import Tensor, nn
 
+from nextpixel.context import ContextLike
 from nextpixel.distributions import Distribution, guided
 from nextpixel.engine import begin_replay, fingerprint, resume_replay, store_replay
 from nextpixel.errors import UserError
@@ -71,7 +72,7 @@ def sites(shape: tuple[int, int, int]) -> Iterator[Site]:
 
 
 def trace(
-    model: IncrementalModel, n: int, c: object = None, **how: Unpack[TraceOptions]
+    model: IncrementalModel, n: int, c: ContextLike = None, **how: Unpack[TraceOptions]
 ) -> Iterator[Step]:
     """Samples a batch pixel by pixel, channel by channel, one step at a time.
 
@@ -98,7 +99,7 @@ def trace(
 
 
 def _steps(
-    model: IncrementalModel, n: int, c: object, config: SamplingConfig, reuse: bool = False
+    model: IncrementalModel, n: int, c: ContextLike, config: SamplingConfig, reuse: bool = False
 ) -> Iterator[Step]:
     """Samples a batch and yields every step, see `trace`.
 
@@ -148,7 +149,7 @@ def _by_site(x: Tensor) -> Sequence[Tensor]:
 def sample(
     model: IncrementalModel,
     n: int,
-    c: object = None,
+    c: ContextLike = None,
     *,
     batch_size: int = 256,
     passes: Callable[[int], object] | None = None,
@@ -203,7 +204,7 @@ def sample(
 def fixed_point(
     model: IncrementalModel,
     n: int,
-    c: object = None,
+    c: ContextLike = None,
     *,
     progress: Callable[[float], None] | None = None,
     **how: Unpack[TraceOptions],
@@ -269,7 +270,7 @@ def fixed_point(
 def film(
     model: IncrementalModel,
     n: int,
-    c: object = None,
+    c: ContextLike = None,
     *,
     moments: int = 100,
     progress: Callable[[float], None] | None = None,
@@ -310,7 +311,7 @@ def complete(
     model: IncrementalModel,
     x: Tensor,
     mask: Tensor,
-    c: object = None,
+    c: ContextLike = None,
     **how: Unpack[CompleteOptions],
 ) -> Tensor:
     """Completes images: keeps x where the mask is true and samples the rest.
@@ -336,7 +337,12 @@ def complete(
 
 @torch.inference_mode()
 def all_at_once(
-    model: IncrementalModel, n: int, c: object = None, *, seed: int = 0, temperature: float = 1.0
+    model: IncrementalModel,
+    n: int,
+    c: ContextLike = None,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Samples all pixels in one parallel pass over an empty image: the wrong way.
 

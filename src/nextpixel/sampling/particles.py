@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nextpixel.context import Context
+from nextpixel.context import Context, ContextLike
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
 from nextpixel.sampling.config import IncrementalModel, Sampler, known_pixels
@@ -68,7 +68,7 @@ def complete_with_particles(
     model: IncrementalModel,
     x: Tensor,
     mask: Tensor,
-    c: object = None,
+    c: ContextLike = None,
     *,
     particles: int,
     seed: int = 0,

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from nextpixel.conditioning.degradation import Degraded, Task
-from nextpixel.context import Context
+from nextpixel.context import Context, ContextPart
 from nextpixel.errors import UserError
 from nextpixel.evaluation.image_quality import Quality, quality
 from nextpixel.evaluation.likelihood import Score
@@ -39,7 +39,7 @@ def restore(
     degraded: Degraded,
     *,
     draws: int = 4,
-    classes: object = None,
+    classes: ContextPart | None = None,
     **options: Any,
 ) -> Tensor:
     """Samples restorations from p(clean | degraded), exactly.
@@ -79,7 +79,7 @@ def score(
     model: AutoregressiveModel,
     x: Tensor,
     degraded: Degraded,
-    classes: object = None,
+    classes: ContextPart | None = None,
     batch_size: int = 100,
 ) -> Score:
     """Scores p(clean | degraded), exactly; known pixels carry no bits.
@@ -101,7 +101,9 @@ def score(
     return Score.of(torch.cat(nats), np.full(len(x), math.prod(model.shape)))
 
 
-def make_context(model: AutoregressiveModel, degraded: Degraded, classes: object) -> Context | None:
+def make_context(
+    model: AutoregressiveModel, degraded: Degraded, classes: ContextPart | None
+) -> Context | None:
     """Makes the context of degraded images."""
     parts = {"classes": classes, "image": degraded.image}
     parts = {name: part for name, part in parts.items() if part is not None}

@@ -9,7 +9,7 @@ import torch
 from PIL.Image import Image
 
 from nextpixel.conditioning.degradation import Task
-from nextpixel.context import Context
+from nextpixel.context import Context, ContextLike
 from nextpixel.data import Dataset
 from nextpixel.data.sampler import evenly_spaced
 from nextpixel.models.base.autoregressive import AutoregressiveModel
@@ -45,7 +45,7 @@ def preview_samples(model: ImageModel, data: Dataset) -> Image:
     """Draws samples of each class in turn, or given the coarse codes of validation images."""
     columns = 8 if model.classes is None else min(10, model.classes)
     n = 4 * columns
-    c: object = None if model.classes is None else np.arange(n) % columns
+    c: ContextLike = None if model.classes is None else np.arange(n) % columns
     if data.coarse_codes is not None:
         numbers = evenly_spaced(len(data.valid), n)
         n, c = len(numbers), model.inputs(data.valid, numbers)[1].context

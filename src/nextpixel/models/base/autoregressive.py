@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel import sampling
+from nextpixel.context import ContextLike
 from nextpixel.distributions import (
     Bernoulli,
     Categorical,
@@ -43,7 +44,7 @@ class AutoregressiveModel(ImageModel):
         return type(self).step is not AutoregressiveModel.step
 
     @abstractmethod
-    def forward(self, x: Tensor, c: object = None) -> Distribution:
+    def forward(self, x: Tensor, c: ContextLike = None) -> Distribution:
         """Computes the distributions of all sites, each given the pixels before it.
 
         Args:
@@ -54,7 +55,7 @@ class AutoregressiveModel(ImageModel):
             A distribution of `batch_shape` `(B, C, H, W)`.
         """
 
-    def log_prob(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def log_prob(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | c) in nats, `(B,)`.
 
         Args:
@@ -74,19 +75,19 @@ class AutoregressiveModel(ImageModel):
             by_site = by_site.masked_fill(mask, 0)
         return by_site.flatten(1).sum(1)
 
-    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | c), see `log_prob`."""
         return self.log_prob(x, c, mask)
 
-    def bits_per_dim(self, x: Tensor, c: object = None) -> Tensor:
+    def bits_per_dim(self, x: Tensor, c: ContextLike = None) -> Tensor:
         """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
         return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
 
-    def sample(self, n: int = 1, c: object = None, **how: Unpack[SampleOptions]) -> Tensor:
+    def sample(self, n: int = 1, c: ContextLike = None, **how: Unpack[SampleOptions]) -> Tensor:
         """Samples n images, integers `(n, C, H, W)`; `how` are the options of `sampling.sample`."""
         return sampling.sample(self, n, c, **how)
 
-    def start(self, batch: int, c: object = None) -> Cache:
+    def start(self, batch: int, c: ContextLike = None) -> Cache:
         """Makes the cache that `step` needs to generate a batch."""
         return Cache(context=self.context(c, batch))
 
@@ -185,14 +186,14 @@ class CausalNetwork(AutoregressiveModel):
         logits = torch.unflatten(parameters, 1, (-1, self.levels))
         return Categorical(logits.movedim(2, -1))
 
-    def forward(self, x: Tensor, c: object = None) -> Distribution:
+    def forward(self, x: Tensor, c: ContextLike = None) -> Distribution:
         """Computes the distributions of all sites, see `AutoregressiveModel.forward`."""
         self.check(x)
         biases = self.condition(self.context(c, len(x)))
         return self.distribution(self.network(self.encode(x), biases), x)
 
     @torch.no_grad()
-    def start(self, batch: int, c: object = None) -> Cache:
+    def start(self, batch: int, c: ContextLike = None) -> Cache:
         """Makes the cache for a batch, see `AutoregressiveModel.start`."""
         context = self.context(c, batch)
         cache = Cache(context=context, prepared=self.condition.prepare(context))

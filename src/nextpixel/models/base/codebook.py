@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nextpixel.context import ContextLike
 from nextpixel.data import Dataset
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
@@ -108,7 +109,7 @@ class CodebookModel(IndependentPixels):
         grids = zip(self.quantizers, self.split(z), strict=True)
         return self.distribution(self.decoder(*(book.vectors(grid) for book, grid in grids)))
 
-    def read_codes(self, c: object, n: int) -> Tensor:
+    def read_codes(self, c: ContextLike, n: int) -> Tensor:
         """Reads codes that a user gave, one set for all images or one for each, `(n, *code_shape)`.
 
         Raises:
@@ -135,7 +136,7 @@ class CodebookModel(IndependentPixels):
         every: Tensor = codes.to(self.device, torch.int64).expand(wanted)
         return every
 
-    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | codes(x)) in nats, `(B,)`, without the cost of the codes."""
         self.context(c, len(x))
         return sum_unknown(self.decode(self.codes_of_unknown(x, mask)).log_prob(x), mask)
@@ -158,7 +159,7 @@ class CodebookModel(IndependentPixels):
         """Computes the codes of an image that is 0 everywhere, `code_shape`."""
         return self.codes(torch.zeros(1, *self.shape, dtype=torch.int64, device=self.device))[0]
 
-    def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def objective(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | codes(x)) minus the quantizers' losses, `(B,)`.
 
         The papers average the loss over a grid and the likelihood over the sites. Here the

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
-from nextpixel.context import Context, ContextSpec
+from nextpixel.context import Context, ContextLike, ContextPart, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import CommonOptions
@@ -115,7 +115,7 @@ class ImageModel(Model):
             return self.conditioner.role
         return "sample" if self.data_record.codes_of is None else "prior"
 
-    def context(self, c: object, batch: int) -> Context | None:
+    def context(self, c: ContextLike, batch: int) -> Context | None:
         """Turns a context given by a user into one row per image, see `ContextSpec.read`."""
         context = self.context_spec.read(c, batch)
         return None if context is None else context.to(self.device)
@@ -176,7 +176,7 @@ class ImageModel(Model):
         Raises:
             UserError: The model needs another context, or a class where y is None.
         """
-        parts: dict[str, object] = {"classes": y} if self.classes else {}
+        parts: dict[str, ContextPart | None] = {"classes": y} if self.classes else {}
         mask = None
         if self.conditioner is not None:
             part, mask = self.conditioner.condition(x, self.levels, numbers, seed, coarse_codes)
@@ -266,7 +266,7 @@ class ImageModel(Model):
         return super().load_state_dict(renamed, strict, assign)
 
     @abstractmethod
-    def score(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes the score of images in nats, the number that is reported for a model.
 
         Args:
@@ -278,12 +278,12 @@ class ImageModel(Model):
             log p(x | c), or the model's substitute for it, which `scores` describes, `(B,)`.
         """
 
-    def objective(self, x: Tensor, c: object = None, mask: Tensor | None = None) -> Tensor:
+    def objective(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes the objective that training maximises, by default the score, `(B,)`."""
         return self.score(x, c, mask)
 
     @abstractmethod
-    def sample(self, n: int = 1, c: object = None, **how: Unpack[CommonOptions]) -> Tensor:
+    def sample(self, n: int = 1, c: ContextLike = None, **how: Unpack[CommonOptions]) -> Tensor:
         """Samples n images, integers `(n, C, H, W)`; a model may take more options than these."""
 
     def after_step(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nextpixel.context import ContextSpec
+from nextpixel.context import ContextLike, ContextSpec
 from nextpixel.distributions import (
     Bernoulli,
     Categorical,
@@ -91,7 +91,7 @@ class LatentModel(ImageModel):
 
         return repeat_draws(draw, len(x), draws)
 
-    def read_codes(self, c: object, n: int) -> Tensor:
+    def read_codes(self, c: ContextLike, n: int) -> Tensor:
         """Reads codes that a user gave, one for all images or one for each, `(n, latent)`.
 
         Raises:
@@ -183,7 +183,7 @@ class IndependentPixels(LatentModel):
     def sample(
         self,
         n: int = 1,
-        c: object = None,
+        c: ContextLike = None,
         *,
         seed: int = 0,
         temperature: float = 1.0,
