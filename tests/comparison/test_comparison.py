@@ -192,7 +192,7 @@ def test_second_call_trains_nothing_and_a_stopped_one_goes_on(
 
     monkeypatch.setattr(trainer.Run, "train_step", counted)
     assert main(["compare", *words.split()]) == 130
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "Give the same command again" in capsys.readouterr().err
     assert trained == [0, 1, 2, 0, 1]
     compare(words, capsys)
     assert trained[5:] == [1, 2]  # from the second model's last checkpoint

@@ -311,7 +311,7 @@ def test_eval_adds_up_all_parts(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert "given the class and the top codes" in run("eval bottom --top top", capsys)
     for words in ("eval top", "eval bottom"):
         alone = run(words, capsys)
-        assert "not counted here" in alone
+        assert "not included" in alone
         assert "Description length" not in alone
         assert "description_length_bits_per_dim" not in json.loads(run(f"{words} --json", capsys))
 

@@ -161,7 +161,7 @@ def refuse(argv: list[str]) -> None:
             types |= {f"model.{own}": kind for own, kind in model_options(model).items()}
         elif name == "model" or (name.startswith("model.") and model is None):
             raise UserError(
-                "Say which model to train before its options, for example --model GatedPixelCNN; "
+                "Name the model to train before its options, for example --model GatedPixelCNN; "
                 f"{SEE}"
             )
         elif name not in types:
