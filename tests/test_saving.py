@@ -11,7 +11,7 @@ import torch
 import nextpixel as npx
 from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import Classifier, load_classifier
-from nextpixel.saving import model_name
+from nextpixel.saving import check_images, model_name
 from tests.helpers import succeed
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -157,3 +157,18 @@ def test_a_models_own_part_called_features_is_loaded_as_it_is() -> None:
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class OnAccelerator(torch.Tensor):
+    """A tensor that says that it is on a GPU."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda")
+
+
+def test_pixels_out_of_range_are_refused_on_an_accelerator_too() -> None:
+    x = torch.full((1, 1, 2, 2), 255).as_subclass(OnAccelerator)
+    with torch.no_grad(), pytest.raises(npx.UserError, match=r"\[0, 2\), but these go from 255"):
+        check_images(x, (1, 2, 2), 2)
+    check_images(x, (1, 2, 2), 2)  # in a training step nobody waits for the accelerator
