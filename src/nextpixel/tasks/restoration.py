@@ -13,7 +13,7 @@ Example:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from nextpixel.evaluation.image_quality import Quality, quality
 from nextpixel.evaluation.likelihood import Score
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.sampling import loop
+from nextpixel.sampling.config import CompleteOptions
 from nextpixel.tasks.restoration_baselines import baseline, baseline_name
 from nextpixel.utils import inference
 from nextpixel.viz import images as pictures
@@ -40,7 +41,7 @@ def restore(
     *,
     draws: int = 4,
     classes: ContextPart | None = None,
-    **options: Any,
+    **options: Unpack[CompleteOptions],
 ) -> Tensor:
     """Samples restorations from p(clean | degraded), exactly.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Unpack, cast
 
 import torch
 from PIL import Image
@@ -26,6 +26,7 @@ from nextpixel.data import Images
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import Score, evaluate
 from nextpixel.models.base.autoregressive import AutoregressiveModel
+from nextpixel.sampling.config import CompleteOptions
 from nextpixel.sampling.loop import repeat_draws
 from nextpixel.viz import images as pictures
 
@@ -54,7 +55,13 @@ def get_features(model: AutoregressiveModel) -> Features:
     return cast(Features, model.conditioner)
 
 
-def vary(model: AutoregressiveModel, context: Context, *, draws: int = 4, **options: Any) -> Tensor:
+def vary(
+    model: AutoregressiveModel,
+    context: Context,
+    *,
+    draws: int = 4,
+    **options: Unpack[CompleteOptions],
+) -> Tensor:
     """Samples images given the contexts of other images.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from nextpixel.distributions import (
 from nextpixel.errors import UserError
 from nextpixel.models.base.bounds import LogLikelihood
 from nextpixel.models.base.image_model import ImageModel
-from nextpixel.sampling.config import check_mask, site_noise
+from nextpixel.sampling.config import CommonOptions, check_mask, site_noise
 from nextpixel.sampling.loop import batch_slices, repeat_draws
 from nextpixel.saving import arguments_of
 from nextpixel.utils.inference import evaluation_mode
@@ -72,7 +72,7 @@ class LatentModel(ImageModel):
             seed: Decides the noise, if the decoder needs any.
         """
 
-    def reconstruct(self, x: Tensor, draws: int = 1, **how: Any) -> Tensor:
+    def reconstruct(self, x: Tensor, draws: int = 1, **how: Unpack[CommonOptions]) -> Tensor:
         """Reconstructs images: samples from p(x | z) at their codes.
 
         Args:
