@@ -168,7 +168,7 @@ def exact_log_prob(
 
 
 def exact_bin(x: int, mean: float, log_scale: float, levels: int) -> mpmath.mpf:
-    scale = mpmath.exp(max(log_scale, -7))
+    scale = mpmath.exp(min(max(log_scale, -7), 5))
     lower = (mpmath.mpf(2 * x - levels) / (levels - 1) - mean) / scale
     upper = (mpmath.mpf(2 * x - levels + 2) / (levels - 1) - mean) / scale
     lower = -mpmath.inf if x == 0 else lower
@@ -219,6 +219,34 @@ def test_mixture_pmf_is_exact_far_from_the_mean(levels: int) -> None:
     for level in some_levels(levels):
         log_prob = site.log_prob(torch.full((len(means),), level))
         torch.testing.assert_close(pmf[:, level], log_prob.exp(), rtol=1e-12, atol=1e-25)
+
+
+@pytest.mark.parametrize("levels", [2, 256])
+def test_scales_far_above_the_limit_come_back(levels: int) -> None:
+    """After a jump of the weights all scales may be huge; the gradient must lead back."""
+    x = torch.arange(64) % levels
+    parameters = torch.zeros(3, 64, 2, dtype=torch.float64)
+    parameters[1] = torch.tensor([0.5, -0.5])
+    parameters[2] = 50.0
+    parameters.requires_grad_()
+    optimizer = torch.optim.Adam([parameters], lr=0.5)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = -DiscretizedLogisticMixture(*parameters, levels=levels).log_prob(x).mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.7 * math.log(levels)
+
+
+def test_scales_outside_the_limits_are_not_pushed_further_out() -> None:
+    """Levels 0 and 255 want wider scales, and a level at a mean a narrower one."""
+    log_scales = torch.tensor([[9.0], [-9.0]], requires_grad=True)
+    zeros = torch.zeros(2, 1)
+    far_and_near = torch.tensor([255, 127])
+    made = DiscretizedLogisticMixture(zeros, zeros, log_scales, levels=256)
+    made.log_prob(far_and_near).sum().neg().backward()
+    assert log_scales.grad is not None
+    assert not log_scales.grad.any()
 
 
 @pytest.mark.parametrize("levels", [2, 3, 256, 1024])

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 TINY = 1e-300  # stands for a probability of 0 in a logarithm
-_LOG_SCALES = (-7.0, 40.0)  # narrower ones would fit noise; wider ones leave float32
+_MIN_LOG_SCALE = -7.0  # narrower logistics would fit noise
 
 
 class Distribution(ABC):
@@ -157,19 +157,29 @@ class DiscretizedLogisticMixture(Distribution):
     Args:
         logits: Unnormalised log pi of the components, `(*batch_shape, K)`.
         means: Their means mu, where [-1, 1] runs from the first level to the last, same shape.
-        log_scales: Their log s, same shape, clamped to [-7, 40].
+        log_scales: Their log s, same shape, clamped to [-7, max_log_scale].
         levels: Number of levels, at least 2.
+        max_log_scale: The largest log s. Much wider logistics put all levels but the first and the
+            last at 0 and have no gradient.
 
     References:
         Salimans, Karpathy, Chen, Kingma: PixelCNN++, 2017 (https://arxiv.org/abs/1701.05517),
         sections 2.1 and 2.2.
     """
 
-    def __init__(self, logits: Tensor, means: Tensor, log_scales: Tensor, *, levels: int) -> None:
+    def __init__(
+        self,
+        logits: Tensor,
+        means: Tensor,
+        log_scales: Tensor,
+        *,
+        levels: int,
+        max_log_scale: float = 5.0,
+    ) -> None:
         self.logits = _at_least_float32(logits)
         self.means = _at_least_float32(means)
-        self.log_scales = _at_least_float32(log_scales).clamp(*_LOG_SCALES)
-        self.levels = levels
+        self.log_scales = _clamp_scales(_at_least_float32(log_scales), max_log_scale)
+        self.levels, self.max_log_scale = levels, max_log_scale
 
     @staticmethod
     def parameter_count(channels: int, components: int) -> int:
@@ -178,7 +188,7 @@ class DiscretizedLogisticMixture(Distribution):
 
     @classmethod
     def from_pixel_parameters(
-        cls, parameters: Tensor, x: Tensor, *, levels: int
+        cls, parameters: Tensor, x: Tensor, *, levels: int, max_log_scale: float = 5.0
     ) -> DiscretizedLogisticMixture:
         """Makes the conditionals of the channels from one output for the whole pixel.
 
@@ -195,6 +205,7 @@ class DiscretizedLogisticMixture(Distribution):
             x: The pixels, scaled to [-1, 1], `(B, C, *sites)`. Channel c depends only on the
                 channels before it, so the last one is not used.
             levels: Number of levels, at least 2.
+            max_log_scale: The largest log-scale, see the class.
 
         Returns:
             A distribution of batch_shape `(B, C, *sites)`. A temperature applies to each channel
@@ -204,7 +215,7 @@ class DiscretizedLogisticMixture(Distribution):
             Salimans et al., 2017, section 2.2; the tanh is from the authors' code.
         """
         channels = x.shape[1]
-        logits, means, log_scales, couplings = _split(parameters, channels)
+        logits, means, log_scales, couplings = _split(parameters, channels, max_log_scale)
         x = x.to(means.dtype).movedim(1, -1)[..., None]
         posteriors, centres = [logits], [means[..., 0, :]]
         for c in range(1, channels):
@@ -214,7 +225,13 @@ class DiscretizedLogisticMixture(Distribution):
             pull = couplings[..., c * (c - 1) // 2 : c * (c + 1) // 2, :] * x[..., :c, :]
             centres.append(means[..., c, :] + pull.sum(-2))
         log_scales = log_scales.movedim(-2, 1)
-        return cls(torch.stack(posteriors, 1), torch.stack(centres, 1), log_scales, levels=levels)
+        return cls(
+            torch.stack(posteriors, 1),
+            torch.stack(centres, 1),
+            log_scales,
+            levels=levels,
+            max_log_scale=max_log_scale,
+        )
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Computes log p(x), see `Distribution.log_prob`."""
@@ -244,16 +261,48 @@ class DiscretizedLogisticMixture(Distribution):
     def __getitem__(self, sites: Any) -> DiscretizedLogisticMixture:
         """Picks out sites, see `Distribution`."""
         return DiscretizedLogisticMixture(
-            self.logits[sites], self.means[sites], self.log_scales[sites], levels=self.levels
+            self.logits[sites],
+            self.means[sites],
+            self.log_scales[sites],
+            levels=self.levels,
+            max_log_scale=self.max_log_scale,
         )
 
 
-def _split(parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+class _ClampScales(torch.autograd.Function):
+    """Clamps log-scales; above the limit, the gradient that leads back below it is kept.
+
+    After a jump of the weights all scales may lie above the limit, where a plain clamp has no
+    gradient, so that training could not recover.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_scales: Tensor, limit: float) -> Tensor:
+        ctx.save_for_backward(log_scales)
+        ctx.limit = limit
+        return log_scales.clamp(_MIN_LOG_SCALE, limit)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (log_scales,) = ctx.saved_tensors
+        outwards = (log_scales > ctx.limit) & (gradient < 0)
+        return gradient.masked_fill(outwards | (log_scales < _MIN_LOG_SCALE), 0), None
+
+
+def _clamp_scales(log_scales: Tensor, limit: float) -> Tensor:
+    clamped: Tensor = _ClampScales.apply(log_scales, limit)  # type: ignore[no-untyped-call]
+    return clamped
+
+
+def _split(
+    parameters: Tensor, channels: int, max_log_scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Splits the output for a whole pixel, see `DiscretizedLogisticMixture.from_pixel_parameters`.
 
     Args:
         parameters: `(B, P, *sites)`.
         channels: Number of channels C.
+        max_log_scale: The largest log-scale.
 
     Returns:
         Logits `(B, *sites, K)`; means and clamped log-scales `(B, *sites, C, K)`; couplings in
@@ -263,7 +312,12 @@ def _split(parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, T
     groups = torch.unflatten(_at_least_float32(parameters).movedim(1, -1), -1, (each, -1))
     counts = [1, channels, channels, channels * (channels - 1) // 2]
     logits, means, log_scales, couplings = torch.split_with_sizes(groups, counts, -2)
-    return logits.squeeze(-2), means, log_scales.clamp(*_LOG_SCALES), torch.tanh(couplings)
+    return (
+        logits.squeeze(-2),
+        means,
+        _clamp_scales(log_scales, max_log_scale),
+        torch.tanh(couplings),
+    )
 
 
 def _log_bin(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:

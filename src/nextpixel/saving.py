@@ -41,6 +41,8 @@ FORMAT = 1  # of config.json
 RENAMED = {"located": "spatial"}  # hyperparameters that had another name before 0.2
 # Only the classifier is saved by its dotted path: models in nextpixel.models have bare names.
 CLASSIFIER = "nextpixel.conditioning.classifier.Classifier"
+# Hyperparameters added in 0.2, with the values that models saved before it were trained with.
+ADDED = {model: {"max_log_scale": 40.0} for model in ("PixelCNNPP", "PixelSNAIL")}
 MOVED = {"nextpixel.classifier.Classifier": CLASSIFIER}  # its path before 0.2
 TRAINING = "training.yaml"  # in a bundle, a copy of the run's configuration beside config.json
 
@@ -209,7 +211,10 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-        name, hyperparameters = str(config["model"]), with_new_names(config["hyperparameters"])
+        name, hyperparameters = (
+            str(config["model"]),
+            up_to_date(str(config["model"]), config["hyperparameters"]),
+        )
         weights, digest = folder / Path(config["weights"]).name, config["sha256"]
         saved_format = config["format"]
     except (ValueError, KeyError, TypeError) as error:
@@ -238,9 +243,10 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     return model
 
 
-def with_new_names(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames hyperparameters of models that were saved before 0.2."""
-    return {RENAMED.get(name, name): value for name, value in hyperparameters.items()}
+def up_to_date(model: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames hyperparameters of a model saved before 0.2, and adds those that were constants."""
+    renamed = {RENAMED.get(name, name): value for name, value in hyperparameters.items()}
+    return ADDED.get(model, {}) | renamed
 
 
 def check_trusted(name: str, file: Path, trust: bool) -> None:

@@ -102,13 +102,13 @@ def resumed_config(file: Path, trust: bool) -> str:
     """
     import yaml
 
-    from nextpixel.saving import check_trusted, with_new_names
+    from nextpixel.saving import check_trusted, up_to_date
 
     try:
         config = yaml.safe_load(file.read_text())
         model = config["model"]
         name = str(model["class_path"])
-        model["init_args"] = with_new_names(model.get("init_args") or {})
+        model["init_args"] = up_to_date(name, model.get("init_args") or {})
         check_run_options(config, file)
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())

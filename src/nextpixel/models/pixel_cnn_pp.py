@@ -165,6 +165,7 @@ class PixelCNNPP(WholePixelNetwork):
         dropout: Dropout probability inside the residual layers.
         inputs: "scaled" gives a mixture of logistics; "embedded" treats levels as categories, see
             `WholePixelNetwork`.
+        max_log_scale: The largest log-scale of a logistic, see `DiscretizedLogisticMixture`.
 
     Raises:
         UserError: An argument is out of range.
@@ -193,6 +194,7 @@ class PixelCNNPP(WholePixelNetwork):
         components: int = 10,
         dropout: float = 0.5,
         inputs: Inputs = "scaled",
+        max_log_scale: float = 5.0,
     ) -> None:
         super().__init__(**bound_arguments(locals()))
         if stages < 1:

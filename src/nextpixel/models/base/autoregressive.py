@@ -245,18 +245,26 @@ class WholePixelNetwork(CausalNetwork):
     Args:
         components: Components of the mixture.
         dropout: Dropout probability, in [0, 1).
+        max_log_scale: See `DiscretizedLogisticMixture`.
         arguments: The arguments of `CausalNetwork`.
     """
 
     whole_pixels = True
 
-    def __init__(self, *, components: int, dropout: float, **arguments: Any) -> None:
-        super().__init__(components=components, dropout=dropout, **arguments)
+    def __init__(
+        self, *, components: int, dropout: float, max_log_scale: float, **arguments: Any
+    ) -> None:
+        super().__init__(
+            components=components, dropout=dropout, max_log_scale=max_log_scale, **arguments
+        )
+        self.max_log_scale = max_log_scale
         self.mixture = self.embedding is None
         if not 0 <= dropout < 1:
             raise UserError(f"dropout must lie in [0, 1), not {dropout}.")
         if components < 1:
             raise UserError(f"A mixture has at least 1 component, not {components}.")
+        if not 0 <= max_log_scale <= 40:  # e^40 still leaves float32 some digits
+            raise UserError(f"max_log_scale must lie in [0, 40], not {max_log_scale}.")
         if self.mixture:
             self.out_channels = DiscretizedLogisticMixture.parameter_count(
                 self.shape[0], components
@@ -272,7 +280,10 @@ class WholePixelNetwork(CausalNetwork):
         if not self.mixture:
             return super().distribution(parameters, x)
         return DiscretizedLogisticMixture.from_pixel_parameters(
-            parameters, self.encode(x), levels=self.levels
+            parameters,
+            self.encode(x),
+            levels=self.levels,
+            max_log_scale=self.max_log_scale,
         )
 
 
