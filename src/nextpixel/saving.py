@@ -209,7 +209,8 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-        name, hyperparameters = str(config["model"]), with_new_names(config["hyperparameters"])
+        name = str(config["model"])
+        hyperparameters = with_new_names(dict(config["hyperparameters"]))
         weights, digest = folder / Path(config["weights"]).name, config["sha256"]
         saved_format = config["format"]
     except (ValueError, KeyError, TypeError) as error:
