@@ -146,6 +146,11 @@ def test_mistakes(cls: type[LatentModel]) -> None:
             model.sample(2, torch.zeros(3), temperature=0)
     with pytest.raises(UserError, match="one image"):
         model.sample(0, torch.zeros(3))
+    with pytest.raises(UserError, match="no name such as 'null'"):
+        model.sample(2, "null")
+    if cls is VAE:
+        with pytest.raises(UserError, match="one image"):
+            model.sample(0)
     with pytest.raises(UserError, match="needs pairs of images"):
         draw_interpolations(model, random_images(model, 3), 4)
     with pytest.raises(UserError, match="at least 2 pictures"):

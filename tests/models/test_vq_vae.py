@@ -180,6 +180,8 @@ def test_wrong_codes() -> None:
         model.sample(2, torch.zeros(2, 2, 3))
     with pytest.raises(UserError, match="integers of shape"):
         model.sample(2, torch.zeros(2, 3, 3, dtype=torch.int64))
+    with pytest.raises(UserError, match="made of numbers, not str"):
+        model.sample(2, "null")
     with pytest.raises(UserError, match="another codebook"):
         model.sample(2, torch.full((2, 2, 3), 7))
     with pytest.raises(UserError, match="Images are integers"):
