@@ -20,7 +20,15 @@ from nextpixel.latents.generator import LatentGenerator, part_seed
 from nextpixel.models import VQVAE
 from nextpixel.models.base.image_model import load
 from nextpixel.tasks.reconstruction import draw_reconstructions
-from tests.helpers import random_images, randomize, refused, run, succeed, working_in
+from tests.helpers import (
+    random_images,
+    randomize,
+    refused,
+    run,
+    save_tiny_images,
+    succeed,
+    working_in,
+)
 
 pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
@@ -198,10 +206,7 @@ VQ = "--model VQVAE --model.width 4 --model.codes 6 --model.code_size 3 --model.
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny images and a trained VQ-VAE."""
     folder = tmp_path_factory.mktemp("codes")
-    random = np.random.default_rng(0)
-    y = random.integers(0, 3, 80)
-    x = (y[:, None, None] * 2 + random.integers(0, 2, (80, 8, 8))).astype(np.uint8)
-    np.savez(folder / "tiny.npz", x=x, y=y, levels=6)
+    save_tiny_images(folder / "tiny.npz")
     with working_in(folder):
         words = f"train {VQ} --data tiny.npz --out vq {TRAIN} 60 --train.warmup 5 --train.lr 0.01"
         succeed(words)

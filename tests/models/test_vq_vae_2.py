@@ -24,7 +24,15 @@ from nextpixel.models.base.image_model import load
 from nextpixel.sampling.config import site_noise
 from nextpixel.tasks.reconstruction import draw_reconstructions
 from nextpixel.training import fit
-from tests.helpers import random_images, randomize, refused, run, succeed, working_in
+from tests.helpers import (
+    random_images,
+    randomize,
+    refused,
+    run,
+    save_tiny_images,
+    succeed,
+    working_in,
+)
 
 pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
@@ -246,10 +254,7 @@ PRIOR = "--model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_s
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny images, a trained VQ-VAE-2, its two priors, and all in one folder."""
     folder = tmp_path_factory.mktemp("codes")
-    random = np.random.default_rng(0)
-    y = random.integers(0, 3, 80)
-    x = (y[:, None, None] * 2 + random.integers(0, 2, (80, 8, 8))).astype(np.uint8)
-    np.savez(folder / "tiny.npz", x=x, y=y, levels=6)
+    save_tiny_images(folder / "tiny.npz")
     with working_in(folder):
         for words in (
             f"train {VQ} --data tiny.npz --conditional false --out vq {TRAIN} 40 --train.lr 0.01",
