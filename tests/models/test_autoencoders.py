@@ -134,6 +134,9 @@ def test_mistakes(cls: type[LatentModel]) -> None:
         model.sample(2, torch.zeros(2, 5))
     with pytest.raises(UserError, match="Images are integers"):
         model.score(random_images(model).float())
+    for name in SMALL[cls].keys() & {"width", "encoder_width"}:
+        with pytest.raises(UserError, match=f"^{name} must be at least 1"):
+            make(cls, **{name: 0})
     if cls is not VAE:
         with pytest.raises(UserError, match="no prior"):
             model.sample(2)

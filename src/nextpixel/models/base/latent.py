@@ -47,11 +47,6 @@ class LatentModel(ImageModel):
     has_prior = False  # whether there is a p(z) to sample codes from
     has_pixel_means = False  # whether `picture` is the mean of each pixel, without sampling
 
-    @property
-    def role(self) -> str:
-        """The purpose of the model: "sample" if it has a prior, else "reconstruct"."""
-        return "sample" if self.has_prior else "reconstruct"
-
     def __init__(self, *, latent: int, **arguments: Any) -> None:
         if "latent" in arguments_of(type(self)):
             arguments["latent"] = latent
@@ -59,6 +54,11 @@ class LatentModel(ImageModel):
         if latent < 1:
             raise UserError(f"A code has at least 1 number, not {latent}.")
         self.latent = latent
+
+    @property
+    def role(self) -> str:
+        """The purpose of the model: "sample" if it has a prior, else "reconstruct"."""
+        return "sample" if self.has_prior else "reconstruct"
 
     def encode(self, x: Tensor) -> Tensor:
         """Turns integers into the encoder's input: the only place where pixels become floats."""
