@@ -1,3 +1,5 @@
+"""Degradations: what is random in them, what they do to images, and what they refuse."""
+
 import subprocess
 import sys
 

@@ -1,3 +1,5 @@
+"""The sampling loop, and all that is built on it: noise, known pixels, autocast, options."""
+
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -244,6 +246,14 @@ def test_known_pixels_of_256_levels_may_be_bytes() -> None:
     x = torch.full((1, 1, 2, 3), 255, dtype=torch.uint8)
     kept = npx.complete(model, x, torch.ones(2, 3, dtype=torch.bool))
     assert torch.equal(kept, x.long())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_known_pixels_and_their_mask_may_be_on_two_devices() -> None:
+    model = npx.PixelCNN(shape=(1, 2, 3), levels=4, width=4, blocks=1).cuda()
+    x, mask = torch.ones(1, 1, 2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool)
+    assert torch.equal(npx.complete(model, x.cuda(), mask), x)
+    assert torch.equal(npx.complete(model, x, mask.cuda()), x)
 
 
 def test_hyperparameters_must_be_handed_on() -> None:

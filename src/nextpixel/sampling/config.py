@@ -230,10 +230,11 @@ def known_pixels(
             f"Known pixels and their mask must fit {shape}, "
             f"not {tuple(x.shape)} and {tuple(mask.shape)}."
         ) from None
+    x, mask = x.to(model.device), mask.to(model.device)  # they may have come from two devices
     wrong = mask & ((x < 0) | (x >= model.levels))
     if bool(wrong.any()):
         raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
-    return x.to(model.device), mask.to(model.device)
+    return x, mask
 
 
 def check_count(n: int) -> None:
