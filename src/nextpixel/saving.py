@@ -230,7 +230,11 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{weights} is damaged (wrong sha256): take another copy of the model.")
     try:
-        model = find_kind(name, kind)(**hyperparameters)
+        cls = find_kind(name, kind)
+    except UserError as error:
+        raise UserError(f"{folder} cannot be loaded: {error}") from None
+    try:
+        model = cls(**hyperparameters)
         model.load_extra_config(config)
         model.load_state_dict(load_tensors(data))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
