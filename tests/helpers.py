@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from nextpixel import load_data
 from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import Classifier
+from nextpixel.conditioning.degradation import Degraded, Task
 from nextpixel.conditioning.features import Features
 from nextpixel.context import Context
 from nextpixel.data import Dataset, Images
@@ -169,11 +171,51 @@ def small_mnist(part: slice, *counts: int) -> Dataset:
     return Dataset("tiny", train, valid, test, 4, mnist.class_names, "MNIST, made small")
 
 
+def save_tiny_images(file: Path) -> None:
+    """Saves 80 images of 8 x 8 pixels and 6 levels; the brighter, the higher their class of 3."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 80)
+    x = (y[:, None, None] * 2 + random.integers(0, 2, (80, 8, 8))).astype(np.uint8)
+    np.savez(file, x=x, y=y, levels=6)
+
+
 def dark_and_light(n: int) -> Tensor:
     """Makes images of two kinds in turn: mostly black, and mostly white."""
     rng = np.random.default_rng(0)
     light = np.where(np.arange(n) % 2, 0.85, 0.15)[:, None, None, None]
     return torch.from_numpy((rng.random((n, 1, 8, 8)) < light).astype(np.uint8))
+
+
+# --- degraded images ------------------------------------------------------------------------------
+
+TASKS = [
+    Task("super-resolution"),
+    Task("colourise"),
+    Task("denoise"),
+    Task("denoise", noise_kind="salt-and-pepper"),
+    Task("deblur"),
+    Task("inpaint", holes="boxes"),
+    Task("inpaint", holes="halves"),
+    Task("inpaint", holes="scattered"),
+    Task("inpaint"),
+]
+
+
+def words_of(task: Task) -> str:
+    """Names a task, for the name of a test."""
+    special = {"denoise": f"-{task.noise_kind}", "inpaint": f"-{task.holes}"}
+    return task.name + special.get(task.name, "")
+
+
+def drawn(*shape: int, levels: int = 256) -> NDArray[np.integer]:
+    """Draws the pixels of images, always the same ones."""
+    return np.random.default_rng(0).integers(levels, size=shape)
+
+
+def hidden(degraded: Degraded) -> NDArray[np.bool_]:
+    """Returns the hidden pixels, `(B, H, W)`."""
+    assert degraded.mask is not None
+    return ~degraded.mask[:, 0].numpy()
 
 
 # --- tiny models ----------------------------------------------------------------------------------

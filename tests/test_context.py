@@ -1,5 +1,6 @@
 """Contexts: what may be given, the null context, and guidance."""
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -57,6 +58,15 @@ def test_one_for_all_images() -> None:
     assert context.vector.shape == (3, 2)
     assert context.image is not None
     assert context.image.shape == (3, 1, 2, 4)
+
+
+def test_any_mapping_names_the_parts() -> None:
+    given = everything()
+    context, same = ALL.read(given, 2), ALL.read(MappingProxyType(given), 2)
+    assert context is not None
+    assert same is not None
+    for name, part in vars(context).items():
+        assert torch.equal(part, vars(same)[name])
 
 
 def test_images_are_picked_out_and_put_together() -> None:

@@ -1,3 +1,5 @@
+"""Distributions against their formulas, in as many digits as it takes, and their samples."""
+
 import itertools
 import math
 

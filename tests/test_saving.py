@@ -159,6 +159,19 @@ def test_a_models_own_part_called_features_is_loaded_as_it_is() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("hyperparameters", [1]), ("hyperparameters", None), ("weights", 3), ("model", None)],
+)
+def test_a_damaged_configuration_is_refused(entry: str, value: object, tmp_path: Path) -> None:
+    folder = not_ours(tmp_path, "pixel-cnn")
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": "PixelCNN", entry: value}))
+    reason = r"is not the configuration of a model|cannot be loaded: There is no model None"
+    with pytest.raises(npx.UserError, match=reason):
+        npx.load(folder)
+
+
 class OnAccelerator(torch.Tensor):
     """A tensor that says that it is on a GPU."""
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nextpixel.errors import UserError
 
-__all__ = ["Context", "ContextLike", "ContextPart", "ContextSpec"]
+__all__ = ["Context", "ContextLike", "ContextPart", "ContextSpec", "read_tensor"]
 
 # One part of a context, as a caller passes it: a class id, ids, class weights, a vector, an image.
 ContextPart: TypeAlias = int | Sequence[Any] | NDArray[Any] | Tensor
@@ -128,7 +128,7 @@ class ContextSpec(NamedTuple):
             if c != "null":
                 raise UserError(f'The only context given by name is "null", not {c!r}.')
             return self._null(batch)
-        if not isinstance(c, dict):
+        if not isinstance(c, Mapping):
             if c is not None and len(self.parts) > 1:
                 example = ", ".join(f'"{name}": ...' for name in self.parts)
                 raise UserError(f"This model takes several contexts: give c={{{example}}}.")
@@ -167,7 +167,7 @@ class ContextSpec(NamedTuple):
     def _read_classes(self, c: ContextPart, batch: int) -> Tensor:
         """Makes class weights, one-hot for class ids."""
         classes = cast(int, self.classes)
-        given = _tensor(c)
+        given = read_tensor(c)
         if given.dtype == torch.bool or given.is_complex():
             raise UserError(f"Class ids are integers and class weights reals, not {given.dtype}.")
         if given.is_floating_point():
@@ -186,11 +186,11 @@ class ContextSpec(NamedTuple):
 
     def _read_vector(self, c: ContextPart, batch: int) -> Tensor:
         return _reals(
-            _tensor(c), (cast(int, self.vector),), batch, "A context vector is", "real numbers"
+            read_tensor(c), (cast(int, self.vector),), batch, "A context vector is", "real numbers"
         )
 
     def _read_image(self, c: ContextPart, batch: int) -> Tensor:
-        shape, given = cast("tuple[int, int, int]", self.image), _tensor(c)
+        shape, given = cast("tuple[int, int, int]", self.image), read_tensor(c)
         if given.dtype == torch.int64 and given.shape in (shape[1:], (batch, *shape[1:])):
             if given.min() < 0 or given.max() >= shape[0]:
                 raise UserError(
@@ -201,7 +201,12 @@ class ContextSpec(NamedTuple):
         return _reals(given, shape, batch, "A context image is", "real numbers")
 
 
-def _tensor(c: ContextPart) -> Tensor:
+def read_tensor(c: object) -> Tensor:
+    """Turns numbers that a user gave into a tensor.
+
+    Raises:
+        UserError: They are not numbers.
+    """
     try:
         return torch.as_tensor(c)
     except (TypeError, ValueError, RuntimeError):

@@ -22,13 +22,16 @@ References:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SEEDS", "Seed", "Stream", "content_key", "make_seed", "seeded"]
+from nextpixel.errors import UserError
+
+__all__ = ["SEEDS", "Seed", "Stream", "check_seed", "content_key", "make_seed", "seeded"]
 
 
 class Stream(Enum):
@@ -184,6 +187,19 @@ SEEDS = (
         "latents.generator.LatentGenerator",
     ),
 )
+
+
+def check_seed(seed: int, numbers: Sequence[int] = ()) -> None:
+    """Checks a seed and the numbers of images, which are the key of their noise.
+
+    Raises:
+        UserError: The seed is not in [0, 2^63), or a number is not in [0, 2^64).
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"A seed lies between 0 and 2^63, not {seed}.")
+    wrong = [number for number in numbers if not 0 <= number < 2**64]
+    if wrong:
+        raise UserError(f"Images have numbers from 0 to 2^64, not {wrong[0]}.")
 
 
 def content_key(pixels: NDArray[np.int64]) -> int:

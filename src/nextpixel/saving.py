@@ -211,10 +211,8 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-        name, hyperparameters = (
-            str(config["model"]),
-            up_to_date(str(config["model"]), config["hyperparameters"]),
-        )
+        name = str(config["model"])
+        hyperparameters = up_to_date(name, dict(config["hyperparameters"]))
         weights, digest = folder / Path(config["weights"]).name, config["sha256"]
         saved_format = config["format"]
     except (ValueError, KeyError, TypeError) as error:
@@ -234,7 +232,11 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{weights} is damaged (wrong sha256): take another copy of the model.")
     try:
-        model = find_kind(name, kind)(**hyperparameters)
+        cls = find_kind(name, kind)
+    except UserError as error:
+        raise UserError(f"{folder} cannot be loaded: {error}") from None
+    try:
+        model = cls(**hyperparameters)
         model.load_extra_config(config)
         model.load_state_dict(load_tensors(data))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:

@@ -96,7 +96,8 @@ def test_it_is_no_model_of_images_and_they_are_no_classifiers(tmp_path: Path) ->
     small().save(tmp_path / "classifier")
     config = json.loads((tmp_path / "classifier" / "config.json").read_text())
     assert config["model"] == "nextpixel.conditioning.classifier.Classifier"
-    with pytest.raises(UserError, match=r"Classifier is not a subclass of .*ImageModel"):
+    reason = r"cannot be loaded: .*Classifier is not a subclass of .*ImageModel"
+    with pytest.raises(UserError, match=reason):
         load(tmp_path / "classifier")
     model = GatedPixelCNN(shape=(1, 8, 8), width=4, blocks=1)
     model.save(tmp_path / "model")

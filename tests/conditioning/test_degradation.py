@@ -1,73 +1,25 @@
+"""Degradations: what is random in them, what they do to images, and what they refuse."""
+
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from skimage.filters import gaussian
-from torch import Tensor
 
-from nextpixel.conditioning.degradation import Degraded, Task
-from nextpixel.data.readers import read_bytes, read_idx
+from nextpixel.conditioning.degradation import Task
 from nextpixel.errors import UserError
-from nextpixel.evaluation.image_quality import quality
 from nextpixel.sampling.config import site_noise
-from nextpixel.tasks import restoration_baselines
-from nextpixel.tasks.restoration_baselines import baseline, baseline_name
-from tests.helpers import ROOT
+from tests.helpers import TASKS, drawn, hidden, words_of
 
-MNIST = ROOT / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
-TASKS = [
-    Task("super-resolution"),
-    Task("colourise"),
-    Task("denoise"),
-    Task("denoise", noise_kind="salt-and-pepper"),
-    Task("deblur"),
-    Task("inpaint", holes="boxes"),
-    Task("inpaint", holes="halves"),
-    Task("inpaint", holes="scattered"),
-    Task("inpaint"),
-]
 RANDOM = [task for task in TASKS if task.name in ("denoise", "inpaint")]
-Pixels = NDArray[np.integer]
-
-
-def words(task: Task) -> str:
-    special = {"denoise": f"-{task.noise_kind}", "inpaint": f"-{task.holes}"}
-    return task.name + special.get(task.name, "")
-
-
-def drawn(*shape: int, levels: int = 256) -> Pixels:
-    return np.random.default_rng(0).integers(levels, size=shape)
-
-
-def hidden(degraded: Degraded) -> NDArray[np.bool_]:
-    assert degraded.mask is not None
-    return ~degraded.mask[:, 0].numpy()
-
-
-@pytest.fixture(scope="module")
-def digits() -> Pixels:
-    return read_idx(read_bytes(MNIST), MNIST)[:40, None]
-
-
-@pytest.fixture
-def photographs(shared_data: Path) -> Pixels:
-    files = sorted((shared_data / "kodak").glob("*.png"))
-    if not files:
-        pytest.skip("the Kodak pictures are not beside this checkout (../shared/data/kodak)")
-    pictures = [np.asarray(Image.open(file)).transpose(2, 0, 1) for file in files]
-    corners = [(200, 200), (100, 350)]
-    return np.stack([p[:, r : r + 64, c : c + 64] for p in pictures for r, c in corners])
 
 
 # What is random
 
 
-@pytest.mark.parametrize("task", TASKS, ids=words)
+@pytest.mark.parametrize("task", TASKS, ids=words_of)
 def test_an_image_is_degraded_the_same_in_any_batch(task: Task) -> None:
     x, numbers = drawn(5, 3, 8, 12), [7, 0, 3, 2**40, 4]
     together = task.degrade(x, 256, numbers, seed=5)
@@ -78,7 +30,7 @@ def test_an_image_is_degraded_the_same_in_any_batch(task: Task) -> None:
             assert np.array_equal(hidden(alone)[0], hidden(together)[i])
 
 
-@pytest.mark.parametrize("task", RANDOM, ids=words)
+@pytest.mark.parametrize("task", RANDOM, ids=words_of)
 def test_another_seed_or_number_degrades_in_another_way(task: Task) -> None:
     x = drawn(1, 1, 16, 16).repeat(8, 0)
     image = task.degrade(x, 256, range(8)).image
@@ -102,7 +54,7 @@ def test_noise_of_degradation_is_independent_of_noise_of_sampling() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("task", TASKS, ids=words)
+@pytest.mark.parametrize("task", TASKS, ids=words_of)
 def test_shapes(task: Task, channels: int) -> None:
     channels = 3 if task.name == "colourise" else channels
     x = torch.from_numpy(drawn(2, channels, 8, 12, levels=50))
@@ -118,11 +70,6 @@ def test_shapes(task: Task, channels: int) -> None:
     pixels = degraded.pixels(50)
     assert pixels.dtype == torch.int64
     assert 0 <= pixels.min() < pixels.max() <= 49
-    restored = baseline(task, degraded, 50)
-    assert restored.dtype == torch.float32
-    assert restored.shape == x.shape
-    assert 0 <= restored.min() <= restored.max() <= 49
-    assert baseline_name(task)
 
 
 def test_super_resolution_averages_blocks() -> None:
@@ -211,7 +158,7 @@ def test_a_blurred_picture_is_mirrored_at_its_edges() -> None:
 
 
 @pytest.mark.parametrize("levels", [2, 50, 256])
-@pytest.mark.parametrize("task", TASKS, ids=words)
+@pytest.mark.parametrize("task", TASKS, ids=words_of)
 def test_a_picture_that_was_written_and_read_is_the_same(task: Task, levels: int) -> None:
     degraded = task.degrade(drawn(2, 3, 8, 12, levels=levels), levels, [0, 1])
     read = task.from_pictures(degraded.picture.numpy(), (3, 8, 12), levels, degraded.mask)
@@ -240,7 +187,6 @@ def test_values_of_hidden_pixels_are_ignored() -> None:
     other = task.from_pictures(np.where(known, pictures, 7), (3, 8, 8), 256, known)
     assert not torch.equal(some.picture, other.picture)
     assert torch.equal(some.image, other.image)
-    assert torch.equal(baseline(task, some, 256), baseline(task, other, 256))
 
 
 # What is hidden
@@ -324,145 +270,6 @@ def test_mixed_holes_are_of_each_kind_equally_often() -> None:
         assert 70 < count < 130  # 100, with a deviation of 8
 
 
-# The baselines
-
-
-def plain_guess(task: Task, x: Pixels, degraded: Degraded) -> Tensor:
-    """What the baseline has to beat: the degraded image, enlarged, or grey."""
-    picture = degraded.picture
-    if task.name == "super-resolution":
-        return picture.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    if task.name == "colourise":
-        return torch.full(x.shape, 127.5)
-    return picture
-
-
-@pytest.mark.parametrize("task", [t for t in TASKS if t.name != "colourise"], ids=words)
-def test_baselines_restore_digits(task: Task, digits: Pixels) -> None:
-    degraded = task.degrade(digits, 256, range(40))
-    restored = quality(digits, baseline(task, degraded, 256), 256)
-    assert restored.psnr > quality(digits, plain_guess(task, digits, degraded), 256).psnr + 0.4
-
-
-@pytest.mark.parametrize("task", TASKS, ids=words)
-def test_baselines_restore_photographs(task: Task, photographs: Pixels) -> None:
-    degraded = task.degrade(photographs, 256, range(10))
-    restored = quality(photographs, baseline(task, degraded, 256), 256)
-    assert (
-        restored.psnr
-        > quality(photographs, plain_guess(task, photographs, degraded), 256).psnr + 0.4
-    )
-
-
-@pytest.mark.parametrize("noise", [0.1, 0.3, 0.6])
-def test_noise_is_removed_better_than_by_smoothing_alone(digits: Pixels, noise: float) -> None:
-    task = Task("denoise", noise=noise)
-    degraded = task.degrade(digits, 256, range(40))
-
-    def smooth(width: float) -> Tensor:
-        sigmas = (0, 0, width, width)
-        return torch.from_numpy(gaussian(degraded.picture.numpy(), sigmas, preserve_range=True))
-
-    best = max(quality(digits, smooth(width), 256).psnr for width in (0.3, 0.5, 0.7, 1, 1.4, 2))
-    assert quality(digits, baseline(task, degraded, 256), 256).psnr > best + 1
-
-
-@pytest.mark.parametrize("grey", [0, 1, 3, 4])
-def test_the_bias_of_clipping_is_undone(grey: int) -> None:
-    task = Task("denoise", noise=0.3)
-    x = np.full((5, 1, 32, 32), grey)
-    degraded = task.degrade(x, 5, range(5))
-    restored = baseline(task, degraded, 5)
-    error = abs(degraded.picture.double().mean() / 255 * 4 - grey)
-    assert abs(restored.mean() - grey) < error / 3
-
-
-@pytest.mark.parametrize("size", [(7, 8), (28, 28), (28, 9)])
-def test_a_little_blur_is_undone_up_to_the_edges(digits: Pixels, size: tuple[int, int]) -> None:
-    task, x = Task("deblur", sigma=0.7), digits[:10, :, 10 : 10 + size[0], 10 : 10 + size[1]]
-    degraded = task.degrade(x, 256, range(10))
-    before, after = (
-        np.abs(np.asarray(y) - x)[..., [0, -1]].mean()
-        for y in (degraded.picture, baseline(task, degraded, 256))
-    )
-    assert after < before / 5
-
-
-@pytest.mark.parametrize("sigma", [1.0, 2.0, 4.0])
-@pytest.mark.parametrize("kind", ["digits", "photographs"])
-def test_a_blur_is_undone_nearly_as_well_as_one_can(
-    kind: str, sigma: float, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """How much to smooth is found out for each image, though 100 times as much for photographs."""
-    x = request.getfixturevalue(kind)[:20]
-    task = Task("deblur", sigma=sigma)
-    degraded = task.degrade(x, 256, range(len(x)))
-    found = quality(x, baseline(task, degraded, 256), 256).psnr
-    fixed = []
-    for exponent in (-6, -5, -4, -3, -2):
-        monkeypatch.setattr(restoration_baselines, "_BALANCES", (10.0**exponent,))
-        fixed.append(quality(x, baseline(task, degraded, 256), 256).psnr)
-    assert found > max(fixed) - 2
-
-
-@pytest.mark.parametrize("levels", [50, 256])
-def test_known_pixels_stay_where_holes_are_filled_in(digits: Pixels, levels: int) -> None:
-    task, x = Task("inpaint"), digits.astype(np.int64) * levels // 256
-    degraded = task.degrade(x, levels, range(40))
-    known = ~hidden(degraded)
-    restored = baseline(task, degraded, levels)[:, 0].numpy()
-    np.testing.assert_allclose(restored[known], x[:, 0][known], rtol=0, atol=1e-3)
-
-
-def test_a_picture_that_is_hidden_altogether_is_filled_with_grey() -> None:
-    nothing = Degraded(
-        torch.zeros(1, 1, 3, 3, dtype=torch.uint8), torch.zeros(1, 1, 3, 3, dtype=torch.bool)
-    )
-    assert (baseline(Task("inpaint"), nothing, 5) == 2).all()
-
-
-def test_the_grey_picture_is_the_baseline_of_colouring_in() -> None:
-    task = Task("colourise")
-    degraded = task.degrade(drawn(2, 3, 4, 5), 256, [0, 1])
-    restored = baseline(task, degraded, 256)
-    torch.testing.assert_close(restored, degraded.picture.expand(2, 3, 4, 5).float())
-
-
-# The quality
-
-
-def test_psnr_is_the_mean_over_the_images() -> None:
-    x = drawn(2, 3, 8, 9, levels=16)
-    restored = torch.from_numpy(x).double()
-    restored[0] += 0.5
-    restored[1, 0] += 3
-    both = quality(x, restored, 16)
-    errors = np.array([0.25, 3**2 / 3])
-    np.testing.assert_allclose(both.psnr, (10 * np.log10(15**2 / errors)).mean())
-    ssims = [quality(x[i : i + 1], restored[i : i + 1], 16).ssim for i in range(2)]
-    np.testing.assert_allclose(both.ssim, np.mean(ssims))
-    assert ssims[1] < ssims[0] < 1
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_quality_of_identical_and_of_unrelated_images(channels: int) -> None:
-    x = drawn(2, channels, 7, 7)
-    same = quality(x, torch.from_numpy(x), 256)
-    assert same.psnr == 100
-    assert same.ssim == pytest.approx(1)
-    assert quality(x, torch.from_numpy(x) + 1e-9, 256).psnr == 100
-    other = quality(x, torch.from_numpy(x[::-1].copy()), 256)
-    assert other.psnr < 10
-    assert abs(other.ssim) < 0.3
-
-
-def test_structural_similarity_of_two_flat_images_is_that_of_their_means() -> None:
-    x = np.full((1, 1, 7, 7), 100)
-    dark = quality(x, torch.full((1, 1, 7, 7), 50), 256).ssim
-    small = (0.01 * 255) ** 2
-    assert dark == pytest.approx((2 * 100 * 50 + small) / (100**2 + 50**2 + small))
-
-
 # Mistakes
 
 
@@ -508,6 +315,8 @@ def test_wrong_images_are_refused() -> None:
         task.degrade(x - 1, 256, [0, 1])
     with pytest.raises(UserError, match="2 levels or more"):
         task.degrade(x * 0, 1, [0, 1])
+    with pytest.raises(UserError, match="2 levels or more"):
+        task.degrade(x, 256, [0, 1]).pixels(1)
     with pytest.raises(UserError, match="up to 256 levels"):
         task.degrade(x, 512, [0, 1])
     with pytest.raises(UserError, match="not float64"):
@@ -540,21 +349,6 @@ def test_pictures_that_do_not_fit() -> None:
         Task("inpaint").from_pictures(x, (3, 8, 8), 256, known[:4])
     with pytest.raises(UserError, match=r"not torch.uint8 \(8, 8\)"):
         Task("inpaint").from_pictures(x, (3, 8, 8), 256, known.astype(np.uint8))
-
-
-def test_restored_images_that_do_not_fit() -> None:
-    x = drawn(2, 1, 8, 8)
-    degraded = Task("denoise").degrade(x, 256, [0, 1])
-    with pytest.raises(UserError, match="belong to the task inpaint"):
-        baseline(Task("inpaint"), degraded, 256)
-    with pytest.raises(UserError, match="2 levels or more"):
-        baseline(Task("denoise"), degraded, 1)
-    with pytest.raises(UserError, match="2 levels or more"):
-        degraded.pixels(1)
-    with pytest.raises(UserError, match="the shape of the true ones"):
-        quality(x, torch.from_numpy(x[:1]), 256)
-    with pytest.raises(UserError, match="7x7 or more, not 8x6"):
-        quality(x[..., :6], torch.from_numpy(x[..., :6]), 256)
 
 
 def test_importing_is_quick() -> None:

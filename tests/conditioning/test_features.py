@@ -137,7 +137,9 @@ def test_models_that_do_not_fit_their_features(data: Dataset, tmp_path: Path) ->
         fit(Own(shape=SHAPE), data, out=tmp_path)
     model = GatedPixelCNN(shape=SHAPE, levels=2, vector=5, width=4, blocks=1)
     model.conditioner = Features(small_classifier(), "embedding")
-    with pytest.raises(UserError, match="its embedding: make it with vector=6"):
+    with pytest.raises(
+        UserError, match=r"features of the image \(embedding\): make it with vector=6"
+    ):
         fit(model, data, out=tmp_path)
     model.conditioner = Features(Classifier(shape=(1, 9, 9), levels=2, classes=2), "embedding")
     with pytest.raises(UserError, match=r"images \(1, 9, 9\) with 2"):
@@ -166,6 +168,3 @@ def test_other_layers_are_interpolated_linearly() -> None:
     features = Features(small_classifier(), "conv1")
     a, b = features(dark_and_light(2)).split(1)
     torch.testing.assert_close(features.between(a, b, 0.25), 0.75 * a + 0.25 * b)
-
-
-# The commands

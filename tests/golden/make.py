@@ -1,8 +1,9 @@
 """Makes what lies beside this file: one of each kind of thing that nextpixel saves.
 
 It was run once, with the version that preceded the refactoring of the whole package: the files and
-the numbers in expected.json say how things were then, and the names used here are those of then.
-Never run it again to make a failing test pass: what somebody saved then would still not load.
+the numbers in expected.json say how things were then. It does not run any more, because arguments
+and attributes (`located`, `task`, `features`) have the names of then; the imports have today's.
+Never make it run to let a failing test pass: what somebody saved then would still not load.
 
 One number was changed since, on purpose: the pixels drawn from `vae`, whose codes had shared a
 random stream with the particles' resampling (see nextpixel/noise.py).

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from nextpixel import GatedPixelCNN
-from nextpixel.conditioning.regions import cell_mask
 from nextpixel.data import DataRecord, load
 from nextpixel.evaluation import likelihood
 from nextpixel.latents.generator import LatentGenerator
@@ -75,14 +74,6 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         VQVAE, "picture", lambda model, z, seed=0: (seen.append(z), real(model, z, seed))[1]
     )
     return seen
-
-
-def test_a_cell_counts_as_known_where_all_of_its_pixels_are() -> None:
-    known = torch.ones(4, 6, dtype=torch.bool)
-    known[1, 2] = known[3, 5] = False
-    assert cell_mask(known, (2, 3)).tolist() == [[True, False, True], [True, True, False]]
-    assert cell_mask(known, (2, 1)).tolist() == [[False], [False]]
-    assert torch.equal(cell_mask(known, (4, 6)), known)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Causal convolutions against textbook kernels, and their steps against whole maps."""
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,3 +1,5 @@
+"""The sampling loop, and all that is built on it: noise, known pixels, autocast, options."""
+
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -142,6 +144,49 @@ def test_mistakes_are_told(model: Rows) -> None:
         model.sample(1, seed=-1)
 
 
+NOISY: dict[str, Callable[..., object]] = {
+    "sample": lambda **how: Rows(shape=(1, 4, 5), levels=3).sample(2, **how),
+    "complete_with_particles": lambda **how: npx.complete_with_particles(
+        Rows(shape=(1, 4, 5), levels=3),
+        torch.zeros(2, 1, 4, 5, dtype=torch.int64),
+        torch.ones(4, 5, dtype=torch.bool),
+        particles=2,
+        **how,
+    ),
+    "Autoencoder.sample": lambda **how: npx.Autoencoder(shape=(1, 8, 8), levels=2, latent=3).sample(
+        2, torch.zeros(3), **how
+    ),
+    "VAE.sample": lambda **how: npx.VAE(shape=(1, 8, 8), levels=2).sample(2, **how),
+    "VQVAE.reconstruct": lambda **how: npx.VQVAE(shape=(1, 8, 8), levels=2).reconstruct(
+        torch.zeros(2, 1, 8, 8, dtype=torch.int64), **how
+    ),
+    "Task.degrade": lambda numbers=(0, 1), **how: npx.Task("denoise").degrade(
+        torch.zeros(2, 1, 8, 8, dtype=torch.int64), 2, numbers, **how
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_seeds_and_numbers_are_checked_wherever_images_have_noise(name: str) -> None:
+    draw = NOISY[name]
+    for seed in (-1, 2**63):
+        with pytest.raises(UserError, match=rf"seed lies between 0 and 2\^63, not {seed}"):
+            draw(seed=seed)
+    for numbers in ([0], [0, 1, 2]):
+        with pytest.raises(UserError, match=rf"2 numbers, not {len(numbers)}"):
+            draw(numbers=numbers)
+    for number in (-1, 2**64):
+        with pytest.raises(UserError, match="Images have numbers from 0"):
+            draw(numbers=[0, number])
+
+
+def test_bounds_check_their_seed() -> None:
+    model, x = npx.VAE(shape=(1, 8, 8), levels=2), torch.zeros(2, 1, 8, 8, dtype=torch.int64)
+    for bound in (model.elbo, model.importance_bound):
+        with pytest.raises(UserError, match="seed lies"):
+            bound(x, 1, seed=-1)
+
+
 DRAW: dict[str, Callable[[AutoregressiveModel, Tensor, Tensor], object]] = {
     "sample": lambda model, x, mask: model.sample(1, 0, x=x, mask=mask),
     "sample at once": lambda model, x, mask: model.sample(
@@ -176,6 +221,8 @@ def test_pixels_and_masks_are_not_mixed_up(name: str) -> None:
     for known in (x, x.float()):
         with pytest.raises(UserError, match=r"mask is made of booleans.*torch\.(int64|float32)"):
             use(model, x, known)
+    with pytest.raises(UserError, match=r"must fit .* not .*\(1, 1, 4, 4\)"):
+        use(model, x, mask[..., 1:])
 
 
 @pytest.mark.parametrize("cls", [npx.Autoencoder, npx.VAE, npx.VQVAE, npx.PixelCNNAutoencoder])
@@ -188,6 +235,8 @@ def test_models_with_a_code_do_not_mix_them_up_either(cls: Callable[..., LatentM
             compute(mask, None, mask)
         with pytest.raises(UserError, match="mask is made of booleans"):
             compute(x, None, x)
+        with pytest.raises(UserError, match=r"must fit \(2, 1, 8, 8\), not \(2, 1, 8, 7\)"):
+            compute(x, None, mask[..., 1:])
     with pytest.raises(UserError, match="integers"):
         model.reconstruct(mask)
 
@@ -197,6 +246,14 @@ def test_known_pixels_of_256_levels_may_be_bytes() -> None:
     x = torch.full((1, 1, 2, 3), 255, dtype=torch.uint8)
     kept = npx.complete(model, x, torch.ones(2, 3, dtype=torch.bool))
     assert torch.equal(kept, x.long())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_known_pixels_and_their_mask_may_be_on_two_devices() -> None:
+    model = npx.PixelCNN(shape=(1, 2, 3), levels=4, width=4, blocks=1).cuda()
+    x, mask = torch.ones(1, 1, 2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool)
+    assert torch.equal(npx.complete(model, x.cuda(), mask), x)
+    assert torch.equal(npx.complete(model, x, mask.cuda()), x)
 
 
 def test_hyperparameters_must_be_handed_on() -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from nextpixel.conditioning.regions import Half, box_mask, half_mask
 from nextpixel.errors import UserError
-from nextpixel.noise import Stream
+from nextpixel.noise import Stream, check_seed
 
 if TYPE_CHECKING:
     from nextpixel.data import Dataset
@@ -245,11 +245,7 @@ class Task:
             raise UserError(f"Pictures of up to 256 levels can be degraded, not {levels}.")
         if len(numbers) != len(pixels):
             raise UserError(f"{len(pixels)} images have {len(pixels)} numbers, not {len(numbers)}.")
-        if not 0 <= seed < 2**63 or min(numbers) < 0:
-            raise UserError(
-                f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed} and "
-                f"{min(numbers)}."
-            )
+        check_seed(seed, numbers)
         # A stream of its own: a model samples pixels with the same seed and number.
         streams = [Stream.DEGRADATIONS.generator(seed, int(number)) for number in numbers]
         if self.name == "inpaint":

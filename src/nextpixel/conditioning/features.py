@@ -125,7 +125,7 @@ class Features(nn.Module):
 
     def in_words(self) -> str:
         """Describes the context in a few words."""
-        return f"its {self.layer}"
+        return f"a classifier's features of the image ({self.layer})"
 
     def settings(self) -> dict[str, Any]:
         """Returns its arguments, see `Conditioner.settings`."""

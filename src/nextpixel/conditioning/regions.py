@@ -18,6 +18,9 @@ def half_mask(half: Half, height: int, width: int) -> Tensor:
     """Creates a mask that is true on one half of a picture, `(height, width)`.
 
     The middle row or column of an odd number belongs to the bottom or right half.
+
+    Raises:
+        UserError: There is no such half.
     """
     rows, cols = torch.arange(height)[:, None], torch.arange(width)[None]
     inside = {
@@ -26,6 +29,8 @@ def half_mask(half: Half, height: int, width: int) -> Tensor:
         "left": cols < width // 2,
         "right": cols >= width // 2,
     }
+    if half not in inside:
+        raise UserError(f"There is no half {half!r}: choose {', '.join(inside)}.")
     return inside[half].expand(height, width).clone()
 
 

@@ -293,7 +293,7 @@ def hidden_bits(model: IncrementalModel, x: Tensor, mask: Tensor, c: ContextLike
         UserError: An argument does not fit the model.
     """
     check_integers(x)
-    check_mask(mask)
+    check_mask(mask, x.shape)
     context = model.context(c, len(x))
     bits = []
     with evaluation_mode(model):

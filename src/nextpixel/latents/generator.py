@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregres
 from nextpixel.models.base.codebook import CodebookModel
 from nextpixel.models.base.image_model import load
 from nextpixel.noise import make_seed
+from nextpixel.sampling.config import CompleteOptions
 from nextpixel.saving import bundles
 from nextpixel.utils import inference
 from nextpixel.utils.files import replace_file
@@ -135,13 +136,7 @@ class LatentGenerator:
         c: ContextLike = None,
         *,
         pixels: Pixels = "mean",
-        seed: int = 0,
-        temperature: float = 1.0,
-        guidance: float = 1.0,
-        numbers: Sequence[int] | None = None,
-        sampler: sampling.Sampler = "auto",
-        batch_size: int = 256,
-        progress: Callable[[float], None] | None = None,
+        **how: Unpack[CompleteOptions],
     ) -> Tensor:
         """Samples codes from the priors, exactly, and decodes them.
 
@@ -149,13 +144,8 @@ class LatentGenerator:
             n: Number of images.
             c: The prior's context, see `ImageModel.context`.
             pixels: See `Pixels`.
-            seed: Together with an image's number decides its noise.
-            temperature: The temperature of the codes, see `sampling.sample`, as for the next three.
-            guidance: Scales the effect of the context on the codes.
-            numbers: The number of each image; 0 to n - 1 by default.
-            sampler: How to sample the codes; all samplers give the same ones.
-            batch_size: Images sampled together; it does not change the images.
-            progress: Called with the fraction of the codes that are sampled.
+            how: The options of `sampling.sample`, for the codes. Drawn pixels get a seed of their
+                own, made from this one.
 
         Returns:
             Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
@@ -164,6 +154,7 @@ class LatentGenerator:
             UserError: A number is out of range, or the context does not fit.
         """
         check_pixels(pixels)
+        seed, progress = how.get("seed", 0), how.get("progress")
         grids: list[Tensor] = []
         for prior in self.priors:
             sampled, size = sum(grid[0].numel() for grid in grids), math.prod(prior.shape)
@@ -172,20 +163,12 @@ class LatentGenerator:
                 if progress is not None:
                     progress((sampled + size * done) / self.decoder.latent)
 
-            codes = prior.sample(
-                n,
-                self.bottom_context(c, n, grids[0]) if grids else c,
-                seed=part_seed(seed, len(grids)),
-                temperature=temperature,
-                guidance=guidance,
-                numbers=numbers,
-                sampler=sampler,
-                batch_size=batch_size,
-                progress=report,
-            )
-            grids.append(codes[:, 0])
-        codes = self.decoder.join(grids)[:, None]
-        return self.decode(codes, pixels, seed=part_seed(seed, len(grids)), numbers=numbers)
+            context = self.bottom_context(c, n, grids[0]) if grids else c
+            of_grid = part_seed(seed, len(grids))
+            options: CompleteOptions = {**how, "seed": of_grid, "progress": report}
+            grids.append(prior.sample(n, context, **options)[:, 0])
+        codes, seed = self.decoder.join(grids)[:, None], part_seed(seed, len(grids))
+        return self.decode(codes, pixels, seed=seed, numbers=how.get("numbers"))
 
     def bottom_context(self, c: ContextLike, n: int, top: Tensor) -> dict[str, ContextPart | None]:
         """Makes the bottom prior's context from the top codes `(n, h, w)`, with a class if any."""
@@ -200,13 +183,7 @@ class LatentGenerator:
         c: ContextLike = None,
         *,
         pixels: Pixels = "mean",
-        seed: int = 0,
-        temperature: float = 1.0,
-        guidance: float = 1.0,
-        numbers: Sequence[int] | None = None,
-        sampler: sampling.Sampler = "auto",
-        batch_size: int = 256,
-        progress: Callable[[float], None] | None = None,
+        **how: Unpack[CompleteOptions],
     ) -> Tensor:
         """Keeps some of the codes of images and samples the others.
 
@@ -218,13 +195,7 @@ class LatentGenerator:
             mask: True where a code is known, broadcastable to `(B, h, w)`.
             c: The prior's context.
             pixels: See `Pixels`.
-            seed: See `sample`, as for the rest.
-            temperature: The temperature of the codes.
-            guidance: Scales the effect of the context on the codes.
-            numbers: The number of each image; 0 to B - 1 by default.
-            sampler: How to sample the codes.
-            batch_size: Images completed together.
-            progress: Called with the fraction of the codes that are sampled.
+            how: See `sample`.
 
         Returns:
             Integers in `[0, levels)`, `(B, C, H, W)`.
@@ -242,20 +213,9 @@ class LatentGenerator:
                 f"A mask of the codes has the shape {tuple(codes.shape[2:])}, or one for each "
                 f"image, not {tuple(mask.shape)}."
             ) from None
-        completed = sampling.complete(
-            self.prior,
-            codes,
-            known,
-            c,
-            seed=seed,
-            temperature=temperature,
-            guidance=guidance,
-            numbers=numbers,
-            sampler=sampler,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        return self.decode(completed, pixels, seed=part_seed(seed, 1), numbers=numbers)
+        completed = sampling.complete(self.prior, codes, known, c, **how)
+        seed = part_seed(how.get("seed", 0), 1)
+        return self.decode(completed, pixels, seed=seed, numbers=how.get("numbers"))
 
     def check_one_grid(self) -> None:
         """Checks that there is only one grid of codes, which completion needs."""

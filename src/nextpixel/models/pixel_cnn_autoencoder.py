@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nextpixel.context import ContextLike
+from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import Inputs
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.models.gated_pixel_cnn import GatedPixelCNN
@@ -63,6 +64,8 @@ class PixelCNNAutoencoder(LatentModel):
         inputs: Inputs = "scaled",
     ) -> None:
         super().__init__(**bound_arguments(locals()))
+        if encoder_width < 1:
+            raise UserError(f"encoder_width must be at least 1, not {encoder_width}.")
         self.decoder = GatedPixelCNN(
             shape=shape,
             levels=levels,

@@ -29,7 +29,7 @@ from nextpixel.models.base.bounds import (
 )
 from nextpixel.models.base.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
-from nextpixel.sampling.config import CommonOptions
+from nextpixel.sampling.config import CommonOptions, SamplingConfig, check_count
 from nextpixel.saving import bound_arguments
 
 __all__ = ["VAE"]
@@ -154,7 +154,7 @@ class VAE(IndependentPixels):
         The code and the pixels of image k depend only on the seed and k.
         """
         if c is None:
-            numbers = how.get("numbers")
-            numbers = range(n) if numbers is None else numbers
+            check_count(n)
+            numbers = SamplingConfig(numbers=how.get("numbers")).numbers_of(n)
             c = code_noise(how.get("seed", 0), numbers, self.latent)
         return super().sample(n, c, **how)

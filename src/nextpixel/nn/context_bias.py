@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nextpixel.context import Context, ContextSpec
 from nextpixel.nn.checkpointing import checkpoint
+from nextpixel.nn.encoders import ResidualLayer
 
 __all__ = ["ContextBias", "Prepared"]
 
@@ -26,20 +27,6 @@ class Prepared(NamedTuple):
 
     everywhere: Tensor | None
     maps: Tensor | None
-
-
-class DilatedLayer(nn.Module):
-    """Creates a residual layer of a dilated 3x3 convolution and a 1x1."""
-
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.look = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
-        self.mix = nn.Conv2d(width, width, 1)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Computes the layer, `(B, width, H, W)` -> `(B, width, H, W)`."""
-        out: Tensor = h + self.mix(F.relu(self.look(F.relu(h))))
-        return out
 
 
 class ImageFeatures(nn.Module):
@@ -66,7 +53,7 @@ class ImageFeatures(nn.Module):
         super().__init__()
         self.size = size
         self.first = nn.Conv2d(channels, width, 3, padding=1)
-        self.layers = nn.ModuleList(DilatedLayer(width, dilation) for dilation in (1, 2, 4, 8, 16))
+        self.layers = nn.ModuleList(ResidualLayer(width, dilation) for dilation in (1, 2, 4, 8, 16))
 
     def forward(self, image: Tensor) -> Tensor:
         """Computes the features of all sites."""

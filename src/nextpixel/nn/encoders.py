@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nextpixel.errors import UserError
 from nextpixel.nn.pointwise import Pointwise
 
-__all__ = ["ImageDecoder", "ImageEncoder", "MapDecoder", "MapEncoder"]
+__all__ = ["ImageDecoder", "ImageEncoder", "MapDecoder", "MapEncoder", "ResidualLayer"]
 
 DEPTH = 2  # residual layers on either side of the bottleneck
 
@@ -168,11 +168,16 @@ class MapDecoder(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """Creates a residual layer of a 3x3 and a 1x1, `(B, width, H, W)` -> `(B, width, H, W)`."""
+    """Creates a residual layer of a 3x3 and a 1x1, `(B, width, H, W)` -> `(B, width, H, W)`.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        width: Channels of the maps.
+        dilation: Distance between the taps of the 3x3.
+    """
+
+    def __init__(self, width: int, dilation: int = 1) -> None:
         super().__init__()
-        self.look = nn.Conv2d(width, width, 3, padding=1)
+        self.look = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
         self.mix = nn.Conv2d(width, width, 1)
 
     def forward(self, h: Tensor) -> Tensor:

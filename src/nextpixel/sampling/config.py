@@ -15,7 +15,7 @@ from nextpixel.context import Context, ContextLike
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
-from nextpixel.noise import Stream
+from nextpixel.noise import Stream, check_seed
 from nextpixel.utils.inference import Switchable
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Sampler",
     "SamplingConfig",
     "TraceOptions",
+    "check_count",
     "check_integers",
     "check_mask",
     "known_pixels",
@@ -198,10 +199,7 @@ def site_noise(shape: tuple[int, int, int], seed: int, numbers: Sequence[int]) -
     Raises:
         UserError: The seed or a number is out of range.
     """
-    if not 0 <= seed < 2**63 or min(numbers, default=0) < 0:
-        raise UserError(
-            f"A seed lies between 0 and 2^63 and images have numbers from 0, not {seed}."
-        )
+    check_seed(seed, numbers)
     noise = [Stream.PIXELS.generator(seed, number).random(shape) for number in numbers]
     return torch.from_numpy(np.stack(noise))
 
@@ -232,10 +230,21 @@ def known_pixels(
             f"Known pixels and their mask must fit {shape}, "
             f"not {tuple(x.shape)} and {tuple(mask.shape)}."
         ) from None
+    x, mask = x.to(model.device), mask.to(model.device)  # they may have come from two devices
     wrong = mask & ((x < 0) | (x >= model.levels))
     if bool(wrong.any()):
         raise UserError(f"Known pixels must lie between 0 and {model.levels - 1}.")
-    return x.to(model.device), mask.to(model.device)
+    return x, mask
+
+
+def check_count(n: int) -> None:
+    """Checks a number of images to sample.
+
+    Raises:
+        UserError: It is below 1.
+    """
+    if n < 1:
+        raise UserError(f"Draw at least one image at a time, not {n}.")
 
 
 def check_integers(x: Tensor) -> None:
@@ -248,11 +257,21 @@ def check_integers(x: Tensor) -> None:
         raise UserError(f"Pixels, x, are integers, not {x.dtype}.")
 
 
-def check_mask(mask: Tensor) -> None:
+def check_mask(mask: Tensor, shape: Sequence[int] | None = None) -> None:
     """Checks that a mask is made of booleans, true at known pixels.
+
+    Args:
+        mask: The mask.
+        shape: A shape that it must be broadcastable to, or None.
 
     Raises:
         UserError: It is not.
     """
     if mask.dtype != torch.bool:
         raise UserError(f"A mask is made of booleans, true at known pixels, not of {mask.dtype}.")
+    try:
+        mask.expand(mask.shape if shape is None else tuple(shape))
+    except RuntimeError:
+        raise UserError(
+            f"The mask of known pixels must fit {tuple(shape or ())}, not {tuple(mask.shape)}."
+        ) from None

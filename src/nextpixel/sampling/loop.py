@@ -26,6 +26,7 @@ from nextpixel.sampling.config import (
     IncrementalModel,
     SamplingConfig,
     TraceOptions,
+    check_count,
     known_pixels,
     site_noise,
 )
@@ -110,7 +111,7 @@ def _steps(
         config: The options.
         reuse: Whether the next batch may reuse the memory of these steps, once they have ended.
     """
-    _check_count(n)
+    check_count(n)
     before: tuple[Any, ...] | None = None
     with torch.inference_mode(), evaluation_mode(model):
         context, noise, known = config.begin(model, n, c)
@@ -174,7 +175,7 @@ def sample(
         UserError: An argument is out of range or does not fit the model.
     """
     config = SamplingConfig(**how)
-    _check_count(min(n, batch_size))
+    check_count(min(n, batch_size))
     context, known = model.context(c, n), known_pixels(model, config.x, config.mask, n)
     if config.sampler == "auto":
         with evaluation_mode(model):
@@ -234,7 +235,7 @@ def fixed_point(
         Equation Solving, 2021 (https://arxiv.org/abs/2002.03629), the Jacobi iteration.
     """
     config = SamplingConfig(**how)
-    _check_count(n)
+    check_count(n)
     context, noise, known = config.begin(model, n, c)
     x = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     moving = torch.arange(n, device=model.device)  # the images that may still change
@@ -359,23 +360,17 @@ def all_at_once(
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
     """
-    _check_count(n)
+    check_count(n)
     empty = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     context = model.context(c, n)
     pictures = []
     with evaluation_mode(model):
-        for part in batch_slices(
-            n, 2
-        ):  # the probabilities of all levels at all sites take much memory
+        # Two at a time: the probabilities of all levels at all sites take much memory.
+        for part in batch_slices(n, 2):
             noise = site_noise(model.shape, seed, range(n)[part]).to(model.device)
             distribution = model(empty[part], None if context is None else context[part])
             pictures.append(distribution.sample(noise, temperature).cpu())
     return torch.cat(pictures)
-
-
-def _check_count(n: int) -> None:
-    if n < 1:
-        raise UserError(f"Draw at least one image at a time, not {n}.")
 
 
 def batch_slices(n: int, size: int = 64) -> Iterator[slice]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from nextpixel.context import Context, ContextLike
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
-from nextpixel.sampling.config import IncrementalModel, Sampler, known_pixels
+from nextpixel.sampling.config import IncrementalModel, Sampler, SamplingConfig, known_pixels
 from nextpixel.sampling.loop import batch_slices, progress_of_part, trace
 
 __all__ = ["Completed", "complete_with_particles"]
@@ -105,15 +105,15 @@ def complete_with_particles(
         raise UserError(f"Give at least one image and one particle, not {n} and {particles}.")
     if sampler == "fixed-point":
         raise UserError("Particles go pixel by pixel: leave the sampler at 'auto'.")
+    numbers = SamplingConfig(numbers=numbers).numbers_of(n)
     context, known = model.context(c, n), known_pixels(model, x, mask, n)
     assert known is not None
     pixels, mask = known
     batches = []
     for part in batch_slices(n, max(1, batch_size // particles)):
         options = _Options(particles, seed, sampler, progress_of_part(progress, part, n))
-        images = (range(n) if numbers is None else numbers)[part]
         of_part = None if context is None else context[part]
-        batches.append(_complete(model, pixels[part], mask[part], of_part, images, options))
+        batches.append(_complete(model, pixels[part], mask[part], of_part, numbers[part], options))
     return Completed(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 

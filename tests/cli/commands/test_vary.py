@@ -54,7 +54,9 @@ def test_vary(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     succeed(f"vary {folder}/embedding -n 3 --draws 2 --interpolate --columns 4 --out {out}")
     wide, high = size(out)
     assert wide > 1.2 * high  # 4 rows of 6
-    assert "given its conv1" in run(f"eval {folder}/conv1", capsys)
+    assert "given a classifier's features of the image (conv1)" in run(
+        f"eval {folder}/conv1", capsys
+    )
 
 
 def test_invert_measures_the_information_of_each_layer(

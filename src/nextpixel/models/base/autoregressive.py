@@ -65,13 +65,13 @@ class AutoregressiveModel(ImageModel):
                 the result is the log-probability of the others given them.
 
         Raises:
-            UserError: x or c does not fit the model.
+            UserError: x, c or the mask does not fit.
         """
         self.check(x)
         distribution: Distribution = self(x, c)
         by_site = distribution.log_prob(x)
         if mask is not None:
-            check_mask(mask)
+            check_mask(mask, x.shape)
             by_site = by_site.masked_fill(mask, 0)
         return by_site.flatten(1).sum(1)
 

@@ -12,14 +12,14 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nextpixel.noise import Stream, content_key
+from nextpixel.noise import Stream, check_seed, content_key
 
 __all__ = [
     "Gaussian",
@@ -103,7 +103,7 @@ def importance_bound(log_likelihood: LogLikelihood, posterior: Gaussian, noise: 
     return torch.logsumexp(torch.cat(parts), 0) - math.log(len(noise))
 
 
-def code_noise(seed: int, numbers: Iterable[int], count: int) -> Tensor:
+def code_noise(seed: int, numbers: Sequence[int], count: int) -> Tensor:
     """Draws standard normal noise for the codes of images to sample.
 
     Args:
@@ -113,7 +113,11 @@ def code_noise(seed: int, numbers: Iterable[int], count: int) -> Tensor:
 
     Returns:
         Noise `(B, count)`, float64, on the CPU. The noise of image k depends only on `(seed, k)`.
+
+    Raises:
+        UserError: The seed or a number is out of range.
     """
+    check_seed(seed, numbers)
     streams = (Stream.PRIOR_CODES.generator(seed, number) for number in numbers)
     return torch.from_numpy(np.stack([stream.standard_normal(count) for stream in streams]))
 
@@ -130,7 +134,11 @@ def image_noise(seed: int, x: Tensor, samples: int, count: int) -> Tensor:
     Returns:
         Noise `(S, B, count)`, float64, on the CPU. The noise of an image depends only on the seed
         and its pixels: a score is the same in any order and any batch.
+
+    Raises:
+        UserError: The seed is out of range.
     """
+    check_seed(seed)
     draws = []
     for image in x.cpu().long().numpy():
         stream = Stream.SCORED_CODES.generator(seed, content_key(image))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nextpixel.context import ContextLike
+from nextpixel.context import ContextLike, read_tensor
 from nextpixel.data import Dataset
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
@@ -121,7 +121,7 @@ class CodebookModel(IndependentPixels):
                 "reconstruct, give codes as c, such as codes returns, or train a prior (nextpixel "
                 "train --data codes:RUN) and put both into a folder (nextpixel bundle)."
             )
-        codes = torch.as_tensor(c)
+        codes = read_tensor(c)
         wanted = (n, *self.code_shape)
         if codes.is_floating_point() or codes.shape not in (wanted, wanted[1:]):
             raise UserError(
@@ -150,7 +150,7 @@ class CodebookModel(IndependentPixels):
         codes = self.codes(x)
         if mask is None:
             return codes
-        check_mask(mask)
+        check_mask(mask, x.shape)
         unknown = [self.has_unknown(x, mask, size) for size in self.sizes.values()]
         return torch.where(self.join(unknown), codes, self.blank_codes())
 

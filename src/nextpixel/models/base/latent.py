@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Unpack
@@ -20,7 +19,13 @@ from nextpixel.distributions import (
 from nextpixel.errors import UserError
 from nextpixel.models.base.bounds import LogLikelihood
 from nextpixel.models.base.image_model import ImageModel
-from nextpixel.sampling.config import CommonOptions, check_mask, site_noise
+from nextpixel.sampling.config import (
+    CommonOptions,
+    SamplingConfig,
+    check_count,
+    check_mask,
+    site_noise,
+)
 from nextpixel.sampling.loop import batch_slices, repeat_draws
 from nextpixel.saving import arguments_of
 from nextpixel.utils.inference import evaluation_mode
@@ -42,11 +47,6 @@ class LatentModel(ImageModel):
     has_prior = False  # whether there is a p(z) to sample codes from
     has_pixel_means = False  # whether `picture` is the mean of each pixel, without sampling
 
-    @property
-    def role(self) -> str:
-        """The purpose of the model: "sample" if it has a prior, else "reconstruct"."""
-        return "sample" if self.has_prior else "reconstruct"
-
     def __init__(self, *, latent: int, **arguments: Any) -> None:
         if "latent" in arguments_of(type(self)):
             arguments["latent"] = latent
@@ -54,6 +54,11 @@ class LatentModel(ImageModel):
         if latent < 1:
             raise UserError(f"A code has at least 1 number, not {latent}.")
         self.latent = latent
+
+    @property
+    def role(self) -> str:
+        """The purpose of the model: "sample" if it has a prior, else "reconstruct"."""
+        return "sample" if self.has_prior else "reconstruct"
 
     def encode(self, x: Tensor) -> Tensor:
         """Turns integers into the encoder's input: the only place where pixels become floats."""
@@ -102,6 +107,8 @@ class LatentModel(ImageModel):
                 f"{type(self).__name__} has no prior to draw codes from: use nextpixel "
                 "reconstruct, or give codes as c, such as embed returns."
             )
+        if isinstance(c, str):
+            raise UserError(f"Codes are numbers, and have no name such as {c!r}: give them as c.")
         context = ContextSpec(vector=self.latent).read(c, n)
         if context is None or context.vector is None:
             raise TypeError("a model that takes a vector was given one")  # see ContextSpec.read
@@ -208,14 +215,12 @@ class IndependentPixels(LatentModel):
         Raises:
             UserError: A number is out of range, or there are no codes.
         """
-        if min(n, batch_size) < 1:
-            raise UserError(f"Draw at least one image at a time, not {min(n, batch_size)}.")
-        if not 0 < temperature < math.inf:
-            raise UserError(f"The temperature must be above 0, not {temperature}.")
+        config = SamplingConfig(seed=seed, temperature=temperature, numbers=numbers)
+        check_count(min(n, batch_size))
+        numbers = config.numbers_of(n)
         z, pictures = self.read_codes(c, n), []
         for part in batch_slices(n, batch_size):
-            of_part = (range(n) if numbers is None else numbers)[part]
-            noise = site_noise(self.shape, seed, of_part).to(self.device)
+            noise = site_noise(self.shape, seed, numbers[part]).to(self.device)
             with evaluation_mode(self):
                 distribution = self.decode(z[part])
             rows = [
@@ -229,8 +234,8 @@ class IndependentPixels(LatentModel):
 
 
 def sum_unknown(of_sites: Tensor, mask: Tensor | None) -> Tensor:
-    """Sums a value per site, `(*, C, H, W)`, over the pixels that are not known, `(*)`."""
+    """Sums a value per site, `(*, B, C, H, W)`, over the pixels that are not known, `(*, B)`."""
     if mask is not None:
-        check_mask(mask)
+        check_mask(mask, of_sites.shape[-4:])
         of_sites = of_sites.masked_fill(mask, 0)
     return of_sites.flatten(-3).sum(-1)
