@@ -1,4 +1,4 @@
-"""Makes the figures of docs/seeing.md by the commands in their captions.
+"""Makes the figures of docs/receptive-fields.md by the commands in their captions.
 
 The commands also write figures that the page does not show; these are not copied.
 """
