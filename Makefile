@@ -4,7 +4,7 @@
 #   make test-all  the long tests too
 #   make bench     how fast and how small it is, against the textbook (an hour and a half)
 #   make lint      lint and types only
-#   make format    let ruff put the code into shape
+#   make format    format the code with ruff
 
 PYTHON ?= python3
 BIN := .venv/bin
