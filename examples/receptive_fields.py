@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from nextpixel.cli.main import main
 
-OUT = Path(__file__).parents[1] / "docs" / "images" / "see"
+OUT = Path(__file__).parents[1] / "docs" / "images" / "receptive-fields"
 SHOWN = {
     "": ["kinds.png"],
     "PixelCNN": ["masks.png", "slide.gif", "field.png", "blind-spot.png"],
