@@ -1,10 +1,10 @@
 # Everything sets itself up: a clean clone needs only make, git and python3 with venv.
-#   make demo      train a small model, draw digits, write runs/demo/report.html (5 minutes)
+#   make demo      train a small model, sample digits, write runs/demo/report.html (5 minutes)
 #   make test      lint, types and tests (under 10 minutes)
 #   make test-all  the long tests too
-#   make bench     how fast and how small it is, against the textbook (an hour and a half)
+#   make bench     speed and memory, compared with the textbook networks (an hour and a half)
 #   make lint      lint and types only
-#   make format    let ruff put the code into shape
+#   make format    format the code with ruff
 
 PYTHON ?= python3
 BIN := .venv/bin

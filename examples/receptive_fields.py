@@ -1,4 +1,4 @@
-"""Makes the figures of docs/seeing.md by the commands in their captions.
+"""Makes the figures of docs/receptive-fields.md by the commands in their captions.
 
 The commands also write figures that the page does not show; these are not copied.
 """
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from nextpixel.cli.main import main
 
-OUT = Path(__file__).parents[1] / "docs" / "images" / "see"
+OUT = Path(__file__).parents[1] / "docs" / "images" / "receptive-fields"
 SHOWN = {
     "": ["kinds.png"],
     "PixelCNN": ["masks.png", "slide.gif", "field.png", "blind-spot.png"],

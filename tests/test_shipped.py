@@ -3,17 +3,19 @@
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from nextpixel import LatentGenerator, load, load_data
+from nextpixel.cli import main as cli
 from nextpixel.cli.train_options import read_recipe
 from nextpixel.data import Images, list_datasets
 from nextpixel.data.levels import level_type
 from nextpixel.evaluation.likelihood import evaluate
-from nextpixel.saving import bundles, shipped
+from nextpixel.saving import bundles, judges, shipped
 from tests.helpers import ROOT
 
 
@@ -44,6 +46,17 @@ def test_the_score_of_a_shipped_model_matches_its_card(name: str) -> None:
     assert abs(score.nats - whole["nats"]) < 4 * score.nats_error
     deviation, expected = score.nats_error * 10, whole["nats_error"] * whole["images"] ** 0.5
     assert 0.5 < deviation / expected < 2
+
+
+@pytest.mark.parametrize("name", sorted(shipped() | bundles() | judges()))
+def test_the_commands_on_a_card_are_commands_of_today(name: str) -> None:
+    card = ((shipped() | bundles() | judges())[name] / "card.json").read_text()
+    commands = re.findall(r'"command": "nextpixel (.*)"', card)
+    assert commands
+    for line in commands:
+        command, *rest = line.split()
+        assert command in cli.COMMANDS
+        cli.read(command, cli.command(command), rest)  # raises a UserError for unknown options
 
 
 @pytest.mark.parametrize("name", sorted(bundles()))
