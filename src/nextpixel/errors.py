@@ -1,9 +1,9 @@
-"""The exception for mistakes that a user can make."""
+"""Exceptions: a mistake of the user, and a signal that stops the process."""
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "did_you_mean"]
+__all__ = ["Stopped", "UserError", "did_you_mean"]
 
 
 class UserError(ValueError):
@@ -12,6 +12,18 @@ class UserError(ValueError):
     It says what was wrong, what was expected and what to do. The command line prints it without a
     traceback and exits with status 2.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal (SIGINT, SIGTERM or SIGHUP) has stopped the work, after what was done was saved.
+
+    Attributes:
+        signal: The number of the signal.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__()
+        self.signal = signal
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -124,7 +124,7 @@ def test_the_best_has_the_lowest_validation_score(data: Dataset, tmp_path: Path)
     options = {**OPTIONS, "steps": 12, "valid_every": 2, "ema": 0, "schedule": "constant"}
     real = training_config.learning_rate
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "learning_rate", lambda s, a: real(s, a) if s <= 6 else 1.0)
+        patch.setattr(trainer, "learning_rate", lambda s, a, t: real(s, a, t) if s <= 6 else 1.0)
         out = fit(make(), data, out=tmp_path / "run", **options)
     scores = [line["valid"] for line in metrics_of(out) if "valid" in line]
     assert len(scores) == 6
@@ -421,7 +421,7 @@ def test_nan_stops_and_leaves_the_checkpoint(
     with monkeypatch.context() as patch:
         at_step(patch, 5, poison)
         with pytest.raises(UserError, match=r"At step 5 the loss is nan .* step 4 .* intact"):
-            fit(make(Dropout), data, out=tmp_path / "run", **OPTIONS)
+            fit(make(Dropout), data, out=tmp_path / "run", setbacks=0, **OPTIONS)
     assert_intact(tmp_path / "run", 4, torch.from_numpy(data.valid.x[:2]))
     assert len(metrics_of(tmp_path / "run")) == 4
     fit(make(Dropout), data, out=tmp_path / "run", resume=True, **OPTIONS)
@@ -436,7 +436,7 @@ def test_infinite_gradient_changes_nothing(
     parameter = next(iter(model.parameters()))
     parameter.register_hook(lambda gradient: gradient + math.inf)
     with pytest.raises(UserError, match=r"At step 1 .* norm (inf|nan).* step 0 .* intact"):
-        fit(model, data, out=tmp_path / "run", **OPTIONS)
+        fit(model, data, out=tmp_path / "run", setbacks=0, **OPTIONS)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert_intact(tmp_path / "run", 0, torch.from_numpy(data.valid.x[:2]))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from nextpixel.cli.options import Parser
-from nextpixel.errors import UserError, did_you_mean
+from nextpixel.errors import Stopped, UserError, did_you_mean
 
 __all__ = ["main"]
 
@@ -35,7 +36,7 @@ OUT_OF_MEMORY = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 2 after a user error, 130 after Ctrl-C."""
+    """Runs a command and returns its exit status: 2 after a user error, 128 + n after signal n."""
     try:
         run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -54,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print("nextpixel: There is not enough memory: ask for fewer images.", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("nextpixel: interrupted.", file=sys.stderr)
-        return 130
+        return 128 + (error.signal if isinstance(error, Stopped) else signal.SIGINT)
     return 0
 
 

@@ -35,8 +35,9 @@ from nextpixel.models.base.image_model import load, read_model
 from nextpixel.saving import model_name
 from nextpixel.training.checkpoint import load_state
 from nextpixel.training.config import TrainArgs
+from nextpixel.training.fitting import fit
 from nextpixel.training.launch import launched, make_fabric
-from nextpixel.training.trainer import Run, fit
+from nextpixel.training.trainer import Run
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.progress import progress
 

@@ -1,6 +1,6 @@
 """Trains models: recipes, the options, the loop, its checkpoints and its logs."""
 
 from nextpixel.training.config import TrainArgs
-from nextpixel.training.trainer import fit
+from nextpixel.training.fitting import fit
 
 __all__ = ["TrainArgs", "fit"]

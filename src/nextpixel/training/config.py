@@ -17,6 +17,8 @@ class TrainArgs:
 
     Attributes:
         steps: Number of optimizer steps.
+        minutes: Longest training time in minutes, without pauses and without the last validation.
+            The schedule of the learning rate then follows whichever is further, steps or time.
         batch_size: Images per step, on each device.
         lr: Peak learning rate of AdamW.
         schedule: The learning rate after the warm-up: "cosine" falls to a hundredth of the peak at
@@ -49,6 +51,7 @@ class TrainArgs:
     """
 
     steps: int = 20_000
+    minutes: float | None = None
     batch_size: int = 32
     lr: float = 2e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -60,14 +63,25 @@ class TrainArgs:
     seed: int = 0
     valid_every: int = 1000
     valid_images: int | None = None
+    patience: int | None = None
     save_every: int = 500
+    save_minutes: float = 2.0
+    setbacks: int = 2
     accumulate: int = 1
     drop_context: float = 0.0
     checkpoint_activations: bool = False
     mutate: float = 0.0
 
     def __post_init__(self) -> None:
-        counts = ("steps", "batch_size", "valid_every", "valid_images", "save_every", "accumulate")
+        counts = (
+            "steps",
+            "batch_size",
+            "valid_every",
+            "valid_images",
+            "patience",
+            "save_every",
+            "accumulate",
+        )
         for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -77,10 +91,11 @@ class TrainArgs:
                 f"train.accumulate must be at most train.batch_size, {self.batch_size}, not "
                 f"{self.accumulate}: each part needs an image."
             )
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"train.{name} must be above 0, not {getattr(self, name)}.")
-        for name in ("warmup", "weight_decay", "seed"):
+        for name in ("lr", "clip", "minutes", "save_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"train.{name} must be above 0, not {value}.")
+        for name in ("warmup", "weight_decay", "seed", "setbacks"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"train.{name} must be at least 0, not {getattr(self, name)}.")
         if self.seed >= 2**63:
@@ -96,11 +111,18 @@ class TrainArgs:
             raise UserError(f"train.mutate must lie in [0, 1], not {self.mutate}.")
 
 
-def learning_rate(step: int, args: TrainArgs) -> float:
-    """Computes the learning rate of a step; steps count from 1."""
-    if step <= args.warmup:
-        return args.lr * step / args.warmup
+def learning_rate(step: int, args: TrainArgs, seconds: float = 0.0) -> float:
+    """Computes the learning rate of a step.
+
+    Args:
+        step: The step; steps count from 1.
+        args: The options.
+        seconds: The training time so far, which counts if `args.minutes` is given.
+    """
+    rate = args.lr * step / args.warmup if step < args.warmup else args.lr
     if args.schedule == "constant":
-        return args.lr
-    done = (step - args.warmup) / max(1, args.steps - args.warmup)
-    return args.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+        return rate
+    done = max(0, step - args.warmup) / max(1, args.steps - args.warmup)
+    if args.minutes is not None:
+        done = max(done, seconds / (60 * args.minutes))
+    return rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)

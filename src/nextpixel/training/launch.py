@@ -83,27 +83,49 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Catches Ctrl-C, so that the current step can finish; a second Ctrl-C stops at once.
+def interrupts() -> Iterator[Callable[[], int]]:
+    """Catches the signals that ask a process to stop, so that the current step can finish.
+
+    These are SIGINT (Ctrl-C; a second one stops at once), SIGTERM (timeout, docker stop) and SIGHUP
+    (the terminal was closed), unless the process ignores them already, as nohup makes it do.
 
     Yields:
-        A function that returns whether Ctrl-C was pressed.
+        A function that returns the number of the signal that was caught, or 0.
     """
-    caught = False
+    caught = 0
 
     def handle(number: int, frame: object) -> None:
         nonlocal caught
-        if caught:
+        if caught and number == signal.SIGINT:
             raise KeyboardInterrupt
-        caught = True
+        caught = caught or number
+        if number == getattr(signal, "SIGHUP", None):
+            abandon_terminal()
         # Not by print, which is not reentrant: the signal may have interrupted a print.
-        os.write(2, b"\nFinishing this step, then saving; Ctrl-C once more stops at once.\n")
+        more = "; Ctrl-C once more stops at once" * (number == signal.SIGINT)
+        with suppress(OSError):
+            os.write(2, f"\nFinishing this step, then saving{more}.\n".encode())
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread can handle signals
+        yield lambda: 0  # only the main thread can handle signals
         return
-    before = signal.signal(signal.SIGINT, handle)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    wanted = [number for number in numbers if before[number] is not signal.SIG_IGN]
+    for number in wanted:
+        signal.signal(number, handle)
     try:
         yield lambda: caught
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in wanted:
+            signal.signal(number, before[number])
+
+
+def abandon_terminal() -> None:
+    """Discards further output to a terminal that was closed, where writing would be an error."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if os.isatty(stream):
+            os.dup2(null, stream)
+    os.close(null)

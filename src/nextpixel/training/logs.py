@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from PIL.Image import Image
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from nextpixel.utils.progress import bar_on_stderr
 
-__all__ = ["ShowStep", "is_logged", "metrics_log", "progress_bar"]
+__all__ = ["Log", "ShowStep", "is_logged", "metrics_log", "progress_bar"]
 
 
 def is_logged(line: bytes, step: int) -> bool:
@@ -26,8 +28,15 @@ def is_logged(line: bytes, step: int) -> bool:
         return False
 
 
+class Log(Protocol):
+    """Logs the metrics of a step, and the preview of a validation."""
+
+    def __call__(self, metrics: dict[str, float], preview: Image | None = None) -> None:
+        """Adds the metrics, among them "step", and a picture if there is one."""
+
+
 @contextmanager
-def metrics_log(out: Path, step: int, write: bool) -> Iterator[Callable[[dict[str, float]], None]]:
+def metrics_log(out: Path, step: int, write: bool) -> Iterator[Log]:
     """Opens a run's logs, `metrics.jsonl` and TensorBoard, to add metrics after a step.
 
     Args:
@@ -39,18 +48,22 @@ def metrics_log(out: Path, step: int, write: bool) -> Iterator[Callable[[dict[st
         A function that logs the metrics of a step.
     """
     if not write:
-        yield lambda metrics: None
+        yield lambda metrics, preview=None: None
         return
     with (
         (out / "metrics.jsonl").open("a", buffering=1) as file,
         SummaryWriter(str(out / "tensorboard"), purge_step=step + 1) as board,
     ):
 
-        def log(metrics: dict[str, float]) -> None:
+        def log(metrics: dict[str, float], preview: Image | None = None) -> None:
             file.write(json.dumps(metrics) + "\n")
+            step = int(metrics["step"])
             for name, value in metrics.items():
                 if name != "step":
-                    board.add_scalar(name, value, int(metrics["step"]))
+                    board.add_scalar(name, value, step)
+            if preview is not None:
+                pixels = np.asarray(preview.convert("RGB"))
+                board.add_image("preview", pixels, step, dataformats="HWC")
 
         yield log
 

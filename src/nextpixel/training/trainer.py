@@ -13,37 +13,35 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from lightning_fabric import Fabric
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from nextpixel import data as npx_data
-from nextpixel.conditioning.conditioner import CoarseCodes
-from nextpixel.context import ContextSpec
 from nextpixel.data import Dataset
-from nextpixel.errors import UserError
+from nextpixel.errors import Stopped, UserError
 from nextpixel.evaluation.likelihood import diagnose, evaluate
-from nextpixel.latents.codes import load_data
 from nextpixel.models.base.image_model import Conditioning, ImageModel
 from nextpixel.nn import checkpointing
 from nextpixel.noise import make_seed, seeded
-from nextpixel.saving import model_name
 from nextpixel.training.checkpoint import load_state, save_state
 from nextpixel.training.config import TrainArgs, learning_rate
-from nextpixel.training.launch import interrupts, launched, make_fabric
-from nextpixel.training.logs import ShowStep, is_logged, metrics_log, progress_bar
+from nextpixel.training.logs import Log, ShowStep, metrics_log, progress_bar
 from nextpixel.training.previews import draw_preview
-from nextpixel.utils.files import remove_parts, replace_file
+from nextpixel.training.run_folder import drop_later_metrics, write_config
+from nextpixel.training.watch import DivergenceError, LossWatch
+from nextpixel.utils.files import remove_parts
 from nextpixel.viz import images as pictures
 
-__all__ = ["Run", "fit", "update_average"]
+__all__ = ["Run", "update_average"]
 
 
 @torch.no_grad()
@@ -59,85 +57,6 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
         old.copy_(buffer)
 
 
-def fit(
-    model: ImageModel,
-    data: str | Dataset,
-    *,
-    out: str | Path,
-    resume: bool = False,
-    data_dir: str | Path | None = None,
-    device: str = "auto",
-    settings: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Path:
-    """Trains a model by maximum likelihood, and saves the best and the last one.
-
-    The best model has the lowest negative log-likelihood on the validation split.
-
-    Args:
-        model: The model; trained in place, and in evaluation mode afterwards (dropout is off).
-        data: A data set, or its name for `nextpixel.load_data`.
-        out: The run folder.
-        resume: Resume the run from the folder's last checkpoint.
-        data_dir: Where to look for data first.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        settings: Other options of the command line to save in `config.yaml`, which resuming there
-            needs again (where the data came from, the number of threads).
-        options: Fields of `TrainArgs`.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        UserError: The data do not fit the model, the folder holds another run, the loss is not
-            finite, or there is nothing to resume.
-        KeyboardInterrupt: Ctrl-C was pressed; a checkpoint is saved first.
-    """
-    try:
-        args = TrainArgs(**options)
-    except TypeError as error:
-        raise UserError(f"A training option is unknown or of the wrong type: {error}.") from None
-    if isinstance(data, str):
-        source = {"data": data} if data_dir is None else {"data": data, "data_dir": str(data_dir)}
-        settings = {**source, **(settings or {})}
-        data = load_data(data, levels=model.levels, data_dir=data_dir)
-    data = prepare(model, data, args)
-    out = Path(out)
-    if (out / "state.pt").exists() and not resume:
-        raise UserError(
-            f"{out} already holds a run: resume it with --resume {out}, or name another folder."
-        )
-    fabric = make_fabric(device, args.precision)
-    with launched(fabric), interrupts() as interrupted:
-        Run(fabric, model, data, args, out, settings or {}).train(resume, interrupted)
-    model.eval()
-    return out
-
-
-def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:
-    """Checks that model, data and options fit, and records the data set in the model.
-
-    Returns:
-        The data to train on.
-
-    Raises:
-        UserError: They do not fit.
-    """
-    if data.coarse_codes is not None and model.conditioner is None:
-        model.conditioner = CoarseCodes()
-    model.check_dataset(data)
-    record = data.record
-    model.data_record = record if model.classes is not None else replace(record, class_names=None)
-    if args.drop_context and not model.context_spec.parts:
-        raise UserError(
-            "train.drop_context drops contexts, but this model is unconditional: leave it out."
-        )
-    if args.mutate:
-        data.train.refuse_padding("Training with train.mutate")
-        data = replace(data, train=replace(data.train, mutation_rate=args.mutate))
-    return data
-
-
 class Run:
     """Holds a run's model, the moving average of its weights, its optimizer and its folder.
 
@@ -146,8 +65,14 @@ class Run:
         wrapped: The same model as Fabric wraps it; training calls this one.
         ema: A copy of the model with averaged weights, which is scored and saved.
         step: Steps done.
+        pending: The metrics of the last step, if it is not logged yet because its validation was
+            interrupted.
         saved_step: The step of the last checkpoint.
         best: The lowest validation score so far, in bits/dim.
+        stale: Validations in a row without a new best.
+        setbacks: How often training went back to a checkpoint with half the learning rate.
+        watch: The loss so far, to notice when training goes wrong.
+        clock: Training time in seconds, the same on all ranks; updated after every step.
     """
 
     def __init__(
@@ -175,45 +100,136 @@ class Run:
         )
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.wrapped.mark_forward_method("objective")
-        self.step = self.saved_step = 0
+        self.step = self.saved_step = self.stale = self.setbacks = 0
+        self.pending: dict[str, float] | None = None
         self.best = math.inf
+        self.watch = LossWatch(math.log2(data.levels), args.warmup)
+        self.clock = self.saved_clock = 0.0
         self.started = time.perf_counter()  # moved back on resuming, by the time spent before
 
     # --- the loop ---------------------------------------------------------------------------------
 
-    def train(self, resume: bool, interrupted: Callable[[], bool]) -> None:
-        """Trains to the last step, or to the end of the step in which it is interrupted."""
+    def train(self, resume: bool, interrupted: Callable[[], int]) -> None:
+        """Trains to the end, or to the end of the step in which it is interrupted.
+
+        Args:
+            resume: Whether to resume the run from its last checkpoint.
+            interrupted: Returns the number of the signal that asked to stop, or 0.
+
+        Raises:
+            Stopped: It was interrupted, and a checkpoint is saved.
+        """
         if resume:
             self.load()
         else:
             self.begin()
-        args, main_process = self.args, self.fabric.is_global_zero
+        while True:
+            try:
+                return self.run_steps(interrupted)
+            except DivergenceError as problem:
+                self.go_back(problem)
+
+    def run_steps(self, interrupted: Callable[[], int]) -> None:
+        """Trains to the end, see `train`.
+
+        Raises:
+            DivergenceError: Training has gone wrong since the last checkpoint.
+        """
+        main_process = self.fabric.is_global_zero
         with (
             metrics_log(self.out, self.step, main_process) as log,
-            progress_bar(self.step, args.steps, main_process) as show,
+            progress_bar(self.step, self.args.steps, main_process) as show,
         ):
-            while self.step < args.steps:
-                began = time.perf_counter()
-                metrics = self.train_step()
-                self.step += 1
-                speed = args.batch_size * self.fabric.world_size / (time.perf_counter() - began)
-                metrics["images_per_second"] = round(speed, 1)
-                show(self.step, metrics["loss"], speed)
+            while self.pending is not None or not self.is_finished():
+                if self.pending is None:
+                    began = time.perf_counter()
+                    self.pending = self.train_step()
+                    self.step += 1
+                    images = self.args.batch_size * self.fabric.world_size
+                    speed = images / (time.perf_counter() - began)
+                    self.pending["images_per_second"] = round(speed, 1)
+                    show(self.step, self.pending["loss"], speed)
+                    self.watch.check(self.step, self.pending["loss"])
+                self.end_step(interrupted, log, show)
 
-                last = self.step == args.steps
-                # The signal may reach one rank only, and all must stop at the same step.
-                stop = self.mean(torch.tensor(float(interrupted()))) > 0
-                validate = self.step % args.valid_every == 0 or last
-                save = self.step % args.save_every == 0 or last or stop
-                if validate or save:
-                    self.check_weights()
-                if validate:
-                    metrics |= self.validate(show)
-                log({"step": self.step, **metrics, "seconds": round(self.seconds, 2)})
-                if save:
-                    self.save()
-                if stop and not last:
-                    raise KeyboardInterrupt
+    def end_step(self, interrupted: Callable[[], int], log: Log, show: ShowStep) -> None:
+        """Validates, logs and saves, whatever is due after a step.
+
+        Raises:
+            Stopped: It was interrupted, and a checkpoint is saved.
+        """
+        args, metrics = self.args, cast("dict[str, float]", self.pending)
+        stop = self.synchronise(interrupted)
+        validated: tuple[dict[str, float], Image | None] | None = {}, None
+        if self.step % args.valid_every == 0 or self.is_finished():
+            self.check_weights()
+            if self.clock > self.saved_clock + 30:
+                self.save()  # the validation may take long, and be killed
+            validated = None if stop else self.validate(show, interrupted)
+            stop = self.synchronise(interrupted)
+        if validated is not None:
+            metrics |= validated[0]
+            log({"step": self.step, **metrics, "seconds": round(self.seconds, 2)}, validated[1])
+            self.pending = None
+        last = self.is_finished() and self.pending is None
+        overdue = self.clock > self.saved_clock + 60 * args.save_minutes
+        # A step whose loss has jumped does not replace a good checkpoint, to which `go_back` goes.
+        if last or (
+            (stop or overdue or self.step % args.save_every == 0)
+            and self.watch.is_calm(metrics["loss"])
+        ):
+            self.check_weights()
+            self.save()
+        if stop and not last:
+            raise Stopped(stop)
+
+    def is_finished(self) -> bool:
+        """Checks whether the last step is done, the time is over, or validation has stalled."""
+        args = self.args
+        return (
+            self.step >= args.steps
+            or (args.minutes is not None and self.clock >= 60 * args.minutes)
+            or (args.patience is not None and self.stale >= args.patience)
+        )
+
+    def synchronise(self, interrupted: Callable[[], int]) -> int:
+        """Shares among the ranks what they must agree on.
+
+        Returns:
+            The number of the signal that asked one of the ranks to stop, or 0.
+        """
+        own = [float(interrupted()), 0.0, 0.0]
+        if self.fabric.is_global_zero:
+            own[1:] = [self.seconds, float(self.stale)]
+        shared = self.fabric.all_reduce(torch.tensor(own, dtype=torch.float64), reduce_op="max")
+        stop, self.clock, stale = cast(Tensor, shared).tolist()
+        self.stale = int(stale)
+        return int(stop)
+
+    def go_back(self, problem: DivergenceError) -> None:
+        """Goes back to the last checkpoint, to train from there with half the learning rate.
+
+        Raises:
+            UserError: It has gone back as often as `train.setbacks` allows.
+        """
+        again = self.setbacks + 1
+        if again > self.args.setbacks:
+            times = f", after going back {self.setbacks} times" if self.setbacks else ""
+            raise UserError(
+                f"{problem}{times}: training stops. The checkpoint of step {self.saved_step} in "
+                f"{self.out} is intact: resume it with a lower train.lr."
+            ) from None
+        self.optimizer.zero_grad()
+        self.load_checkpoint()
+        self.setbacks = again
+        self.tidy_folder()
+        self.save()
+        if self.fabric.is_global_zero:
+            print(
+                f"{problem}: going back to step {self.step:,} with half the learning rate "
+                f"(setback {again} of at most {self.args.setbacks}).",
+                file=sys.stderr,
+            )
 
     # --- a step -----------------------------------------------------------------------------------
 
@@ -225,8 +241,8 @@ class Run:
         loss = self.mean(self.backward(x, conditioning))
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.args.clip))
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise self.not_finite(
-                self.step + 1, f"the loss is {loss} and the gradient's norm {norm}"
+            raise DivergenceError(
+                f"At step {self.step + 1:,} the loss is {loss} and the gradient's norm {norm}"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -251,7 +267,7 @@ class Run:
 
     def set_learning_rate(self) -> float:
         """Sets the learning rate of the next step, and returns it."""
-        rate = learning_rate(self.step + 1, self.args)
+        rate = learning_rate(self.step + 1, self.args, self.clock) * 0.5**self.setbacks
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -301,42 +317,49 @@ class Run:
 
     # --- validation -------------------------------------------------------------------------------
 
-    def validate(self, show: ShowStep) -> dict[str, float]:
-        """Scores the averaged model, saves it if it is the best so far, and draws a preview."""
+    def validate(
+        self, show: ShowStep, interrupted: Callable[[], int]
+    ) -> tuple[dict[str, float], Image | None] | None:
+        """Scores the averaged model, saves it if it is the best so far, and draws a preview.
+
+        Returns:
+            What to log, empty on all ranks but the first; None if it was interrupted.
+        """
         if not self.fabric.is_global_zero:
-            return {}
-        score = evaluate(
-            self.ema,
-            self.data.valid,
-            limit=self.args.valid_images,
-            progress=lambda done: show(self.step, None, None, f"validating {done:.0%}"),
-        )
+            return {}, None
+
+        def progress(done: float) -> None:
+            if interrupted():
+                raise InterruptedError
+            show(self.step, None, None, f"validating {done:.0%}")
+
+        try:
+            score = evaluate(
+                self.ema, self.data.valid, limit=self.args.valid_images, progress=progress
+            )
+        except InterruptedError:
+            return None
+        self.stale += 1
         if score.bits_per_dim < self.best:
-            self.best = score.bits_per_dim
+            self.best, self.stale = score.bits_per_dim, 0
             self.ema.save(self.out / "best")
         preview = draw_preview(self.ema, self.data)
         pictures.save_image(preview, self.out / "samples" / f"step-{self.step:07d}.png")
         kind = "" if self.model.is_likelihood else f", {self.model.scores}"
         show(self.step, None, None, f"step {self.step}: validation {score}{kind}")
-        return {
+        scores = {
             "valid": score.bits_per_dim,
             "valid_error": score.bits_per_dim_error,
             **diagnose(self.ema, self.data.valid),
         }
+        return scores, preview
 
     @torch.no_grad()
     def check_weights(self) -> None:
         """Checks that the weights are finite, before they replace those saved earlier."""
         norm = float(nn.utils.get_total_norm(self.model.parameters()))
         if not math.isfinite(norm):
-            raise self.not_finite(self.step, f"the norm of the weights is {norm}")
-
-    def not_finite(self, step: int, reason: str) -> UserError:
-        """Makes the error for numbers that are not finite."""
-        return UserError(
-            f"At step {step} {reason}: training stops. The checkpoint of step {self.saved_step} in "
-            f"{self.out} is intact: resume it with a lower train.lr."
-        )
+            raise DivergenceError(f"At step {self.step:,} the norm of the weights is {norm}")
 
     # --- the folder -------------------------------------------------------------------------------
 
@@ -349,32 +372,8 @@ class Run:
         self.save()
 
     def write_config(self) -> None:
-        """Writes `config.yaml`, which `nextpixel train --config` can read."""
-        decided_by_data = {"shape", "levels", *ContextSpec._fields}
-        hyperparameters = {
-            name: value
-            for name, value in self.model.hyperparameters.items()
-            if name not in decided_by_data
-        }
-        config = {
-            "model": {"class_path": model_name(type(self.model)), "init_args": hyperparameters},
-            "data": self.data.name,
-            "levels": self.data.levels,
-            "conditional": self.model.classes is not None,
-            **self.task_options(),
-            **self.settings,
-            "train": asdict(self.args),
-        }
-        text = yaml.safe_dump(config, sort_keys=False)
-        replace_file(self.out / "config.yaml", text.encode())
-
-    def task_options(self) -> dict[str, Any]:
-        """Returns the options of the restoration task that the model is trained for, if any."""
-        conditioner = self.model.conditioner
-        if conditioner is None or conditioner.role != "restore":
-            return {}
-        options = conditioner.settings()
-        return {"task": options.pop("name"), **options}
+        """Writes `config.yaml`."""
+        write_config(self.out, self.model, self.data, self.args, self.settings)
 
     def save(self) -> None:
         """Saves a checkpoint to resume from, and the averaged model as `last/`."""
@@ -385,26 +384,44 @@ class Run:
                 "average": self.ema.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
+                "pending": self.pending,
                 "best": self.best,
+                "stale": self.stale,
+                "setbacks": self.setbacks,
+                "watch": self.watch.state(),
                 "seconds": self.seconds,
                 "codes_of": self.model.data_record.codes_of,
             }
             save_state(self.out / "state.pt", state)
-        self.saved_step = self.step
+        self.saved_step, self.saved_clock = self.step, self.clock
         self.fabric.barrier()
 
     def load(self) -> None:
-        """Restores the last checkpoint, and drops metrics that were logged after it."""
-        self.load_checkpoint()
-        self.saved_step = self.step
+        """Resumes from the last checkpoint."""
+        seconds = self.load_checkpoint()
+        self.started -= seconds
+        self.clock = self.saved_clock = seconds
         if self.fabric.is_global_zero:
             self.write_config()
-            self.drop_later_metrics()
+            slower = f" with train.lr x {0.5**self.setbacks:g}, after setbacks" * bool(
+                self.setbacks
+            )
+            print(f"Resuming at step {self.step:,}{slower}.", file=sys.stderr)
+        self.tidy_folder()
+
+    def tidy_folder(self) -> None:
+        """Drops metrics from after the checkpoint, and files that were left half written."""
+        if self.fabric.is_global_zero:
+            drop_later_metrics(self.out, self.step - (self.pending is not None))
             remove_parts(self.out)
         self.fabric.barrier()
 
-    def load_checkpoint(self) -> None:
-        """Restores weights, optimizer, step and best score from `state.pt`."""
+    def load_checkpoint(self) -> float:
+        """Restores weights, optimizer, step and scores from `state.pt`.
+
+        Returns:
+            The training time until then, in seconds.
+        """
         path = self.out / "state.pt"
         state = load_state(path)
         try:
@@ -412,7 +429,11 @@ class Run:
             self.ema.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.best = state["step"], state["best"]
-            self.started -= state.get("seconds", 0.0)
+            # Checkpoints from before 0.2 have none of these.
+            self.pending, self.stale = state.get("pending"), state.get("stale", 0)
+            self.setbacks = state.get("setbacks", 0)
+            self.watch.restore(state.get("watch", self.watch.state()))
+            seconds: float = state.get("seconds", 0.0)
             codes_of = state.get("codes_of")
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -427,12 +448,8 @@ class Run:
             )
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.args.weight_decay  # it may have been changed since
-
-    def drop_later_metrics(self) -> None:
-        """Drops lines of `metrics.jsonl` from after the checkpoint, and incomplete ones."""
-        path = self.out / "metrics.jsonl"
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        replace_file(path, b"".join(line for line in lines if is_logged(line, self.step)))
+        self.saved_step = self.step
+        return seconds
 
     @property
     def seconds(self) -> float:

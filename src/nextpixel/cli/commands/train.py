@@ -29,8 +29,8 @@ def run(settings: Any) -> None:
     from nextpixel.cli.train_options import recipe_of
     from nextpixel.latents.codes import load_data
     from nextpixel.training.config import TrainArgs
+    from nextpixel.training.fitting import fit
     from nextpixel.training.launch import keep_freed_memory
-    from nextpixel.training.trainer import fit
     from nextpixel.utils.devices import set_threads
 
     options = vars(settings.train)

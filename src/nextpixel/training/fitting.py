@@ -1,0 +1,99 @@
+"""Trains a model on a data set: the function behind `nextpixel train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nextpixel.conditioning.conditioner import CoarseCodes
+from nextpixel.data import Dataset
+from nextpixel.errors import UserError
+from nextpixel.latents.codes import load_data
+from nextpixel.models.base.image_model import ImageModel
+from nextpixel.training.config import TrainArgs
+from nextpixel.training.launch import interrupts, launched, make_fabric
+from nextpixel.training.trainer import Run
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: ImageModel,
+    data: str | Dataset,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Path:
+    """Trains a model by maximum likelihood, and saves the best and the last one.
+
+    The best model has the lowest negative log-likelihood on the validation split.
+
+    Args:
+        model: The model; trained in place, and in evaluation mode afterwards (dropout is off).
+        data: A data set, or its name for `nextpixel.load_data`.
+        out: The run folder.
+        resume: Resume the run from the folder's last checkpoint.
+        data_dir: Where to look for data first.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        settings: Other options of the command line to save in `config.yaml`, which resuming there
+            needs again (where the data came from, the number of threads).
+        options: Fields of `TrainArgs`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: The data do not fit the model, the folder holds another run, there is nothing to
+            resume, or training went wrong more often than `setbacks`.
+        Stopped: A signal (Ctrl-C, SIGTERM, SIGHUP) has stopped the run; a checkpoint is saved
+            first. It is a KeyboardInterrupt.
+    """
+    try:
+        args = TrainArgs(**options)
+    except TypeError as error:
+        raise UserError(f"A training option is unknown or of the wrong type: {error}.") from None
+    if isinstance(data, str):
+        source = {"data": data} if data_dir is None else {"data": data, "data_dir": str(data_dir)}
+        settings = {**source, **(settings or {})}
+        data = load_data(data, levels=model.levels, data_dir=data_dir)
+    data = prepare(model, data, args)
+    out = Path(out)
+    if (out / "state.pt").exists() and not resume:
+        raise UserError(
+            f"{out} already holds a run: resume it with --resume {out}, or name another folder."
+        )
+    fabric = make_fabric(device, args.precision)
+    with launched(fabric), interrupts() as interrupted:
+        Run(fabric, model, data, args, out, settings or {}).train(resume, interrupted)
+    model.eval()
+    return out
+
+
+def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:
+    """Checks that model, data and options fit, and records the data set in the model.
+
+    Returns:
+        The data to train on.
+
+    Raises:
+        UserError: They do not fit.
+    """
+    if data.coarse_codes is not None and model.conditioner is None:
+        model.conditioner = CoarseCodes()
+    model.check_dataset(data)
+    record = data.record
+    model.data_record = record if model.classes is not None else replace(record, class_names=None)
+    if args.drop_context and not model.context_spec.parts:
+        raise UserError(
+            "train.drop_context drops contexts, but this model is unconditional: leave it out."
+        )
+    if args.mutate:
+        data.train.refuse_padding("Training with train.mutate")
+        data = replace(data, train=replace(data.train, mutation_rate=args.mutate))
+    return data
