@@ -52,7 +52,12 @@ class Model(nn.Module, ABC):
 
     A subclass passes every argument of its `__init__` on to `Model.__init__`, which stores them as
     `hyperparameters`; JSON must be able to hold them.
+
+    Attributes:
+        noun: What models of this kind are, for messages.
     """
+
+    noun = "a network"
 
     def __init__(self, **hyperparameters: Any) -> None:
         super().__init__()
@@ -232,9 +237,11 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{weights} is damaged (wrong sha256): take another copy of the model.")
     try:
-        cls = find_kind(name, kind)
+        cls = find_kind(name, Model)
     except UserError as error:
-        raise UserError(f"{folder} cannot be loaded: {error}") from None
+        raise UserError(f"{folder / 'config.json'}: {error}") from None
+    if not issubclass(cls, kind):
+        raise UserError(f"{folder} holds {cls.noun}, not {kind.noun}: name another one.")
     try:
         model = cls(**hyperparameters)
         model.load_extra_config(config)
@@ -284,19 +291,22 @@ def find_kind(name: str, kind: type[M]) -> type[M]:
     """Finds a subclass of a kind of models by its name or dotted path, see `model_name`.
 
     Raises:
-        UserError: There is no such class, or it is not a subclass.
+        UserError: There is no such class, or it is not a subclass, or abstract.
     """
     module, _, cls_name = MOVED.get(name, name).rpartition(".")
     try:
         cls = getattr(importlib.import_module(module or "nextpixel.models"), cls_name)
     except Exception as error:  # a user's own file may fail in any way while it is imported
-        reason = f"{type(error).__name__}: {error}"
+        reason = f" ({type(error).__name__}: {error})" if module else ""
         raise UserError(
-            f"There is no model {name} ({reason}): give the name of one of nextpixel's models, or "
+            f"There is no model {name}{reason}: give the name of one of nextpixel's models, or "
             "the dotted path of a class that can be imported from here."
         ) from None
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise UserError(f"{name} is not a subclass of {kind.__module__}.{kind.__name__}.")
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise UserError(f"{name} is abstract, it does not define {missing}: name a subclass.")
     return cls
 
 

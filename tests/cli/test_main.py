@@ -88,7 +88,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("bogus", "no command bogus"),
         ("smaple mnist-gated", "did you mean sample?"),
         ("sample --hepl", "no option --hepl (did you mean --help?)"),
-        ("sample judge-mnist", "is a classifier"),
+        ("sample judge-mnist", "judge-mnist holds a classifier, not a model of images"),
     ],
 )
 def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,12 +96,11 @@ def test_it_is_no_model_of_images_and_they_are_no_classifiers(tmp_path: Path) ->
     small().save(tmp_path / "classifier")
     config = json.loads((tmp_path / "classifier" / "config.json").read_text())
     assert config["model"] == "nextpixel.conditioning.classifier.Classifier"
-    reason = r"cannot be loaded: .*Classifier is not a subclass of .*ImageModel"
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(UserError, match="classifier holds a classifier, not a model of images"):
         load(tmp_path / "classifier")
     model = GatedPixelCNN(shape=(1, 8, 8), width=4, blocks=1)
     model.save(tmp_path / "model")
-    with pytest.raises(UserError, match=r"GatedPixelCNN is not a subclass of .*Classifier"):
+    with pytest.raises(UserError, match="model holds a model of images, not a classifier"):
         load_classifier(tmp_path / "model")
     assert find_class("GatedPixelCNN") is GatedPixelCNN
 

@@ -299,7 +299,7 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
     ("command", "reason"),
     [
         ("evaluate-samples both --data halves.npz", "no pretrained classifier for halves.npz"),
-        ("evaluate-samples both --data halves.npz --classifier vq", "not a subclass"),
+        ("evaluate-samples both --data halves.npz --classifier vq", "not a classifier"),
         (
             "evaluate-samples both --data halves.npz --classifier judge-mnist",
             "The classifier is for images",
@@ -331,7 +331,7 @@ def card_of(name: str) -> dict[str, Any]:
 def test_judges_are_not_models_of_images() -> None:
     assert set(judges()) == {"judge-mnist", "judge-spoken-digits"}
     assert not judges().keys() & shipped().keys()
-    with pytest.raises(UserError, match="not a subclass"):
+    with pytest.raises(UserError, match="not a model of images"):
         load("judge-mnist")
 
 

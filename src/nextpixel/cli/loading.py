@@ -69,11 +69,6 @@ def load_any_model(
         UserError: There is no such model, or it is not trusted.
     """
     check_name(name)
-    if name in judges():
-        raise UserError(
-            f"{name} is a classifier, not a model of images: give it to nextpixel "
-            "evaluate-samples --classifier, or name another model."
-        )
     return load(name, device=device, trust=trust)
 
 

@@ -83,6 +83,8 @@ class Classifier(Model):
         UserError: An argument is out of range.
     """
 
+    noun = "a classifier"
+
     def __init__(
         self,
         *,

@@ -10,6 +10,8 @@ Gated PixelCNN.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from torch import Tensor, nn
 
 from nextpixel.models.base.autoregressive import CausalNetwork, Inputs
@@ -55,7 +57,11 @@ class PixelRNN(CausalNetwork):
     """The network of the Row LSTM and the Diagonal BiLSTM, except for the recurrent layer."""
 
     paper = "Pixel Recurrent Neural Networks (van den Oord et al., 2016)"
-    layer: type[RowLayer] | type[DiagonalLayer]
+
+    @property
+    @abstractmethod
+    def layer(self) -> type[RowLayer] | type[DiagonalLayer]:
+        """The class of the recurrent layer."""
 
     def __init__(
         self,

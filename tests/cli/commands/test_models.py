@@ -15,6 +15,7 @@ from tests.helpers import assert_refused
         ("models my_file.Nothing", "no model my_file.Nothing"),
         ("models nothing.MyNet", "No module named 'nothing'"),
         ("models json.JSONEncoder", "not a subclass"),
+        ("models nextpixel.models.pixel_rnn.PixelRNN", "does not define layer"),
         ("models PixelCNN --shape 1,28", "3 whole numbers"),
         ("models PixelCNN --shape 1,0,28", "(1, 0, 28)"),
         ("models PixelCNN --levels 1", "at least 2 levels"),

@@ -100,6 +100,8 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("--model nothing.MyNet --out x", "No module named 'nothing'"),
         ("--model my_file.Nothing --out x", "no attribute 'Nothing'"),
         ("--model json.JSONEncoder --out x", "not a subclass"),
+        ("--model PixelRNN --out x", "There is no model PixelRNN: give"),
+        ("--model nextpixel.models.pixel_rnn.PixelRNN --out x", "does not define layer"),
         ("--model PixelCNN --out x --train.steps many", "--train.steps takes a whole number, not"),
         ("--model PixelCNN --out x --train.steps 0", "train.steps must be at least 1"),
         ("--model PixelCNN --out x --train.schedule up", "['cosine', 'constant'], not up"),

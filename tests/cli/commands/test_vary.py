@@ -95,7 +95,7 @@ def test_a_run_is_resumed_with_the_order_by_layer(folder: Path, tmp_path: Path) 
         ("--features {run}/classifier --layer conv7", "no layer conv7: its layers are conv1"),
         ("--layer conv1", "name its folder with --features"),
         ("--features {run}/nowhere --layer conv1", "does not exist"),
-        ("--features {run}/embedding --layer conv1", "not a subclass of"),
+        ("--features {run}/embedding --layer conv1", "not a classifier"),
         ("--features {run}/classifier --layer conv1 --task denoise", "give one of them"),
         ("--features {run}/classifier --layer conv1 --data mnist", "images (1, 8, 8) with 2"),
         (

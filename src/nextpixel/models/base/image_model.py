@@ -66,6 +66,7 @@ class ImageModel(Model):
         fits_codes: Whether it can be a prior over the codes of a VQ-VAE.
     """
 
+    noun = "a model of images"
     paper = ""
     scores = "log p(x | c)"
     is_likelihood = False
