@@ -14,19 +14,13 @@ class UserError(ValueError):
     """
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal (SIGINT, SIGTERM or SIGHUP) has stopped the work, after what was done was saved.
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Returns a suggestion to end a message with: the known name nearest to a wrong one, or "".
 
-    Attributes:
-        signal: The number of the signal.
+    Args:
+        name: The wrong name.
+        known: The right names.
+        prefix: What to put before the suggested name.
     """
-
-    def __init__(self, signal: int) -> None:
-        super().__init__()
-        self.signal = signal
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a suggestion to end a message with: the known name nearest to a wrong one, or ""."""
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    return f" (did you mean {prefix}{near[0]}?)" if near else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from nextpixel.cli.options import DATA
 from nextpixel.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -265,20 +266,20 @@ def described(kind: Any) -> str:
     if isinstance(kind, UnionType) or get_origin(kind) is Union:
         return " or ".join(described(each) for each in get_args(kind) if each is not NoneType)
     if get_origin(kind) is Literal:
-        return f"one of {list(get_args(kind))}"
+        return f"one of {', '.join(get_args(kind))}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return words.get(kind, f"a value like {kind}")
 
 
 def unknown(name: str, types: Iterable[str], model: type[ImageModel] | None) -> str:
     """Writes that there is no such option, and suggests the one that is likely meant."""
-    where, dot, last = name.rpartition(".")
     from nextpixel.saving import model_name
 
+    where, dot, last = name.rpartition(".")
     siblings = [kind.removeprefix(where + dot) for kind in types if kind.startswith(where + dot)]
-    guess = did_you_mean(last, siblings)
+    guess = did_you_mean(last, siblings, f"--{where}{dot}")
     if where == "model" and model is not None:
-        return f"Option {last!r} is not accepted by {model_name(model)}{guess}"
+        return f"{model_name(model)} takes no --{name}{guess}"
     return f"There is no option --{name}{guess}"
 
 
@@ -292,10 +293,10 @@ def options() -> dict[str, tuple[Any, Any, str]]:
         "data": (
             str,
             "mnist",
-            "a name, a path to your own, wavs:FOLDER, codes:RUN, or codes:RUN#bottom",
+            f"{DATA}; codes:RUN#bottom for the bottom codes of a VQ-VAE-2",
         ),
-        "levels": (int | None, None, "requantise pixels to this many levels"),
-        "size": (int | None, None, "side that a folder's images are cut to"),
+        "levels": (int | None, None, "requantise pixels to N levels"),
+        "size": (int | None, None, "crop and resize a folder's images to N x N"),
         "channels": (int | None, None, "1 for grey, 3 for colour"),
         "conditional": (bool, True, "condition it on the classes, if any"),
         "task": (TaskName | None, None, "learn to restore images degraded in this way"),
@@ -306,10 +307,19 @@ def options() -> dict[str, tuple[Any, Any, str]]:
         "holes": (Holes | None, None, "inpaint: shape of the holes (mixed)"),
         "features": (str | None, None, "condition it on this classifier's features"),
         "layer": (str | None, None, "the classifier's layer: embedding, conv2, ..."),
-        "data-dir": (str | None, None, "where to look for data first"),
+        "data-dir": (str | None, None, "folder to search for data sets first"),
         "device": (str, "auto", "auto, cpu, cuda or cuda:N"),
-        "threads": (int | None, None, "processor threads to use"),
+        "threads": (int | None, None, "number of processor threads"),
     }
+
+
+def metavar(kind: Any) -> str | None:
+    """Returns what stands for an option's value in the help; None for the option's name."""
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return next(filter(None, map(metavar, get_args(kind))), None)
+    if get_origin(kind) is Literal:
+        return f"{{{','.join(get_args(kind))}}}"
+    return {int: "N", float: "X", bool: "{true,false}"}.get(kind)
 
 
 def given_by_data() -> set[str]:
@@ -327,9 +337,22 @@ def train_parser() -> Any:
     from nextpixel.models.base.image_model import ImageModel
     from nextpixel.training.config import TrainArgs
 
+    class Help(jsonargparse.DefaultHelpFormatter):
+        """Formats help as other commands do: without types, and without defaults that are None."""
+
+        def _get_help_string(self, action: argparse.Action) -> str:
+            return super()._get_help_string(action).replace("type: %(type)s, ", "")
+
+        def _expand_help(self, action: argparse.Action) -> str:
+            text = super()._expand_help(action)
+            return text.replace(" (default: null)", "").replace("default: null, ", "")
+
     parser = jsonargparse.ArgumentParser(
         prog="nextpixel train",
-        description="Train a model by maximum likelihood; a stopped run can be resumed exactly.",
+        usage="nextpixel train [OPTIONS]",
+        description="Train a model on your own images, or on a data set of the catalogue, by "
+        "maximum likelihood; a stopped run can be resumed exactly.",
+        formatter_class=Help,
         epilog="For example: nextpixel train --model GatedPixelCNN --model.width 32 --data mnist "
         "--levels 4 --train.steps 300 --out runs/mine. The options of a kind of model: "
         "nextpixel train --model.help GatedPixelCNN",
@@ -338,7 +361,9 @@ def train_parser() -> Any:
     )
     parser.add_argument("--config", action="config", help="a YAML file with these options")
     for name, (kind, default, explanation) in options().items():
-        parser.add_argument(f"--{name}", type=kind, default=default, help=explanation)
+        parser.add_argument(
+            f"--{name}", type=kind, default=default, help=explanation, metavar=metavar(kind)
+        )
     parser.add_argument(
         "--trust",
         action="store_true",

@@ -38,7 +38,9 @@ def arguments(parser: Parser) -> None:
         "--out", type=Path, required=True, metavar="FOLDER", help="the folder to write"
     )
     parser.add_argument("--limit", type=positive, help="score at most N images, spread evenly")
-    parser.add_argument("--batch-size", type=positive, default=16, help="images in a training step")
+    parser.add_argument(
+        "--batch-size", type=positive, default=16, help="images at a time, when sampling is timed"
+    )
     add_common(parser)
 
 
