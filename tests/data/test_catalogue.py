@@ -353,11 +353,17 @@ def test_known_names_the_classes_of_the_larger_sets(name, shared_data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnits"}, "data set, file or folder 'mnits': did you mean mnist\\? .*cifar10"),
-        ({"name": "imagenet-1k"}, "'imagenet-1k': known are mnist, .*by a path"),
+        (
+            {"name": "mnits"},
+            "file or folder 'mnits' \\(did you mean mnist\\?\\): give one of .*cifar10",
+        ),
+        ({"name": "imagenet-1k"}, "'imagenet-1k': give one of mnist, .*by a path"),
         ({"name": "missing.npz"}, "'missing.npz'"),
-        ({"name": "mnist", "levels": 257}, "mnist has 256 levels and cannot be given 257"),
-        ({"name": "mnist-dynamic", "levels": 4}, "has 2 levels and cannot be given 4: choose 2 "),
+        ({"name": "mnist", "levels": 257}, "mnist has 256 levels, which cannot be turned into 257"),
+        (
+            {"name": "mnist-dynamic", "levels": 4},
+            "has 2 levels, which cannot be turned into 4: ask for 2, ",
+        ),
         ({"name": "mnist", "size": 14}, "size and channels are for your own images"),
         ({"name": "mnist", "data_dir": "nowhere"}, "The data folder nowhere does not exist"),
     ],

@@ -48,7 +48,7 @@ def test_dataset_is_requantised_in_every_split():
 
 @pytest.mark.parametrize("levels", [0, 1, 5, 256])
 def test_dataset_refuses_levels_it_does_not_have(levels):
-    with pytest.raises(UserError, match=f"some has 4 levels and cannot be given {levels}"):
+    with pytest.raises(UserError, match=f"some has 4 levels, which cannot be turned into {levels}"):
         dataset(np.zeros((1, 1, 2, 2)), 4).requantised(levels)
 
 

@@ -299,6 +299,7 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
     ("command", "reason"),
     [
         ("evaluate-samples both --data halves.npz", "no pretrained classifier for halves.npz"),
+        ("evaluate-samples both --data mnst", "for mnst (did you mean mnist?)"),
         ("evaluate-samples both --data halves.npz --classifier vq", "not a classifier"),
         (
             "evaluate-samples both --data halves.npz --classifier judge-mnist",

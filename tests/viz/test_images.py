@@ -358,7 +358,7 @@ def test_loss_curve_draws_few_points(tmp_path, few):
 
 
 def test_loss_curve_needs_a_loss_and_a_known_suffix(tmp_path):
-    with pytest.raises(UserError, match="no loss"):
+    with pytest.raises(UserError, match="There is no loss"):
         charts.loss_curve([{"step": 1, "lr": 0.1}], tmp_path / "a.png")
     with pytest.raises(UserError, match=r"\.svg"):
         charts.loss_curve(records(), tmp_path / "a.pdf")

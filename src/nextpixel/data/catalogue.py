@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tarfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -32,7 +31,7 @@ from nextpixel.data.readers import (
 )
 from nextpixel.data.sounds import SPEAKERS, load_sounds, read_zip, spoken_digits
 from nextpixel.data.user_data import load_user_data
-from nextpixel.errors import UserError
+from nextpixel.errors import UserError, did_you_mean
 
 __all__ = ["FSDD_ARCHIVE", "DatasetInfo", "list_datasets", "load"]
 
@@ -377,12 +376,10 @@ def load(
     elif (path := Path(name).expanduser()).exists():
         data = load_user_data(path, size=size, channels=channels, levels=levels)
     else:
-        near = difflib.get_close_matches(str(name), NAMED, n=1)
-        guess = f"did you mean {near[0]}? Known" if near else "known"
         raise UserError(
-            f"There is no data set, file or folder {str(name)!r}: {guess} are {', '.join(NAMED)}, "
-            "and your own images by a path (.npz, .npy, IDX, or a folder of pictures), or your own "
-            f"sounds by {SOUNDS}FOLDER."
+            f"There is no data set, file or folder {str(name)!r}{did_you_mean(str(name), NAMED)}: "
+            f"give one of {', '.join(NAMED)}, your own images by a path (.npz, .npy, IDX, or a "
+            f"folder of pictures), or your own sounds by {SOUNDS}FOLDER."
         )
     return data if levels is None else data.requantised(levels)
 

@@ -380,6 +380,8 @@ def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
             if not picture.mode.startswith(("I", "F")):
                 return work(picture)
             mode = picture.mode
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"There is no picture {path}: give the path of a file.") from None
     except Exception as error:  # Pillow raises many types of errors on corrupt files
         raise UserError(
             f"{path} is corrupt or no image ({error}): replace or remove the file."
@@ -403,7 +405,8 @@ def read_picture(path: Path, size: int | None, channels: int) -> NDArray[np.uint
         uint8, shape (C, H, W).
 
     Raises:
-        UserError: If the file is corrupt, no image, or has more than 8 bits a value.
+        UserError: If there is no such file, or it is corrupt, no image, or has more than 8 bits a
+            value.
     """
     from PIL import Image, ImageOps
 

@@ -269,8 +269,8 @@ class Dataset:
             return self
         if not 2 <= levels <= self.levels:
             raise UserError(
-                f"{self.name} has {self.levels} levels and cannot be given {levels}: choose "
-                f"{'2' if self.levels == 2 else f'2 to {self.levels}'} for levels."
+                f"{self.name} has {self.levels} levels, which cannot be turned into {levels}: ask "
+                f"for {'2' if self.levels == 2 else f'2 to {self.levels}'}, or give other data."
             )
 
         def convert(images: Images) -> Images:

@@ -286,9 +286,8 @@ def read_labels(path: Path, names: Sequence[str]) -> list[float]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path} cannot be read as a CSV file ({error}): give a text file."
-        ) from None
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise UserError(f"{path} cannot be read as a CSV file ({reason}): give another.") from None
     places = {name: i for i, name in enumerate(names)}
     if rows and rows[0][0] not in places and rows[0][-1].strip() not in ("0", "1"):
         rows = rows[1:]  # the header

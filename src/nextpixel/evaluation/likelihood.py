@@ -24,7 +24,6 @@ from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.sampling.config import IncrementalModel, check_integers, check_mask
 from nextpixel.sampling.loop import batch_slices
-from nextpixel.utils import inference
 from nextpixel.utils.inference import evaluation_mode
 
 __all__ = [
@@ -334,7 +333,7 @@ def entropy(model: AutoregressiveModel, x: Tensor, c: ContextLike = None) -> Ten
         `-sum_v p(v) log2 p(v)`, summed over the channels, `(N, H, W)`. A channel's distribution is
         given the true channels before it.
     """
-    with inference.evaluation_mode(model):
+    with evaluation_mode(model):
         pmf = model(x.to(model.device), c).pmf()
     bits: Tensor = torch.special.entr(pmf).sum((1, -1)) / math.log(2)
     return bits.cpu()

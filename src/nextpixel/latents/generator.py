@@ -377,7 +377,7 @@ def read_record(name: str | Path) -> dict[Path, str]:
         known = ", ".join(bundles()) or "none"
         raise UserError(
             f"{name} holds no VQ-VAE with its prior: make one with nextpixel bundle VQVAE PRIOR "
-            f"--out {name}, or name a pretrained one ({known})."
+            f"--out FOLDER, or name a pretrained one ({known})."
         )
     folder = find_bundle(name)
     file = folder / RECORD

@@ -29,7 +29,7 @@ from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.sampling import loop
 from nextpixel.sampling.config import CompleteOptions
 from nextpixel.tasks.restoration_baselines import baseline, baseline_name
-from nextpixel.utils import inference
+from nextpixel.utils.inference import evaluation_mode
 from nextpixel.viz import images as pictures
 
 __all__ = ["qualities", "restore", "score", "show", "uncertainty"]
@@ -94,7 +94,7 @@ def score(
     """
     context = make_context(model, degraded, classes)
     nats = []
-    with inference.evaluation_mode(model):
+    with evaluation_mode(model):
         for numbers in torch.split(torch.arange(len(x)), batch_size):
             mask = None if degraded.mask is None else degraded.mask[numbers].to(model.device)
             part = None if context is None else context[numbers]

@@ -37,7 +37,7 @@ def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str
     steps, loss = _series(records, "loss")
     valid_steps, valid = _series(records, "valid")
     if not (loss.size or valid.size):
-        raise UserError("there is no loss to draw: no record has a step with a loss or a score")
+        raise UserError("There is no loss to draw: no record has a step with a loss or a score.")
     figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     if loss.size:

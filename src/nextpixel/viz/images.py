@@ -393,7 +393,7 @@ def checked_suffix(path: str | os.PathLike[str], allowed: Iterable[str]) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in allowed:
         found = f"the suffix {suffix!r}" if suffix else "no suffix"
-        raise UserError(f"cannot write {Path(path)}: it has {found}; use {', '.join(allowed)}")
+        raise UserError(f"Cannot write {Path(path)}: it has {found}; use {', '.join(allowed)}.")
     return suffix
 
 

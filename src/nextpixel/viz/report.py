@@ -163,8 +163,8 @@ def _read(path: Path) -> tuple[bytes, str]:
     types = _IMAGE_TYPES | _SOUND_TYPES
     type_ = types.get(path.suffix.lower())
     if type_ is None:
-        raise UserError(f"cannot embed {path}: a report takes {', '.join(types)} files")
+        raise UserError(f"Cannot embed {path}: a report takes {', '.join(types)} files.")
     try:
         return path.read_bytes(), type_
     except OSError as error:
-        raise UserError(f"cannot embed {path}: {error.strerror or error}") from error
+        raise UserError(f"Cannot embed {path}: {error.strerror or error}.") from error

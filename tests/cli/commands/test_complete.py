@@ -103,7 +103,7 @@ def test_a_wide_picture_is_cut_and_resized(here: Path, capsys: pytest.CaptureFix
         ("complete run --box 20,20,9,2", "does not lie within"),
         ("complete run --mask wide.png", "40 x 30"),
         ("complete run --mask empty.png", "Nothing is hidden"),
-        ("complete run --mask nothing.png", "nothing.png"),
+        ("complete run --mask nothing.png", "no picture nothing.png"),
         ("complete run --draws 0", "whole number above 0"),
         ("complete run --particles 0", "whole number above 0"),
         ("complete run --particles 2 --temperature 0.5", "leave --temperature out"),

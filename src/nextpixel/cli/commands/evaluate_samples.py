@@ -22,7 +22,7 @@ from nextpixel.cli.options import (
     positive,
     seed,
 )
-from nextpixel.errors import UserError
+from nextpixel.errors import UserError, did_you_mean
 from nextpixel.utils.progress import progress
 
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ def run(args: argparse.Namespace) -> None:
 
     name = args.classifier or f"judge-{args.data}"
     if args.classifier is None and name not in judges():
+        guess = did_you_mean(args.data, [judge.removeprefix("judge-") for judge in judges()])
         raise UserError(
-            f"There is no pretrained classifier for {args.data}: train one by nextpixel classifier "
-            f"--data {args.data} --out CLASSIFIER, and give --classifier CLASSIFIER."
+            f"There is no pretrained classifier for {args.data}{guess}: train one by nextpixel "
+            f"classifier --data {args.data} --out CLASSIFIER, and give --classifier CLASSIFIER."
         )
     device = set_up(args.device, args.threads)
     generator = load_bundle(args.model, device, trust=args.trust) or load_model(

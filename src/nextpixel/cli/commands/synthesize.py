@@ -103,7 +103,7 @@ def find_classes(names: Sequence[str] | None, asked: Sequence[str]) -> list[int]
         return None
     found = [i for i, name in enumerate(names) if set(asked) <= set(name.split())]
     if not found:
-        words = dict.fromkeys(word for name in names for word in name.split())
+        words = sorted({word for name in names for word in name.split()})
         raise UserError(
             f"There are no sounds of {' '.join(asked)}: choose from {', '.join(words)}."
         )
