@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from nextpixel import models
+from nextpixel.cli.describe import is_kind
 from nextpixel.cli.train_options import read_recipe
 from nextpixel.comparison.contenders import Contender, error_prefix
 from nextpixel.errors import UserError
@@ -44,8 +45,7 @@ def train_option(source: str) -> str | None:
         if not path.is_file():
             raise UserError(f"There is no recipe {source}: give the path of a YAML file.")
         return "--config"
-    dotted = re.fullmatch(r"\w+(\.\w+)+", source) and not path.exists()
-    return "--model" if source in models.__all__ or dotted else None
+    return "--model" if is_kind(source) else None
 
 
 def find_trained(source: str) -> Path:

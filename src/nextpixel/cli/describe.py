@@ -18,7 +18,7 @@ from nextpixel.latents.generator import find_bundle, holds_bundle, read_record
 from nextpixel.models.base.image_model import ImageModel, find_class
 from nextpixel.saving import Model, bundles, find, judges, model_name, read_kind, shipped
 
-__all__ = ["explain", "layers", "overview"]
+__all__ = ["explain", "is_kind", "layers", "overview"]
 
 WIDTH = 100  # columns of a terminal
 
@@ -132,8 +132,7 @@ def explain(
         classes: Number of classes, for a kind of model.
         trust: See `nextpixel.load`.
     """
-    is_path = re.fullmatch(r"\w+(\.\w+)+", name) and not Path(name).exists()
-    if name in models.__all__ or is_path:
+    if is_kind(name):
         return explain_kind(name, shape, levels, classes)
     if holds_bundle(name):
         return explain_bundle(name, trust)
@@ -146,6 +145,12 @@ def explain(
     if (folder / "card.json").is_file():
         lines += ["", "Card:", (folder / "card.json").read_text().rstrip()]
     return "\n".join(lines)
+
+
+def is_kind(name: str) -> bool:
+    """Checks whether a name is that of a kind of model, or a dotted path, not a saved model."""
+    dotted = re.fullmatch(r"\w+(\.\w+)+", name) is not None
+    return name in models.__all__ or (dotted and not Path(name).exists())
 
 
 def explain_kind(name: str, shape: tuple[int, int, int], levels: int, classes: int | None) -> str:

@@ -239,12 +239,13 @@ def count(n: int, noun: str) -> str:
 # --- options that several commands have -----------------------------------------------------------
 
 
-def add_common(parser: Parser) -> None:
-    """Adds --device, --threads and --trust."""
+def add_common(parser: Parser, *, trust: bool = True) -> None:
+    """Adds --device, --threads and, unless the command loads no models, --trust."""
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument("--threads", type=positive, help="number of processor threads")
-    add_trust(group)
+    if trust:
+        add_trust(group)
 
 
 def add_trust(group: argparse._ActionsContainer) -> None:

@@ -41,6 +41,7 @@ def test_data_describes_your_own(here: Path, capsys: pytest.CaptureFixture[str])
         ("data mnist --size 14", "size"),
         ("data mnist --channels 2", "channels"),
         ("data mnist --out x", ".png"),
+        ("data --levels 4", "name it, or leave them out"),
     ],
 )
 def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,6 +148,8 @@ def test_the_page_shows_the_score_of_the_card() -> None:
         ("nothing", "Kinds of models are PixelCNN"),
         ("PixelCNN --out picture.png", "picture.png is a file"),
         ("PixelCNN --index 3", "random weights"),
+        ("PixelCNN --data-dir .", "random weights"),
+        ("PixelCNN --device cuda", "leave --device out"),
         ("model", "give --data"),
         ("model --device foo", "give auto, cpu, cuda or cuda:N.\n"),
         ("model picture.png", "give --class"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpixel.cli.options import PICTURES, Parser, add_data, data_options, output
+from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
@@ -39,6 +40,11 @@ def run(args: argparse.Namespace) -> None:
     from nextpixel.latents.codes import load_data
 
     if args.data is None:
+        if any((args.levels, args.size, args.channels, args.out)):
+            raise UserError(
+                "--levels, --size, --channels and --out are for one data set: name it, or leave "
+                "them out."
+            )
         list_data(args.data_dir)
         return
     dataset = load_data(args.data, **data_options(args))

@@ -54,13 +54,14 @@ def run(args: argparse.Namespace) -> None:
     if args.model is not None and args.model not in receptive_field.KINDS:
         inspect_trained(args)
         return
-    if args.images or any(
-        given is not None for given in (args.index, args.classes, args.data, args.split)
-    ):
+    ignored = (args.index, args.classes, args.data, args.data_dir, args.split)
+    if args.images or any(given is not None for given in ignored):
         raise UserError(
             "A kind of model is drawn with random weights and without images: leave IMAGES, "
-            "--index, --class, --data and --split out, or name a trained model."
+            "--index, --class, --data, --data-dir and --split out, or name a trained model."
         )
+    if args.device not in ("auto", "cpu"):
+        raise UserError("A kind of model is drawn on the processor: leave --device out.")
     set_threads(args.threads or 1)  # more do not pay for networks as small as these
     with progress("inspecting") as show:
         if args.model is None:

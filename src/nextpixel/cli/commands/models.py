@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nextpixel.cli.options import Parser, add_trust, parse_numbers, positive
+from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +18,8 @@ EXAMPLES = [
     "nextpixel models PixelCNNPP --shape 3,32,32",
 ]
 
+SHAPE, LEVELS = "1,28,28", 256  # of a kind of model, by default
+
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
@@ -28,12 +31,13 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--shape",
-        default="1,28,28",
         metavar="C,H,W",
-        help="shape of the images, for a kind of model",
+        help=f"shape of the images, for a kind of model (default: {SHAPE})",
     )
     parser.add_argument(
-        "--levels", type=positive, default=256, help="levels of a pixel, for a kind of model"
+        "--levels",
+        type=positive,
+        help=f"levels of a pixel, for a kind of model (default: {LEVELS})",
     )
     parser.add_argument(
         "--classes", type=positive, help="number of classes, for a kind of model (default: none)"
@@ -46,16 +50,24 @@ def run(args: argparse.Namespace) -> None:
     from nextpixel.cli import describe
     from nextpixel.models import __all__ as kinds
 
+    sizes = (args.shape, args.levels, args.classes)
+    of_kind = args.model is not None and describe.is_kind(args.model)
+    if not of_kind and any(size is not None for size in sizes):
+        raise UserError(
+            "--shape, --levels and --classes are for a kind of model, as PixelCNN: name one, or "
+            "leave them out."
+        )
     if args.model is None:
         report(describe.overview())
         return
-    if args.model not in kinds:
+    if not of_kind:
         from nextpixel.cli.loading import check_name
 
         check_name(args.model, kinds)
-    channels, height, width = parse_numbers(args.shape, 3, "--shape")
+    channels, height, width = parse_numbers(args.shape or SHAPE, 3, "--shape")
     shape = (channels, height, width)
-    report(describe.explain(args.model, shape, args.levels, args.classes, trust=args.trust))
+    levels = args.levels or LEVELS
+    report(describe.explain(args.model, shape, levels, args.classes, trust=args.trust))
 
 
 def report(text: str) -> None:
