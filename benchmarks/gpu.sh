@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures on a GPU what the other benchmarks measure on a processor. Not yet run on one.
+# Measures on a GPU the speed-up of sampling, see benchmarks/sampling.py. Not yet run on one.
 #   sh benchmarks/gpu.sh OUT      writes OUT/*.json and OUT/*.txt
 set -eu
 out=${1:?give a folder for the results}

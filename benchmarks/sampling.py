@@ -168,11 +168,11 @@ COLUMNS = [
     "cached in PyTorch, s",
     "ours, the first time, s",
     "ours, s",
-    "speed-up of cached",
-    "speed-up of ours",
+    "speed-up, cached",
+    "speed-up, ours",
     "ties",
-    "of the product rate",
-    "of the reading rate",
+    "share of the matrix-product rate",
+    "share of the reading rate",
 ]
 
 
@@ -191,7 +191,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     top = limits(args.device)
-    print(f"{machine.machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    print(f"{machine.machine()}, {torch.get_num_threads()} threads")
     print(f"Limits: {top['gflops']:.0f} GFLOP/s in matrix products, {top['gbytes']:.0f} GB/s read")
     results = []
     for name in args.models:

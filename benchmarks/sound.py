@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nextpixel.data import list_datasets
 from nextpixel.data.catalogue import FSDD_ARCHIVE
 from nextpixel.data.sounds import read_zip
 from nextpixel.data.spectrogram import Spectrogram, read_wav, write_wav
 from nextpixel.viz import images as plots
 
-ROOT = Path(__file__).parents[1]
 LONGEST = 18_262  # samples of the longest digit
 SETTINGS = (  # window, hop, bands
     (512, 256, 32),
@@ -112,13 +112,15 @@ def draw(waves: dict[str, np.ndarray], folder: Path) -> None:
 def main() -> None:
     """Measures all settings and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    shared = ROOT.parent / "shared" / "data" / "fsdd" / FSDD_ARCHIVE
-    parser.add_argument("--archive", type=Path, default=shared, help="ZIP file of the recordings")
+    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="folder to search first")
     parser.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="write sounds and pictures of them"
     )
     args = parser.parse_args()
-    waves = read_recordings(args.archive)
+    digits = next(data for data in list_datasets(args.data_dir) if data.name == "spoken-digits")
+    if digits.present is None:
+        parser.error("there are no spoken digits: download them by nextpixel data spoken-digits")
+    waves = read_recordings(digits.present / FSDD_ARCHIVE)
     if args.pictures is not None:
         args.pictures.mkdir(parents=True, exist_ok=True)
         draw(waves, args.pictures)

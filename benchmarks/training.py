@@ -251,7 +251,7 @@ def table(rows: list[dict[str, Any]], limits: dict[str, float]) -> None:
         f"in bfloat16; memory read at {limits['gbytes']:.0f} GB/s; {limits['threads']:.0f} threads"
     )
     columns = (
-        *("model", "parameters", "textbook images/s", "ours images/s", "ratio"),
+        *("model", "parameters", "textbook images/s", "ours images/s", "speed-up"),
         *(
             "textbook GFLOP/s",
             "of float32",

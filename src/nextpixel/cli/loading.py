@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nextpixel.cli.options import in_turn, parse_classes, parse_numbers
 from nextpixel.conditioning.regions import Half, box_mask, half_mask
-from nextpixel.data import Dataset, Images, list_datasets
+from nextpixel.data import Dataset, Images
+from nextpixel.data.catalogue import NAMED
 from nextpixel.data.folders import picture_names, read_picture
 from nextpixel.data.images import Unsplit
 from nextpixel.data.levels import requantise
@@ -198,7 +199,7 @@ def load_for(data: str, shape: Shape, levels: int, data_dir: str | Path | None =
 
 def is_known_name(name: str) -> bool:
     """Checks whether a data set of the catalogue has this name."""
-    return name in {entry.name for entry in list_datasets()}
+    return name in NAMED
 
 
 def folder_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:

@@ -33,7 +33,7 @@ from nextpixel.data.sounds import SPEAKERS, load_sounds, read_zip, spoken_digits
 from nextpixel.data.user_data import load_user_data
 from nextpixel.errors import UserError, did_you_mean
 
-__all__ = ["FSDD_ARCHIVE", "DatasetInfo", "list_datasets", "load"]
+__all__ = ["FSDD_ARCHIVE", "NAMED", "DatasetInfo", "list_datasets", "load"]
 
 HELD_OUT = 5_000  # the last images of an official training file are the validation split
 REDRAW_SEED = 1_812_2008  # of mnist-dynamic's validation and test bits; scores depend on it

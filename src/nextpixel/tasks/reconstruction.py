@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from nextpixel.data.images import Images
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
 from nextpixel.models.base.latent import LatentModel
+from nextpixel.sampling.config import CommonOptions
 from nextpixel.utils.inference import evaluation_mode
 from nextpixel.viz import images as pictures
 
@@ -45,7 +46,11 @@ def latent_model(model: object, name: object) -> LatentModel:
 
 
 def draw_reconstructions(
-    model: LatentModel, x: Tensor, draws: int = 4, padding: Tensor | None = None, **options: Any
+    model: LatentModel,
+    x: Tensor,
+    draws: int = 4,
+    padding: Tensor | None = None,
+    **options: Unpack[CommonOptions],
 ) -> Image.Image:
     """Lays out a row for each image: the original and draws from p(x | z) at its code.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Unpack, cast
+from typing import NamedTuple, Unpack, cast
 
 import torch
 from PIL import Image
@@ -86,8 +86,7 @@ def interpolate(
     *,
     draws: int = 1,
     steps: int = 8,
-    progress: Callable[[float], None] | None = None,
-    **options: Any,
+    **options: Unpack[CompleteOptions],
 ) -> Tensor:
     """Samples images while interpolating from each image's features to the next one's.
 
@@ -97,7 +96,6 @@ def interpolate(
         draws: Number of rows for each pair. The noise is the same along a row, so changes are due
             to the features alone.
         steps: Number of images in a row, both ends included.
-        progress: Called with the fraction done, between 0 and 1.
         options: Other arguments of `sampling.sample`.
 
     Returns:
@@ -109,6 +107,7 @@ def interpolate(
     features, pairs = get_features(model), len(context) - 1
     if pairs < 1:
         raise UserError("An interpolation needs at least two images: give another one.")
+    progress = options.pop("progress", None)  # of all columns, not of each
     rows = torch.arange(pairs).repeat_interleave(draws)
     a, b = context[rows], context[rows + 1]
     columns = []
@@ -142,10 +141,18 @@ class LayerScore(NamedTuple):
     score: Score
 
     @classmethod
-    def of(cls, model: AutoregressiveModel, images: Images, **options: Any) -> LayerScore:
-        """Scores images under a model, with the options of `evaluate`."""
+    def of(
+        cls,
+        model: AutoregressiveModel,
+        images: Images,
+        *,
+        limit: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> LayerScore:
+        """Scores images under a model, see `evaluate`."""
         numbers = math.prod(get_features(model).shape) if model.role == "vary" else 0
-        return cls(layer_name(model), numbers, evaluate(model, images, **options))
+        score = evaluate(model, images, limit=limit, progress=progress)
+        return cls(layer_name(model), numbers, score)
 
 
 def layer_name(model: AutoregressiveModel) -> str:
