@@ -133,17 +133,19 @@ def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> E
     kind, bound = kind_of_score(args, model)
     images = images_to_score(args, dataset)
     options = {"limit": args.limit, "batch_size": args.batch_size}
-    classified = None
-    if args.classify:  # first, because it may raise a UserError
+    classified, parts = None, None
+    if model.data_record.codes_of is not None:  # first, because it may raise a UserError
+        parts = load_parts(args, dataset, model.device)
+    if args.classify:  # likewise
         classifier = autoregressive(model, args.model)
         with progress("classifying") as show:
             classified = likelihood.classify(classifier, images, **options, progress=show)
     with progress("scoring") as show:
         score = likelihood.evaluate(model, images, **options, progress=show, score=bound)
     codes: dict[str, Any] = {}
-    if model.data_record.codes_of is not None:
+    if parts is not None:
         with progress("scoring") as show:
-            codes = evaluate_codes(score, dataset, model.device, args, show)
+            codes = evaluate_codes(args, score, dataset, parts, show)
     which = {
         "model": args.model,
         "data": dataset.name,
@@ -238,11 +240,40 @@ def expand_bundle(args: argparse.Namespace) -> None:
     args.data = args.data or f"codes:{decoder}{grid}"
 
 
+@dataclass
+class Parts:
+    """What else it takes to describe the images of a prior's codes.
+
+    Attributes:
+        decoder: The VQ-VAE.
+        pictures: Its images.
+        top: The prior over the top codes, for --top.
+    """
+
+    decoder: CodebookModel
+    pictures: Dataset
+    top: AutoregressiveModel | None
+
+
+def load_parts(args: argparse.Namespace, dataset: Dataset, device: torch.device) -> Parts:
+    """Loads the VQ-VAE of a data set of codes, its images and the prior of --top."""
+    from nextpixel.cli.loading import load_model
+    from nextpixel.latents.codes import load_source, parse_name
+    from nextpixel.latents.generator import check_prior
+
+    decoder, pictures = load_source(parse_name(dataset.name)[0], args.data_dir)
+    top = None
+    if args.top is not None:
+        top = load_model(args.top, device, conditioned=True, trust=args.trust)
+        check_prior(decoder, top, next(iter(decoder.sizes)))
+    return Parts(decoder.to(device), pictures, top)
+
+
 def evaluate_codes(
+    args: argparse.Namespace,
     score: Score,
     dataset: Dataset,
-    device: torch.device,
-    args: argparse.Namespace,
+    parts: Parts,
     show: Callable[[float], None],
 ) -> dict[str, Any]:
     """Compares a prior with simpler ones, and computes the description length of the images.
@@ -253,7 +284,7 @@ def evaluate_codes(
         --top is not given, only the bits of the codes.
     """
     from nextpixel.evaluation.likelihood import evaluate as score_images
-    from nextpixel.latents.codes import baselines, load_source, parse_name
+    from nextpixel.latents.codes import baselines
 
     codes = getattr(dataset, args.split).subset(args.limit)
     found: dict[str, Any] = {
@@ -261,32 +292,18 @@ def evaluate_codes(
         "baselines": baselines(dataset.train, codes),
         "codes_bits_per_image": score.nats / math.log(2),
     }
-    decoder, pictures = load_source(parse_name(dataset.name)[0], args.data_dir)
     bits = [found["codes_bits_per_image"]]
     options: dict[str, Any] = {"batch_size": args.batch_size, "progress": show}
-    if len(decoder.sizes) > 1:
-        if args.top is None:
+    if len(parts.decoder.sizes) > 1:
+        if parts.top is None:
             return found
-        top = load_top(args.top, decoder, device, args.trust)
-        bits.append(score_images(top, codes.coarse_codes, **options).nats / math.log(2))
+        bits.append(score_images(parts.top, codes.coarse_codes, **options).nats / math.log(2))
         found["top_codes_bits_per_image"] = bits[-1]
-    images = getattr(pictures, args.split).subset(args.limit)
-    bits.append(score_images(decoder.to(device), images, **options).nats / math.log(2))
+    images = getattr(parts.pictures, args.split).subset(args.limit)
+    bits.append(score_images(parts.decoder, images, **options).nats / math.log(2))
     found["residual_bits_per_image"] = bits[-1]
     found["description_length_bits_per_dim"] = sum(bits) / float(images.sites().mean())
     return found
-
-
-def load_top(
-    name: str, decoder: CodebookModel, device: torch.device, trust: bool
-) -> AutoregressiveModel:
-    """Loads the prior over the top codes of a VQ-VAE-2."""
-    from nextpixel.cli.loading import load_model
-    from nextpixel.latents.generator import check_prior
-
-    prior = load_model(name, device, conditioned=True, trust=trust)
-    check_prior(decoder, prior, next(iter(decoder.sizes)))
-    return prior
 
 
 def codes_in_words(codes: dict[str, Any]) -> str:
