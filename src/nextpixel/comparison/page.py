@@ -115,7 +115,7 @@ COLUMNS = (
     "bits/dim",
     "naive s/sample",
     "cached s/sample",
-    "ratio",
+    "speed-up",
     "field",
 )
 
@@ -182,7 +182,7 @@ def markdown(results: Sequence[Result], about: Mapping[str, Any], budget: str) -
   is the best of {VALIDATIONS} validations in training, on up to {VALID_IMAGES:,} images.
 - **naive**: sampling with one full forward pass per site, timed at {NAIVE_SITES} sites spread over
   the image and scaled up. **cached**: sampling with the cached path. Both are seconds per sample,
-  with {about["sampling_batch_size"]} sampled together; **ratio** is the speed-up.
+  with {about["sampling_batch_size"]} sampled together; **speed-up** is their ratio.
 - **field**: the share of the sites before the central one that can influence it: the non-zero
   entries of the trained network's Jacobian in float64, the union over {FIELD_IMAGES} test images.
 
