@@ -7,6 +7,9 @@ import errno
 import os
 import signal
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +41,8 @@ OUT_OF_MEMORY = (
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status: 2 after a user error, 128 + n after signal n."""
     try:
-        run(sys.argv[1:] if argv is None else argv)
+        with short_warnings():
+            run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
         print(f"nextpixel: {str(error).rstrip('.')}.", file=sys.stderr)
@@ -81,6 +85,29 @@ def run(argv: list[str]) -> None:
             f"There is no command {name}{did_you_mean(name, COMMANDS)}; nextpixel --help lists "
             "them all."
         )
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """Prints nextpixel's warnings as it prints errors: the sentence, without a line of code."""
+    original = warnings.formatwarning
+
+    def format_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if Path(filename).is_relative_to(Path(__file__).parents[1]):
+            return f"nextpixel: {message}\n"
+        return original(message, category, filename, lineno, line)
+
+    warnings.formatwarning = format_warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = original
 
 
 def command(name: str) -> ModuleType:

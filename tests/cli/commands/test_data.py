@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from nextpixel import load_data
-from tests.helpers import assert_refused, run, size
+from nextpixel.data.spectrogram import write_wav
+from tests.helpers import assert_refused, process, run, size
 
 
 def test_data_lists_the_data_sets(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,6 +32,17 @@ def test_data_describes_your_own(here: Path, capsys: pytest.CaptureFixture[str])
     np.savez("own.npz", x=test.x[:40], y=test.y[:40])
     assert "train       32 images" in run("data own.npz", capsys)
     assert size("own.png") > (100, 100)
+
+
+def test_a_warning_is_one_sentence(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 24_000)
+    for number in range(30):
+        write_wav(tmp_path / "long" / f"{number}.wav", noise if number == 0 else noise[:800], 8000)
+    done = process("data wavs:long --out some.png", cwd=tmp_path)
+    assert done.stderr == (
+        "nextpixel: 1 of the 30 sounds of long are longer than 2.30 s, and only their beginnings "
+        "are used: cut them into pieces if the rest matters.\n"
+    )
 
 
 @pytest.mark.parametrize(

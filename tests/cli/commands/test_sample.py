@@ -119,6 +119,7 @@ def test_a_full_disk_keeps_the_old_picture(
         ("sample run --interpolate --class 3,10", "no class 10"),
         ("sample run --interpolate --class 3,8 --columns 1", "at least 2 columns"),
         ("sample run --interpolate --class 3,8 --all-at-once", "--all-at-once"),
+        ("sample run --all-at-once --guidance 2", "leave one out"),
         ("sample run --gif g.gif --sampler fixed-point", "one pixel after another"),
         ("sample run -n 0", "whole number above 0"),
         ("sample run --seed -1", "whole number from 0"),

@@ -151,6 +151,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.interpolate and args.all_at_once:
         raise UserError("--interpolate and --all-at-once exclude each other: leave one out.")
+    if args.all_at_once and args.guidance != 1:
+        raise UserError("--all-at-once samples without --guidance: leave one out.")
     if args.gif is not None and args.sampler == "fixed-point":
         raise UserError(
             "--gif shows one pixel after another, and --sampler fixed-point has no such order: "
