@@ -19,7 +19,6 @@ from nextpixel import sampling
 from nextpixel.conditioning.regions import half_mask
 from nextpixel.data import Dataset
 from nextpixel.evaluation import likelihood
-from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.utils.progress import progress
 from nextpixel.viz import charts
 from nextpixel.viz import images as pictures
@@ -56,7 +55,7 @@ def main() -> None:
     model = npx.load(OUT)
 
     with progress("scoring the test set") as show:
-        score = evaluate(model, digits.test, progress=show)
+        score = likelihood.evaluate(model, digits.test, progress=show)
     print(f"Test: {score}")
 
     with progress("sampling 100 digits") as show:

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextpixel import errors as see
 from nextpixel.cli import inspection
 from nextpixel.context import Context
+from nextpixel.errors import UserError
 from nextpixel.evaluation import receptive_field
 from nextpixel.models import GatedPixelCNN
 from nextpixel.saving import find
@@ -177,5 +177,5 @@ def test_mistakes(
 def test_a_model_without_encode_is_refused(tmp_path: Path) -> None:
     model = ConstantModel(shape=(1, 4, 4), levels=4)
     x = receptive_field.random_images(model, 1, seed=0)
-    with pytest.raises(see.UserError, match="CausalNetwork"):
+    with pytest.raises(UserError, match="CausalNetwork"):
         inspection.draw_model(model, x, None, tmp_path)

@@ -122,6 +122,7 @@ def test_mistakes_of_training(
         ("vary {run}/embedding -n 1 --interpolate", "at least two images"),
         ("vary {run}/embedding x.png --data mnist", "leave --data out"),
         ("vary {run}/embedding x.png", "no picture x.png"),
+        ("invert", "required: MODEL; see"),
         ("invert {run}/nothing", "None of these models"),
         ("invert {run}/conv1 {run}/conv1", "different layers: these are conv1, conv1"),
     ],

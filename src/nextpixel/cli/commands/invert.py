@@ -31,7 +31,11 @@ def arguments(parser: Parser) -> None:
         "model", metavar="MODEL", help="run folder of a model trained with --features"
     )
     parser.add_argument(
-        "others", nargs="*", metavar="OTHER", help="run folders of models of other layers"
+        "others",
+        nargs="*",
+        default=[],  # without it, a forgotten MODEL is reported along with OTHER
+        metavar="OTHER",
+        help="run folders of models of other layers",
     )
     add_images(parser, 6, positional=False, limit="score")
     add_draws(parser, "images from each layer", "inversion.png", draws=2)
