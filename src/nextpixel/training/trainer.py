@@ -435,11 +435,11 @@ class Run:
             self.watch.restore(state.get("watch", self.watch.state()))
             seconds: float = state.get("seconds", 0.0)
             codes_of = state.get("codes_of")
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
+        except (KeyError, RuntimeError, TypeError, ValueError):
+            # Not the error's own text, which lists all weights.
             raise UserError(
-                f"{path} is not a checkpoint of this model: resume it with the model that the run "
-                f"was started with ({reason})."
+                f"{path} is not a checkpoint of this model: resume it with the model, the levels, "
+                "the classes and the task that the run was started with."
             ) from None
         if codes_of != self.model.data_record.codes_of:
             raise UserError(

@@ -200,13 +200,14 @@ class ImageModel(Model):
         if data.shape != self.shape or data.levels != self.levels:
             raise UserError(
                 f"The model is for images {self.shape} with {self.levels} levels, but {data.name} "
-                f"has {data.shape} with {data.levels}: make the model with shape={data.shape}, "
-                f"levels={data.levels}."
+                f"has {data.shape} with {data.levels}: give other data, or a model made with "
+                f"shape={data.shape}, levels={data.levels}."
             )
         if self.classes is not None and data.classes != self.classes:
             raise UserError(
                 f"The model has {self.classes} classes, but {data.name} has "
-                f"{data.classes or 'none'}: make the model with classes={data.classes}."
+                f"{data.classes or 'none'}: give other data, or a model made with "
+                f"classes={data.classes}."
             )
         if data.coarse_codes is not None and self.context_spec.image != data.coarse_codes:
             raise UserError(
