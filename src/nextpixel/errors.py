@@ -14,6 +14,18 @@ class UserError(ValueError):
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal (SIGINT, SIGTERM or SIGHUP) has stopped the work, after what was done was saved.
+
+    Attributes:
+        signal: The number of the signal.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__()
+        self.signal = signal
+
+
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Returns a suggestion to end a message with: the known name nearest to a wrong one, or "".
 

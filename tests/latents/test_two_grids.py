@@ -101,6 +101,18 @@ def test_eval_adds_up_all_parts(here: Path, capsys: pytest.CaptureFixture[str]) 
         assert "description_length_bits_per_dim" not in json.loads(run(f"{words} --json", capsys))
 
 
+def test_eval_refuses_a_wrong_top_before_it_scores(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored: list[object] = []
+    monkeypatch.setattr(
+        "nextpixel.evaluation.likelihood.evaluate", lambda *_, **__: scored.append(0)
+    )
+    assert "does not exist" in refused("eval bottom --top nowhere", capsys)
+    assert "the top's first" in refused("eval bottom --top bottom", capsys)
+    assert scored == []
+
+
 def test_sampling_draws_the_top_then_the_bottom_then_pixels(here: Path) -> None:
     generator, decoder, top, bottom = (
         LatentGenerator.load("all"),
