@@ -102,6 +102,26 @@ def test_data_shows_codes(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert Path("codes-vq.png").is_file()
 
 
+def test_codes_of_a_class_of_ones_own_need_trust(
+    prior: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `--resume` and all commands do, `codes:RUN` imports the class only if it is trusted."""
+    Path("my_codes.py").write_text("import nextpixel\n\nclass Own(nextpixel.VQVAE):\n    pass\n")
+    monkeypatch.syspath_prepend(str(here))
+    shutil.copytree("vq", "own")
+    for config in Path("own").glob("*/config.json"):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"model": "my_codes.Own"}))
+    words = "data codes:own"
+    assert "my_codes.Own" in refused(words, capsys)
+    assert "grids of codes of 1 x 2 x 2" in run(f"{words} --trust", capsys)
+    train = f"train {PRIOR} --data codes:own --out own-prior --train.steps 1 --train.batch_size 4"
+    assert "--trust" in refused(train, capsys)
+    succeed(f"{train} --trust")
+    assert "codes:own" in run("eval own-prior --limit 2 --trust", capsys)
+    assert "--trust" in refused("complete own-prior codes:own", capsys)
+    run("complete own-prior codes:own --trust -n 1 --draws 1 --out c.png", capsys)
+
+
 def test_complete_takes_codes(prior: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("L", (2, 2)).save("grey.png")
     words = "complete prior --keep left -n 2 --draws 1 --out c.png"

@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from nextpixel.cli.options import in_turn, parse_classes, parse_numbers
-from nextpixel.conditioning.regions import Half, box_mask, half_mask
-from nextpixel.data import Dataset, Images
+from nextpixel.data import Dataset
 from nextpixel.data.catalogue import NAMED
-from nextpixel.data.folders import picture_names, read_picture
-from nextpixel.data.images import Unsplit
-from nextpixel.data.levels import requantise
-from nextpixel.data.sampler import evenly_spaced
-from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.latents import codes
 from nextpixel.latents.generator import LatentGenerator, holds_bundle
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
-from nextpixel.models.base.image_model import Conditioning, ImageModel, load
+from nextpixel.models.base.image_model import ImageModel, load
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.saving import bundles, judges, shipped, training_record
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 __all__ = [
-    "Pictures",
     "check_guidance",
     "check_name",
     "class_names",
-    "is_dataset",
-    "known_pixels",
     "load_any_model",
     "load_bundle",
     "load_for",
-    "load_images",
     "load_model",
     "load_model_data",
-    "load_model_images",
     "load_model_or_latent",
-    "read_pictures",
 ]
 
 Shape = tuple[int, int, int]
@@ -161,7 +144,12 @@ def class_names(model: ImageModel) -> Sequence[str]:
 
 
 def load_model_data(
-    model: ImageModel, name: str, data: str | None = None, data_dir: str | Path | None = None
+    model: ImageModel,
+    name: str,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    *,
+    trust: bool = False,
 ) -> Dataset:
     """Loads data for a model: by default those that it was trained on.
 
@@ -170,17 +158,24 @@ def load_model_data(
         name: Its name or folder, where the record of its training is found.
         data: The data set, as for `load_for`; None for the data that the model was trained on.
         data_dir: Folder to search first.
+        trust: See `nextpixel.load`, for the model of codes:RUN.
 
     Raises:
         UserError: There are no such data, or they do not fit the model.
     """
-    dataset = load_named_or_own(name, data, model.shape, model.levels, data_dir)
+    dataset = load_named_or_own(name, data, model.shape, model.levels, data_dir, trust=trust)
     model.check_dataset(dataset)
     return dataset
 
 
 def load_named_or_own(
-    name: str, data: str | None, shape: Shape, levels: int, data_dir: str | Path | None
+    name: str,
+    data: str | None,
+    shape: Shape,
+    levels: int,
+    data_dir: str | Path | None,
+    *,
+    trust: bool = False,
 ) -> Dataset:
     """Loads a data set; by default the one that the model of this name was trained on."""
     if data is None:
@@ -188,13 +183,22 @@ def load_named_or_own(
         data, data_dir = record.get("data"), data_dir or record.get("data_dir")
     if data is None:
         raise UserError(f"It is not known which data {name} was trained on: give --data.")
-    return load_for(data, shape, levels, data_dir)
+    return load_for(data, shape, levels, data_dir, trust=trust)
 
 
-def load_for(data: str, shape: Shape, levels: int, data_dir: str | Path | None = None) -> Dataset:
+def load_for(
+    data: str,
+    shape: Shape,
+    levels: int,
+    data_dir: str | Path | None = None,
+    *,
+    trust: bool = False,
+) -> Dataset:
     """Loads a data set with these levels, and a folder's pictures in this shape `(C, H, W)`."""
     size, channels = (None, None) if is_known_name(data) else folder_options(shape, Path(data))
-    return codes.load_data(data, levels=levels, data_dir=data_dir, size=size, channels=channels)
+    return codes.load_data(
+        data, levels=levels, data_dir=data_dir, size=size, channels=channels, trust=trust
+    )
 
 
 def is_known_name(name: str) -> bool:
@@ -209,278 +213,3 @@ def folder_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:
     channels, height, width = shape
     holds_arrays = any(path.glob("*-ubyte*"))  # IDX files, which have their size
     return height if height == width and not holds_arrays else None, channels
-
-
-# --- images to work on ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The images that a command works on.
-
-    Attributes:
-        images: The images; after `fit` their class ids are the model's.
-        names: The name of each image: its file's, or its number.
-        class_names: A name for each class id, or None.
-        what: A description, for messages and captions.
-        dataset: The data set that they are a split of; None for the user's pictures.
-        one_by_one: Whether the user named each file.
-        mix: The weights of a mix of classes for all images, `(classes,)`; or None.
-    """
-
-    images: Images
-    names: list[str]
-    class_names: tuple[str, ...] | None
-    what: str
-    dataset: Dataset | None = None
-    one_by_one: bool = False
-    mix: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def unsplit(self) -> Unsplit:
-        """The images with their names, as `evaluation.anomaly` takes them."""
-        return Unsplit(self.images, self.names, self.class_names)
-
-    def numbers(self, n: int | None, default: int | None) -> NDArray[np.int64]:
-        """Returns the indices of n images, spread evenly.
-
-        Args:
-            n: How many; None for all if the user named each file, and else for `default`.
-            default: See n; None for all.
-        """
-        return evenly_spaced(len(self), n or (None if self.one_by_one else default))
-
-    def subset(self, limit: int | None) -> Pictures:
-        """Returns at most `limit` of these images, spread evenly."""
-        names = [self.names[i] for i in evenly_spaced(len(self), limit)]
-        return replace(self, images=self.images.subset(limit), names=names)
-
-    def fit(self, model: ImageModel, name: str, classes: str | None = None) -> Pictures:
-        """Checks that the images fit a model, and translates their classes to the model's ids.
-
-        Args:
-            model: The model.
-            name: Its name or folder.
-            classes: The value of --class, for images without classes.
-
-        Raises:
-            UserError: Shape, levels or classes do not match, or classes are missing.
-        """
-        if self.dataset is not None:
-            model.check_dataset(self.dataset)
-        elif model.data_record.codes_of is not None:
-            raise UserError(f"{name} models codes, not pixels: give it codes:RUN.")
-        return self.classified(model, classes)
-
-    def classified(self, model: ImageModel, classes: str | None) -> Pictures:
-        """Returns the images with the class ids of a model, see `fit`."""
-        if classes is not None and self.dataset is not None:
-            raise UserError("The images of a data set already have classes: leave --class out.")
-        if classes is not None:
-            ids = in_turn(parse_classes(classes, model.classes), len(self))
-            assert ids is not None
-            model.context(ids, len(self))  # raises a UserError for an unknown class
-            if ids.is_floating_point():
-                return replace(self, mix=ids, images=replace(self.images, y=None))
-            return replace(self, images=replace(self.images, y=ids.numpy()))
-        if model.classes is None or self.dataset is not None:
-            return self
-        if self.images.y is None:
-            raise UserError(f"This model needs the class of {self.what}: give --class.")
-        known, found = class_names(model), self.class_names or ()
-        if found == tuple(map(str, range(len(found)))) and len(found) <= len(known):
-            return self  # class ids, from an array
-        if unknown := [name for name in found if name not in known]:
-            raise UserError(
-                f"The class {unknown[0]} of {self.what} is none of the model's "
-                f"({', '.join(known)}): rename the folder, or give --class."
-            )
-        ids_of = np.array([known.index(name) for name in found], np.int64)
-        return replace(self, images=replace(self.images, y=ids_of[self.images.y]))
-
-    def inputs(self, model: ImageModel, numbers: NDArray[np.int64]) -> tuple[Tensor, Conditioning]:
-        """Reads images by their indices.
-
-        Returns:
-            The images, `(B, C, H, W)`, and their conditioning.
-        """
-        if self.mix is None:
-            return model.inputs(self.images, numbers)
-        if model.conditioner is not None:
-            raise UserError("This model takes one class for each image, not a mix: give --class 3.")
-        x = torch.from_numpy(self.images.batch(numbers)[0])
-        return x, Conditioning(model.context(self.mix, len(x)))
-
-
-def load_images(
-    name: str,
-    shape: Shape,
-    levels: int,
-    images: Sequence[str] = (),
-    *,
-    data: str | None = None,
-    data_dir: str | Path | None = None,
-    split: str | None = None,
-) -> Pictures:
-    """Loads the images that a command works on.
-
-    Args:
-        name: The model's name or folder; the data that it was trained on are the default.
-        shape: `(C, H, W)`; if it is square, pictures are cropped and resized to it.
-        levels: Levels of a pixel.
-        images: Picture files, folders of pictures and files of arrays; or one data set.
-        data: A data set, if there are no `images`: a name, a path, wavs:FOLDER or codes:RUN.
-        data_dir: Folder to search for data sets first.
-        split: The split of a data set, or of one folder or file. None for "test" of a data set and
-            for all images of folders and files.
-
-    Raises:
-        UserError: There are no such images, or they cannot be brought into the shape.
-    """
-    if images and data is not None:
-        raise UserError("Give images, or a data set to take them from: leave --data out.")
-    if is_dataset(images, split):
-        if len(images) > 1:
-            raise UserError(
-                f"{images[0]} and {images[1]} cannot be mixed: images of a data set come alone."
-            )
-        source = images[0] if images else data
-        return load_split(
-            load_named_or_own(name, source, shape, levels, data_dir), source, split or "test"
-        )
-    found = [load_pictures(Path(each).expanduser(), shape, levels) for each in images]
-    what = found[0].what if len(found) == 1 else f"{sum(map(len, found))} images"
-    return replace(join_images(found), what=what)
-
-
-def load_model_images(
-    model: ImageModel,
-    name: str,
-    classes: str | None = None,
-    *,
-    images: Sequence[str] = (),
-    data: str | None = None,
-    data_dir: str | Path | None = None,
-    split: str | None = None,
-) -> Pictures:
-    """Loads images and checks that they fit a model, see `load_images` and `Pictures.fit`."""
-    found = load_images(
-        name, model.shape, model.levels, images, data=data, data_dir=data_dir, split=split
-    )
-    return found.fit(model, name, classes)
-
-
-def is_dataset(images: Sequence[str], split: str | None) -> bool:
-    """Checks whether IMAGES name a data set with splits (or nothing), rather than pictures."""
-    named = any(is_known_name(each) or each.startswith(("codes:", "wavs:")) for each in images)
-    return not images or named or split is not None
-
-
-def load_split(dataset: Dataset, source: str | None, split: str) -> Pictures:
-    """Returns a split of a data set; the images of a folder are named after their files."""
-    images = getattr(dataset, split)
-    names = None
-    if source is not None and not is_known_name(source):
-        names = picture_names(Path(source).expanduser(), split)
-    names = names or [str(i) for i in range(len(images))]
-    return Pictures(images, names, dataset.class_names, f"{dataset.name} ({split})", dataset)
-
-
-def load_pictures(path: Path, shape: Shape, levels: int) -> Pictures:
-    """Loads a picture, all pictures of a folder, or all images of a file of arrays."""
-    what = path.name or str(path)
-    is_picture = path.suffix.lower() in Image.registered_extensions() and not path.is_dir()
-    if path.exists() and not is_picture:
-        size, channels = folder_options(shape, path)
-        found = load_unsplit(path, size=size, channels=channels, levels=levels)
-        if found.images.x.shape[1:] != shape:
-            raise UserError(shape_mismatch(str(path), found.images.x.shape[1:], shape))
-        return Pictures(found.images, found.names, found.class_names, what)
-    if is_picture:
-        x = requantise(read_pictures([path], shape), 256, levels)
-        return Pictures(Images(x, None, levels), [what], None, what, one_by_one=True)
-    load_for(str(path), shape, levels)  # its error lists the data sets that there are
-    raise UserError(f"There are no images {path}.")
-
-
-def join_images(found: Sequence[Pictures]) -> Pictures:
-    """Joins images of the same shape and levels; they have classes if all parts have."""
-    if len(found) == 1:
-        return found[0]
-    x = np.concatenate([each.images.x for each in found])
-    labels = [
-        each.class_names[i]
-        for each in found
-        if each.class_names is not None and each.images.y is not None
-        for i in each.images.y
-    ]
-    names = tuple(dict.fromkeys(labels)) if len(labels) == len(x) else None
-    y = None if names is None else np.array([names.index(label) for label in labels], np.int64)
-    return Pictures(
-        Images(x, y, found[0].images.levels),
-        [name for each in found for name in each.names],
-        names,
-        f"{len(x)} images",
-        one_by_one=all(each.one_by_one for each in found),
-    )
-
-
-def read_pictures(paths: Sequence[Path], shape: Shape) -> NDArray[np.uint8]:
-    """Reads picture files of this shape as `(N, C, H, W)`; crops and resizes to a square shape."""
-    channels, height, width = shape
-    pictures = [read_picture(path, None, channels) for path in paths]
-    if height == width:
-        pictures = [
-            picture if picture.shape == shape else read_picture(path, height, channels)
-            for path, picture in zip(paths, pictures, strict=True)
-        ]
-    for path, picture in zip(paths, pictures, strict=True):
-        if picture.shape != shape:
-            raise UserError(shape_mismatch(str(path), picture.shape, shape))
-    return np.stack(pictures)
-
-
-def shape_mismatch(what: str, found: Sequence[int], shape: Shape) -> str:
-    """Returns the message for images of another shape than a model's."""
-    if found[0] != shape[0]:
-        return (
-            f"{what} has {found[0]} channels, but the model's images have {shape[0]}: convert it "
-            "first."
-        )
-    return (
-        f"{what} is {found[2]} x {found[1]} pixels, but the model's images are "
-        f"{shape[2]} x {shape[1]}: resize it first."
-    )
-
-
-def known_pixels(
-    shape: Shape,
-    *,
-    keep: Half | None = None,
-    hide: Half | None = None,
-    box: str | None = None,
-    mask: Path | None = None,
-) -> Tensor:
-    """Makes the mask of the known pixels, `(H, W)`, from the options of `add_hidden`."""
-    _, height, width = shape
-    if hide:
-        known = ~half_mask(hide, height, width)
-    elif box:
-        row, col, box_height, box_width = parse_numbers(box, 4, "--box")
-        known = ~box_mask(row, col, box_height, box_width, (height, width))
-    elif mask:
-        picture = read_picture(mask, None, 1)[0]
-        if picture.shape != (height, width):
-            raise UserError(
-                f"The mask {mask} is {picture.shape[1]} x {picture.shape[0]} pixels, but the "
-                f"model's images are {width} x {height}: resize it first."
-            )
-        known = torch.from_numpy(picture < 128)
-    else:
-        known = half_mask(keep or "top", height, width)
-    if known.all():
-        raise UserError("Nothing is hidden: hide some pixels by --mask, --box, --hide or --keep.")
-    return known

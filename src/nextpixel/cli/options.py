@@ -239,13 +239,12 @@ def count(n: int, noun: str) -> str:
 # --- options that several commands have -----------------------------------------------------------
 
 
-def add_common(parser: Parser, *, trust: bool = True) -> None:
-    """Adds --device, --threads and, unless the command loads no models, --trust."""
+def add_common(parser: Parser) -> None:
+    """Adds --device, --threads and --trust."""
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument("--threads", type=positive, help="number of processor threads")
-    if trust:
-        add_trust(group)
+    add_trust(group)
 
 
 def add_trust(group: argparse._ActionsContainer) -> None:
@@ -286,7 +285,8 @@ def add_data(parser: Parser, *, positional: bool = False) -> None:
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
     """Gathers the options of `add_data`, without the data set, for `latents.codes.load_data`."""
-    return {name: getattr(args, name) for name in ("levels", "data_dir", "size", "channels")}
+    names = ("levels", "data_dir", "size", "channels", "trust")
+    return {name: getattr(args, name) for name in names}
 
 
 def add_images(
@@ -344,7 +344,8 @@ def add_images(
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
     """Gathers the options of `add_images` for `cli.loading.load_images`."""
-    return {name: getattr(args, name) for name in ("images", "data", "data_dir", "split")}
+    names = ("images", "data", "data_dir", "split", "trust")
+    return {name: getattr(args, name) for name in names}
 
 
 def add_draws(parser: Parser, what: str, out: str, draws: int = 4) -> None:

@@ -367,7 +367,8 @@ def train_parser() -> Any:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="with --resume: load a model that is not nextpixel's own; this runs its code",
+        help="with --resume or codes:RUN: also load models of other classes than nextpixel's, "
+        "which runs their code",
     )
     parser.add_subclass_arguments(
         ImageModel,

@@ -43,15 +43,18 @@ def load_data(
     data_dir: str | Path | None = None,
     size: int | None = None,
     channels: int | None = None,
+    trust: bool = False,
 ) -> Dataset:
     """Loads images by name or path, see `nextpixel.data.load`, or the codes of `codes:RUN`.
+
+    `trust` is that of `nextpixel.load`, for the model of RUN.
 
     Raises:
         UserError: The data do not exist, or an option does not fit them.
     """
     if not str(name).startswith(PREFIX):
         return data.load(name, levels=levels, data_dir=data_dir, size=size, channels=channels)
-    codes = load_codes(str(name).removeprefix(PREFIX), data_dir)
+    codes = load_codes(str(name).removeprefix(PREFIX), data_dir, trust=trust)
     if levels not in (None, codes.levels) or size is not None or channels is not None:
         raise UserError(
             f"{name} has {codes.levels} codes and a shape of its own: leave levels, size and "
@@ -61,9 +64,9 @@ def load_data(
 
 
 def load_source(
-    run: str | Path, data_dir: str | Path | None = None
+    run: str | Path, data_dir: str | Path | None = None, *, trust: bool = False
 ) -> tuple[CodebookModel, Dataset]:
-    """Loads a VQ-VAE and the images that it was trained on.
+    """Loads a VQ-VAE (see `nextpixel.load` for `trust`) and the images that it was trained on.
 
     Raises:
         UserError: The model is not a VQ-VAE, or its data are unknown or missing.
@@ -72,7 +75,7 @@ def load_source(
     from nextpixel.models.base.image_model import load
     from nextpixel.saving import training_record
 
-    model, record = load(run), training_record(run)
+    model, record = load(run, trust=trust), training_record(run)
     if not isinstance(model, CodebookModel):
         raise UserError(
             f"{run} ({type(model).__name__}) has no codebook: give the run folder of a VQVAE or a "
@@ -101,7 +104,9 @@ def parse_name(name: str | Path) -> tuple[str, bool]:
     return run.removesuffix(BOTTOM), run.endswith(BOTTOM)
 
 
-def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
+def load_codes(
+    name: str | Path, data_dir: str | Path | None = None, *, trust: bool = False
+) -> Dataset:
     """Loads the codes of the images that a VQ-VAE was trained on, with their classes.
 
     A data set with redrawn bits is drawn once. If images have rows of padding, so have their codes:
@@ -111,6 +116,7 @@ def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
     Args:
         name: The run folder of the VQ-VAE; for the bottom codes of a VQ-VAE-2 followed by #bottom.
         data_dir: Where to look for its data first.
+        trust: See `nextpixel.load`.
 
     Returns:
         Images `(1, h, w)` with a level for each code, and one more if images have padding. Bottom
@@ -120,7 +126,7 @@ def load_codes(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
         UserError: See `load_source`; or there are no bottom codes.
     """
     run, bottom = parse_name(name)
-    model, images = load_source(run, data_dir)
+    model, images = load_source(run, data_dir, trust=trust)
     model.check_dataset(images)
     if bottom and len(model.sizes) == 1:
         raise UserError(

@@ -44,7 +44,7 @@ def arguments(parser: Parser) -> None:
         default=0,
         help="seed of the first weights and of the order of the images",
     )
-    add_common(parser, trust=False)
+    add_common(parser)
 
 
 def run(args: argparse.Namespace) -> None:

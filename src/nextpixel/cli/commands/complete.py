@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from nextpixel.cli.loading import Pictures
+    from nextpixel.cli.pictures import Pictures
     from nextpixel.context import Context
     from nextpixel.latents.generator import LatentGenerator
     from nextpixel.models.base.autoregressive import AutoregressiveModel
@@ -175,7 +175,8 @@ def columns_of(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[st
 
 def hidden_pixels(args: argparse.Namespace, device: torch.device) -> Hidden:
     """Loads a model, and images of which it completes the pixels."""
-    from nextpixel.cli.loading import known_pixels, load_model, load_model_images
+    from nextpixel.cli.loading import load_model
+    from nextpixel.cli.pictures import known_pixels, load_model_images
     from nextpixel.viz import images as plots
 
     model = load_model(args.model, device, trust=args.trust)
@@ -227,7 +228,7 @@ def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden
 
 def load_decoder_images(args: argparse.Namespace, generator: LatentGenerator) -> Pictures:
     """Loads images for a VQ-VAE, with their classes for its prior."""
-    from nextpixel.cli.loading import load_images
+    from nextpixel.cli.pictures import load_images
     from nextpixel.latents.generator import find_bundle
 
     decoder = generator.decoder
@@ -238,7 +239,7 @@ def load_decoder_images(args: argparse.Namespace, generator: LatentGenerator) ->
 
 def known_codes(args: argparse.Namespace, generator: LatentGenerator) -> Tensor:
     """Makes the mask of the known codes, `(h, w)`, from --codes or from the known pixels."""
-    from nextpixel.cli.loading import known_pixels
+    from nextpixel.cli.pictures import known_pixels
     from nextpixel.conditioning.regions import cell_mask
 
     _, height, width = generator.prior.shape

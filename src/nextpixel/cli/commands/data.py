@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import PICTURES, Parser, add_data, data_options, output
+from nextpixel.cli.options import PICTURES, Parser, add_data, add_trust, data_options, output
 from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ EXAMPLES = [
 def arguments(parser: Parser) -> None:
     """Adds the options."""
     add_data(parser, positional=True)
+    add_trust(parser)
     parser.add_argument(
         "--out",
         type=output(*PICTURES),

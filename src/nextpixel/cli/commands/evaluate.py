@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
     expand_bundle(args)
     device = set_up(args.device, args.threads)
     model = load_any_model(args.model, device, trust=args.trust)
-    dataset = load_model_data(model, args.model, args.data, args.data_dir)
+    dataset = load_model_data(model, args.model, args.data, args.data_dir, trust=args.trust)
     found = evaluate(args, model, dataset)
     found.which["model"] = name
     if name != args.model:
@@ -261,7 +261,7 @@ def load_parts(args: argparse.Namespace, dataset: Dataset, device: torch.device)
     from nextpixel.latents.codes import load_source, parse_name
     from nextpixel.latents.generator import check_prior
 
-    decoder, pictures = load_source(parse_name(dataset.name)[0], args.data_dir)
+    decoder, pictures = load_source(parse_name(dataset.name)[0], args.data_dir, trust=args.trust)
     top = None
     if args.top is not None:
         top = load_model(args.top, device, conditioned=True, trust=args.trust)

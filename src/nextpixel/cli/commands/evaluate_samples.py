@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
         args.model, device, trust=args.trust
     )
     images = generator.decoder if isinstance(generator, LatentGenerator) else generator
-    data = load_for(args.data, images.shape, images.levels, args.data_dir)
+    data = load_for(args.data, images.shape, images.levels, args.data_dir, trust=args.trust)
     quality = evaluate_samples(
         generator,
         data,

@@ -76,7 +76,8 @@ def inspect_trained(args: argparse.Namespace) -> None:
     import numpy as np
 
     from nextpixel.cli import inspection
-    from nextpixel.cli.loading import check_name, load_model, load_model_images
+    from nextpixel.cli.loading import check_name, load_model
+    from nextpixel.cli.pictures import load_model_images
     from nextpixel.data.sampler import evenly_spaced
     from nextpixel.evaluation import receptive_field
     from nextpixel.saving import find

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> None:
     """Samples from each model, and scores the images."""
     from typing import cast
 
-    from nextpixel.cli.loading import load_images, load_model
+    from nextpixel.cli.loading import load_model
+    from nextpixel.cli.pictures import load_images
     from nextpixel.context import Context
     from nextpixel.tasks import variations
     from nextpixel.utils.devices import set_up

@@ -26,7 +26,7 @@ from nextpixel.utils.progress import progress
 if TYPE_CHECKING:
     import argparse
 
-    from nextpixel.cli.loading import Pictures
+    from nextpixel.cli.pictures import Pictures
     from nextpixel.models.base.latent import LatentModel
 
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
@@ -71,7 +71,8 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws reconstructions or interpolations, and where the codes lie."""
-    from nextpixel.cli.loading import load_any_model, load_model_images
+    from nextpixel.cli.loading import load_any_model
+    from nextpixel.cli.pictures import load_model_images
     from nextpixel.tasks import reconstruction
     from nextpixel.utils.devices import set_up
     from nextpixel.viz import images as plots

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from nextpixel.cli.loading import Pictures
+    from nextpixel.cli.pictures import Pictures
     from nextpixel.conditioning.degradation import Degraded, Task
     from nextpixel.evaluation.image_quality import Quality
     from nextpixel.evaluation.likelihood import Score
@@ -151,7 +151,7 @@ def images_to_restore(
     args: argparse.Namespace, model: AutoregressiveModel, task: Task
 ) -> Restorable:
     """Loads clean images and degrades them, or loads degraded images."""
-    from nextpixel.cli.loading import is_dataset, known_pixels
+    from nextpixel.cli.pictures import is_dataset, known_pixels
 
     any_hidden = any(hidden_options(args).values())
     if any_hidden and task.name != "inpaint":
@@ -174,7 +174,7 @@ def degrade_clean(
     args: argparse.Namespace, model: AutoregressiveModel, task: Task, known: Tensor | None
 ) -> Restorable:
     """Loads clean images and degrades them; a mask of known pixels replaces random holes."""
-    from nextpixel.cli.loading import load_images
+    from nextpixel.cli.pictures import load_images
     from nextpixel.viz import images as plots
 
     pictures = load_images(args.model, model.shape, model.levels, **image_options(args))
@@ -193,7 +193,7 @@ def load_degraded(
     args: argparse.Namespace, model: AutoregressiveModel, task: Task, known: Tensor | None
 ) -> Restorable:
     """Loads degraded images."""
-    from nextpixel.cli.loading import load_images
+    from nextpixel.cli.pictures import load_images
 
     shape = model.shape
     if task.name != "inpaint":  # a picture with holes is as large as the whole one

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpixel.cli.loading import Pictures
+    from nextpixel.cli.pictures import Pictures
     from nextpixel.models.base.autoregressive import AutoregressiveModel
 
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
 
 def load_parts(args: argparse.Namespace, model: AutoregressiveModel) -> list[Pictures]:
     """Loads the images, and those of --against."""
-    from nextpixel.cli.loading import load_images
+    from nextpixel.cli.pictures import load_images
 
     options = image_options(args)
     sources = [options]

@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
-    from nextpixel.cli.loading import load_model, load_model_images
+    from nextpixel.cli.loading import load_model
+    from nextpixel.cli.pictures import load_model_images
     from nextpixel.context import Context
     from nextpixel.tasks import variations
     from nextpixel.utils.devices import set_up

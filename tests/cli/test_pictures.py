@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from nextpixel import GatedPixelCNN
-from nextpixel.cli import loading
+from nextpixel.cli import loading, pictures
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.conditioning.degradation import Task
 from nextpixel.conditioning.features import Features
@@ -61,14 +61,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """Which images each `load_images` of a command found."""
     found: list[np.ndarray] = []
-    load_images = loading.load_images
+    load_images = pictures.load_images
 
-    def load(*args: Any, **options: Any) -> loading.Pictures:
+    def load(*args: Any, **options: Any) -> pictures.Pictures:
         pictures = load_images(*args, **options)
         found.append(pictures.images.x)
         return pictures
 
-    monkeypatch.setattr(loading, "load_images", load)
+    monkeypatch.setattr(pictures, "load_images", load)
     return found
 
 
@@ -103,13 +103,13 @@ def test_all_commands_take_the_same_images(
 @pytest.mark.parametrize("command", ["complete", "restore", "vary", "reconstruct", "invert"])
 def test_n_is_how_many_are_shown(command: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[list[int]] = []
-    numbers = loading.Pictures.numbers
+    numbers = pictures.Pictures.numbers
 
-    def choose(self: loading.Pictures, *args: Any) -> Any:
+    def choose(self: pictures.Pictures, *args: Any) -> Any:
         chosen.append(numbers(self, *args).tolist())
         return numbers(self, *args)
 
-    monkeypatch.setattr(loading.Pictures, "numbers", choose)
+    monkeypatch.setattr(pictures.Pictures, "numbers", choose)
     words = COMMANDS[command].replace(" --degrade", "").replace(" --images", "")
     succeed(f"{words} --data all.npz -n 3 --out out.png")
     assert chosen == [[0, 10, 19]]
@@ -118,10 +118,10 @@ def test_n_is_how_many_are_shown(command: str, here: Path, monkeypatch: pytest.M
 def test_n_counts_named_files_and_samples_of_folders(here: Path) -> None:
     plain = loading.load_model("plain")
     files = [f"splits/test/{number:02}.png" for number in range(12)]
-    named = loading.load_model_images(plain, "plain", images=files)
+    named = pictures.load_model_images(plain, "plain", images=files)
     assert named.numbers(None, 8).tolist() == list(range(12))
     assert named.numbers(2, 8).tolist() == [0, 11]
-    every = loading.load_model_images(plain, "plain", images=["splits/test"])
+    every = pictures.load_model_images(plain, "plain", images=["splits/test"])
     assert len(every.numbers(None, 8)) == 8
 
 
@@ -143,15 +143,15 @@ def test_classes_of_folders_are_those_of_the_model(here: Path, tmp_path: Path) -
         (tmp_path / name).mkdir()
         Image.fromarray(TEST[0, 0] * 85).save(tmp_path / name / "one.png")
     (tmp_path / "dog" / "one.png").rename(tmp_path / "dog" / "two.png")
-    found = loading.load_model_images(model, "classes", images=[str(tmp_path)])
+    found = pictures.load_model_images(model, "classes", images=[str(tmp_path)])
     by_name = dict(zip(found.names, found.images.y, strict=True))
     assert by_name == {"cat/one.png": 0, "dog/two.png": 1}
-    only = loading.load_model_images(model, "classes", images=[str(tmp_path / "dog")], classes="1")
+    only = pictures.load_model_images(model, "classes", images=[str(tmp_path / "dog")], classes="1")
     assert only.images.y.tolist() == [1]
     (tmp_path / "dog").rename(tmp_path / "cow")
     with pytest.raises(UserError, match=r"The class cow of .* is none of the model's"):
-        loading.load_model_images(model, "classes", images=[str(tmp_path)])
-    x, given = loading.load_model_images(
+        pictures.load_model_images(model, "classes", images=[str(tmp_path)])
+    x, given = pictures.load_model_images(
         model, "classes", images=[str(tmp_path)], classes="0=0.5,1=0.5"
     ).inputs(model, np.arange(2))
     assert given.context.classes.tolist() == [[0.5, 0.5]] * 2
