@@ -84,7 +84,7 @@ def main() -> None:
     parameters = sum(p.numel() for p in model.parameters())
     results = [
         ("Test score", f"{score.bits_per_dim:.4f} ± {score.bits_per_dim_error:.4f} bits/dim"),
-        ("", f"{score.nats:.2f} ± {score.nats_error:.2f} nats an image"),
+        ("", f"{score.nats:.2f} ± {score.nats_error:.2f} nats per image"),
         ("Images scored", f"{score.images:,}, given their classes"),
         ("Hidden halves", f"{bits:.1f} bits each, the mean of 8 images"),
         ("Network", f"GatedPixelCNN, {parameters:,} parameters"),
@@ -110,7 +110,7 @@ def complete_halves(model: npx.AutoregressiveModel, digits: Dataset) -> float:
             completed = npx.complete(model, x, known, c, seed=2, numbers=numbers)
             columns[f"completion {k + 1}"] = pictures.to_uint8(completed, LEVELS)
     bits = likelihood.hidden_bits(model, x, known, c)
-    columns["bits a pixel"] = pictures.heat_map(bits.sum(1).masked_fill(known, torch.nan))
+    columns["bits per pixel"] = pictures.heat_map(bits.sum(1).masked_fill(known, torch.nan))
     pictures.save_image(pictures.side_by_side(columns, 256), OUT / "completions.png")
     return bits.flatten(1).sum(1).mean().item()
 

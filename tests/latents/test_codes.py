@@ -73,7 +73,7 @@ def test_eval_and_reconstruct_without_a_prior(
     last = json.loads(Path("vq/metrics.jsonl").read_text().splitlines()[-1])
     for name in ("perplexity", "usage", "reconstruction_error"):
         assert told[name] == pytest.approx(last[name])
-    assert "4 codes an image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
+    assert "4 codes per image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
     assert "no prior" in refused("sample vq", capsys)
     assert "interpolated" in refused("reconstruct vq --interpolate", capsys)
     assert "or plotted" in refused("reconstruct vq --plot s.png", capsys)
@@ -269,7 +269,7 @@ def test_eval_of_a_prior(prior: Path, here: Path, capsys: pytest.CaptureFixture[
     different = {name for name, what in told.items() if bundled[name] != what}
     assert different == {"model", "data"}
     words = run("eval prior", capsys)
-    assert "bits a code" in words
+    assert "bits per code" in words
     assert "upper bound on -log p(x)" in words
 
 

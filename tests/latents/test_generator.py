@@ -106,7 +106,7 @@ def test_known_codes_are_kept_and_the_others_sampled(
     assert not torch.equal(drawn[0], drawn[1])
 
     together = generator.complete(x.repeat(2, 1, 1, 1), mask, np.tile(test.y, 2), seed=5)
-    names = ["original", "given", "reconstruction", "completion 1", "completion 2", "bits a code"]
+    names = ["original", "given", "reconstruction", "completion 1", "completion 2", "bits per code"]
     assert list(columns) == names
     for number, expected in enumerate(torch.split(together, 3), 1):
         assert np.array_equal(columns[f"completion {number}"], pictures.to_uint8(expected, 8))
@@ -155,7 +155,7 @@ def test_styles_of_a_picture_file(
 def test_a_bundle_knows_its_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert training_record("both/decoder")["data"] == "tiny.npz"
     assert training_record("both/prior")["data"] == "codes:vq"
-    assert "bits a code" in run("eval both/prior", capsys)
+    assert "bits per code" in run("eval both/prior", capsys)
     generator = LatentGenerator.load("both")
     generator.decoder.save("plain-vq")
     generator.prior.save("plain-prior")

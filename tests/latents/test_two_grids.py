@@ -155,7 +155,7 @@ def test_commands_of_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) ->
     with np.load("s.npz") as file:
         expected = LatentGenerator.load("all").sample(6, torch.arange(6) % 3, seed=2)
         assert np.array_equal(file["x"], expected.numpy())
-    assert "20 codes an image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
+    assert "20 codes per image" in run("reconstruct vq -n 2 --draws 1 --out r.png", capsys)
 
 
 @pytest.mark.parametrize(

@@ -285,7 +285,7 @@ class Run:
         return torch.stack(losses).sum()
 
     def loss(self, x: Tensor, conditioning: Conditioning) -> Tensor:
-        """Computes the mean loss of images, in nats an image."""
+        """Computes the mean loss of images, in nats per image."""
         # Fabric itself wraps `forward` in autocast, but no other method.
         with self.fabric.autocast(), checkpointing(self.args.checkpoint_activations):
             nats: Tensor = self.wrapped.objective(x, conditioning.context, conditioning.mask)

@@ -88,8 +88,11 @@ def report(model: Classifier, data: Dataset, losses: Sequence[float], out: Path)
     accuracy, count = model.accuracy(data.test), len(data.test)
     error = math.sqrt(accuracy * (1 - accuracy) / count)
     last = losses[-100:]
-    print(f"Loss over the last {len(last)} steps: {sum(last) / len(last):.4f} nats an image")
+    print(f"Loss over the last {len(last)} steps: {sum(last) / len(last):.4f} nats per image")
     print(f"Test accuracy: {accuracy:.2%} ± {error:.2%} of {count:,} images of {data.name}")
     shapes = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in model.shapes.items())
     print(f"Its layers: {shapes}")
-    print(f"The classifier is in {out}: try nextpixel train --features {out} --layer embedding")
+    print(
+        f"The classifier is in {out}: try nextpixel train --model GatedPixelCNN "
+        f"--data {data.name} --features {out} --layer embedding --out RUN"
+    )

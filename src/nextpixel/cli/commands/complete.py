@@ -170,7 +170,7 @@ def columns_of(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[st
         yield f"completion {number}", hidden.show(one_each)
     site_bits = bits.sum(1).masked_fill(hidden.free[:, 0], torch.nan)
     size = hidden.columns["original"].shape[2:]
-    yield f"bits a {hidden.site}", plots.heat_map(enlarge(site_bits, size))
+    yield f"bits per {hidden.site}", plots.heat_map(enlarge(site_bits, size))
 
 
 def hidden_pixels(args: argparse.Namespace, device: torch.device) -> Hidden:

@@ -168,7 +168,7 @@ def kind_of_score(
             f"--importance is for a VAE, and {args.model} ({type(model).__name__}) is none: leave "
             "it out."
         )
-    kind = f"importance-weighted bound on log p(x), {args.importance} codes an image"
+    kind = f"importance-weighted bound on log p(x), {args.importance} codes per image"
     return kind, lambda x: cast("VAE", model).importance_bound(x, args.importance)
 
 
@@ -311,8 +311,8 @@ def codes_in_words(codes: dict[str, Any]) -> str:
     others = ", ".join(f"{name} {bits:.4f}" for name, bits in codes["baselines"].items())
     bits = codes["codes_bits_per_image"]
     prior = (
-        f"That is {codes['bits_per_code']:.4f} bits a code (fitted to the training codes "
-        f"without a network: {others}), {bits:.2f} bits an image.\n"
+        f"That is {codes['bits_per_code']:.4f} bits per code (fitted to the training codes "
+        f"without a network: {others}), {bits:.2f} bits per image.\n"
     )
     if "description_length_bits_per_dim" not in codes:
         return (

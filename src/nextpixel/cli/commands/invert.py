@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     pictures = load_images(args.model, models[0].shape, models[0].levels, **image_options(args))
     numbers = pictures.numbers(args.n, args.shown)
     columns = {}
-    print(f"{'given':12} {'numbers':>8}   {'bits/dim':17} {'bits an image':>14}")
+    print(f"{'given':12} {'numbers':>8}   {'bits/dim':17} {'bits per image':>14}")
     for model in models:
         fitting = pictures.fit(model, args.model, args.classes if model.classes else None)
         with progress("scoring") as show:

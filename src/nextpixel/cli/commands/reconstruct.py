@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
 
 def report(model: LatentModel, out: Path) -> None:
     """Prints the size of a code, and the file."""
-    print(f"{model.latent} {model.code} an image: {out}")
+    print(f"{model.latent} {model.code} per image: {out}")
 
 
 def check_plot(model: LatentModel, name: str) -> None:

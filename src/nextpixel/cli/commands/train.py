@@ -70,7 +70,7 @@ def report(model: ImageModel, out: Path, data: str) -> None:
         folder, bottom = parse_name(data)
         two_grids = "/" in (model.data_record.codes_of or "")
         priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
-        use = f"bundle {folder} {priors}"
+        use = f"bundle {folder} {priors} --out {out}-bundle"
     trust = trust_option(model)
     print(f"The trained model is in {out}: try nextpixel eval {out}{trust}, nextpixel {use}{trust}")
 
