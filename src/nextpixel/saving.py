@@ -196,10 +196,15 @@ def training_record(name: str | Path) -> dict[str, Any]:
     for file in (folder / "card.json", folder / TRAINING, folder.parent / "config.yaml"):
         if file.is_file():
             try:
-                return dict(yaml.safe_load(file.read_text()))  # JSON is YAML
+                return renamed_options(yaml.safe_load(file.read_text()))  # JSON is YAML
             except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):
                 raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
     return {}
+
+
+def renamed_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames the options of a run that was begun before 0.2."""
+    return {"resize" if name == "size" else name: value for name, value in settings.items()}
 
 
 def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:

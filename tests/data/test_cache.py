@@ -84,7 +84,7 @@ def test_a_folder_is_decoded_once(folder, no_decoding):
             assert not getattr(data, split).x.flags.writeable
 
 
-@pytest.mark.parametrize("options", [{}, {"levels": 4}, {"channels": 1, "size": 3}])
+@pytest.mark.parametrize("options", [{}, {"levels": 4}, {"channels": 1, "resize": 3}])
 def test_batches_are_those_of_memory(folder, no_decoding, options):
     expected = in_memory(folder, **options).train
     load(folder, **options)
@@ -101,9 +101,9 @@ def test_batches_are_those_of_memory(folder, no_decoding, options):
 def test_options_that_change_nothing_decode_nothing(folder, no_decoding):
     expected = load(folder)
     no_decoding()
-    for options in ({"size": 6}, {"channels": 3}, {"size": 6, "channels": 3, "levels": 256}):
+    for options in ({"resize": 6}, {"channels": 3}, {"resize": 6, "channels": 3, "levels": 256}):
         same(load(folder, **options), expected)
-    for options in ({"size": 5}, {"channels": 1}, {"levels": 255}):
+    for options in ({"resize": 5}, {"channels": 1}, {"levels": 255}):
         with pytest.raises(AssertionError, match="decoded"):
             load(folder, **options)
 

@@ -364,7 +364,7 @@ def test_known_names_the_classes_of_the_larger_sets(name, shared_data):
             {"name": "mnist-dynamic", "levels": 4},
             "has 2 levels, which cannot be turned into 4: ask for 2, ",
         ),
-        ({"name": "mnist", "size": 14}, "size and channels are for your own images"),
+        ({"name": "mnist", "resize": 14}, "resize and channels are for your own images"),
         ({"name": "mnist", "data_dir": "nowhere"}, "The data folder nowhere does not exist"),
     ],
 )

@@ -317,7 +317,7 @@ def test_folders_without_sounds_are_refused(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="holds no sounds: expected WAV"):
         load(f"wavs:{tmp_path}/empty")
     with pytest.raises(UserError, match="are for pictures"):
-        load(f"wavs:{folder}", size=8)
+        load(f"wavs:{folder}", resize=8)
     (folder / "low" / "3.flac").write_bytes(b"no sound")
     with pytest.raises(UserError, match=r"3\.flac is corrupt or no sound"):
         load(f"wavs:{folder}")

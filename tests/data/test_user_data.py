@@ -191,8 +191,8 @@ def test_truncated_arrays_are_named(tmp_path, ending):
 
 def test_size_is_not_for_arrays(tmp_path):
     np.save(tmp_path / "x.npy", GREY)
-    with pytest.raises(UserError, match="size is for a folder of pictures"):
-        load(tmp_path / "x.npy", size=4)
+    with pytest.raises(UserError, match="resize is for a folder of pictures"):
+        load(tmp_path / "x.npy", resize=4)
 
 
 # --- IDX ------------------------------------------------------------------------------------------
@@ -334,11 +334,13 @@ def test_size_crops_to_the_centre_and_resizes(tmp_path):
     wide = np.zeros((40, 4, 12), np.uint8)
     wide[:, :, 4:8] = 255
     fill(tmp_path, x=wide)
-    assert (everything(load(tmp_path, size=4)) == 255).all()
+    assert (everything(load(tmp_path, resize=4)) == 255).all()
     save(tmp_path / "tall.png", wide[0].T)
-    with pytest.raises(UserError, match=r"tall\.png is 4 x 12 pixels but .* is 12 x 4: give size"):
+    with pytest.raises(
+        UserError, match=r"tall\.png is 4 x 12 pixels but .* is 12 x 4: give resize"
+    ):
         load(tmp_path)
-    data = load(tmp_path, size=2)
+    data = load(tmp_path, resize=2)
     assert data.shape == (1, 2, 2)
     assert (everything(data) == 255).all()
 
@@ -402,8 +404,8 @@ def test_folders_that_are_not_clear_are_refused(tmp_path):
     fill(tmp_path)
     with pytest.raises(UserError, match="channels is 2"):
         load(tmp_path, channels=2)
-    with pytest.raises(UserError, match="size is 0"):
-        load(tmp_path, size=0)
+    with pytest.raises(UserError, match="resize is 0"):
+        load(tmp_path, resize=0)
     fill(tmp_path / "cats")
     with pytest.raises(UserError, match="both directly and in subfolders"):
         load(tmp_path)

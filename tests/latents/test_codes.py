@@ -330,7 +330,7 @@ def test_commands_of_a_bundle(prior: Path, here: Path, capsys: pytest.CaptureFix
         ("train --model VQVAE --data codes:vq --conditional false --out x", "autoregressive"),
         (f"train {PRIOR} --data codes:prior --out x", "no codebook"),
         (f"train {PRIOR} --data codes:vq --levels 4 --out x", "leave levels"),
-        (f"train {PRIOR} --data codes:vq --size 4 --out x", "leave levels"),
+        (f"train {PRIOR} --data codes:vq --resize 4 --out x", "leave levels"),
         (f"train {PRIOR} --data codes:nowhere --out x", "does not exist"),
         ("eval prior --data tiny.npz", "images"),
     ],

@@ -195,9 +195,9 @@ def load_for(
     trust: bool = False,
 ) -> Dataset:
     """Loads a data set with these levels, and a folder's pictures in this shape `(C, H, W)`."""
-    size, channels = (None, None) if is_known_name(data) else folder_options(shape, Path(data))
+    resize, channels = (None, None) if is_known_name(data) else folder_options(shape, Path(data))
     return codes.load_data(
-        data, levels=levels, data_dir=data_dir, size=size, channels=channels, trust=trust
+        data, levels=levels, data_dir=data_dir, resize=resize, channels=channels, trust=trust
     )
 
 
@@ -207,7 +207,7 @@ def is_known_name(name: str) -> bool:
 
 
 def folder_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:
-    """Returns the options `size` and `channels` that load a folder's pictures in this shape."""
+    """Returns the options `resize` and `channels` that load a folder's pictures in this shape."""
     if not path.is_dir():
         return None, None
     channels, height, width = shape

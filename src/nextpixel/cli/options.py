@@ -278,14 +278,14 @@ def add_data(parser: Parser, *, positional: bool = False) -> None:
     else:
         group.add_argument("--data", required=True, help=DATA)
     group.add_argument("--levels", type=positive, help="requantise pixels to N levels")
-    group.add_argument("--size", type=positive, help="crop and resize a folder's images to N x N")
+    group.add_argument("--resize", type=positive, help="crop and resize a folder's images to N x N")
     group.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
     add_data_dir(group)
 
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
     """Gathers the options of `add_data`, without the data set, for `latents.codes.load_data`."""
-    names = ("levels", "data_dir", "size", "channels", "trust")
+    names = ("levels", "data_dir", "resize", "channels", "trust")
     return {name: getattr(args, name) for name in names}
 
 

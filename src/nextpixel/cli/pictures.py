@@ -233,8 +233,8 @@ def load_pictures(path: Path, shape: Shape, levels: int) -> Pictures:
     what = path.name or str(path)
     is_picture = path.suffix.lower() in Image.registered_extensions() and not path.is_dir()
     if path.exists() and not is_picture:
-        size, channels = folder_options(shape, path)
-        found = load_unsplit(path, size=size, channels=channels, levels=levels)
+        resize, channels = folder_options(shape, path)
+        found = load_unsplit(path, resize=resize, channels=channels, levels=levels)
         if found.images.x.shape[1:] != shape:
             raise UserError(shape_mismatch(str(path), found.images.x.shape[1:], shape))
         return Pictures(found.images, found.names, found.class_names, what)

@@ -103,10 +103,10 @@ def resumed_config(file: Path, trust: bool) -> str:
     """
     import yaml
 
-    from nextpixel.saving import check_trusted, up_to_date
+    from nextpixel.saving import check_trusted, renamed_options, up_to_date
 
     try:
-        config = yaml.safe_load(file.read_text())
+        config = renamed_options(yaml.safe_load(file.read_text()))
         model = config["model"]
         name = str(model["class_path"])
         model["init_args"] = up_to_date(name, model.get("init_args") or {})
@@ -296,7 +296,7 @@ def options() -> dict[str, tuple[Any, Any, str]]:
             f"{DATA}; codes:RUN#bottom for the bottom codes of a VQ-VAE-2",
         ),
         "levels": (int | None, None, "requantise pixels to N levels"),
-        "size": (int | None, None, "crop and resize a folder's images to N x N"),
+        "resize": (int | None, None, "crop and resize a folder's images to N x N"),
         "channels": (int | None, None, "1 for grey, 3 for colour"),
         "conditional": (bool, True, "condition it on the classes, if any"),
         "task": (TaskName | None, None, "learn to restore images degraded in this way"),

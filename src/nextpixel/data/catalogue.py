@@ -332,7 +332,7 @@ def load(
     *,
     levels: int | None = None,
     data_dir: str | Path | None = None,
-    size: int | None = None,
+    resize: int | None = None,
     channels: int | None = None,
     download: bool = True,
 ) -> Dataset:
@@ -348,7 +348,7 @@ def load(
             A name has priority: write ./mnist for a folder called mnist.
         levels: Requantises to this number of levels; None leaves the source's levels.
         data_dir: The folder to search first.
-        size: For folders of pictures: crops and resizes them to size x size.
+        resize: For folders of pictures: crops to the central square and resizes it to this side.
         channels: For the user's own images: 1 or 3.
         download: Whether missing files may be downloaded.
 
@@ -360,21 +360,21 @@ def load(
             or an option does not apply to it.
     """
     if isinstance(name, str) and name in NAMED:
-        if size is not None or channels is not None:
+        if resize is not None or channels is not None:
             raise UserError(
-                f"size and channels are for your own images, but {name} has fixed ones: leave them "
+                f"resize and channels are for your own images, but {name} has fixed ones: leave them "
                 "out."
             )
         entry = NAMED[name]
         data = entry.read(entry.store, find_or_download(name, entry.store, data_dir, download))
     elif isinstance(name, str) and name.startswith(SOUNDS):
-        if size is not None or channels is not None:
+        if resize is not None or channels is not None:
             raise UserError(
-                f"size and channels are for pictures, but {name} are sounds: leave them out."
+                f"resize and channels are for pictures, but {name} are sounds: leave them out."
             )
         data = load_sounds(Path(name.removeprefix(SOUNDS)).expanduser())
     elif (path := Path(name).expanduser()).exists():
-        data = load_user_data(path, size=size, channels=channels, levels=levels)
+        data = load_user_data(path, resize=resize, channels=channels, levels=levels)
     else:
         raise UserError(
             f"There is no data set, file or folder {str(name)!r}{did_you_mean(str(name), NAMED)}: "

@@ -93,42 +93,42 @@ class File(NamedTuple):
 
 
 def load_folder(
-    folder: Path, size: int | None, channels: int | None, levels: int | None
+    folder: Path, resize: int | None, channels: int | None, levels: int | None
 ) -> Dataset:
     """Loads a folder of pictures, which is decoded only if it is not in the cache.
 
     Args:
         folder: The folder.
-        size: Crops each picture to its central square and resizes it to size x size, if not None.
+        resize: Crops each picture to its central square and resizes it to this side, if not None.
         channels: 1 (grey) or 3 (RGB); None for 1 if all files are grey, else 3.
         levels: Number of levels, 256 if None.
 
     Raises:
         UserError: If an option is out of range, a picture cannot be read, or the pictures differ in
-            size and `size` is None.
+            size and `resize` is None.
     """
     if channels not in (None, 1, 3):
         raise UserError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
-    if size is not None and size < 1:
-        raise UserError(f"size is {size}: give the side of the square pictures, 1 or more.")
+    if resize is not None and resize < 1:
+        raise UserError(f"resize is {resize}: give the side of the square pictures, 1 or more.")
     levels = 256 if levels is None else levels
     table = requantise(np.arange(256), 256, levels)
     state = folder_state(folder, PICTURES)
-    # What was decoded without size or channels may already have the wanted ones.
-    for options in product(dict.fromkeys((size, None)), dict.fromkeys((channels, None))):
+    # What was decoded without resize or channels may already have the wanted ones.
+    for options in product(dict.fromkeys((resize, None)), dict.fromkeys((channels, None))):
         cached = cache.load(cache.path_of(folder, *options, levels), state)
-        if cached is not None and _fits(cached["x"].shape, size, channels):
+        if cached is not None and _fits(cached["x"].shape, resize, channels):
             return dataset_from_cache(folder, cached, levels)
 
-    path = cache.path_of(folder, size, channels, levels)
+    path = cache.path_of(folder, resize, channels, levels)
     decoded = cache.load_or_decode(
-        folder, path, state, lambda: _decode(folder, size, channels, table)
+        folder, path, state, lambda: _decode(folder, resize, channels, table)
     )
     return dataset_from_cache(folder, decoded, levels)
 
 
 def load_folder_unsplit(
-    folder: Path, size: int | None, channels: int | None, levels: int
+    folder: Path, resize: int | None, channels: int | None, levels: int
 ) -> Unsplit:
     """Loads all pictures of a folder in the order of their names, without the cache.
 
@@ -139,8 +139,8 @@ def load_folder_unsplit(
     if channels is None:
         channels = 1 if all(_is_grey(folder / name) for name in names) else 3
     table = requantise(np.arange(256), 256, levels)
-    first = read_picture(folder / names[0], size, channels)
-    x = np.concatenate(list(_decode_blocks(folder, names, first, size, channels, table)))
+    first = read_picture(folder / names[0], resize, channels)
+    x = np.concatenate(list(_decode_blocks(folder, names, first, resize, channels, table)))
     labels, y = _class_ids(pictures)
     return Unsplit(Images(x, y, levels), names, tuple(labels) or None)
 
@@ -152,8 +152,8 @@ def picture_names(path: Path, split: str) -> list[str] | None:
     return [p.name for p in find_files(path, PICTURE_FILES) if p.split == split]
 
 
-def _fits(shape: tuple[int, ...], size: int | None, channels: int | None) -> bool:
-    return channels in (None, shape[1]) and (size is None or shape[2:] == (size, size))
+def _fits(shape: tuple[int, ...], resize: int | None, channels: int | None) -> bool:
+    return channels in (None, shape[1]) and (resize is None or shape[2:] == (resize, resize))
 
 
 def dataset_from_cache(folder: Path, arrays: Mapping[str, NDArray[Any]], levels: int) -> Dataset:
@@ -175,13 +175,13 @@ def dataset_from_cache(folder: Path, arrays: Mapping[str, NDArray[Any]], levels:
 
 
 def _decode(
-    folder: Path, size: int | None, channels: int | None, table: NDArray[np.uint8]
+    folder: Path, resize: int | None, channels: int | None, table: NDArray[np.uint8]
 ) -> cache.Decoded:
     """Starts to decode a folder.
 
     Args:
         folder: The folder.
-        size: As for `load_folder`.
+        resize: As for `load_folder`.
         channels: As for `load_folder`.
         table: Maps the 256 levels of a picture to the new levels, shape (256,).
 
@@ -194,8 +194,8 @@ def _decode(
         with closing(track(pictures, "looking for colour", len(pictures))) as tracked:
             channels = 1 if all(_is_grey(folder / p.name) for p in tracked) else 3
     names = [p.name for p in pictures]
-    first = read_picture(folder / names[0], size, channels)
-    blocks = _decode_blocks(folder, names, first, size, channels, table)
+    first = read_picture(folder / names[0], resize, channels)
+    blocks = _decode_blocks(folder, names, first, resize, channels, table)
     return (len(names), *first.shape), blocks, others
 
 
@@ -237,7 +237,7 @@ def _decode_blocks(
     folder: Path,
     names: Sequence[str],
     first: NDArray[np.uint8],
-    size: int | None,
+    resize: int | None,
     channels: int,
     table: NDArray[np.uint8],
 ) -> Iterator[NDArray[np.uint8]]:
@@ -250,7 +250,7 @@ def _decode_blocks(
     def read(block_names: Sequence[str]) -> NDArray[np.uint8]:
         block = np.empty((len(block_names), *first.shape), np.uint8)
         for i, name in enumerate(block_names):
-            x = read_picture(folder / name, size, channels)
+            x = read_picture(folder / name, resize, channels)
             _check_shape(folder / name, x, folder / names[0], first)
             block[i] = x
         return block
@@ -393,12 +393,12 @@ def _is_grey(path: Path) -> bool:
     return _read(path, lambda picture: picture.mode in {"1", "L", "LA", "La"})
 
 
-def read_picture(path: Path, size: int | None, channels: int) -> NDArray[np.uint8]:
+def read_picture(path: Path, resize: int | None, channels: int) -> NDArray[np.uint8]:
     """Reads a picture file, upright as its EXIF data demand, transparent parts as white.
 
     Args:
         path: The file.
-        size: Crops to the central square and resizes it to size x size, if not None.
+        resize: Crops to the central square and resizes it to this side, if not None.
         channels: 1 (grey) or 3 (RGB).
 
     Returns:
@@ -416,12 +416,12 @@ def read_picture(path: Path, size: int | None, channels: int) -> NDArray[np.uint
             white = Image.new("RGBA", picture.size, "white")
             picture = Image.alpha_composite(white, picture.convert("RGBA"))
         picture = picture.convert("L" if channels == 1 else "RGB")
-        if size is not None:
+        if resize is not None:
             side = min(picture.size)
             left, top = ((length - side) // 2 for length in picture.size)
             # Cropped first, because resizing with a box would blend in pixels outside of it.
             picture = picture.crop((left, top, left + side, top + side))
-            picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+            picture = picture.resize((resize, resize), Image.Resampling.LANCZOS)
         x = np.asarray(picture, np.uint8)
         return x[None] if channels == 1 else x.transpose(2, 0, 1)
 
@@ -434,6 +434,6 @@ def _check_shape(
     if x.shape != first.shape:
         (h, w), (first_h, first_w) = x.shape[1:], first.shape[1:]
         raise UserError(
-            f"{path} is {w} x {h} pixels but {first_path} is {first_w} x {first_h}: give size to "
+            f"{path} is {w} x {h} pixels but {first_path} is {first_w} x {first_h}: give resize to "
             "crop and resize all of them to one square."
         )

@@ -23,7 +23,7 @@ __all__ = ["load_unsplit", "load_user_data"]
 
 
 def load_user_data(
-    path: Path, *, size: int | None = None, channels: int | None = None, levels: int | None = None
+    path: Path, *, resize: int | None = None, channels: int | None = None, levels: int | None = None
 ) -> Dataset:
     """Loads the images at a path as a data set of three splits.
 
@@ -44,7 +44,7 @@ def load_user_data(
 
     Args:
         path: An existing file or folder.
-        size: For folders: crops each picture to its central square and resizes it to size x size.
+        resize: For folders: crops each picture to its central square and resizes it to this side.
         channels: For folders, 1 (grey) or 3 (RGB); by default 1 if all files are grey, else 3. For
             arrays, the number of channels, needed if the shape is ambiguous.
         levels: Requantises to this number of levels; None leaves the source's levels.
@@ -55,19 +55,19 @@ def load_user_data(
     if path.is_dir() and (idx_arrays := read_idx_folder(path)):
         arrays = idx_arrays
     elif path.is_dir():
-        return load_folder(path, size, channels, levels)
+        return load_folder(path, resize, channels, levels)
     else:
         arrays = read_arrays(path)
-    if size is not None:
+    if resize is not None:
         raise UserError(
-            f"size is for a folder of pictures, and {path} holds arrays: leave size out, or resize "
+            f"resize is for a folder of pictures, and {path} holds arrays: leave it out, or resize "
             "the arrays first."
         )
     return dataset_from_arrays(path, arrays, channels, levels)
 
 
 def load_unsplit(
-    path: Path, *, size: int | None = None, channels: int | None = None, levels: int | None = None
+    path: Path, *, resize: int | None = None, channels: int | None = None, levels: int | None = None
 ) -> Unsplit:
     """Loads all images at a path in the order of their names or numbers, without splits.
 
@@ -75,7 +75,7 @@ def load_unsplit(
 
     Args:
         path: An existing file or folder, as for `load_user_data`.
-        size: As for `load_user_data`.
+        resize: As for `load_user_data`.
         channels: As for `load_user_data`.
         levels: As for `load_user_data`.
 
@@ -83,7 +83,7 @@ def load_unsplit(
         UserError: If the images cannot be read, or their layout is ambiguous.
     """
     if path.is_dir() and not (arrays := read_idx_folder(path)):
-        return load_folder_unsplit(path, size, channels, levels or 256)
+        return load_folder_unsplit(path, resize, channels, levels or 256)
     if not path.is_dir():
         arrays = read_arrays(path)
     return unsplit_from_arrays(path, arrays, channels, levels)

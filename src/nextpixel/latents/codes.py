@@ -41,7 +41,7 @@ def load_data(
     *,
     levels: int | None = None,
     data_dir: str | Path | None = None,
-    size: int | None = None,
+    resize: int | None = None,
     channels: int | None = None,
     trust: bool = False,
 ) -> Dataset:
@@ -53,11 +53,11 @@ def load_data(
         UserError: The data do not exist, or an option does not fit them.
     """
     if not str(name).startswith(PREFIX):
-        return data.load(name, levels=levels, data_dir=data_dir, size=size, channels=channels)
+        return data.load(name, levels=levels, data_dir=data_dir, resize=resize, channels=channels)
     codes = load_codes(str(name).removeprefix(PREFIX), data_dir, trust=trust)
-    if levels not in (None, codes.levels) or size is not None or channels is not None:
+    if levels not in (None, codes.levels) or resize is not None or channels is not None:
         raise UserError(
-            f"{name} has {codes.levels} codes and a shape of its own: leave levels, size and "
+            f"{name} has {codes.levels} codes and a shape of its own: leave levels, resize and "
             f"channels out, or give a model with {codes.levels} levels."
         )
     return codes
@@ -87,7 +87,7 @@ def load_source(
         record["data"],
         levels=model.levels,
         data_dir=data_dir or record.get("data_dir"),
-        size=record.get("size"),
+        resize=record.get("resize"),
         channels=record.get("channels"),
     )
     return model, images

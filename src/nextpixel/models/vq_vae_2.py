@@ -82,7 +82,7 @@ class VQVAE2(CodebookModel):
             raise UserError(
                 "The top grid has half the height and width of the bottom grid, "
                 f"{self.encoder.size[0]} x {self.encoder.size[1]}, which must be even: take a "
-                "different downsampling, or resize the images, for example by --size."
+                "different downsampling, or resize the images, for example by --resize."
             )
 
         def book() -> Quantizer:

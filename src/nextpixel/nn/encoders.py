@@ -192,7 +192,7 @@ def quarter(size: tuple[int, int], width: int) -> tuple[int, int]:
     if height % 4 or columns % 4:
         raise UserError(
             f"An encoder halves an image twice, so height and width must be divisible by 4, "
-            f"not {height} x {columns}: resize the images, for example by --size."
+            f"not {height} x {columns}: resize the images, for example by --resize."
         )
     if width < 1:
         raise UserError(f"width must be at least 1, not {width}.")
@@ -213,7 +213,7 @@ def downsampled(size: tuple[int, int], downsampling: int, width: int) -> tuple[i
         raise UserError(
             f"Height and width must be divisible by the downsampling {downsampling}, and "
             f"{height} x {columns} are not: take another downsampling, or resize the images, for "
-            "example by --size."
+            "example by --resize."
         )
     if width < 1:
         raise UserError(f"width must be at least 1, not {width}.")

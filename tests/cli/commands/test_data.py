@@ -50,7 +50,7 @@ def test_a_warning_is_one_sentence(tmp_path: Path) -> None:
     [
         ("data nothing", "no data set, file or folder 'nothing'"),
         ("data mnist --levels 300", "300"),
-        ("data mnist --size 14", "size"),
+        ("data mnist --resize 14", "resize"),
         ("data mnist --channels 2", "channels"),
         ("data mnist --out x", ".png"),
         ("data --levels 4", "name it, or leave them out"),

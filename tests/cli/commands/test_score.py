@@ -199,13 +199,13 @@ def test_mistakes(words: str, says: str, here: Path, capsys: pytest.CaptureFixtu
 
 def test_all_images_of_a_folder_in_the_order_of_their_names(folder: Path) -> None:
     """However few they are: no splits are taken out of them."""
-    found = load_unsplit(folder / "pictures", size=8, channels=1)
+    found = load_unsplit(folder / "pictures", resize=8, channels=1)
     flat = [f"flat/{i}" for i in (0, 1, 2, "wide")]
     assert found.names == [f"{name}.png" for name in [*flat, "noisy/0", "noisy/1", "noisy/2"]]
     np.testing.assert_array_equal(found.images.x[4:], NOISE)
     assert found.images.y is not None
     assert found.images.y.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert found.class_names == ("flat", "noisy")
-    few = load_unsplit(folder / "pictures", size=8, channels=1, levels=4).images
+    few = load_unsplit(folder / "pictures", resize=8, channels=1, levels=4).images
     assert few.levels == 4
     np.testing.assert_array_equal(few.x[4:], NOISE // 64)

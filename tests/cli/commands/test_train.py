@@ -54,13 +54,13 @@ def test_a_model_trained_on_a_folder_is_scored_on_it(
         path = Path("pictures/photos") / str(test.y[number] % 2) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(test.x[number, 0]).save(path)
-    words = "--data pictures/photos --size 14 --levels 4 --train.batch_size 2 --train.steps 1"
+    words = "--data pictures/photos --resize 14 --levels 4 --train.batch_size 2 --train.steps 1"
     model = "--model PixelCNN --model.width 8 --model.blocks 1"
     succeed(f"train --out own {model} {words}")
     capsys.readouterr()
     out = run("eval own", capsys)
     assert "own on photos (test, given the class)" in out
-    count = len(load_data("pictures/photos", size=14).test)
+    count = len(load_data("pictures/photos", resize=14).test)
     assert f"({count} images)" in out  # all of them
 
 

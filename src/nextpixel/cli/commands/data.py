@@ -19,7 +19,7 @@ __all__ = ["EXAMPLES", "arguments", "report", "run"]
 EXAMPLES = [
     "nextpixel data",
     "nextpixel data mnist",
-    "nextpixel data my-pictures --size 64 --out some.png",
+    "nextpixel data my-pictures --resize 64 --out some.png",
     "nextpixel data codes:runs/vq-vae",
 ]
 
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> None:
     from nextpixel.latents.codes import load_data
 
     if args.data is None:
-        if any((args.levels, args.size, args.channels, args.out)):
+        if any((args.levels, args.resize, args.channels, args.out)):
             raise UserError(
-                "--levels, --size, --channels and --out are for one data set: name it, or leave "
+                "--levels, --resize, --channels and --out are for one data set: name it, or leave "
                 "them out."
             )
         list_data(args.data_dir)

@@ -40,7 +40,7 @@ def run(settings: Any) -> None:
     dataset = load_data(settings.data, **data_options(settings))
     torch.manual_seed(options["seed"])
     model = recipe_of(settings).make_model(dataset)
-    saved = {"data", "data_dir", "size", "channels", "features", "layer", "device", "threads"}
+    saved = {"data", "data_dir", "resize", "channels", "features", "layer", "device", "threads"}
     out = Path(settings.resume or settings.out)
     try:
         fit(
