@@ -16,7 +16,7 @@ from nextpixel.training.config import TrainArgs
 from nextpixel.training.launch import interrupts, launched, make_fabric
 from nextpixel.training.trainer import Run
 
-__all__ = ["fit"]
+__all__ = ["fit", "prepare"]
 
 
 def fit(
