@@ -136,6 +136,7 @@ def report(model: ImageModel, out: Path, data: str) -> None:
         priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
         use = f"bundle {folder} {priors} --out {out}-bundle"
     trust = trust_option(model)
+    print(f"Open {out / 'report.html'} to see how it went.")
     print(f"The trained model is in {out}: try nextpixel eval {out}{trust}, nextpixel {use}{trust}")
 
 
