@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 # The commands in the order of the help. Each is a module of `nextpixel.cli.commands`.
 GROUPS = {
-    "Start": ["models", "data", "train"],
+    "Start": ["start", "models", "data", "train"],
     "Draw": ["sample", "complete", "restore", "vary", "reconstruct", "synthesize"],
     "Evaluate": ["eval", "score", "evaluate-samples", "compare"],
     "Understand": ["inspect", "invert"],

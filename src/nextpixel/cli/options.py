@@ -140,6 +140,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def minutes(text: str) -> float:
+    """Reads a time in minutes, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return value
+
+
 def seed(text: str) -> int:
     """Reads a seed, which has 63 bits."""
     if not text.isdecimal() or int(text) >= 2**63:

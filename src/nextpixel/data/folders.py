@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "PICTURE_FILES",
     "File",
     "FileKind",
     "dataset_from_cache",
