@@ -18,6 +18,7 @@ from nextpixel.evaluation.anomaly import (
     mixture_bits,
     read_labels,
     score_images,
+    site_bits,
 )
 from tests.helpers import NOISE, scoring_model
 
@@ -83,6 +84,19 @@ def test_a_mixture_over_classes_by_hand() -> None:
         p = torch.stack([model.log_prob(x, c).exp() for c in range(3)])  # of 4 pixels: no underflow
         assert (p.max(0).values / p.min(0).values > 1.05).all()
         torch.testing.assert_close(mixture_bits(model, x), -torch.log2(p.mean(0)))
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_bits_of_sites_add_up_and_look_at_no_later_site(classes: int | None) -> None:
+    x = torch.from_numpy(NOISE)
+    model = scoring_model(classes=classes).double()
+    with torch.no_grad():
+        bits = site_bits(model, x)
+        assert bits.shape == x.shape
+        torch.testing.assert_close(bits.sum((1, 2, 3)), mixture_bits(model, x))
+        changed = x.clone()
+        changed[:, :, 5:] = 255 - changed[:, :, 5:]
+        torch.testing.assert_close(site_bits(model, changed)[:, :, :5], bits[:, :, :5])
 
 
 def test_images_of_another_kind_are_refused() -> None:

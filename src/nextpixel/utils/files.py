@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_write", "cache_folder", "remove_parts", "replace_file"]
+__all__ = ["atomic_write", "cache_folder", "remove_parts", "replace_file", "unused_path"]
 
 PART = ".part"
 
@@ -59,6 +59,15 @@ def replace_file(path: Path, data: bytes) -> None:
     """Writes bytes to a file atomically, see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(data)
+
+
+def unused_path(path: Path) -> Path:
+    """Returns a path where nothing is: this one, or with the first free number, scores-2.csv."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
 
 
 def remove_parts(folder: Path) -> None:
