@@ -15,6 +15,7 @@ from nextpixel.evaluation.anomaly import (
     CODECS,
     auroc,
     complexity_bits,
+    fit_ordinary,
     mixture_bits,
     read_labels,
     score_images,
@@ -110,6 +111,12 @@ def test_images_of_another_kind_are_refused() -> None:
         )
     with pytest.raises(UserError, match="nothing to score"):
         score_images(scoring_model(), Images(NOISE[:0], None, 256))
+
+
+def test_the_combined_score_is_for_pictures() -> None:
+    model = scoring_model(shape=(2, 8, 8))
+    with pytest.raises(UserError, match="for grey or colour pictures"):
+        fit_ordinary(model, Images(np.zeros((30, 2, 8, 8), np.uint8), None, 256))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -153,6 +153,12 @@ def fit_ordinary(
         UserError: The images do not fit the model, or there are fewer than 20.
     """
     check_context("The model", model, images)
+    _, channels, height, width = images.x.shape
+    if channels not in (1, 3) or min(height, width) < 2 or images.levels > 256:
+        raise UserError(
+            "The combined score is for grey or colour pictures of at least 2 x 2 pixels, and these "
+            f"are {channels} x {height} x {width} with {images.levels} levels: leave it out."
+        )
     images = images.subset(ORDINARY_IMAGES)
     features = [
         features_of(model, images.batch(numbers)[0])
