@@ -52,6 +52,7 @@ EXAMPLES = [
 
 QUANTILE = 0.99
 SHOWN = 24  # images on the sheet
+FEW = 200  # ordinary images
 
 
 def arguments(parser: Parser) -> None:
@@ -236,6 +237,11 @@ def load_threshold(
     with progress("comparing ordinary images") as show:
         ordinary = anomaly.fit_ordinary(
             model, pictures.images, batch_size=args.batch_size, progress=show
+        )
+    if len(pictures) < FEW:
+        print(
+            f"Only {count(len(pictures), 'ordinary image')}: the combined score is rough, and 500 "
+            "or more are better (--ordinary)."
         )
     return Threshold.fit(ordinary, args.quantile or QUANTILE, pictures.what, digest)
 
