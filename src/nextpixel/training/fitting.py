@@ -14,9 +14,10 @@ from nextpixel.latents.codes import load_data
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.launch import interrupts, launched, make_fabric
+from nextpixel.training.report import report_run
 from nextpixel.training.trainer import Run
 
-__all__ = ["fit"]
+__all__ = ["fit", "prepare"]
 
 
 def fit(
@@ -32,7 +33,8 @@ def fit(
 ) -> Path:
     """Trains a model by maximum likelihood, and saves the best and the last one.
 
-    The best model has the lowest negative log-likelihood on the validation split.
+    The best model has the lowest negative log-likelihood on the validation split. `report.html` in
+    the run folder shows the curves, samples over time and the options.
 
     Args:
         model: The model; trained in place, and in evaluation mode afterwards (dropout is off).
@@ -72,6 +74,8 @@ def fit(
     with launched(fabric), interrupts() as interrupted:
         Run(fabric, model, data, args, out, settings or {}).train(resume, interrupted)
     model.eval()
+    if fabric.is_global_zero:
+        report_run(out, model, data)
     return out
 
 
