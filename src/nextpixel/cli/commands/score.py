@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     from nextpixel.cli.picture_files import Reading
     from nextpixel.evaluation import anomaly
     from nextpixel.utils.devices import set_up
-    from nextpixel.utils.files import unused_path
+    from nextpixel.utils.files import unused
     from nextpixel.viz import charts
 
     check_options(args)
@@ -157,11 +157,11 @@ def run(args: argparse.Namespace) -> int:
         columns["anomalous"] = [
             "yes" if score > threshold.value else "no" for score in scores["combined_score"]
         ]
-    out = args.out or unused_path(Path("scores.csv"))
+    out = args.out or unused(Path("scores.csv"))
     anomaly.write_csv(out, {**columns, **scores})
     written = [out]
     if args.threshold == "fit" and threshold is not None:
-        written.append(args.save or unused_path(Path("threshold.json")))
+        written.append(args.save or unused(Path("threshold.json")))
         threshold.save(written[-1])
     scores = {name: scores[name] for name in anomaly.SCORES if name in scores}
     if sheet := write_sheet(args, model, parts, scores, columns["image"], out):
@@ -295,7 +295,7 @@ def write_sheet(
     import numpy as np
 
     from nextpixel.evaluation import anomaly
-    from nextpixel.utils.files import unused_path
+    from nextpixel.utils.files import unused
     from nextpixel.viz import images as plots
     from nextpixel.viz.contact_sheet import contact_sheet
 
@@ -314,7 +314,7 @@ def write_sheet(
             number -= len(part)
     x = plots.for_display(np.stack(shown), model.data_record.spectrogram)
     captions = [f"{names[i]}\n{values[i]:.3f}" for i in largest]
-    sheet: Path = args.sheet or unused_path(out.with_name("most-anomalous.png"))
+    sheet: Path = args.sheet or unused(out.with_name("most-anomalous.png"))
     plots.save_image(contact_sheet(x, captions, model.levels), sheet)
     return sheet
 
