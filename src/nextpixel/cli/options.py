@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nextpixel.errors import UserError, did_you_mean
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,7 @@ __all__ = [
     "seed",
 ]
 
-PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp")  # formats that can be written
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")  # formats of a still picture
 CHARTS = (".png", ".svg")
 SPLITS = ("train", "valid", "test")
 MODEL = "the name of a pretrained model, or a run folder"
@@ -170,7 +171,8 @@ def output(*suffixes: str) -> Callable[[str], Path]:
     def read(text: str) -> Path:
         path = Path(text)
         if path.suffix.lower() not in suffixes:
-            raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(suffixes)}")
+            film = "; --gif of nextpixel sample writes a film" * (path.suffix.lower() == ".gif")
+            raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(suffixes)}{film}")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         reason = None
         if path.is_dir():
@@ -240,11 +242,6 @@ def in_turn(c: Tensor | None, n: int) -> Tensor | None:
     import torch
 
     return c if c is None or c.is_floating_point() else c[torch.arange(n) % len(c)]
-
-
-def count(n: int, noun: str) -> str:
-    """Returns a number with its noun: "1 image", "8 images"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 # --- options that several commands have -----------------------------------------------------------
