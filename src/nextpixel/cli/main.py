@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -40,6 +41,7 @@ OUT_OF_MEMORY = (
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status: 2 after a user error, 128 + n after signal n."""
+    print_anything()
     try:
         with short_warnings():
             run(sys.argv[1:] if argv is None else argv)
@@ -67,9 +69,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> None:
     """Runs the command that the first argument names."""
-    # For models in the user's own files; last, so that no file here hides an installed module.
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
+    try:
+        # For models in the user's own files; last, so that no file here hides an installed module.
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+    except FileNotFoundError:
+        raise UserError(
+            "The current folder no longer exists: change to another one, as with cd."
+        ) from None
     name, *rest = argv or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
@@ -85,6 +92,19 @@ def run(argv: list[str]) -> None:
             f"There is no command {name}{did_you_mean(name, COMMANDS)}; nextpixel --help lists "
             "them all."
         )
+
+
+def print_anything() -> None:
+    """Makes output replace what the terminal cannot show, and pass where it is closed.
+
+    A name of a class or the sign ± must not end a command with an error after its work is done.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before Python started
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextmanager

@@ -382,7 +382,7 @@ def read_record(name: str | Path) -> dict[Path, str]:
     folder = find_bundle(name)
     file = folder / RECORD
     try:
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_text("utf-8"))
         names = PARTS if PARTS[2] in record else PARTS[:2]
         saved_format, digests = record["format"], {folder / part: record[part] for part in names}
     except (ValueError, KeyError, TypeError) as error:

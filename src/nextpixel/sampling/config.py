@@ -15,7 +15,7 @@ from nextpixel.context import Context, ContextLike
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
-from nextpixel.noise import Stream, check_seed
+from nextpixel.noise import Stream, check_integer, check_seed
 from nextpixel.utils.inference import Switchable
 
 __all__ = [
@@ -241,8 +241,9 @@ def check_count(n: int) -> None:
     """Checks a number of images to sample.
 
     Raises:
-        UserError: It is below 1.
+        UserError: It is no integer, or below 1.
     """
+    check_integer("A number of images", n)
     if n < 1:
         raise UserError(f"Draw at least one image at a time, not {n}.")
 

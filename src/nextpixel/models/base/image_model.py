@@ -20,6 +20,7 @@ from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
+from nextpixel.utils.devices import find_device
 
 __all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
 
@@ -331,7 +332,7 @@ def load(
 
     Args:
         name: The name of a pretrained model, a run folder, or a folder with a `config.json`.
-        device: The device for the weights.
+        device: The device for the weights, as "cpu", "cuda", "cuda:N" or "auto".
         trust: Whether to load a model that is not nextpixel's own, by importing the module that its
             `config.json` names. Set it only for a folder whose code you would run.
 
@@ -339,9 +340,10 @@ def load(
         The model, in evaluation mode.
 
     Raises:
-        UserError: There is no such model, it is damaged, or it is not trusted.
+        UserError: There is no such model or device, it is damaged, or it is not trusted.
     """
-    return read_model(find(name), trust=trust).to(device).eval()
+    found = find_device(device)
+    return read_model(find(name), trust=trust).to(found).eval()
 
 
 def read_model(folder: Path, *, trust: bool = False) -> ImageModel:
