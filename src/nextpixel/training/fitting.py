@@ -7,8 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nextpixel.conditioning.conditioner import CoarseCodes
 from nextpixel.data import Dataset
+from nextpixel.data.arrays import dataset_from_arrays
+from nextpixel.data.catalogue import NAMED
+from nextpixel.data.pictures import ImagesLike
+from nextpixel.data.user_data import folder_options
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import load_data
 from nextpixel.models.base.image_model import ImageModel
@@ -21,7 +27,7 @@ __all__ = ["fit"]
 
 def fit(
     model: ImageModel,
-    data: str | Dataset,
+    data: str | Path | Dataset | ImagesLike | Mapping[str, Any],
     *,
     out: str | Path,
     resume: bool = False,
@@ -36,7 +42,10 @@ def fit(
 
     Args:
         model: The model; trained in place, and in evaluation mode afterwards (dropout is off).
-        data: A data set, or its name for `nextpixel.load_data`.
+        data: A data set, its name or path for `nextpixel.load_data` (the pictures of a folder are
+            cropped and resized to a square model), or pictures for `nextpixel.to_images`, of which
+            a tenth is kept for validation and another one for testing. Pictures with classes are a
+            dictionary: x, and class ids y; or x_train, y_train, x_valid, ... .
         out: The run folder.
         resume: Resume the run from the folder's last checkpoint.
         data_dir: Where to look for data first.
@@ -58,10 +67,19 @@ def fit(
         args = TrainArgs(**options)
     except TypeError as error:
         raise UserError(f"A training option is unknown or of the wrong type: {error}.") from None
-    if isinstance(data, str):
-        source = {"data": data} if data_dir is None else {"data": data, "data_dir": str(data_dir)}
+    if isinstance(data, (str, Path)):
+        source = {"data": str(data)}
+        if data_dir is not None:
+            source["data_dir"] = str(data_dir)
         settings = {**source, **(settings or {})}
-        data = load_data(data, levels=model.levels, data_dir=data_dir)
+        path = Path(data).expanduser()
+        known = str(data) in NAMED
+        resize, channels = (None, None) if known else folder_options(model.shape, path)
+        data = load_data(
+            data, levels=model.levels, data_dir=data_dir, resize=resize, channels=channels
+        )
+    elif not isinstance(data, Dataset):
+        data = from_pictures(model, data)
     data = prepare(model, data, args)
     out = Path(out)
     if (out / "state.pt").exists() and not resume:
@@ -73,6 +91,20 @@ def fit(
         Run(fabric, model, data, args, out, settings or {}).train(resume, interrupted)
     model.eval()
     return out
+
+
+def from_pictures(model: ImageModel, data: ImagesLike | Mapping[str, Any]) -> Dataset:
+    """Makes a data set of pictures, see `fit`."""
+    arrays: dict[str, Any] = dict(data) if isinstance(data, Mapping) else {"x": data}
+    for name, value in arrays.items():
+        if name.startswith("y"):
+            arrays[name] = np.asarray(value)
+        elif name != "levels":
+            arrays[name] = model.to_images(value).cpu().numpy()
+    if model.levels > 256:
+        raise UserError(f"Pictures have up to 256 levels, but the model has {model.levels}.")
+    arrays["levels"] = np.array(model.levels)
+    return dataset_from_arrays(Path("pictures"), arrays, model.shape[0], None)
 
 
 def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from torch import Tensor
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
 from nextpixel.context import Context, ContextLike, ContextPart, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
+from nextpixel.data.pictures import ImagesLike, read_images
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
 from nextpixel.utils.devices import find_device
+from nextpixel.utils.inference import evaluation_mode
 
 __all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
 
@@ -267,6 +270,39 @@ class ImageModel(Model):
             for name, weight in state_dict.items()
         }
         return super().load_state_dict(renamed, strict, assign)
+
+    def to_images(self, pictures: ImagesLike) -> Tensor:
+        """Turns pictures into images of this model, on its device; see `nextpixel.to_images`.
+
+        Pictures of another size are cropped to their central square and resized, with a warning.
+
+        Raises:
+            UserError: They do not fit the model.
+        """
+        x, resized = read_images(pictures, self.shape, self.levels)
+        if resized:
+            warnings.warn(
+                f"{resized} of {len(x)} pictures were cropped and resized to "
+                f"{self.shape[2]} x {self.shape[1]} pixels.",
+                stacklevel=2,
+            )
+        return torch.from_numpy(x.astype(np.int64)).to(self.device)
+
+    def of_pictures(
+        self, compute: Callable[..., Tensor], pictures: ImagesLike, *arguments: Any
+    ) -> Tensor:
+        """Computes something of pictures, in evaluation mode.
+
+        Args:
+            compute: A method of this model that takes images.
+            pictures: The pictures, see `to_images`.
+            arguments: Its other arguments.
+
+        Returns:
+            The result, without a graph, on the CPU.
+        """
+        with torch.no_grad(), evaluation_mode(self):
+            return compute(self.to_images(pictures), *arguments).cpu()
 
     @abstractmethod
     def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
