@@ -25,7 +25,7 @@ GROUPS = {
     "Start": ["models", "data", "train"],
     "Draw": ["sample", "complete", "restore", "vary", "reconstruct", "synthesize"],
     "Evaluate": ["eval", "score", "evaluate-samples", "compare"],
-    "Understand": ["inspect", "invert"],
+    "Understand": ["inspect", "check", "invert"],
     "Advanced": ["classifier", "bundle"],
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
@@ -40,11 +40,14 @@ OUT_OF_MEMORY = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 2 after a user error, 128 + n after signal n."""
+    """Runs a command and returns its exit status: 2 after a user error, 128 + n after signal n.
+
+    A command's `run` may return another status than 0, such as 1 for checks that failed.
+    """
     print_anything()
     try:
         with short_warnings():
-            run(sys.argv[1:] if argv is None else argv)
+            status = run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
         print(f"nextpixel: {str(error).rstrip('.')}.", file=sys.stderr)
@@ -64,11 +67,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print("nextpixel: interrupted.", file=sys.stderr)
         return 128 + (error.signal if isinstance(error, Stopped) else signal.SIGINT)
-    return 0
+    return status
 
 
-def run(argv: list[str]) -> None:
-    """Runs the command that the first argument names."""
+def run(argv: list[str]) -> int:
+    """Runs the command that the first argument names, and returns its exit status."""
     try:
         # For models in the user's own files; last, so that no file here hides an installed module.
         if (here := str(Path.cwd())) not in sys.path:
@@ -86,12 +89,14 @@ def run(argv: list[str]) -> None:
         print(version("nextpixel"))
     elif name in COMMANDS:
         module = command(name)
-        module.run(module.arguments(rest) if name == "train" else read(name, module, rest))
+        status = module.run(module.arguments(rest) if name == "train" else read(name, module, rest))
+        return status or 0
     else:
         raise UserError(
             f"There is no command {name}{did_you_mean(name, COMMANDS)}; nextpixel --help lists "
             "them all."
         )
+    return 0
 
 
 def print_anything() -> None:

@@ -16,7 +16,9 @@ from nextpixel.data.catalogue import NAMED
 from nextpixel.data.pictures import ImagesLike
 from nextpixel.data.user_data import folder_options
 from nextpixel.errors import UserError
+from nextpixel.evaluation.model_checks import refuse_leak
 from nextpixel.latents.codes import load_data
+from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.launch import interrupts, launched, make_fabric
@@ -119,6 +121,9 @@ def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:
     if data.coarse_codes is not None and model.conditioner is None:
         model.conditioner = CoarseCodes()
     model.check_dataset(data)
+    own_class = not type(model).__module__.startswith("nextpixel.")
+    if own_class and isinstance(model, AutoregressiveModel):
+        refuse_leak(model)
     record = data.record
     model.data_record = record if model.classes is not None else replace(record, class_names=None)
     if args.drop_context and not model.context_spec.parts:
