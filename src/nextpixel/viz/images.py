@@ -95,14 +95,7 @@ def real_to_uint8(x: ArrayLike, levels: int) -> Pixels:
 
 
 def to_pil(x: ArrayLike, levels: int) -> Any:
-    """Turns images into PIL images, each of its own size; `grid` makes one picture of several.
-
-    Args:
-        x: Integers in `[0, levels)`: a batch `(B, C, H, W)` or one image `(C, H, W)`, C = 1 or 3.
-        levels: Number of levels, such as `model.levels`.
-
-    Returns:
-        A list of PIL images; for one image the PIL image.
+    """Turns images `(B, C, H, W)`, C = 1 or 3, into a list of PIL images; `(C, H, W)` into one.
 
     Raises:
         UserError: These are no images of so many levels.

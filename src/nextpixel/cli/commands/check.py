@@ -59,6 +59,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks the model; returns 1 if a check fails."""
+    from nextpixel.evaluation import dependence as depends
     from nextpixel.evaluation import model_checks as checks
     from nextpixel.utils.devices import set_threads
 
@@ -74,11 +75,11 @@ def run(args: argparse.Namespace) -> int:
         show(0.5)
         findings.append(checks.check_gradients(model))
         show(0.6)
-        site = checks.viewpoint(model.shape, leak)
-        strength = checks.dependence(
+        site = depends.viewpoint(model.shape, leak)
+        strength = depends.dependence(
             model, site, leak, progress=lambda done: show(0.6 + 0.4 * done)
         )
-        findings.append(checks.view(model, site, strength))
+        findings.append(depends.view(model, site, strength))
     written = []
     if args.out is not None:
         from nextpixel.viz.dependence import dependence
