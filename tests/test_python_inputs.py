@@ -118,6 +118,17 @@ def test_restorations_take_pictures(no_replayed_steps: None) -> None:
     assert torch.equal(restored, npx.to_images(whole, inpaint.shape, inpaint.levels))
 
 
+def test_a_latent_generator_takes_pictures(no_replayed_steps: None) -> None:
+    generator = npx.LatentGenerator.load("vq-mnist")
+    x = npx.load_data("mnist", levels=generator.levels).test.batch(np.arange(1))[0]
+    pictures, x = npx.to_pil(x, generator.levels), torch.from_numpy(x)
+    codes = generator.codes(x)
+    assert torch.equal(generator.codes(pictures), codes)
+    known = np.ones(codes.shape[2:], bool)
+    expected = generator.complete(x, torch.from_numpy(known), c=[7])
+    assert torch.equal(generator.complete(pictures, known, c=[7]), expected)
+
+
 def test_models_with_a_code_take_pictures() -> None:
     torch.manual_seed(0)
     for cls in (npx.VAE, npx.VQVAE, npx.Autoencoder, npx.PixelCNNAutoencoder):
@@ -180,8 +191,15 @@ def test_pictures_are_scored_without_dropout() -> None:
 
 def test_other_sizes_are_resized_with_a_warning() -> None:
     model = scoring_model(levels=4)
-    with pytest.warns(UserWarning, match="2 of 3 pictures were cropped and resized to 8 x 8"):
-        model.log_prob([np.zeros((8, 8), np.uint8), *np.zeros((2, 9, 9), np.uint8)])
+    pictures = [np.zeros((8, 8), np.uint8), *np.zeros((2, 9, 9), np.uint8)]
+    for call in (
+        lambda: model.log_prob(pictures),
+        lambda: npx.score_images(model, pictures),
+        lambda: npx.complete(model, pictures, np.ones((8, 8), bool)),
+    ):
+        with pytest.warns(UserWarning, match="2 of 3 pictures had another size") as warned:
+            call()
+        assert [each.filename for each in warned] == [__file__]
 
 
 @pytest.mark.parametrize(

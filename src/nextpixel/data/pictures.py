@@ -7,6 +7,8 @@ reduced to the model's: see `to_images`.
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-__all__ = ["ImagesLike", "Read", "read_images", "to_images"]
+__all__ = ["ImagesLike", "Read", "read_images", "to_images", "to_model_images"]
 
 Shape = tuple[int, int, int]
 # What a caller may give as images, see `to_images`.
@@ -82,6 +84,33 @@ def to_images(
     import torch  # imported here, as data are loaded without it
 
     return torch.from_numpy(read_images(pictures, shape, levels, from_levels).x.astype(np.int64))
+
+
+def to_model_images(pictures: ImagesLike, shape: Shape, levels: int) -> Tensor:
+    """Turns pictures into the images of a model, and warns where their size was changed.
+
+    See `to_images` for arguments and errors. A tensor is returned as it is.
+    """
+    import torch
+
+    if isinstance(pictures, torch.Tensor):
+        return pictures
+    x, resized = read_images(pictures, shape, levels)
+    if resized:
+        warnings.warn(
+            f"{resized} of {len(x)} pictures had another size: cropped and resized to "
+            f"{shape[2]} x {shape[1]} pixels.",
+            stacklevel=_callers_level(),
+        )
+    return torch.from_numpy(x.astype(np.int64))
+
+
+def _callers_level() -> int:
+    """Finds how many functions, from the one that warns, lie before the caller's own code."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("nextpixel.", "torch.")):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def read_images(

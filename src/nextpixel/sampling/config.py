@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.context import Context, ContextLike
-from nextpixel.data.pictures import ImagesLike, to_images
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
@@ -227,8 +227,7 @@ def known_pixels(
     if x is None or mask is None:
         raise UserError("Known pixels, x, and their mask go together: give both or none.")
     shape = (batch, *model.shape)
-    if not isinstance(x, Tensor):
-        x = to_images(x, model.shape, model.levels)
+    x = to_model_images(x, model.shape, model.levels)
     mask = as_mask(mask)
     check_integers(x)
     check_mask(mask)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel.context import ContextLike
-from nextpixel.data.pictures import ImagesLike, to_images
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.distributions import Distribution, guided
 from nextpixel.engine import begin_replay, fingerprint, resume_replay, store_replay
 from nextpixel.errors import UserError
@@ -336,8 +336,7 @@ def complete(
     Raises:
         UserError: An argument is out of range or does not fit the model.
     """
-    if not isinstance(x, Tensor):
-        x = to_images(x, model.shape, model.levels)
+    x = to_model_images(x, model.shape, model.levels)
     return sample(model, len(x), c, x=x, mask=mask, **how)
 
 

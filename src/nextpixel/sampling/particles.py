@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from nextpixel.context import Context, ContextLike
-from nextpixel.data.pictures import ImagesLike, to_images
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
 from nextpixel.sampling.config import (
@@ -108,8 +108,7 @@ def complete_with_particles(
     Raises:
         UserError: An argument does not fit the model, or no particle can have the known pixels.
     """
-    if not isinstance(x, Tensor):
-        x = to_images(x, model.shape, model.levels)
+    x = to_model_images(x, model.shape, model.levels)
     n = len(x)
     if min(n, particles) < 1:
         raise UserError(f"Give at least one image and one particle, not {n} and {particles}.")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nextpixel.conditioning.degradation import Degraded, Task
 from nextpixel.context import Context, ContextPart
-from nextpixel.data.pictures import ImagesLike, to_images
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
 from nextpixel.evaluation.image_quality import Quality, quality
 from nextpixel.evaluation.likelihood import Score
@@ -93,7 +93,8 @@ def from_pictures(
     shape = model.shape if task.name == "inpaint" else task.context_shape(model.shape)
     if task.name == "inpaint" and mask is None:
         raise UserError("Say which pixels of the pictures are known: give a mask.")
-    x = to_images(pictures, shape, 256).to(torch.uint8)
+    x = to_model_images(pictures, shape, 256)
+    x = x if isinstance(pictures, Tensor) else x.to(torch.uint8)
     return task.from_pictures(x, model.shape, model.levels, mask)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
 from nextpixel.context import Context, ContextLike, ContextPart, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
-from nextpixel.data.pictures import ImagesLike, read_images
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
@@ -279,14 +278,7 @@ class ImageModel(Model):
         Raises:
             UserError: They do not fit the model.
         """
-        x, resized = read_images(pictures, self.shape, self.levels)
-        if resized:
-            warnings.warn(
-                f"{resized} of {len(x)} pictures were cropped and resized to "
-                f"{self.shape[2]} x {self.shape[1]} pixels.",
-                stacklevel=2,
-            )
-        return torch.from_numpy(x.astype(np.int64)).to(self.device)
+        return to_model_images(pictures, self.shape, self.levels).to(self.device)
 
     def of_pictures(
         self, compute: Callable[..., Tensor], pictures: ImagesLike, *arguments: Any
