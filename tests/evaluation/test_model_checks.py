@@ -1,5 +1,6 @@
 """Checks of models find what they are made for, and pass right models."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,13 @@ def test_training_refuses_a_leak(tmp_path: Path) -> None:
         npx.fit(net("itself", levels=4), data, out=tmp_path / "leaky", steps=1, device="cpu")
     assert not (tmp_path / "leaky").exists()
     npx.fit(net(levels=4), data, out=tmp_path / "right", steps=1, batch_size=4, device="cpu")
+
+
+def test_a_model_that_cannot_be_copied_is_trained_with_a_warning() -> None:
+    model = net()
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.warns(UserWarning, match="Net is trained without a check that it is causal"):
+        checks.refuse_leak(model)
 
 
 def test_the_check_before_training_leaves_the_random_numbers() -> None:
