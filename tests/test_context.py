@@ -3,6 +3,7 @@
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric.plugins import MixedPrecision
@@ -88,6 +89,10 @@ def test_images_are_picked_out_and_put_together() -> None:
         (ContextSpec(classes=3), [[1, 0, 0], [1, 0, 0], [0, 1, 0]], "one class id"),
         (ContextSpec(classes=3), torch.ones(2, 4), "Class weights are"),
         (ContextSpec(classes=3), object(), "made of numbers"),
+        (ContextSpec(classes=2), torch.tensor([1.0, 1.0]), "sum to 1, but some sum to 2"),
+        (ContextSpec(classes=2), torch.zeros(2), "sum to 1, but some sum to 0"),
+        (ContextSpec(classes=3), torch.tensor([1.5, -0.5, 0.0]), "one is negative"),
+        (ContextSpec(classes=3), np.array([[0.5, 0.5, 0.0], [0.5, 0.0, 0.0]]), "some sum to 0.5"),
         (ContextSpec(vector=4), torch.ones(3), r"A context vector is \(2, 4\) or \(4,\)"),
         (
             ContextSpec(vector=2),
@@ -109,6 +114,21 @@ def test_images_are_picked_out_and_put_together() -> None:
 def test_wrong_contexts_are_refused(takes: ContextSpec, c: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         takes.read(c, 2)
+
+
+def test_float_ids_are_not_taken_for_one_mix() -> None:
+    ids = torch.tensor([0, 2, 1])
+    right = ContextSpec(classes=3).read(ids, 3)
+    assert right is not None
+    assert right.classes.argmax(1).tolist() == [0, 2, 1]  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="give class ids as integers"):
+        ContextSpec(classes=3).read(ids.float(), 3)
+
+
+def test_weights_are_written_with_a_few_digits() -> None:
+    mix = ContextSpec(classes=3).read([0.333, 0.333, 0.333], 2)
+    assert mix is not None
+    assert torch.equal(mix.classes, torch.full((2, 3), 0.333))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from nextpixel.conditioning.features import Features as Features
 from nextpixel.conditioning.regions import box_mask as box_mask
 from nextpixel.conditioning.regions import half_mask as half_mask
 from nextpixel.data import Dataset as Dataset
+from nextpixel.data.pictures import to_images as to_images
 from nextpixel.distributions import Bernoulli as Bernoulli
 from nextpixel.distributions import Categorical as Categorical
 from nextpixel.distributions import DiscretizedLogisticMixture as DiscretizedLogisticMixture
@@ -39,3 +40,4 @@ from nextpixel.sampling import sample as sample
 from nextpixel.sampling import trace as trace
 from nextpixel.tasks.restoration import restore as restore
 from nextpixel.training import fit as fit
+from nextpixel.viz.images import to_pil as to_pil

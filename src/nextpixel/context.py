@@ -19,6 +19,8 @@ from nextpixel.errors import UserError
 
 __all__ = ["Context", "ContextLike", "ContextPart", "ContextSpec", "read_tensor"]
 
+MIX_ERROR = 0.005  # weights written as decimals, such as 0.333, need not sum to 1 exactly
+
 # One part of a context, as a caller passes it: a class id, ids, class weights, a vector, an image.
 ContextPart: TypeAlias = int | Sequence[Any] | NDArray[Any] | Tensor
 # What every `c` takes, see `ContextSpec.read`.
@@ -96,7 +98,8 @@ class ContextSpec(NamedTuple):
 
                 - None, for an unconditional model;
                 - a class id for all images, or ids `(B,)`;
-                - a mix of classes, real weights `(classes,)` or `(B, classes)`;
+                - a mix of classes, real weights `(classes,)` or `(B, classes)`, none negative and
+                  with the sum 1;
                 - a vector `(D,)` or `(B, D)`;
                 - an image `(Cc, Hc, Wc)` or `(B, Cc, Hc, Wc)`;
                 - codes in `[0, Cc)`, integers `(Hc, Wc)` or `(B, Hc, Wc)`, which become one-hot;
@@ -171,7 +174,7 @@ class ContextSpec(NamedTuple):
         if given.dtype == torch.bool or given.is_complex():
             raise UserError(f"Class ids are integers and class weights reals, not {given.dtype}.")
         if given.is_floating_point():
-            return _reals(given, (classes,), batch, "Class weights are", "numbers")
+            return _mix(_reals(given, (classes,), batch, "Class weights are", "numbers"))
         if given.shape not in ((), (1,), (batch,)):
             raise UserError(
                 f"Give one class id, or one for each of the {batch} images, not "
@@ -211,6 +214,20 @@ def read_tensor(c: object) -> Tensor:
         return torch.as_tensor(c)
     except (TypeError, ValueError, RuntimeError):
         raise UserError(f"A context is made of numbers, not {type(c).__name__}.") from None
+
+
+def _mix(weights: Tensor) -> Tensor:
+    """Checks that the weights of each mix of classes are not negative and sum to 1."""
+    sums = weights.sum(1)
+    wrong = (weights < 0).any(1) | ((sums - 1).abs() > MIX_ERROR)
+    if bool(wrong.any()):
+        first = weights[wrong][0]
+        problem = "one is negative" if bool((first < 0).any()) else f"some sum to {first.sum():.4g}"
+        raise UserError(
+            f"Class weights are at least 0 and sum to 1, but {problem}: give class ids as "
+            "integers, or weights that sum to 1."
+        )
+    return weights
 
 
 def _reals(given: Tensor, shape: tuple[int, ...], batch: int, subject: str, unit: str) -> Tensor:

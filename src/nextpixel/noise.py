@@ -22,6 +22,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -31,7 +32,16 @@ from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 
-__all__ = ["SEEDS", "Seed", "Stream", "check_seed", "content_key", "make_seed", "seeded"]
+__all__ = [
+    "SEEDS",
+    "Seed",
+    "Stream",
+    "check_integer",
+    "check_seed",
+    "content_key",
+    "make_seed",
+    "seeded",
+]
 
 
 class Stream(Enum):
@@ -193,13 +203,31 @@ def check_seed(seed: int, numbers: Sequence[int] = ()) -> None:
     """Checks a seed and the numbers of images, which are the key of their noise.
 
     Raises:
-        UserError: The seed is not in [0, 2^63), or a number is not in [0, 2^64).
+        UserError: The seed is no integer in [0, 2^63), or a number is none in [0, 2^64).
     """
+    for what, value in [("A seed", seed), *(("The number of an image", k) for k in numbers)]:
+        check_integer(what, value)
     if not 0 <= seed < 2**63:
         raise UserError(f"A seed lies between 0 and 2^63, not {seed}.")
-    wrong = [number for number in numbers if not 0 <= number < 2**64]
+    wrong = [number for number in numbers if not 0 <= operator.index(number) < 2**64]
     if wrong:
         raise UserError(f"Images have numbers from 0 to 2^64, not {wrong[0]}.")
+
+
+def check_integer(what: str, value: object) -> None:
+    """Checks that a value is an integer of Python, NumPy or PyTorch.
+
+    Args:
+        what: What it is; begins the message.
+        value: The value.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except (TypeError, RuntimeError):
+        raise UserError(f"{what} is a whole number, not {value!r}: give an integer.") from None
 
 
 def content_key(pixels: NDArray[np.int64]) -> int:

@@ -196,7 +196,7 @@ def training_record(name: str | Path) -> dict[str, Any]:
     for file in (folder / "card.json", folder / TRAINING, folder.parent / "config.yaml"):
         if file.is_file():
             try:
-                return renamed_options(yaml.safe_load(file.read_text()))  # JSON is YAML
+                return renamed_options(yaml.safe_load(file.read_text("utf-8")))  # JSON is YAML
             except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):
                 raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
     return {}
@@ -220,7 +220,7 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
         UserError: The folder is damaged, holds another kind of model, or is not trusted.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text("utf-8"))
         name = str(config["model"])
         hyperparameters = up_to_date(name, dict(config["hyperparameters"]))
         weights, digest = folder / Path(config["weights"]).name, config["sha256"]

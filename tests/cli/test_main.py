@@ -131,6 +131,42 @@ def test_output_that_nobody_reads() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+PRINT = (
+    "import sys, types, nextpixel.cli.main as m;"
+    "m.run = lambda argv: print('0.5 \\u00b1 0.1 \\u4e2d');"
+    "sys.exit(m.main([]))"
+)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "0.5 ? 0.1 ?"), ("cp1252", "0.5 ± 0.1 ?")]
+)
+def test_a_terminal_that_lacks_a_sign_shows_another(encoding: str, shown: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode(encoding).strip() == shown
+
+
+@pytest.mark.parametrize(("closed", "status"), [("models >&-", 0), ("nothing >&- 2>&-", 2)])
+def test_closed_output_is_no_error(closed: str, status: int) -> None:
+    words = f"{sys.executable} -m nextpixel {closed}"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+
+
+def test_a_deleted_working_folder_is_one_sentence(tmp_path: Path) -> None:
+    words = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m nextpixel models"
+    done = subprocess.run(["sh", "-c", words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "nextpixel: The current folder no longer exists: change to another one, as with cd.\n"
+    )
+
+
 def allocate_too_much(*args: object, **options: object) -> None:
     torch.empty(2**60, dtype=torch.uint8)
 

@@ -27,6 +27,7 @@ SMALLER = {  # what is added to a command, so that it takes no longer than it mu
     "eval": "--limit 8",
     "sample": "-n 1",
     "complete": "-n 1 --draws 1",
+    "check": "--seed 1",
 }
 
 
@@ -57,7 +58,7 @@ def test_the_commands_work_one_after_the_other(folder: Path) -> None:
     first, *commands = COMMANDS
     assert first == "cd examples"
     names = [command.split()[1] for command in commands]
-    assert names == ["train", "eval", "sample", "complete", "train", "sample"]
+    assert names == ["train", "eval", "sample", "complete", "check", "check", "train", "sample"]
     for command, name in zip(commands, names, strict=True):
         program, *words = shlex.split(command)
         assert program == "nextpixel"

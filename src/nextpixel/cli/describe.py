@@ -77,7 +77,7 @@ def summary(name: str, folder: Path) -> list[str]:
     file = folder / "card.json"
     if not file.is_file():
         return [name, "(no card)", "", "", "", ""]
-    card = json.loads(file.read_text())
+    card = json.loads(file.read_text("utf-8"))
     score = card["scores"]["test"]
     data = f"{card['data']}, {card['task']['name']}" if "task" in card else card["data"]
     return [
@@ -92,7 +92,7 @@ def summary(name: str, folder: Path) -> list[str]:
 
 def bundle_summary(name: str, folder: Path) -> list[str]:
     """Returns the row of a VQ-VAE with its prior, from its card."""
-    card = json.loads((folder / "card.json").read_text())
+    card = json.loads((folder / "card.json").read_text("utf-8"))
     return [
         name,
         card["model"],
@@ -105,7 +105,7 @@ def bundle_summary(name: str, folder: Path) -> list[str]:
 
 def classifier_summary(name: str, folder: Path) -> list[str]:
     """Returns the row of a classifier, from its card."""
-    card = json.loads((folder / "card.json").read_text())
+    card = json.loads((folder / "card.json").read_text("utf-8"))
     accuracy = card["accuracy"]
     return [
         name,
@@ -143,7 +143,7 @@ def explain(
     saved = read_kind(folder, Model, trust=trust)
     lines = [title(name, saved), layers(saved)]
     if (folder / "card.json").is_file():
-        lines += ["", "Card:", (folder / "card.json").read_text().rstrip()]
+        lines += ["", "Card:", (folder / "card.json").read_text("utf-8").rstrip()]
     return "\n".join(lines)
 
 
@@ -172,7 +172,7 @@ def explain_bundle(name: str, trust: bool) -> str:
     lines = [f"{title(name, part)}\n{layers(part)}" for part in parts]
     card = find_bundle(name) / "card.json"
     if card.is_file():
-        lines += [f"Card:\n{card.read_text().rstrip()}"]
+        lines += [f"Card:\n{card.read_text('utf-8').rstrip()}"]
     return "\n\n".join(lines)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from nextpixel.data import Dataset
 from nextpixel.data.catalogue import NAMED
+from nextpixel.data.user_data import folder_options
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.latents import codes
 from nextpixel.latents.generator import LatentGenerator, holds_bundle
@@ -204,12 +205,3 @@ def load_for(
 def is_known_name(name: str) -> bool:
     """Checks whether a data set of the catalogue has this name."""
     return name in NAMED
-
-
-def folder_options(shape: Shape, path: Path) -> tuple[int | None, int | None]:
-    """Returns the options `resize` and `channels` that load a folder's pictures in this shape."""
-    if not path.is_dir():
-        return None, None
-    channels, height, width = shape
-    holds_arrays = any(path.glob("*-ubyte*"))  # IDX files, which have their size
-    return height if height == width and not holds_arrays else None, channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ GROUPS = {
     "Start": ["start", "models", "data", "train"],
     "Draw": ["sample", "complete", "restore", "vary", "reconstruct", "synthesize"],
     "Evaluate": ["eval", "score", "evaluate-samples", "compare"],
-    "Understand": ["inspect", "invert"],
+    "Understand": ["inspect", "check", "invert"],
     "Advanced": ["classifier", "bundle"],
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
@@ -41,9 +42,10 @@ OUT_OF_MEMORY = (
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
-    That is 2 after a user error, 1 where part of the work could not be done (files were skipped),
-    and 128 + n after signal n.
+    That is 2 after a user error, 1 where part of the work could not be done (files were skipped) or
+    a check has failed, and 128 + n after signal n.
     """
+    print_anything()
     try:
         with short_warnings():
             status = run(sys.argv[1:] if argv is None else argv)
@@ -71,9 +73,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> int:
     """Runs the command that the first argument names, and returns its exit status."""
-    # For models in the user's own files; last, so that no file here hides an installed module.
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
+    try:
+        # For models in the user's own files; last, so that no file here hides an installed module.
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+    except FileNotFoundError:
+        raise UserError(
+            "The current folder no longer exists: change to another one, as with cd."
+        ) from None
     name, *rest = argv or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
@@ -93,6 +100,19 @@ def run(argv: list[str]) -> int:
             "them all."
         )
     return 0
+
+
+def print_anything() -> None:
+    """Makes output replace what the terminal cannot show, and pass where it is closed.
+
+    A name of a class or the sign ± must not end a command with an error after its work is done.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before Python started
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextmanager

@@ -225,15 +225,15 @@ def parse_classes(text: str | None, classes: int | None) -> Tensor | None:
             weights = torch.zeros(classes)
             for part in text.split(","):
                 name, _, weight = part.partition("=")
-                if int(name) < 0 or not math.isfinite(float(weight)):
+                if int(name) < 0 or not 0 < float(weight) < math.inf:
                     raise ValueError(part)
                 weights[int(name)] = float(weight)
-            return weights
+            return weights  # `ContextSpec.read` refuses those that do not sum to 1
         return torch.tensor(range(classes) if text is None else list(map(int, text.split(","))))
     except (ValueError, IndexError):
         raise UserError(
-            f"--class takes ids from 0 to {classes - 1}, as 3 or 3,5,8 or a mix 3=0.7,8=0.3, "
-            f"not {text}."
+            f"--class takes ids from 0 to {classes - 1}, as 3 or 3,5,8, or a mix with weights "
+            f"above 0 that sum to 1, as 3=0.7,8=0.3, not {text}."
         ) from None
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from nextpixel.cli.loading import (
     Shape,
     class_names,
-    folder_options,
     is_known_name,
     load_for,
     load_named_or_own,
@@ -27,7 +26,7 @@ from nextpixel.data.folders import picture_names, read_picture
 from nextpixel.data.images import Unsplit
 from nextpixel.data.levels import requantise
 from nextpixel.data.sampler import evenly_spaced
-from nextpixel.data.user_data import load_unsplit
+from nextpixel.data.user_data import folder_options, load_unsplit
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import Conditioning, ImageModel
 from nextpixel.utils.words import count

@@ -106,7 +106,7 @@ class Result:
 def read_text(file: Path) -> Iterator[str]:
     """Yields the text of a file, and turns errors in parsing it into a `UserError`."""
     try:
-        yield file.read_text()
+        yield file.read_text("utf-8")
     except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         raise UserError(
             f"{file} is damaged: take another copy of it, or give another --out."

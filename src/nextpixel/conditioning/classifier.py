@@ -22,6 +22,7 @@ from nextpixel.data import Dataset, Images, batch_indices
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
 from nextpixel.saving import Model, check_images, find, read_kind
+from nextpixel.utils.devices import find_device
 from nextpixel.utils.inference import evaluation_mode
 
 __all__ = ["Classifier", "fit_classifier", "load_classifier"]
@@ -187,7 +188,8 @@ def load_classifier(name: str | Path, *, device: str | torch.device = "cpu") -> 
     Raises:
         UserError: There is no such model, it is damaged, or it is no classifier.
     """
-    return read_kind(find(name), Classifier).to(device).eval()
+    found = find_device(device)
+    return read_kind(find(name), Classifier).to(found).eval()
 
 
 def fit_classifier(

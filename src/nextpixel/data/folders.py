@@ -39,6 +39,7 @@ __all__ = [
     "File",
     "FileKind",
     "dataset_from_cache",
+    "decode_picture",
     "find_files",
     "folder_state",
     "load_folder",
@@ -51,6 +52,7 @@ __all__ = [
 T = TypeVar("T")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 STATE_VERSION = 1  # increase it when pictures decode to other integers than before
+GREY = {"1", "L", "LA", "La"}  # modes of Pillow
 BLOCK = 32  # pictures decoded by one call of a thread
 SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 
@@ -391,42 +393,56 @@ def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
 
 
 def _is_grey(path: Path) -> bool:
-    return _read(path, lambda picture: picture.mode in {"1", "L", "LA", "La"})
+    return _read(path, lambda picture: picture.mode in GREY)
 
 
-def read_picture(path: Path, resize: int | None, channels: int) -> NDArray[np.uint8]:
-    """Reads a picture file, upright as its EXIF data demand, transparent parts as white.
-
-    Args:
-        path: The file.
-        resize: Crops to the central square and resizes it to this side, if not None.
-        channels: 1 (grey) or 3 (RGB).
-
-    Returns:
-        uint8, shape (C, H, W).
+def read_picture(path: Path, resize: int | None, channels: int | None) -> NDArray[np.uint8]:
+    """Reads a picture file, see `decode_picture`.
 
     Raises:
         UserError: If there is no such file, or it is corrupt, no image, or has more than 8 bits a
             value.
     """
+    return _read(path, lambda picture: decode_picture(picture, resize, channels))
+
+
+def decode_picture(
+    picture: Image.Image, resize: int | None, channels: int | None
+) -> NDArray[np.uint8]:
+    """Turns a PIL image into an array, upright as its EXIF data demand, transparent parts as white.
+
+    Args:
+        picture: The image.
+        resize: Crops to the central square and resizes it to this side, if not None.
+        channels: 1 (grey) or 3 (RGB); None for its own.
+
+    Returns:
+        uint8, shape (C, H, W).
+
+    Raises:
+        UserError: If it has more than 8 bits a value.
+    """
     from PIL import Image, ImageOps
 
-    def work(picture: Image.Image) -> NDArray[np.uint8]:
-        picture = ImageOps.exif_transpose(picture)
-        if picture.has_transparency_data:
-            white = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(white, picture.convert("RGBA"))
-        picture = picture.convert("L" if channels == 1 else "RGB")
-        if resize is not None:
-            side = min(picture.size)
-            left, top = ((length - side) // 2 for length in picture.size)
-            # Cropped first, because resizing with a box would blend in pixels outside of it.
-            picture = picture.crop((left, top, left + side, top + side))
-            picture = picture.resize((resize, resize), Image.Resampling.LANCZOS)
-        x = np.asarray(picture, np.uint8)
-        return x[None] if channels == 1 else x.transpose(2, 0, 1)
-
-    return _read(path, work)
+    if picture.mode.startswith(("I", "F")):
+        raise UserError(
+            f"The picture has more than 8 bits a value (mode {picture.mode}): convert it to 8 bits."
+        )
+    if channels is None:
+        channels = 1 if picture.mode in GREY else 3
+    picture = ImageOps.exif_transpose(picture)
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if resize is not None:
+        side = min(picture.size)
+        left, top = ((length - side) // 2 for length in picture.size)
+        # Cropped first, because resizing with a box would blend in pixels outside of it.
+        picture = picture.crop((left, top, left + side, top + side))
+        picture = picture.resize((resize, resize), Image.Resampling.LANCZOS)
+    x = np.asarray(picture, np.uint8)
+    return x[None] if channels == 1 else x.transpose(2, 0, 1)
 
 
 def _check_shape(

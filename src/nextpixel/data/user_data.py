@@ -19,7 +19,7 @@ from nextpixel.data.folders import load_folder, load_folder_unsplit
 from nextpixel.data.images import Dataset, Unsplit
 from nextpixel.errors import UserError
 
-__all__ = ["load_unsplit", "load_user_data"]
+__all__ = ["folder_options", "load_unsplit", "load_user_data"]
 
 
 def load_user_data(
@@ -64,6 +64,15 @@ def load_user_data(
             "the arrays first."
         )
     return dataset_from_arrays(path, arrays, channels, levels)
+
+
+def folder_options(shape: tuple[int, int, int], path: Path) -> tuple[int | None, int | None]:
+    """Returns the options `resize` and `channels` that load a folder's pictures in this shape."""
+    if not path.is_dir():
+        return None, None
+    channels, height, width = shape
+    holds_arrays = any(path.glob("*-ubyte*"))  # IDX files, which have their size
+    return height if height == width and not holds_arrays else None, channels
 
 
 def load_unsplit(

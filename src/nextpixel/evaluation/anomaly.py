@@ -30,9 +30,10 @@ from torch import Tensor
 
 from nextpixel.data import Images
 from nextpixel.data.images import Unsplit
+from nextpixel.data.pictures import ImagesLike
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
-from nextpixel.evaluation.likelihood import check_images, class_log_probs, standard_error
+from nextpixel.evaluation.likelihood import as_split, check_images, class_log_probs, standard_error
 from nextpixel.evaluation.scale import FILES, file_bits
 from nextpixel.evaluation.typicality import ORDINARY_IMAGES, Ordinary, image_features
 from nextpixel.models.base.autoregressive import AutoregressiveModel
@@ -76,7 +77,7 @@ CODECS: tuple[dict[str, Any], ...] = (
 @torch.inference_mode()
 def score_images(
     model: AutoregressiveModel,
-    images: Images,
+    images: Images | ImagesLike,
     *,
     complexity: bool = False,
     background: AutoregressiveModel | None = None,
@@ -88,7 +89,7 @@ def score_images(
 
     Args:
         model: The model of normal images; see `mixture_bits` for a class-conditional one.
-        images: The images.
+        images: The images: a split of a data set; or pictures, see `nextpixel.to_images`.
         complexity: Whether to correct the score by the size of a lossless file.
         background: A background model to correct the score by, see `TrainArgs.mutate`.
         ordinary: Ordinary images to compare with, as from `fit_ordinary`.
@@ -108,6 +109,7 @@ def score_images(
     Raises:
         UserError: The images do not fit a model, or there are none.
     """
+    images = as_split(model, images)
     models = {"bits_per_dim": model}
     if background is not None:
         models["background_bits_per_dim"] = background

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from nextpixel.context import ContextLike
 from nextpixel.data.images import Images
+from nextpixel.data.levels import level_type
+from nextpixel.data.pictures import ImagesLike
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel
@@ -31,6 +33,7 @@ __all__ = [
     "DIAGNOSIS_IMAGES",
     "Classification",
     "Score",
+    "as_split",
     "check_images",
     "class_log_probs",
     "classify",
@@ -96,7 +99,7 @@ class Score:
 @torch.inference_mode()
 def evaluate(
     model: ImageModel,
-    images: Images,
+    images: Images | ImagesLike,
     *,
     limit: int | None = None,
     batch_size: int = 100,
@@ -107,7 +110,7 @@ def evaluate(
 
     Args:
         model: The model; each image is scored given its conditioning from `model.inputs`.
-        images: The images.
+        images: The images: a split of a data set; or pictures, see `nextpixel.to_images`.
         limit: The number of images to score, spread evenly over all; all by default.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
@@ -119,6 +122,7 @@ def evaluate(
     Raises:
         UserError: The images do not fit the model, or there are none.
     """
+    images = as_split(model, images)
     numbers = evenly_spaced(len(images), limit)
     count = len(numbers)
     if min(count, batch_size) < 1:
@@ -254,6 +258,14 @@ def standard_error(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
+def as_split(model: ImageModel, images: Images | ImagesLike) -> Images:
+    """Returns a split of a data set as it is, and pictures as images without classes."""
+    if isinstance(images, Images):
+        return images
+    x = model.to_images(images).cpu().numpy()
+    return Images(x.astype(level_type(model.levels)), None, model.levels)
+
+
 def check_images(name: str, model: ImageModel, images: Images) -> None:
     """Checks that there are images, of a model's shape and levels; classes may differ.
 
@@ -307,33 +319,35 @@ def hidden_bits(model: IncrementalModel, x: Tensor, mask: Tensor, c: ContextLike
 # --- bits -----------------------------------------------------------------------------------------
 
 
-def surprisal(model: AutoregressiveModel, x: Tensor, c: ContextLike = None) -> Tensor:
+def surprisal(model: AutoregressiveModel, x: ImagesLike, c: ContextLike = None) -> Tensor:
     """Computes the surprisal of each pixel: its bits, given the pixels before it.
 
     Args:
         model: The model.
-        x: Images, integers `(N, C, H, W)`.
+        x: Images, integers `(N, C, H, W)`; or pictures, see `nextpixel.to_images`.
         c: Their context.
 
     Returns:
         `-log2 p(pixel)`, summed over the channels, `(N, H, W)`; an image's sum is its code length.
     """
+    x = x if isinstance(x, Tensor) else model.to_images(x)
     return hidden_bits(model, x, torch.zeros(x.shape, dtype=torch.bool), c).sum(1)
 
 
 @torch.inference_mode()
-def entropy(model: AutoregressiveModel, x: Tensor, c: ContextLike = None) -> Tensor:
+def entropy(model: AutoregressiveModel, x: ImagesLike, c: ContextLike = None) -> Tensor:
     """Computes the entropy of each pixel's distribution: its expected surprisal, in bits.
 
     Args:
         model: The model.
-        x: Images, integers `(N, C, H, W)`.
+        x: Images, integers `(N, C, H, W)`; or pictures, see `nextpixel.to_images`.
         c: Their context.
 
     Returns:
         `-sum_v p(v) log2 p(v)`, summed over the channels, `(N, H, W)`. A channel's distribution is
         given the true channels before it.
     """
+    x = x if isinstance(x, Tensor) else model.to_images(x)
     with evaluation_mode(model):
         pmf = model(x.to(model.device), c).pmf()
     bits: Tensor = torch.special.entr(pmf).sum((1, -1)) / math.log(2)

@@ -47,6 +47,7 @@ __all__ = [
     "random_network",
     "random_network_field",
     "receptive_field",
+    "site_gradient",
 ]
 
 Progress = Callable[[float], None]
@@ -156,14 +157,22 @@ def receptive_field(
         combination of the site's parameters is not exactly zero.
     """
     x = random_images(model, INPUTS, seed) if x is None else x.to(model.device)
+    return (site_gradient(model, site, x, c, seed) != 0).any(0).cpu()
+
+
+def site_gradient(model: CausalNetwork, site: Site, x: Tensor, c: ContextLike, seed: int) -> Tensor:
+    """Computes the gradient of a random combination of a site's parameters, see `receptive_field`.
+
+    Returns:
+        The sum of its absolute values over the numbers that encode a site, `(B, C, H, W)`.
+    """
     with encoding_as_leaf(model, x) as encoded:
         parameters = parameters_at(model(x, c), site)
         random = torch.Generator().manual_seed(seed)
         weights = torch.randn(parameters.shape, generator=random, dtype=torch.float64)
         (gradient,) = torch.autograd.grad((parameters * weights.to(parameters)).sum(), encoded)
     # An embedded channel is encoded as several numbers, one after the other.
-    by_channel = torch.unflatten((gradient != 0).any(0), 0, (model.shape[0], -1))
-    return by_channel.any(1).cpu()
+    return torch.unflatten(gradient.abs(), 1, (model.shape[0], -1)).sum(2)
 
 
 def parameters_at(distribution: Distribution, site: Site) -> Tensor:

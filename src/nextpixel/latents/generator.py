@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nextpixel import sampling
 from nextpixel.context import Context, ContextLike, ContextPart
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import code_rows, codes_digest
@@ -23,7 +24,7 @@ from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregres
 from nextpixel.models.base.codebook import CodebookModel
 from nextpixel.models.base.image_model import load
 from nextpixel.noise import make_seed
-from nextpixel.sampling.config import CompleteOptions
+from nextpixel.sampling.config import CompleteOptions, MaskLike, as_mask
 from nextpixel.saving import bundles
 from nextpixel.utils import inference
 from nextpixel.utils.files import replace_file
@@ -178,8 +179,8 @@ class LatentGenerator:
 
     def complete(
         self,
-        x: Tensor,
-        mask: Tensor,
+        x: ImagesLike,
+        mask: MaskLike,
         c: ContextLike = None,
         *,
         pixels: Pixels = "mean",
@@ -191,7 +192,7 @@ class LatentGenerator:
         completion in raster order, codes are sampled given those before them.
 
         Args:
-            x: Images, integers `(B, C, H, W)`.
+            x: Images, integers `(B, C, H, W)`; or pictures, see `nextpixel.to_images`.
             mask: True where a code is known, broadcastable to `(B, h, w)`.
             c: The prior's context.
             pixels: See `Pixels`.
@@ -203,6 +204,7 @@ class LatentGenerator:
         Raises:
             UserError: Images, mask or context do not fit the models.
         """
+        x, mask = to_model_images(x, self.shape, self.levels), as_mask(mask)
         check_pixels(pixels)
         self.check_one_grid()
         codes = self.codes(x)
@@ -250,17 +252,18 @@ class LatentGenerator:
         return count if self.prior.levels > count else None
 
     @torch.no_grad()
-    def codes(self, x: Tensor, rows: NDArray[np.int64] | None = None) -> Tensor:
+    def codes(self, x: ImagesLike, rows: NDArray[np.int64] | None = None) -> Tensor:
         """Computes the codes of images, in the form that the prior is trained on.
 
         Args:
-            x: Images, integers `(B, C, H, W)`.
+            x: Images, integers `(B, C, H, W)`; or pictures, see `nextpixel.to_images`.
             rows: Number of real rows of each image, `(B,)`, if images have padding. By default the
                 padding is the trailing rows of 0, except those that fill the last block of rows.
 
         Returns:
             `(B, 1, h, w)`.
         """
+        x = to_model_images(x, self.shape, self.levels)
         with inference.evaluation_mode(self.decoder):
             codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
         if self.end_code is not None:
@@ -382,7 +385,7 @@ def read_record(name: str | Path) -> dict[Path, str]:
     folder = find_bundle(name)
     file = folder / RECORD
     try:
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_text("utf-8"))
         names = PARTS if PARTS[2] in record else PARTS[:2]
         saved_format, digests = record["format"], {folder / part: record[part] for part in names}
     except (ValueError, KeyError, TypeError) as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nextpixel.context import ContextLike
+from nextpixel.data.pictures import ImagesLike
 from nextpixel.models.base.latent import IndependentPixels, Likelihood
 from nextpixel.nn import ImageDecoder, ImageEncoder
 from nextpixel.saving import bound_arguments
@@ -64,7 +65,9 @@ class Autoencoder(IndependentPixels):
         z: Tensor = self.encoder(self.encode(x))
         return z
 
-    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: ImagesLike, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | z = e(x)) in nats, `(B,)`, without the cost of the code."""
+        if not isinstance(x, Tensor):
+            return self.of_pictures(self.score, x, c, mask)
         self.context(c, len(x))
         return self.log_likelihood(x, mask)(self.embed(x)[None])[0]

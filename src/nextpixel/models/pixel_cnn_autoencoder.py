@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nextpixel.context import ContextLike
+from nextpixel.data.pictures import ImagesLike
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import Inputs
 from nextpixel.models.base.latent import LatentModel
@@ -87,8 +88,10 @@ class PixelCNNAutoencoder(LatentModel):
         z: Tensor = self.encoder(self.encode(x))
         return z
 
-    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: ImagesLike, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | z = e(x)) in nats, `(B,)`, without the cost of the code."""
+        if not isinstance(x, Tensor):
+            return self.of_pictures(self.score, x, c, mask)
         self.context(c, len(x))
         return self.decoder.log_prob(x, self.embed(x), mask)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nextpixel.context import ContextLike
+from nextpixel.data.pictures import ImagesLike
 from nextpixel.errors import UserError
 from nextpixel.models.base.bounds import (
     Gaussian,
@@ -132,8 +133,10 @@ class VAE(IndependentPixels):
             raise UserError(f"A bound takes at least 1 draw of the code, not {samples}.")
         return posterior, image_noise(seed, x, samples, self.latent).to(posterior.mean)
 
-    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: ImagesLike, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes the ELBO with one sample per image, without beta and free bits."""
+        if not isinstance(x, Tensor):
+            return self.of_pictures(self.score, x, c, mask)
         self.context(c, len(x))
         return self.elbo(x, mask=mask)
 

@@ -5,27 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, get_args
+from typing import Literal, Protocol, TypeAlias, TypedDict, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.context import Context, ContextLike
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
-from nextpixel.noise import Stream, check_seed
+from nextpixel.noise import Stream, check_integer, check_seed
 from nextpixel.utils.inference import Switchable
 
 __all__ = [
     "CommonOptions",
     "CompleteOptions",
     "IncrementalModel",
+    "MaskLike",
     "SampleOptions",
     "Sampler",
     "SamplingConfig",
     "TraceOptions",
+    "as_mask",
     "check_count",
     "check_integers",
     "check_mask",
@@ -57,6 +61,8 @@ class IncrementalModel(Switchable, Protocol):
         """Computes the distribution at a site from the pixels before it."""
 
 
+MaskLike: TypeAlias = Tensor | NDArray[np.bool_]
+
 # Ways to sample; all give the same images.
 #   "auto": the fastest of the following for the model and the device.
 #   "cached": pixel by pixel, with a cache of what earlier pixels contribute.
@@ -79,7 +85,8 @@ class SamplingConfig:
         guidance: Scales the step from the null context to the given one, in log-probability: 1
             samples from the model, more exaggerates what the context asks for, 0 ignores it. Other
             values than 1 change the distribution and double the time.
-        x: Pixels to keep, integers, `(n, C, H, W)` or one image for all.
+        x: Pixels to keep, integers, `(n, C, H, W)` or one image for all; or pictures, see
+            `nextpixel.to_images`.
         mask: True where x is kept, booleans, broadcastable to `(n, C, H, W)`.
         numbers: The number of each image; 0 to n - 1 if None. Images with the same number have the
             same noise, and differ only by their contexts.
@@ -96,8 +103,8 @@ class SamplingConfig:
     seed: int = 0
     temperature: float = 1.0
     guidance: float = 1.0
-    x: Tensor | None = None
-    mask: Tensor | None = None
+    x: ImagesLike | None = None
+    mask: MaskLike | None = None
     numbers: Sequence[int] | None = None
     sampler: Sampler = "auto"
 
@@ -168,8 +175,8 @@ class CompleteOptions(CommonOptions, total=False):
 class SampleOptions(CompleteOptions, total=False):
     """The options of `sample`."""
 
-    x: Tensor | None
-    mask: Tensor | None
+    x: ImagesLike | None
+    mask: MaskLike | None
 
 
 class TraceOptions(TypedDict, total=False):
@@ -178,8 +185,8 @@ class TraceOptions(TypedDict, total=False):
     seed: int
     temperature: float
     guidance: float
-    x: Tensor | None
-    mask: Tensor | None
+    x: ImagesLike | None
+    mask: MaskLike | None
     numbers: Sequence[int] | None
     sampler: Sampler
 
@@ -205,7 +212,7 @@ def site_noise(shape: tuple[int, int, int], seed: int, numbers: Sequence[int]) -
 
 
 def known_pixels(
-    model: IncrementalModel, x: Tensor | None, mask: Tensor | None, batch: int
+    model: IncrementalModel, x: ImagesLike | None, mask: MaskLike | None, batch: int
 ) -> tuple[Tensor, Tensor] | None:
     """Checks the known pixels and their mask and expands both to the batch.
 
@@ -220,7 +227,8 @@ def known_pixels(
     if x is None or mask is None:
         raise UserError("Known pixels, x, and their mask go together: give both or none.")
     shape = (batch, *model.shape)
-    x, mask = torch.as_tensor(x), torch.as_tensor(mask)
+    x = to_model_images(x, model.shape, model.levels)
+    mask = as_mask(mask)
     check_integers(x)
     check_mask(mask)
     try:
@@ -241,8 +249,9 @@ def check_count(n: int) -> None:
     """Checks a number of images to sample.
 
     Raises:
-        UserError: It is below 1.
+        UserError: It is no integer, or below 1.
     """
+    check_integer("A number of images", n)
     if n < 1:
         raise UserError(f"Draw at least one image at a time, not {n}.")
 
@@ -255,6 +264,11 @@ def check_integers(x: Tensor) -> None:
     """
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise UserError(f"Pixels, x, are integers, not {x.dtype}.")
+
+
+def as_mask(mask: MaskLike) -> Tensor:
+    """Turns a mask into a tensor; an array is copied, as PyTorch takes none that is read-only."""
+    return mask if isinstance(mask, Tensor) else torch.as_tensor(np.array(mask))
 
 
 def check_mask(mask: Tensor, shape: Sequence[int] | None = None) -> None:

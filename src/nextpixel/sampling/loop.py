@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel.context import ContextLike
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.distributions import Distribution, guided
 from nextpixel.engine import begin_replay, fingerprint, resume_replay, store_replay
 from nextpixel.errors import UserError
@@ -24,6 +25,7 @@ from nextpixel.nn import Cache, Site
 from nextpixel.sampling.config import (
     CompleteOptions,
     IncrementalModel,
+    MaskLike,
     SamplingConfig,
     TraceOptions,
     check_count,
@@ -310,8 +312,8 @@ def film(
 
 def complete(
     model: IncrementalModel,
-    x: Tensor,
-    mask: Tensor,
+    x: ImagesLike,
+    mask: MaskLike,
     c: ContextLike = None,
     **how: Unpack[CompleteOptions],
 ) -> Tensor:
@@ -322,7 +324,8 @@ def complete(
 
     Args:
         model: The model to sample from.
-        x: The images, integers `(N, C, H, W)`; the values at hidden pixels do not matter.
+        x: The images, integers `(N, C, H, W)`, or pictures, see `nextpixel.to_images`; the values
+            at hidden pixels do not matter.
         mask: True at known pixels, broadcastable to `(N, C, H, W)`.
         c: The context: one for all images, or one for each.
         how: The other arguments of `sample`; other `numbers` give other completions.
@@ -333,6 +336,7 @@ def complete(
     Raises:
         UserError: An argument is out of range or does not fit the model.
     """
+    x = to_model_images(x, model.shape, model.levels)
     return sample(model, len(x), c, x=x, mask=mask, **how)
 
 

@@ -24,9 +24,16 @@ import torch
 from torch import Tensor
 
 from nextpixel.context import Context, ContextLike
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
-from nextpixel.sampling.config import IncrementalModel, Sampler, SamplingConfig, known_pixels
+from nextpixel.sampling.config import (
+    IncrementalModel,
+    MaskLike,
+    Sampler,
+    SamplingConfig,
+    known_pixels,
+)
 from nextpixel.sampling.loop import batch_slices, progress_of_part, trace
 
 __all__ = ["Completed", "complete_with_particles"]
@@ -66,8 +73,8 @@ class _Options:
 @torch.inference_mode()
 def complete_with_particles(
     model: IncrementalModel,
-    x: Tensor,
-    mask: Tensor,
+    x: ImagesLike,
+    mask: MaskLike,
     c: ContextLike = None,
     *,
     particles: int,
@@ -85,7 +92,8 @@ def complete_with_particles(
 
     Args:
         model: The model to sample from.
-        x: The images, integers `(N, C, H, W)`; the values at hidden pixels do not matter.
+        x: The images, integers `(N, C, H, W)`, or pictures, see `nextpixel.to_images`; the values
+            at hidden pixels do not matter.
         mask: True at known pixels, broadcastable to `(N, C, H, W)`.
         c: The context: one for all images, or one for each.
         particles: Particles per image; time and memory grow with them.
@@ -100,6 +108,7 @@ def complete_with_particles(
     Raises:
         UserError: An argument does not fit the model, or no particle can have the known pixels.
     """
+    x = to_model_images(x, model.shape, model.levels)
     n = len(x)
     if min(n, particles) < 1:
         raise UserError(f"Give at least one image and one particle, not {n} and {particles}.")

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from nextpixel.conditioning.degradation import Degraded, Task
 from nextpixel.context import Context, ContextPart
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
 from nextpixel.evaluation.image_quality import Quality, quality
 from nextpixel.evaluation.likelihood import Score
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.sampling import loop
-from nextpixel.sampling.config import CompleteOptions
+from nextpixel.sampling.config import CompleteOptions, MaskLike
 from nextpixel.tasks.restoration_baselines import baseline, baseline_name
 from nextpixel.utils.inference import evaluation_mode
 from nextpixel.viz import images as pictures
@@ -39,8 +40,9 @@ SHOWN = 16  # restorations of an image that `show` has room for
 
 def restore(
     model: AutoregressiveModel,
-    degraded: Degraded,
+    degraded: Degraded | ImagesLike,
     *,
+    mask: MaskLike | None = None,
     draws: int = 4,
     classes: ContextPart | None = None,
     **options: Unpack[CompleteOptions],
@@ -49,7 +51,10 @@ def restore(
 
     Args:
         model: A model trained for a restoration task.
-        degraded: The images, degraded by this task.
+        degraded: The images, degraded by this task; or degraded pictures, see
+            `nextpixel.to_images`.
+        mask: Inpaint, with pictures: true at known pixels, `(H, W)` for all pictures or
+            `(B, 1, H, W)`.
         draws: Number of restorations of each image.
         classes: The classes, if the model is class-conditional, see `ContextSpec.read`.
         options: Other arguments of `sampling.sample`.
@@ -65,6 +70,10 @@ def restore(
             "This model is not conditioned on degraded images: train one with --task to restore "
             "images."
         )
+    if not isinstance(degraded, Degraded):
+        degraded = from_pictures(model, degraded, mask)
+    elif mask is not None:
+        raise UserError("These images carry their mask of known pixels: leave mask out.")
     context = make_context(model, degraded, classes)
 
     def sample(numbers: Tensor) -> Tensor:
@@ -75,6 +84,20 @@ def restore(
         return model.sample(len(numbers), part, **known, **options)
 
     return loop.repeat_draws(sample, len(degraded), draws)
+
+
+def from_pictures(
+    model: AutoregressiveModel, pictures: ImagesLike, mask: MaskLike | None
+) -> Degraded:
+    """Reads degraded pictures, see `restore`."""
+    task = model.conditioner
+    assert isinstance(task, Task)  # by the model's role
+    shape = model.shape if task.name == "inpaint" else task.context_shape(model.shape)
+    if task.name == "inpaint" and mask is None:
+        raise UserError("Say which pixels of the pictures are known: give a mask.")
+    x = to_model_images(pictures, shape, 256)
+    x = x if isinstance(pictures, Tensor) else x.to(torch.uint8)
+    return task.from_pictures(x, model.shape, model.levels, mask)
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nextpixel.errors import UserError
+from nextpixel.noise import check_integer
 
 __all__ = ["TrainArgs", "learning_rate"]
 
@@ -87,8 +88,12 @@ class TrainArgs:
         )
         for name in counts:
             value = getattr(self, name)
+            if value is not None:
+                check_integer(f"train.{name}", value)
             if value is not None and value < 1:
                 raise UserError(f"train.{name} must be at least 1, not {value}.")
+        for name in ("seed", "warmup", "setbacks"):
+            check_integer(f"train.{name}", getattr(self, name))
         if self.accumulate > self.batch_size:
             raise UserError(
                 f"train.accumulate must be at most train.batch_size, {self.batch_size}, not "

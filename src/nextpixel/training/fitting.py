@@ -7,10 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nextpixel.conditioning.conditioner import CoarseCodes
 from nextpixel.data import Dataset
+from nextpixel.data.arrays import dataset_from_arrays
+from nextpixel.data.catalogue import NAMED
+from nextpixel.data.pictures import ImagesLike
+from nextpixel.data.user_data import folder_options
 from nextpixel.errors import UserError
+from nextpixel.evaluation.model_checks import refuse_leak
 from nextpixel.latents.codes import load_data
+from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.launch import interrupts, launched, make_fabric
@@ -22,7 +30,7 @@ __all__ = ["fit", "prepare"]
 
 def fit(
     model: ImageModel,
-    data: str | Dataset,
+    data: str | Path | Dataset | ImagesLike | Mapping[str, Any],
     *,
     out: str | Path,
     resume: bool = False,
@@ -38,7 +46,10 @@ def fit(
 
     Args:
         model: The model; trained in place, and in evaluation mode afterwards (dropout is off).
-        data: A data set, or its name for `nextpixel.load_data`.
+        data: A data set, its name or path for `nextpixel.load_data` (the pictures of a folder are
+            cropped and resized to a square model), or pictures for `nextpixel.to_images`, of which
+            a tenth is kept for validation and another one for testing. Pictures with classes are a
+            dictionary: x, and class ids y; or x_train, y_train, x_valid, ... .
         out: The run folder.
         resume: Resume the run from the folder's last checkpoint.
         data_dir: Where to look for data first.
@@ -60,10 +71,19 @@ def fit(
         args = TrainArgs(**options)
     except TypeError as error:
         raise UserError(f"A training option is unknown or of the wrong type: {error}.") from None
-    if isinstance(data, str):
-        source = {"data": data} if data_dir is None else {"data": data, "data_dir": str(data_dir)}
+    if isinstance(data, (str, Path)):
+        source = {"data": str(data)}
+        if data_dir is not None:
+            source["data_dir"] = str(data_dir)
         settings = {**source, **(settings or {})}
-        data = load_data(data, levels=model.levels, data_dir=data_dir)
+        path = Path(data).expanduser()
+        known = str(data) in NAMED
+        resize, channels = (None, None) if known else folder_options(model.shape, path)
+        data = load_data(
+            data, levels=model.levels, data_dir=data_dir, resize=resize, channels=channels
+        )
+    elif not isinstance(data, Dataset):
+        data = from_pictures(model, data)
     data = prepare(model, data, args)
     out = Path(out)
     if (out / "state.pt").exists() and not resume:
@@ -79,6 +99,20 @@ def fit(
     return out
 
 
+def from_pictures(model: ImageModel, data: ImagesLike | Mapping[str, Any]) -> Dataset:
+    """Makes a data set of pictures, see `fit`."""
+    arrays: dict[str, Any] = dict(data) if isinstance(data, Mapping) else {"x": data}
+    for name, value in arrays.items():
+        if name.startswith("y"):
+            arrays[name] = np.asarray(value)
+        elif name != "levels":
+            arrays[name] = model.to_images(value).cpu().numpy()
+    if model.levels > 256:
+        raise UserError(f"Pictures have up to 256 levels, but the model has {model.levels}.")
+    arrays["levels"] = np.array(model.levels)
+    return dataset_from_arrays(Path("pictures"), arrays, model.shape[0], None)
+
+
 def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:
     """Checks that model, data and options fit, and records the data set in the model.
 
@@ -91,6 +125,9 @@ def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:
     if data.coarse_codes is not None and model.conditioner is None:
         model.conditioner = CoarseCodes()
     model.check_dataset(data)
+    own_class = not type(model).__module__.startswith("nextpixel.")
+    if own_class and isinstance(model, AutoregressiveModel):
+        refuse_leak(model)
     record = data.record
     model.data_record = record if model.classes is not None else replace(record, class_names=None)
     if args.drop_context and not model.context_spec.parts:

@@ -11,22 +11,26 @@ from nextpixel.errors import UserError
 __all__ = ["find_device", "set_threads", "set_up"]
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
     """Finds a device by name.
 
     Args:
-        name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one, else the CPU.
+        name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one, else the CPU; or a
+            device of PyTorch's.
 
     Raises:
         UserError: If there is no such device.
     """
+    if isinstance(name, torch.device) and name.type not in ("cpu", "cuda"):
+        return name  # for the user to know
+    name = str(name)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UserError(f"Unknown device {name}: give auto, cpu, cuda or cuda:N.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"There is no device {name} here: use --device cpu.")
+        raise UserError(f"There is no device {name} here: choose cpu (--device cpu).")
     return device
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "save_image",
     "side_by_side",
     "tint_unknown",
+    "to_pil",
     "to_uint8",
     "upright",
 ]
@@ -91,6 +92,27 @@ def real_to_uint8(x: ArrayLike, levels: int) -> Pixels:
     """Converts real numbers in `[0, levels - 1]`, such as means of levels, to bytes."""
     values = np.asarray(x, np.float64)
     return to_uint8(np.rint(values * 255 / (levels - 1)).astype(np.int64), 256)
+
+
+def to_pil(x: ArrayLike, levels: int) -> Any:
+    """Turns images `(B, C, H, W)`, C = 1 or 3, into a list of PIL images; `(C, H, W)` into one.
+
+    Raises:
+        UserError: These are no images of so many levels.
+    """
+    values = np.asarray(x.cpu() if hasattr(x, "cpu") else x)
+    if values.ndim not in (3, 4) or values.shape[-3] not in (1, 3):
+        raise UserError(
+            f"Pictures have the shape (B, C, H, W) or (C, H, W) with 1 or 3 channels, not "
+            f"{values.shape}: pick the channels to show."
+        )
+    if values.ndim == 4:
+        return [to_pil(image, levels) for image in values]
+    try:
+        pixels = to_uint8(values, levels)
+    except ValueError as error:
+        raise UserError(f"{str(error).capitalize()}: give the levels of the images.") from None
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy())
 
 
 def upright(x: ArrayLike) -> NDArray[Any]:

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     if c is not None and generator.data_record.class_names is not None:
         names = [generator.data_record.class_names[i] for i in c.tolist()]
     card = find_bundle(args.model) / "card.json"
-    source = json.loads(card.read_text())["source"] if card.is_file() else ""
+    source = json.loads(card.read_text("utf-8"))["source"] if card.is_file() else ""
     write_sounds(generator, x, names, args.out, args.iterations, source)
     report(names, args.out)
 

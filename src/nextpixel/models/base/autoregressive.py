@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nextpixel import sampling
 from nextpixel.context import ContextLike
+from nextpixel.data.pictures import ImagesLike
 from nextpixel.distributions import (
     Bernoulli,
     Categorical,
@@ -22,7 +23,7 @@ from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.nn import Cache, CausalLayer, Site
 from nextpixel.nn.context_bias import ContextBias
-from nextpixel.sampling.config import SampleOptions, check_mask
+from nextpixel.sampling.config import MaskLike, SampleOptions, as_mask, check_mask
 
 __all__ = ["AutoregressiveModel", "CausalNetwork", "Inputs", "WholePixelNetwork", "autoregressive"]
 
@@ -55,11 +56,17 @@ class AutoregressiveModel(ImageModel):
             A distribution of `batch_shape` `(B, C, H, W)`.
         """
 
-    def log_prob(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self, x: ImagesLike, c: ContextLike = None, mask: MaskLike | None = None
+    ) -> Tensor:
         """Computes log p(x | c) in nats, `(B,)`.
 
+        Of a tensor, it has a graph, so that a training loop can maximise it. Of anything else it
+        has none, dropout is off, and the result is on the CPU.
+
         Args:
-            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            x: Integers in `[0, levels)`, `(B, C, H, W)`, as a tensor; or pictures, see
+                `nextpixel.to_images`.
             c: The context, see `context`.
             mask: True at pixels that do not count, broadcastable to x. If c shows these pixels,
                 the result is the log-probability of the others given them.
@@ -67,21 +74,29 @@ class AutoregressiveModel(ImageModel):
         Raises:
             UserError: x, c or the mask does not fit.
         """
+        if not isinstance(x, Tensor):
+            return self.of_pictures(self.log_prob, x, c, mask)
         self.check(x)
         distribution: Distribution = self(x, c)
         by_site = distribution.log_prob(x)
         if mask is not None:
+            mask = as_mask(mask).to(x.device)
             check_mask(mask, x.shape)
             by_site = by_site.masked_fill(mask, 0)
         return by_site.flatten(1).sum(1)
 
-    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: ImagesLike, c: ContextLike = None, mask: MaskLike | None = None) -> Tensor:
         """Computes log p(x | c), see `log_prob`."""
         return self.log_prob(x, c, mask)
 
-    def bits_per_dim(self, x: Tensor, c: ContextLike = None) -> Tensor:
-        """Computes `-log2 p(x | c) / (C H W)`, `(B,)`."""
-        return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
+    def bits_per_dim(self, x: ImagesLike, c: ContextLike = None) -> Tensor:
+        """Computes `-log2 p(x | c) / (C H W)`, `(B,)`, see `log_prob`.
+
+        It has a graph only of a tensor in training mode. `nextpixel.load` and `fit` leave a model
+        in evaluation mode.
+        """
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            return -self.log_prob(x, c) / (math.prod(self.shape) * math.log(2))
 
     def sample(self, n: int = 1, c: ContextLike = None, **how: Unpack[SampleOptions]) -> Tensor:
         """Samples n images, integers `(n, C, H, W)`; `how` are the options of `sampling.sample`."""

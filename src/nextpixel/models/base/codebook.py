@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nextpixel.context import ContextLike, read_tensor
 from nextpixel.data import Dataset
+from nextpixel.data.pictures import ImagesLike
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.models.base.latent import IndependentPixels, sum_unknown
@@ -136,8 +137,10 @@ class CodebookModel(IndependentPixels):
         every: Tensor = codes.to(self.device, torch.int64).expand(wanted)
         return every
 
-    def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
+    def score(self, x: ImagesLike, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | codes(x)) in nats, `(B,)`, without the cost of the codes."""
+        if not isinstance(x, Tensor):
+            return self.of_pictures(self.score, x, c, mask)
         self.context(c, len(x))
         return sum_unknown(self.decode(self.codes_of_unknown(x, mask)).log_prob(x), mask)
 

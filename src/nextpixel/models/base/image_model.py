@@ -17,9 +17,12 @@ from torch import Tensor
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
 from nextpixel.context import Context, ContextLike, ContextPart, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
+from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
+from nextpixel.utils.devices import find_device
+from nextpixel.utils.inference import evaluation_mode
 
 __all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
 
@@ -267,6 +270,32 @@ class ImageModel(Model):
         }
         return super().load_state_dict(renamed, strict, assign)
 
+    def to_images(self, pictures: ImagesLike) -> Tensor:
+        """Turns pictures into images of this model, on its device; see `nextpixel.to_images`.
+
+        Pictures of another size are cropped to their central square and resized, with a warning.
+
+        Raises:
+            UserError: They do not fit the model.
+        """
+        return to_model_images(pictures, self.shape, self.levels).to(self.device)
+
+    def of_pictures(
+        self, compute: Callable[..., Tensor], pictures: ImagesLike, *arguments: Any
+    ) -> Tensor:
+        """Computes something of pictures, in evaluation mode.
+
+        Args:
+            compute: A method of this model that takes images.
+            pictures: The pictures, see `to_images`.
+            arguments: Its other arguments.
+
+        Returns:
+            The result, without a graph, on the CPU.
+        """
+        with torch.no_grad(), evaluation_mode(self):
+            return compute(self.to_images(pictures), *arguments).cpu()
+
     @abstractmethod
     def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes the score of images in nats, the number that is reported for a model.
@@ -331,7 +360,7 @@ def load(
 
     Args:
         name: The name of a pretrained model, a run folder, or a folder with a `config.json`.
-        device: The device for the weights.
+        device: The device for the weights, as "cpu", "cuda", "cuda:N" or "auto".
         trust: Whether to load a model that is not nextpixel's own, by importing the module that its
             `config.json` names. Set it only for a folder whose code you would run.
 
@@ -339,9 +368,10 @@ def load(
         The model, in evaluation mode.
 
     Raises:
-        UserError: There is no such model, it is damaged, or it is not trusted.
+        UserError: There is no such model or device, it is damaged, or it is not trusted.
     """
-    return read_model(find(name), trust=trust).to(device).eval()
+    found = find_device(device)
+    return read_model(find(name), trust=trust).to(found).eval()
 
 
 def read_model(folder: Path, *, trust: bool = False) -> ImageModel:

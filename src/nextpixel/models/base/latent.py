@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel.context import ContextLike, ContextSpec
+from nextpixel.data.pictures import ImagesLike
 from nextpixel.distributions import (
     Bernoulli,
     Categorical,
@@ -77,17 +78,18 @@ class LatentModel(ImageModel):
             seed: Decides the noise, if the decoder needs any.
         """
 
-    def reconstruct(self, x: Tensor, draws: int = 1, **how: Unpack[CommonOptions]) -> Tensor:
+    def reconstruct(self, x: ImagesLike, draws: int = 1, **how: Unpack[CommonOptions]) -> Tensor:
         """Reconstructs images: samples from p(x | z) at their codes.
 
         Args:
-            x: Integers in `[0, levels)`, `(B, C, H, W)`.
+            x: Integers in `[0, levels)`, `(B, C, H, W)`; or pictures, see `nextpixel.to_images`.
             draws: Samples for each image.
             how: Other arguments of `sample`.
 
         Returns:
             Integers in `[0, levels)`, `(draws, B, C, H, W)`, int64, on the CPU.
         """
+        x = x if isinstance(x, Tensor) else self.to_images(x)
         with torch.no_grad(), evaluation_mode(self):
             z = self.embed(x.to(self.device))
 
