@@ -362,11 +362,12 @@ def load(
     if isinstance(name, str) and name in NAMED:
         if resize is not None or channels is not None:
             raise UserError(
-                f"resize and channels are for your own images, but {name} has fixed ones: leave them "
-                "out."
+                f"resize and channels are for your own images, but {name} has fixed ones: leave "
+                "them out."
             )
         entry = NAMED[name]
         data = entry.read(entry.store, find_or_download(name, entry.store, data_dir, download))
+        data = replace(data, own=False)
     elif isinstance(name, str) and name.startswith(SOUNDS):
         if resize is not None or channels is not None:
             raise UserError(
