@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 
-__all__ = ["list_classes", "match_classes", "refuse_class", "sort_names"]
+__all__ = ["list_classes", "list_names", "match_classes", "refuse_class", "sort_names"]
 
 LISTED = 20  # class names in a message
 
@@ -59,5 +59,10 @@ def refuse_class(name: str, known: Sequence[str], what: str) -> NoReturn:
 
 def list_classes(names: Sequence[str]) -> str:
     """Lists the names of classes for a message, with their ids where these are not the names."""
-    listed = [name if name == str(i) else f"{i} ({name})" for i, name in enumerate(names[:LISTED])]
-    return ", ".join(listed) + f" and {len(names) - LISTED} more" * (len(names) > LISTED)
+    return list_names([name if name == str(i) else f"{i} ({name})" for i, name in enumerate(names)])
+
+
+def list_names(names: Sequence[str], limit: int = LISTED) -> str:
+    """Lists names for a message: the first ones, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

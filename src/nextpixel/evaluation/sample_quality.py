@@ -26,6 +26,7 @@ from PIL import Image
 
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.data import Dataset, Images
+from nextpixel.data.classes import match_classes
 from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.data.spectrogram import Spectrogram
@@ -437,7 +438,9 @@ def _sample(
 ) -> Images:
     """Draws the same number of samples of each class, the classes in turn."""
     y = np.tile(np.arange(data.classes or 0), per_class)
-    x = generator.sample(len(y), torch.from_numpy(y), seed=seed, progress=progress)
+    table = match_classes(data.test.class_names, generator.data_record.class_names, data.name)
+    c = y if table is None else table[y]
+    x = generator.sample(len(y), torch.from_numpy(c), seed=seed, progress=progress)
     return Images(x.numpy().astype(level_type(data.levels)), y, data.levels)
 
 

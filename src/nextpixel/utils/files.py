@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_write", "cache_folder", "remove_parts", "replace_file"]
+__all__ = ["atomic_write", "cache_folder", "remove_parts", "replace_file", "unused"]
 
 PART = ".part"
 
@@ -65,3 +65,15 @@ def remove_parts(folder: Path) -> None:
     """Removes the temporary files that killed processes have left below a folder."""
     for part in folder.rglob(f".*.[0-9]*{PART}"):
         part.unlink(missing_ok=True)
+
+
+def unused(path: Path) -> Path:
+    """Returns the path, or with the first free number if that exists: a.png, a-2.png, a-3.png.
+
+    So a file that the user has not named is never overwritten. An empty folder is free.
+    """
+    number, free = 1, path
+    while free.exists() and not (free.is_dir() and not any(free.iterdir())):
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free

@@ -28,6 +28,7 @@ def run(settings: Any) -> None:
 
     from nextpixel.cli.train_options import recipe_of
     from nextpixel.latents.codes import load_data
+    from nextpixel.training.begun import begun_record
     from nextpixel.training.config import TrainArgs
     from nextpixel.training.fitting import fit
     from nextpixel.training.launch import keep_freed_memory
@@ -38,6 +39,8 @@ def run(settings: Any) -> None:
     set_threads(settings.threads)
     keep_freed_memory()
     dataset = load_data(settings.data, **data_options(settings))
+    if settings.resume and (names := begun_record(Path(settings.resume)).class_names):
+        dataset = dataset.with_class_names(names)
     torch.manual_seed(options["seed"])
     model = recipe_of(settings).make_model(dataset)
     saved = {"data", "data_dir", "resize", "channels", "features", "layer", "device", "threads"}
@@ -49,6 +52,7 @@ def run(settings: Any) -> None:
             out=out,
             resume=settings.resume is not None,
             device=settings.device,
+            accept_changed_data=settings.accept_changed_data,
             settings={k: v for k, v in vars(settings).items() if k in saved and v is not None},
             **options,
         )
