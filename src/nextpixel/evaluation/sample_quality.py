@@ -372,13 +372,14 @@ def _measure(
     """Measures each set of images against the test images, `sets[TEST]`, which come first."""
     closest = float(np.quantile(distances[TEST], CLOSEST))
     words = name_words(data.class_names or ())
+    order = match_classes(data.test.class_names, classifier.class_names, data.name)
     features = {
         name: _embeddings(classifier, _select(images, balanced(images, matched)))
         for name, images in sets.items()
     }
     measures: list[ImageSetQuality] = []
     for name, images in sets.items():
-        whole, by_word = classify_images(classifier, images, words)
+        whole, by_word = classify_images(classifier, images, words, order)
         real = measures[0].accuracy if measures else whole.accuracy
         if not real:
             raise UserError("The classifier finds the class of no test image: train it for longer.")
@@ -446,7 +447,7 @@ def _sample(
 
 @torch.inference_mode()
 def classify_images(
-    classifier: Classifier, images: Images, words: dict[str, _Ids]
+    classifier: Classifier, images: Images, words: dict[str, _Ids], order: _Ids | None = None
 ) -> tuple[Classification, dict[str, Classification]]:
     """Classifies images by their class, and by each word of the class names.
 
@@ -454,12 +455,14 @@ def classify_images(
         classifier: The classifier.
         images: The images, with their true classes.
         words: As from `name_words`; a word's probability is that of all classes with this word.
+        order: The classifier's id of each class id of the images; None if they are the same.
 
     Returns:
         The classification by class, and the classifications by word.
     """
     with evaluation_mode(classifier):
         logits = torch.cat([classifier(x).cpu() for x in _tensors(classifier, images)])
+    logits = logits if order is None else logits[:, torch.from_numpy(order)]
     probabilities, y = logits.double().softmax(1).numpy(), _class_ids(images)
     by_word = {}
     for word, number in words.items():

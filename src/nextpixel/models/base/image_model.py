@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack, cast
@@ -18,7 +17,6 @@ from torch import Tensor
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
 from nextpixel.context import Context, ContextLike, ContextPart, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
-from nextpixel.data.catalogue import NAMED
 from nextpixel.data.classes import match_classes
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import CommonOptions
@@ -29,7 +27,7 @@ from nextpixel.saving import (
     find,
     find_kind,
     read_kind,
-    training_record,
+    recorded_classes,
 )
 
 __all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
@@ -383,12 +381,8 @@ def read_model(folder: Path, *, trust: bool = False) -> ImageModel:
     # A subclass is made, not the abstract class.
     model = read_kind(folder, ImageModel, trust=trust)  # type: ignore[type-abstract]
     if model.classes is not None and model.data_record.class_names is None:
-        # Saved before the names were: those of a data set of the catalogue are known.
-        entry = None
-        with suppress(UserError):  # a damaged record
-            entry = NAMED.get(str(training_record(folder).get("data")))
-        if entry is not None and len(entry.class_names or ()) == model.classes:
-            model.data_record = replace(model.data_record, class_names=entry.class_names)
+        names = recorded_classes(folder, model.classes)
+        model.data_record = replace(model.data_record, class_names=names)
     return model
 
 
