@@ -180,6 +180,9 @@ def test_the_schedule_follows_steps_or_time() -> None:
     assert learning_rate(50, args, 0.0) == learning_rate(50, TrainArgs(steps=100, lr=1.0, warmup=0))
     assert learning_rate(50, args, 540.0) == pytest.approx(0.01 + 0.99 * 0.024472, rel=1e-4)
     assert learning_rate(1, args, 6000.0) == pytest.approx(0.01)
+    warm = TrainArgs(steps=100, lr=1.0, warmup=50, minutes=10.0)
+    assert learning_rate(1, warm, 15.0) == pytest.approx(0.5, rel=0.01)
+    assert learning_rate(1, warm, 30.0) == pytest.approx(1.0, rel=0.01)
 
 
 # --- early stopping -------------------------------------------------------------------------------

@@ -71,8 +71,10 @@ def test_a_run_folder_holds_what_it_should(data: Dataset, tmp_path: Path) -> Non
     expected = {
         "best",
         "config.yaml",
+        "curve.svg",
         "last",
         "metrics.jsonl",
+        "report.html",
         "samples",
         "state.pt",
         "tensorboard",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["options", "read_recipe", "recipe_of", "train_settings"]
 
 SEE = "see nextpixel train --help"
-SWITCHES = ("trust", "accept-changed-data")  # options without a value
+SWITCHES = ("trust", "yes", "accept-changed-data")  # options without a value
 
 
 def read_recipe(option: str, source: str) -> Recipe:
@@ -77,6 +78,8 @@ def train_settings(argv: list[str]) -> Any:
             if not saved.is_file():
                 raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
             argv = ["--config", resumed_config(saved, "--trust" in argv), *argv]
+        else:
+            argv = with_model(argv)
         settings = train_parser().parse_args(argv)
     except (argparse.ArgumentError, UnicodeDecodeError) as error:
         refuse(argv)
@@ -84,9 +87,62 @@ def train_settings(argv: list[str]) -> Any:
         raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; {SEE}") from None
     if (settings.resume is None) == (settings.out is None):
         raise UserError("Name a new run folder with --out, or a run to resume with --resume.")
-    if settings.model is None:
-        raise UserError("Name the model to train, for example --model GatedPixelCNN.")
     return settings
+
+
+def with_model(argv: list[str]) -> list[str]:
+    """Puts the model first, with the arguments of its size; the user's own follow.
+
+    Without a model it is a PixelCNN++, for codes a Gated PixelCNN, for --from that model's class.
+    A file given as --config has its own arguments.
+
+    Raises:
+        UserError: --size or --from does not go with the other options.
+    """
+    from nextpixel.training.sizes import SIZES, size_arguments
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("model", "size", "from", "config", "data"):
+        parser.add_argument(f"--{name}", action="append" if name == "config" else "store")
+    given = parser.parse_known_args(argv)[0]
+    start = getattr(given, "from")
+    if start is not None:
+        for word in argv:
+            if word.startswith(("--model", "--size", "--config")):
+                raise UserError(f"--from takes the model of {start} as it is: leave {word} out.")
+        return ["--model", kind_of(start, "--trust" in argv), *argv]
+    if given.config:
+        if given.size is not None:
+            raise UserError("--size is for a new model, and --config describes one: leave it out.")
+        return argv
+    codes = (given.data or "").startswith("codes:")
+    model = given.model or ("GatedPixelCNN" if codes else "PixelCNNPP")
+    if given.size is not None and model not in SIZES:
+        raise UserError(f"--size is for {', '.join(SIZES)}: leave it out for {model}.")
+    arguments = size_arguments(model, given.size or "small")
+    sized = [word for name, value in arguments.items() for word in (f"--model.{name}", str(value))]
+    if given.model is None:
+        return ["--model", model, *sized, *argv]
+    at = next(i for i, word in enumerate(argv) if word.partition("=")[0] == "--model")
+    after = at + (1 if "=" in argv[at] else 2)
+    return [*argv[:after], *sized, *argv[after:]]
+
+
+def kind_of(name: str, trust: bool) -> str:
+    """Reads the class of a saved model, see `saving.model_name`, without loading it.
+
+    Raises:
+        UserError: There is no such model, or its class is not trusted.
+    """
+    from nextpixel.saving import check_trusted, find
+
+    file = find(name) / "config.json"
+    try:
+        kind = str(json.loads(file.read_text())["model"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged: take another copy of the model.") from None
+    check_trusted(kind, file, trust)
+    return kind
 
 
 def resumed_config(file: Path, trust: bool) -> str:
@@ -287,6 +343,7 @@ def unknown(name: str, types: Iterable[str], model: type[ImageModel] | None) -> 
 def options() -> dict[str, tuple[Any, Any, str]]:
     """Lists the options of `nextpixel train` itself: their types, defaults and help."""
     from nextpixel.conditioning.degradation import Holes, NoiseKind, TaskName
+    from nextpixel.training.sizes import Size
 
     return {
         "out": (str | None, None, "the run folder"),
@@ -296,6 +353,8 @@ def options() -> dict[str, tuple[Any, Any, str]]:
             "mnist",
             f"{DATA}; codes:RUN#bottom for the bottom codes of a VQ-VAE-2",
         ),
+        "size": (Size | None, None, "size of a new model (small); see docs/own-pictures.md"),
+        "from": (str | None, None, "start from the weights of this model, pretrained or a run"),
         "levels": (int | None, None, "requantise pixels to N levels"),
         "resize": (int | None, None, "crop and resize a folder's images to N x N"),
         "channels": (int | None, None, "1 for grey, 3 for colour"),
@@ -365,6 +424,9 @@ def train_parser() -> Any:
         parser.add_argument(
             f"--{name}", type=kind, default=default, help=explanation, metavar=metavar(kind)
         )
+    parser.add_argument(
+        "--yes", action="store_true", help="start even if it takes more than an hour"
+    )
     parser.add_argument(
         "--trust",
         action="store_true",

@@ -16,7 +16,7 @@ from nextpixel.errors import UserError
 from nextpixel.latents.codes import absolute_name
 from nextpixel.models.base.image_model import ImageModel
 
-__all__ = ["begun_record", "check_digest", "record_for", "with_absolute_paths"]
+__all__ = ["begun_record", "check_digest", "record_for", "warn_of_untrained", "with_absolute_paths"]
 
 
 def begun_record(out: Path) -> DataRecord:
@@ -41,10 +41,7 @@ def check_digest(begun: DataRecord, data: Dataset, out: Path) -> None:
 
 
 def record_for(model: ImageModel, data: Dataset) -> DataRecord:
-    """Returns the record of a data set for a model, whose classes keep names that they have.
-
-    Warns of classes without training images.
-    """
+    """Returns the record of a data set for a model, whose classes keep names that they have."""
     record = replace(data.record, digest=data.digest() if data.own else None)
     if model.classes is None:
         return replace(record, class_names=None, untrained=())
@@ -53,15 +50,20 @@ def record_for(model: ImageModel, data: Dataset) -> DataRecord:
         never = set(data.with_class_names(before.class_names).classes_without_images())
         never &= set(before.untrained)  # the others had images before
         record = replace(record, class_names=before.class_names, untrained=tuple(sorted(never)))
-    if record.untrained:
-        names = [(record.class_names or ())[i] for i in record.untrained]
-        warnings.warn(
-            f"{data.name} has no training images of {len(names)} of the {model.classes} classes "
-            f"({list_names(names)}): the model cannot learn them, and nextpixel sample leaves them "
-            "out.",
-            stacklevel=4,
-        )
     return record
+
+
+def warn_of_untrained(model: ImageModel, data: Dataset) -> None:
+    """Warns of the classes of a model that had no training images."""
+    names = model.data_record.class_names or ()
+    untrained = [names[i] for i in model.data_record.untrained]
+    if untrained:
+        warnings.warn(
+            f"{data.name} has no training images of {len(untrained)} of the {model.classes} "
+            f"classes ({list_names(untrained)}): the model cannot learn them, and nextpixel "
+            "sample leaves them out.",
+            stacklevel=3,
+        )
 
 
 def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     absolute = dict(settings)
     if "data" in settings:
         absolute["data"] = absolute_name(str(settings["data"]))
-    for name in ("data_dir", "features"):
+    for name in ("data_dir", "features", "from"):
         if name in settings and Path(settings[name]).expanduser().exists():
             absolute[name] = str(Path(settings[name]).expanduser().absolute())
     return absolute

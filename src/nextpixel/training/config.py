@@ -10,6 +10,8 @@ from nextpixel.errors import UserError
 
 __all__ = ["TrainArgs", "learning_rate"]
 
+WARMUP_SHARE = 0.05  # of `TrainArgs.minutes`, after which the warm-up ends whatever the steps
+
 
 @dataclass(frozen=True)
 class TrainArgs:
@@ -18,7 +20,8 @@ class TrainArgs:
     Attributes:
         steps: Number of optimizer steps.
         minutes: Longest training time in minutes, without pauses and without the last validation.
-            The schedule of the learning rate then follows whichever is further, steps or time.
+            The schedule of the learning rate then follows whichever is further, steps or time, and
+            the warm-up takes at most a twentieth of the time.
         batch_size: Images per step, on each device.
         lr: Peak learning rate of AdamW.
         schedule: The learning rate after the warm-up: "cosine" falls to a hundredth of the peak at
@@ -119,10 +122,10 @@ def learning_rate(step: int, args: TrainArgs, seconds: float = 0.0) -> float:
         args: The options.
         seconds: The training time so far, which counts if `args.minutes` is given.
     """
+    elapsed = 0.0 if args.minutes is None else seconds / (60 * args.minutes)
     rate = args.lr * step / args.warmup if step < args.warmup else args.lr
+    rate = max(rate, args.lr * min(1.0, elapsed / WARMUP_SHARE))
     if args.schedule == "constant":
         return rate
-    done = max(0, step - args.warmup) / max(1, args.steps - args.warmup)
-    if args.minutes is not None:
-        done = max(done, seconds / (60 * args.minutes))
+    done = max(elapsed, max(0, step - args.warmup) / max(1, args.steps - args.warmup))
     return rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)

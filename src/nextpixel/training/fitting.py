@@ -17,13 +17,15 @@ from nextpixel.training.begun import (
     begun_record,
     check_digest,
     record_for,
+    warn_of_untrained,
     with_absolute_paths,
 )
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.launch import interrupts, launched, make_fabric
+from nextpixel.training.report import report_run
 from nextpixel.training.trainer import Run
 
-__all__ = ["fit"]
+__all__ = ["fit", "prepare"]
 
 
 def fit(
@@ -40,7 +42,8 @@ def fit(
 ) -> Path:
     """Trains a model by maximum likelihood, and saves the best and the last one.
 
-    The best model has the lowest negative log-likelihood on the validation split.
+    The best model has the lowest negative log-likelihood on the validation split. `report.html` in
+    the run folder shows the curves, samples over time and the options.
 
     Args:
         model: The model; trained in place, and in evaluation mode afterwards (dropout is off).
@@ -88,10 +91,13 @@ def fit(
     elif "data" in settings:
         refuse_inside(out, settings["data"])
     data = prepare(model, data, args)
+    warn_of_untrained(model, data)
     fabric = make_fabric(device, args.precision)
     with launched(fabric), interrupts() as interrupted:
         Run(fabric, model, data, args, out, settings).train(resume, interrupted)
     model.eval()
+    if fabric.is_global_zero:
+        report_run(out, model, data)
     return out
 
 

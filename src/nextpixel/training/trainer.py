@@ -5,8 +5,8 @@
     torchrun --nproc-per-node 2 -m nextpixel train --config RECIPE.yaml --out runs/mine
 
 A run folder holds `config.yaml` (the resolved configuration), `metrics.jsonl`, `tensorboard/`,
-`samples/` (previews), the models `best/` and `last/` (both with averaged weights), and `state.pt`,
-the checkpoint to resume from.
+`samples/` (previews), the models `best/` and `last/` (both with averaged weights), `state.pt`, the
+checkpoint to resume from, and after training `report.html` with its `curve.svg`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,8 +17,13 @@ from PIL import Image
 
 from nextpixel import load, load_data
 from nextpixel.cli.main import main
+from nextpixel.cli.train_options import train_settings
+from nextpixel.models import GatedPixelCNN
+from nextpixel.models.base.image_model import find_class
 from nextpixel.saving import Model
-from nextpixel.training import fit
+from nextpixel.training import TrainArgs, fit
+from nextpixel.training.estimate import Estimate, duration, measure
+from nextpixel.training.sizes import SIZES, Size, size_arguments
 from tests.helpers import (
     DIGITS,
     TINY,
@@ -82,7 +90,12 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("--out x", "Name the model to train"),
+        ("--model VQVAE --size small --out x", "--size is for PixelCNN, GatedPixelCNN"),
+        ("--size huge --out x", "--size takes one of small, medium, paper, not huge"),
+        ("--config recipe.yaml --size small --out x", "--config describes one: leave it out"),
+        ("--from run --model PixelCNN --out x", "as it is: leave --model out"),
+        ("--from run --size small --out x", "as it is: leave --size out"),
+        ("--from nothing --out x", "nothing does not exist"),
         ("--model PixelCNN", "--out"),
         ("--model PixelCNN --out x --resume run", "--out"),
         ("--resume nothing", "no run in nothing"),
@@ -98,7 +111,6 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("--model PixelCNN --out x --model.width -3", "width must be at least 1, not -3"),
         ("--model my_file.NoClasses --out x", "add --conditional false"),
         ("--model my_file.Narrow --out x", "Narrow cannot be made like this: width is at most 5."),
-        ("--model.width 3 --out x", "Name the model to train"),
         ("--model Nothing --out x", "There is no model Nothing"),
         ("--model nothing.MyNet --out x", "No module named 'nothing'"),
         ("--model my_file.Nothing --out x", "no attribute 'Nothing'"),
@@ -138,7 +150,8 @@ def test_a_full_disk_stops_training(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Model, "save", no_space)
-    assert "disk is full" in refused(f"train {TINY} --train.steps 1 --out full", capsys)
+    assert main(f"train {TINY} --train.steps 1 --out full".split()) == 2
+    assert "disk is full" in capsys.readouterr().err
 
 
 COMMAND = f"train {TINY} --threads 1 --train.valid_every 1000"
@@ -213,3 +226,104 @@ def test_an_interrupt_of_one_process_stops_both(tmp_path: Path) -> None:
     in_two_processes("script.py", f"{COMMAND} --train.steps 1000000 --out run", tmp_path)
     assert state_of(tmp_path / "run")["step"] == 4
     assert len(metrics_of(tmp_path / "run")) == 4
+
+
+# --- the size of a new model, and its first weights -----------------------------------------------
+
+
+def test_a_new_model_is_small_unless_asked() -> None:
+    """Nobody waits 200 seconds for a step without having asked for the paper's network."""
+    plain = train_settings(["--out", "x"])
+    assert plain.model.class_path.endswith("PixelCNNPP")
+    assert plain.model.init_args.width == SIZES["PixelCNNPP"]["small"]["width"]
+    own = train_settings(
+        ["--model.width", "7", "--size", "medium", "--model.blocks", "3", "--out", "x"]
+    )
+    assert (own.model.init_args.width, own.model.init_args.blocks) == (7, 3)
+    assert own.model.init_args.components == SIZES["PixelCNNPP"]["medium"]["components"]
+    for words in ("--model GatedPixelCNN --size paper", "--size=paper --model=GatedPixelCNN"):
+        paper = train_settings(f"{words} --out x".split())
+        defaults = signature(GatedPixelCNN).parameters
+        assert paper.model.init_args.width == defaults["width"].default
+    assert train_settings(["--data", "codes:run", "--out", "x"]).model.class_path.endswith(
+        "GatedPixelCNN"
+    )
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_grow(name: str) -> None:
+    """Every size can be made, and the next one has more parameters."""
+    cls = find_class(name)
+    with torch.device("meta"):
+        models = [
+            cls(shape=(3, 32, 32), levels=256, **size_arguments(name, size))
+            for size in get_args(Size)
+        ]
+    counts = [sum(p.numel() for p in model.parameters()) for model in models]
+    assert counts == sorted(counts)
+    assert counts[0] < 1_000_000 < counts[2]
+
+
+def test_training_starts_from_another_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--data-dir . --levels 4 --train.batch_size 4 --train.steps 1 --train.lr 1e-9"
+    succeed(f"train --from run {words} --out same")
+    assert "Starting from the weights of run." in capsys.readouterr().out
+    source, same = load("run"), load("same/last")
+    assert same.hyperparameters == source.hyperparameters
+    for name, tensor in source.state_dict().items():
+        torch.testing.assert_close(same.state_dict()[name], tensor, rtol=0, atol=1e-6)
+    # Fewer classes: the weights of the classes are new, all others are those of the model.
+    np.savez("few.npz", x=load_data("mnist").train.x[:60], y=np.arange(60) % 3)
+    succeed(f"train --from run --data few.npz {words} --out other")
+    assert "but for condition" in capsys.readouterr().out
+    other = load("other/last")
+    assert other.classes == 3
+    kept = [name for name in source.state_dict() if not name.startswith("condition")]
+    for name in kept:
+        expected = source.state_dict()[name]
+        torch.testing.assert_close(other.state_dict()[name], expected, rtol=0, atol=1e-6)
+    succeed("train --resume same --train.steps 2")  # does not start from the model again
+    assert "Starting from" not in capsys.readouterr().out
+    np.savez("colour.npz", x=np.arange(60 * 3 * 28 * 28).reshape(60, 3, 28, 28) % 256)
+    assert "cannot start from" in refused(
+        f"train --from run --data colour.npz {words} --out no", capsys
+    )
+
+
+def test_a_long_training_asks_first(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = Estimate(1_234_567, 2.5, 2.5 * 5000, 2 * 10**9)
+    monkeypatch.setattr("nextpixel.training.estimate.measure", lambda *_: long)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    words = f"train {TINY} --train.steps 2 --out long"
+    assert main(words.split()) == 2
+    said = capsys.readouterr()
+    assert "about 3 h 28 min: add --yes to start" in said.err
+    assert "PixelCNN: 1,234,567 parameters, 2.0 GB of memory, 2.5 s a step" in said.out
+    assert not Path("long").exists()
+    succeed(f"{words} --yes")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    succeed(f"train {TINY} --train.steps 2 --out script")
+
+
+def test_the_estimate_changes_nothing(here: Path) -> None:
+    data = load_data("mnist", levels=4)
+    model = make(shape=data.shape)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    args = TrainArgs(steps=1000, batch_size=2, minutes=5.0)
+    estimate = measure(model, data, args)
+    assert estimate.parameters == sum(p.numel() for p in model.parameters())
+    assert 0 < estimate.step_seconds < 60
+    assert estimate.seconds == min(300.0, 1000 * estimate.step_seconds)
+    assert estimate.memory > 10**8  # PyTorch alone takes more
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3, "3 s"), (59, "1 min"), (600, "10 min"), (12_000, "3 h 20 min"), (400_000, "5 days")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

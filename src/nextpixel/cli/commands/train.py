@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpixel.cli.options import data_options
+from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
+    from nextpixel.data import Dataset
     from nextpixel.models.base.image_model import ImageModel
+    from nextpixel.training.config import TrainArgs
 
 __all__ = ["arguments", "report", "run"]
+
+# The options that a run saves for resuming, besides those of the model and of training.
+SAVED = (
+    "data",
+    "data_dir",
+    "resize",
+    "channels",
+    "features",
+    "layer",
+    "from",
+    "device",
+    "threads",
+)
 
 
 def arguments(argv: list[str]) -> Any:
@@ -24,9 +41,6 @@ def arguments(argv: list[str]) -> Any:
 
 def run(settings: Any) -> None:
     """Trains the model, or resumes a run."""
-    import torch
-
-    from nextpixel.cli.train_options import recipe_of
     from nextpixel.latents.codes import load_data
     from nextpixel.training.begun import begun_record
     from nextpixel.training.config import TrainArgs
@@ -35,16 +49,18 @@ def run(settings: Any) -> None:
     from nextpixel.utils.devices import set_threads
 
     options = vars(settings.train)
-    TrainArgs(**options)  # raises a UserError for values out of range before data are read
+    args = TrainArgs(**options)  # raises a UserError for values out of range before data are read
     set_threads(settings.threads)
     keep_freed_memory()
     dataset = load_data(settings.data, **data_options(settings))
     if settings.resume and (names := begun_record(Path(settings.resume)).class_names):
         dataset = dataset.with_class_names(names)
-    torch.manual_seed(options["seed"])
-    model = recipe_of(settings).make_model(dataset)
-    saved = {"data", "data_dir", "resize", "channels", "features", "layer", "device", "threads"}
+    model = make_model(settings, dataset)
     out = Path(settings.resume or settings.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name another folder by --out.")
+    if settings.resume is None and not (out / "state.pt").exists():
+        announce(model, dataset, args, settings)
     try:
         fit(
             model,
@@ -53,7 +69,7 @@ def run(settings: Any) -> None:
             resume=settings.resume is not None,
             device=settings.device,
             accept_changed_data=settings.accept_changed_data,
-            settings={k: v for k, v in vars(settings).items() if k in saved and v is not None},
+            settings={k: v for k, v in vars(settings).items() if k in SAVED and v is not None},
             **options,
         )
     except KeyboardInterrupt:
@@ -61,8 +77,56 @@ def run(settings: Any) -> None:
             command = f"nextpixel train --resume {out}{trust_option(model)}"
             print(f"Stopped. Continue with: {command}", file=sys.stderr)
         raise
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts several processes
+    if is_main_process():
         report(model, out, settings.data)
+
+
+def is_main_process() -> bool:
+    """Checks whether this is the first of the processes that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def make_model(settings: Any, dataset: Dataset) -> ImageModel:
+    """Makes the model to train, with the weights of --from."""
+    import torch
+
+    from nextpixel.cli.loading import load_any_model
+    from nextpixel.cli.train_options import given_by_data, recipe_of
+    from nextpixel.training.fine_tuning import copy_weights
+
+    torch.manual_seed(settings.train.seed)
+    recipe, start = recipe_of(settings), settings["from"]
+    if start is None or settings.resume is not None:  # a resumed run has its weights
+        return recipe.make_model(dataset)
+    source = load_any_model(start, trust=settings.trust)
+    decided = given_by_data()
+    arguments = {k: v for k, v in source.hyperparameters.items() if k not in decided}
+    model = replace(recipe, arguments=arguments).make_model(dataset)
+    new = copy_weights(model, source)
+    if is_main_process():
+        but = f", but for {', '.join(new)}, which start anew" if new else ""
+        print(f"Starting from the weights of {start}{but}.", flush=True)
+    return model
+
+
+def announce(model: ImageModel, dataset: Dataset, args: TrainArgs, settings: Any) -> None:
+    """Prints what a new run will need.
+
+    Raises:
+        UserError: It takes more than an hour, and nobody at the terminal has said --yes.
+    """
+    from nextpixel.training.estimate import duration, measure
+    from nextpixel.training.fitting import prepare
+
+    if "RANK" in os.environ:  # the processes of torchrun share a machine, so one measures nothing
+        return
+    estimate = measure(model, prepare(model, dataset, args), args, settings.device)
+    print(f"{type(model).__name__}: {estimate}.", flush=True)
+    if estimate.seconds > 3600 and sys.stderr.isatty() and not settings.yes:
+        raise UserError(
+            f"This would take about {duration(estimate.seconds)}: add --yes to start, or give "
+            "--train.minutes, fewer --train.steps or another --size."
+        )
 
 
 def report(model: ImageModel, out: Path, data: str) -> None:
@@ -76,6 +140,7 @@ def report(model: ImageModel, out: Path, data: str) -> None:
         priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
         use = f"bundle {folder} {priors} --out {out}-bundle"
     trust = trust_option(model)
+    print(f"Open {out / 'report.html'} to see how it went.")
     print(f"The trained model is in {out}: try nextpixel eval {out}{trust}, nextpixel {use}{trust}")
 
 

@@ -1,0 +1,47 @@
+"""Starts a model from the weights of another one."""
+
+from __future__ import annotations
+
+import torch
+
+from nextpixel.errors import UserError
+from nextpixel.models.base.image_model import ImageModel
+
+__all__ = ["copy_weights"]
+
+
+@torch.no_grad()
+def copy_weights(model: ImageModel, source: ImageModel) -> list[str]:
+    """Copies all weights of a model that fit, to train on from there.
+
+    Weights of another shape, as those of other classes or levels, keep their initial values.
+
+    Args:
+        model: The model to train; changed in place.
+        source: The model to start from, of the same kind.
+
+    Returns:
+        The names of the weights that keep their initial values.
+
+    Raises:
+        UserError: The models differ in channels or kind, or fewer than half of the weights fit.
+    """
+    if type(model) is not type(source) or model.shape[0] != source.shape[0]:
+        raise UserError(
+            f"A {type(model).__name__} for {model.shape[0]} channels cannot start from a "
+            f"{type(source).__name__} for {source.shape[0]}: leave --from out, or name another one."
+        )
+    own, others = model.state_dict(), source.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in others.items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    copied = sum(tensor.numel() for tensor in fitting.values())
+    if copied < 0.5 * sum(tensor.numel() for tensor in own.values()):
+        raise UserError(
+            f"Fewer than half of the weights of the {type(source).__name__} to start from fit this "
+            f"one: both need the same arguments, and shapes such as {source.shape}."
+        )
+    model.load_state_dict(own | fitting)
+    return [name for name in own if name not in fitting]

@@ -1,0 +1,105 @@
+"""Writes `report.html` of a run: its curves, its samples over time, its options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nextpixel.data import Dataset
+from nextpixel.models.base.image_model import ImageModel
+from nextpixel.training.logs import is_logged
+from nextpixel.utils.machine import machine
+from nextpixel.viz import charts
+from nextpixel.viz import images as pictures
+from nextpixel.viz.report import Section, write_report
+
+__all__ = ["report_run", "run_sections"]
+
+PREVIEWS = 3  # previews shown
+
+
+def report_run(out: Path, model: ImageModel, data: Dataset) -> Path:
+    """Writes `report.html`, a self-contained page, into a run folder.
+
+    Args:
+        out: The run folder, after training.
+        model: The model.
+        data: The data set.
+
+    Returns:
+        The page.
+    """
+    page = out / "report.html"
+    name = f"{type(model).__name__} on {data.name}"
+    write_report(page, name, run_sections(out, model, data))
+    return page
+
+
+def run_sections(out: Path, model: ImageModel, data: Dataset) -> list[Section]:
+    """Returns the sections of the page, see `report_run`."""
+    records = read_metrics(out)
+    sections = [
+        Section("Result", table=results(records, model, data)),
+        learning_curve(out, records),
+        previews(out),
+        Section("Options", "The run's config.yaml.", code=(out / "config.yaml").read_text()),
+    ]
+    return [section for section in sections if section is not None]
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """Reads a run's metrics, one record for each step."""
+    with (out / "metrics.jsonl").open("rb") as file:
+        return [json.loads(line) for line in file if is_logged(line, 2**63)]
+
+
+def results(
+    records: list[dict[str, Any]], model: ImageModel, data: Dataset
+) -> list[tuple[str, str]]:
+    """Returns the rows of the table of results."""
+    rows = []
+    scores = [record for record in records if "valid" in record]
+    if scores:
+        best = min(scores, key=lambda record: record["valid"])
+        kind = "" if model.is_likelihood else f", {model.scores}"
+        score = f"{best['valid']:.4f} ± {best['valid_error']:.4f} bits/dim at step {best['step']:,}"
+        rows.append(("Best validation score", score + kind))
+    parameters = sum(p.numel() for p in model.parameters())
+    rows.append(("Model", f"{type(model).__name__}, {parameters:,} parameters"))
+    shape = " x ".join(map(str, data.shape))
+    rows.append(("Data", f"{data.name}: {len(data.train):,} images to train on, {shape}"))
+    if records:
+        speed = float(np.median([record["images_per_second"] for record in records]))
+        time = records[-1]["seconds"] / 60
+        steps = records[-1]["step"]
+        rows.append(("Training", f"{steps:,} steps in {time:.1f} minutes, {speed:.0f} images/s"))
+    rows.append(("Machine", machine()))
+    return rows
+
+
+def learning_curve(out: Path, records: list[dict[str, Any]]) -> Section | None:
+    """Draws the losses of training and validation in one plot."""
+    if not records:
+        return None
+    charts.loss_curve(records, out / "curve.svg")
+    return Section("Learning curve", image=out / "curve.svg")
+
+
+def previews(out: Path) -> Section | None:
+    """Shows previews of validations, evenly spaced from the first to the last."""
+    files = sorted((out / "samples").glob("step-*.png"))
+    if not files:
+        return None
+    chosen = dict.fromkeys(
+        files[i] for i in np.linspace(0, len(files) - 1, PREVIEWS).round().astype(int)
+    )
+    shown = {}
+    for file in chosen:
+        with Image.open(file) as picture:
+            shown[f"step {int(file.stem.removeprefix('step-')):,}"] = picture.convert("RGB")
+    caption = f"The same noise each time; all {len(files)} previews are in {out / 'samples'}."
+    return Section("Over time", image=pictures.captioned_row(shown), caption=caption)
