@@ -226,11 +226,14 @@ def parse_classes(text: str | None, names: Sequence[str] | None) -> Tensor | Non
     for part in text.split(","):
         name, _, weight = part.rpartition("=")
         try:
-            weights[class_id(name.strip(), names)] = float(weight)
+            share = float(weight)
         except ValueError:
+            name = ""
+        if not name:
             raise UserError(
                 f"--class takes a mix as 3=0.7,8=0.3, and {part} is no class with a weight."
-            ) from None
+            )
+        weights[class_id(name.strip(), names)] = share
     if not math.isclose(float(weights.sum()), 1, abs_tol=1e-3) or not bool((weights >= 0).all()):
         raise UserError(
             f"The weights of a mix sum to 1, as in 3=0.7,8=0.3, but those of {text} do not."

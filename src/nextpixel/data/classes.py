@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 
-__all__ = ["list_classes", "list_names", "match_classes", "refuse_class", "sort_names"]
+__all__ = [
+    "list_classes",
+    "list_names",
+    "match_classes",
+    "refuse_class",
+    "sort_names",
+    "translate_ids",
+]
 
 LISTED = 20  # class names in a message
 
@@ -47,6 +54,17 @@ def match_classes(
         if name not in ids:
             refuse_class(name, known, what)
     return np.array([ids[name] for name in names], np.int64)
+
+
+def translate_ids(
+    ids: NDArray[np.int64],
+    names: Sequence[str] | None,
+    known: Sequence[str] | None,
+    what: str = "these images",
+) -> NDArray[np.int64]:
+    """Returns the class ids of a model for those of images, see `match_classes`."""
+    table = match_classes(names, known, what)
+    return ids if table is None else table[ids]
 
 
 def refuse_class(name: str, known: Sequence[str], what: str) -> NoReturn:

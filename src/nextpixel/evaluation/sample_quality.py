@@ -26,7 +26,7 @@ from PIL import Image
 
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.data import Dataset, Images
-from nextpixel.data.classes import match_classes
+from nextpixel.data.classes import match_classes, translate_ids
 from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.data.spectrogram import Spectrogram
@@ -407,8 +407,7 @@ def _check_fit(name: str, model: LatentGenerator | ImageModel | Classifier, data
     """Checks that a model or a classifier has the shape, levels and classes of a data set."""
     if data.classes is None:
         raise UserError(
-            f"Samples are evaluated by their classes, and {data.name} has none: give data with "
-            "classes."
+            f"Samples are evaluated by their classes, and {data.name} has none: give other data."
         )
     actual, expected = ((x.shape, x.levels, x.classes or "no") for x in (model, data))
     if actual != expected:
@@ -422,10 +421,9 @@ def _smallest_class(images: Images, data: Dataset) -> int:
     """Returns the number of images of the class that has the fewest."""
     counts = np.bincount(_class_ids(images), minlength=data.classes or 0)
     if not counts.min():
-        missing = (data.class_names or ())[counts.argmin()]
         raise UserError(
-            f"Every class needs an image in every split, but a split of {data.name} has none of "
-            f"class {missing}: raise the limit or leave it out, or give more data."
+            f"Every split needs an image of class {(data.class_names or ())[counts.argmin()]}, but "
+            f"one of {data.name} has none: raise the limit or leave it out, or give more data."
         )
     return int(counts.min())
 
@@ -439,8 +437,7 @@ def _sample(
 ) -> Images:
     """Draws the same number of samples of each class, the classes in turn."""
     y = np.tile(np.arange(data.classes or 0), per_class)
-    table = match_classes(data.test.class_names, generator.data_record.class_names, data.name)
-    c = y if table is None else table[y]
+    c = translate_ids(y, data.test.class_names, generator.data_record.class_names, data.name)
     x = generator.sample(len(y), torch.from_numpy(c), seed=seed, progress=progress)
     return Images(x.numpy().astype(level_type(data.levels)), y, data.levels)
 

@@ -60,7 +60,7 @@ def test_digits_in_folders_of_other_names_are_refused(
     assert "The class eight of words is none of the model's (0, 1, 2," in error
     shutil.rmtree(tmp_path / "digits" / "7")  # data need not have all classes
     out = run("eval mnist-gated --data digits --classify --limit 6", capsys)
-    assert "classifies 100.00 %" in out
+    assert "classifies 100.00 ± 0.00 %" in out
 
 
 def test_renamed_classes_do_not_resume(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def test_a_split_of_a_folder_keeps_the_names(
     assert [row["image"] for row in rows] == ["test/b1.png", "test/b2.png"]
     expected = scoring_model().bits_per_dim(torch.from_numpy(NOISE[1:])).tolist()
     assert column(rows, "bits_per_dim") == pytest.approx(expected, abs=2e-6)
-    run("score model splits", capsys)
+    run("score model splits --out scores.csv", capsys)
     names = [row["image"] for row in rows_of("scores.csv")]
     assert names == ["test/b1.png", "test/b2.png", "train/b0.png", "valid/b1.png"]
 

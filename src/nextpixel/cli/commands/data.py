@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     refuse_inside(out, args.data)
     report(dataset, out)
     if dataset.own:
-        report_duplicates(dataset, own_folder(args.data))
+        pictures = None if dataset.spectrogram is not None else own_folder(args.data)
+        report_duplicates(dataset, pictures)
 
 
 def list_data(data_dir: Path | None) -> None:

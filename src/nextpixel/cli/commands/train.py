@@ -41,6 +41,7 @@ def arguments(argv: list[str]) -> Any:
 
 def run(settings: Any) -> None:
     """Trains the model, or resumes a run."""
+    from nextpixel.data.catalogue import refuse_inside
     from nextpixel.latents.codes import load_data
     from nextpixel.training.begun import begun_record
     from nextpixel.training.config import TrainArgs
@@ -52,6 +53,8 @@ def run(settings: Any) -> None:
     args = TrainArgs(**options)  # raises a UserError for values out of range before data are read
     set_threads(settings.threads)
     keep_freed_memory()
+    if settings.resume is None:
+        refuse_inside(Path(settings.out), settings.data)
     dataset = load_data(settings.data, **data_options(settings))
     if settings.resume and (names := begun_record(Path(settings.resume)).class_names):
         dataset = dataset.with_class_names(names)

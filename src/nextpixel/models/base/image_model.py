@@ -17,7 +17,7 @@ from torch import Tensor
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
 from nextpixel.context import Context, ContextLike, ContextPart, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
-from nextpixel.data.classes import match_classes
+from nextpixel.data.classes import translate_ids
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import (
@@ -158,8 +158,7 @@ class ImageModel(Model):
         """
         pixels, ids = images.batch(numbers, draw)
         if self.classes is not None and ids is not None:
-            table = match_classes(images.class_names, self.data_record.class_names)
-            ids = ids if table is None else table[ids]
+            ids = translate_ids(ids, images.class_names, self.data_record.class_names)
         x, y = torch.from_numpy(pixels), None if ids is None else torch.from_numpy(ids)
         coarse_codes = None
         if images.coarse_codes is not None:
