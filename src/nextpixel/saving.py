@@ -181,7 +181,7 @@ def find(name: str | Path) -> Path:
     problem = "has no saved model" if path.exists() else "does not exist"
     raise UserError(
         f"{name} {problem}: give a run folder, a folder with a config.json, or a pretrained model "
-        f"({', '.join(shipped()) or 'none'})."
+        f"({', '.join([*shipped(), *bundles()]) or 'none'})."
     )
 
 

@@ -1,6 +1,7 @@
 """The images that commands work on: all commands name, choose and limit them alike."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from nextpixel import GatedPixelCNN
-from nextpixel.cli import loading, pictures
+from nextpixel.cli import loading, picture_files, pictures
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.conditioning.degradation import Task
 from nextpixel.conditioning.features import Features
@@ -61,14 +62,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """Which images each `load_images` of a command found."""
     found: list[np.ndarray] = []
-    load_images = pictures.load_images
 
-    def load(*args: Any, **options: Any) -> pictures.Pictures:
-        pictures = load_images(*args, **options)
-        found.append(pictures.images.x)
-        return pictures
+    def watch(module: ModuleType, name: str) -> None:
+        load_images = getattr(module, name)
 
-    monkeypatch.setattr(pictures, "load_images", load)
+        def load(*args: Any, **options: Any) -> pictures.Pictures:
+            pictures = load_images(*args, **options)
+            found.append(pictures.images.x)
+            return pictures
+
+        monkeypatch.setattr(module, name, load)
+
+    watch(pictures, "load_images")
+    watch(picture_files, "load_readable")  # of score, which skips broken files
     return found
 
 

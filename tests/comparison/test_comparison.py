@@ -222,7 +222,7 @@ def test_seconds_become_steps(
     assert "is trained already" in err
     (row,) = results(here / "seconds")["models"]
     assert row["steps"] == 3
-    assert "1 seconds of steps" in (here / "seconds" / "compare.md").read_text()
+    assert "1 second of steps" in (here / "seconds" / "compare.md").read_text()
 
 
 def test_options_keep_the_recipe_but_for_the_budget(here: Path) -> None:

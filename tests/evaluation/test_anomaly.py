@@ -15,9 +15,11 @@ from nextpixel.evaluation.anomaly import (
     CODECS,
     auroc,
     complexity_bits,
+    fit_ordinary,
     mixture_bits,
     read_labels,
     score_images,
+    site_bits,
 )
 from tests.helpers import NOISE, scoring_model
 
@@ -85,6 +87,19 @@ def test_a_mixture_over_classes_by_hand() -> None:
         torch.testing.assert_close(mixture_bits(model, x), -torch.log2(p.mean(0)))
 
 
+@pytest.mark.parametrize("classes", [None, 3])
+def test_bits_of_sites_add_up_and_look_at_no_later_site(classes: int | None) -> None:
+    x = torch.from_numpy(NOISE)
+    model = scoring_model(classes=classes).double()
+    with torch.no_grad():
+        bits = site_bits(model, x)
+        assert bits.shape == x.shape
+        torch.testing.assert_close(bits.sum((1, 2, 3)), mixture_bits(model, x))
+        changed = x.clone()
+        changed[:, :, 5:] = 255 - changed[:, :, 5:]
+        torch.testing.assert_close(site_bits(model, changed)[:, :, :5], bits[:, :, :5])
+
+
 def test_images_of_another_kind_are_refused() -> None:
     with pytest.raises(UserError, match="levels"):
         score_images(scoring_model(), Images(NOISE // 64, None, 4))
@@ -96,6 +111,12 @@ def test_images_of_another_kind_are_refused() -> None:
         )
     with pytest.raises(UserError, match="nothing to score"):
         score_images(scoring_model(), Images(NOISE[:0], None, 256))
+
+
+def test_the_combined_score_is_for_pictures() -> None:
+    model = scoring_model(shape=(2, 8, 8))
+    with pytest.raises(UserError, match="for grey or colour pictures"):
+        fit_ordinary(model, Images(np.zeros((30, 2, 8, 8), np.uint8), None, 256))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nextpixel.utils.files import atomic_write, remove_parts
+from nextpixel.utils.files import atomic_write, remove_parts, unused
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -45,3 +45,12 @@ def test_parts_of_killed_writers_are_removed(tmp_path: Path) -> None:
     remove_parts(tmp_path)
     assert not part.exists()
     assert (tmp_path / "state.pt").exists()
+
+
+def test_an_unused_overwrites_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    assert unused(path) == path
+    path.touch()
+    assert unused(path) == tmp_path / "scores-2.csv"
+    (tmp_path / "scores-2.csv").touch()
+    assert unused(path) == tmp_path / "scores-3.csv"

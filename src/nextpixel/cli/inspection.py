@@ -225,8 +225,9 @@ def summary(found: Inspection) -> str:
     )
     images = f"mean of {found.images} images" if found.images > 1 else "of this image"
     return (
-        f"{cheap} of {found.surprise.numel()} pixels cost less than {CHEAP} bits each; the most "
-        f"surprising, row {row}, column {col}, costs {found.surprise.max():.1f} bits\n"
+        f"{cheap} of {found.surprise.numel()} pixels cost{'s' * (cheap == 1)} less than {CHEAP} "
+        f"bits each; the most surprising, row {row}, column {col}, costs "
+        f"{found.surprise.max():.1f} bits\n"
         f"gradient at row {found.site[0]}, column {found.site[1]}, {images}: {near:.0%} within "
         f"{NEAR} pixels ({near_area:.0%} of the receptive field), {far:.0%} within {FAR} "
         f"({far_area:.0%})"

@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 # The commands in the order of the help. Each is a module of `nextpixel.cli.commands`.
 GROUPS = {
-    "Start": ["models", "data", "train"],
+    "Start": ["start", "models", "data", "train"],
     "Draw": ["sample", "complete", "restore", "vary", "reconstruct", "synthesize"],
     "Evaluate": ["eval", "score", "evaluate-samples", "compare"],
     "Understand": ["inspect", "invert"],
@@ -39,10 +39,14 @@ OUT_OF_MEMORY = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 2 after a user error, 128 + n after signal n."""
+    """Runs a command and returns its exit status.
+
+    That is 2 after a user error, 1 where part of the work could not be done (files were skipped),
+    and 128 + n after signal n.
+    """
     try:
         with short_warnings():
-            run(sys.argv[1:] if argv is None else argv)
+            status = run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
         print(f"nextpixel: {str(error).rstrip('.')}.", file=sys.stderr)
@@ -62,11 +66,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print("nextpixel: interrupted.", file=sys.stderr)
         return 128 + (error.signal if isinstance(error, Stopped) else signal.SIGINT)
-    return 0
+    return status
 
 
-def run(argv: list[str]) -> None:
-    """Runs the command that the first argument names."""
+def run(argv: list[str]) -> int:
+    """Runs the command that the first argument names, and returns its exit status."""
     # For models in the user's own files; last, so that no file here hides an installed module.
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
@@ -79,12 +83,16 @@ def run(argv: list[str]) -> None:
         print(version("nextpixel"))
     elif name in COMMANDS:
         module = command(name)
-        module.run(module.arguments(rest) if name == "train" else read(name, module, rest))
+        status: int | None = module.run(
+            module.arguments(rest) if name == "train" else read(name, module, rest)
+        )
+        return status or 0
     else:
         raise UserError(
             f"There is no command {name}{did_you_mean(name, COMMANDS)}; nextpixel --help lists "
             "them all."
         )
+    return 0
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.utils.files import unused
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ __all__ = [
     "seed",
 ]
 
-PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp")  # formats that can be written
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")  # formats of a still picture
 CHARTS = (".png", ".svg")
 SPLITS = ("train", "valid", "test")
 MODEL = "the name of a pretrained model, or a run folder"
@@ -150,6 +151,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def minutes(text: str) -> float:
+    """Reads a time in minutes, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return value
+
+
 def seed(text: str) -> int:
     """Reads a seed, which has 63 bits."""
     if not text.isdecimal() or int(text) >= 2**63:
@@ -169,7 +181,8 @@ def output(*suffixes: str) -> Callable[[str], Path]:
     def read(text: str) -> Path:
         path = Path(text)
         if path.suffix.lower() not in suffixes:
-            raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(suffixes)}")
+            film = "; --gif of nextpixel sample writes a film" * (path.suffix.lower() == ".gif")
+            raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(suffixes)}{film}")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         reason = None
         if path.is_dir():
@@ -266,11 +279,6 @@ def in_turn(c: Tensor | None, n: int) -> Tensor | None:
     import torch
 
     return c if c is None or c.is_floating_point() else c[torch.arange(n) % len(c)]
-
-
-def count(n: int, noun: str) -> str:
-    """Returns a number with its noun: "1 image", "8 images"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 # --- options that several commands have -----------------------------------------------------------

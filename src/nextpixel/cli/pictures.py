@@ -32,6 +32,7 @@ from nextpixel.data.sampler import evenly_spaced
 from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import Conditioning, ImageModel
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,7 +183,7 @@ def load_images(
         dataset = load_named_or_own(name, source, shape, levels, data_dir, trust=trust)
         return load_split(dataset, source, split or "test")
     found = [load_pictures(Path(each).expanduser(), shape, levels) for each in images]
-    what = found[0].what if len(found) == 1 else f"{sum(map(len, found))} images"
+    what = found[0].what if len(found) == 1 else count(sum(map(len, found)), "image")
     return replace(join_images(found), what=what)
 
 
@@ -271,7 +272,7 @@ def join_images(found: Sequence[Pictures]) -> Pictures:
         ),
         [name for each in found for name in each.names],
         names,
-        f"{len(x)} images",
+        count(len(x), "image"),
         one_by_one=all(each.one_by_one for each in found),
     )
 

@@ -358,7 +358,11 @@ def options() -> dict[str, tuple[Any, Any, str]]:
         "levels": (int | None, None, "requantise pixels to N levels"),
         "resize": (int | None, None, "crop and resize a folder's images to N x N"),
         "channels": (int | None, None, "1 for grey, 3 for colour"),
-        "conditional": (bool, True, "condition it on the classes, if any"),
+        "conditional": (
+            bool | None,
+            None,
+            "condition it on the classes, if any (default: true, but false with --task)",
+        ),
         "task": (TaskName | None, None, "learn to restore images degraded in this way"),
         "factor": (int | None, None, "super-resolution: side of the blocks (4)"),
         "noise": (float | None, None, "denoise: amount of noise (0.3)"),

@@ -15,6 +15,7 @@ from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
 from nextpixel.training.recipes import Recipe
+from nextpixel.utils.words import count
 
 __all__ = ["VALIDATIONS", "VALID_IMAGES", "Budget", "Contender", "error_prefix"]
 
@@ -39,9 +40,9 @@ class Budget:
 
     def __str__(self) -> str:
         if self.steps is not None:
-            return f"{self.steps:,} steps"
+            return count(self.steps, "step")
         if self.seconds is not None:
-            return f"{self.seconds:,} seconds of steps"
+            return f"{count(self.seconds, 'second')} of steps"
         return "nothing"
 
     @property

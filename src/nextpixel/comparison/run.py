@@ -42,6 +42,7 @@ from nextpixel.training.launch import launched, make_fabric
 from nextpixel.training.trainer import Run
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 __all__ = ["compare_models"]
 
@@ -94,7 +95,8 @@ def compare_models(
     for number, contender in enumerate(contenders, 1):
         if contender.recipe is not None:
             report(
-                f"[{number}/{len(contenders)}] {contender.label}: {steps[contender.label]:,} steps"
+                f"[{number}/{len(contenders)}] {contender.label}: "
+                f"{count(steps[contender.label], 'step')}"
             )
             train(contender, dataset, steps[contender.label], device, settings)
     results, completed = [], {}
@@ -233,8 +235,8 @@ def plan(
         steps = max(1, int((budget.seconds or 0) / seconds))
         planned[contender.label] = {"seconds": budget.seconds, "steps": steps}
         report(
-            f"{contender.label}: {seconds:.3g} s a step, so {budget.seconds:,} seconds are "
-            f"{steps:,} steps"
+            f"{contender.label}: {seconds:.3g} s a step, so a budget of {budget.seconds:,} s is "
+            f"{count(steps, 'step')}"
         )
         replace_file(file, (json.dumps(planned, indent=2) + "\n").encode())
     return {contender.label: planned[contender.label]["steps"] for contender in to_train}

@@ -290,6 +290,30 @@ class Dataset:
         return None if coarse is None else (coarse.levels, *coarse.x.shape[2:])
 
     @property
+    def all(self) -> Images:
+        """All images: train, then valid, then test.
+
+        Raises:
+            UserError: The training images are redrawn at each step, so that they are of another
+                kind than the others.
+        """
+        parts = [getattr(self, split) for split in SPLITS]
+        if self.train.redraw != self.test.redraw:
+            raise UserError(
+                f"The splits of {self.name} hold images of different kinds: give one of them."
+            )
+        coarse = [part.coarse_codes for part in parts if part.coarse_codes is not None]
+        return replace(
+            self.test,
+            x=np.concatenate([part.x for part in parts]),
+            y=None if self.test.y is None else np.concatenate([part.y for part in parts]),
+            rows=None if self.test.rows is None else np.concatenate([part.rows for part in parts]),
+            coarse_codes=replace(coarse[-1], x=np.concatenate([part.x for part in coarse]), y=None)
+            if coarse
+            else None,
+        )
+
+    @property
     def record(self) -> DataRecord:
         """The record that a model trained on this data set saves, without the digest."""
         return DataRecord(

@@ -2,7 +2,8 @@
 
 Bits/dim alone are not enough: simple images have low bits/dim under any model, even one that was
 trained on none like them (Nalisnick et al., 2019). Two scores correct for that: by the size of a
-lossless file (Serra et al., 2020), and by a background model (Ren et al., 2019).
+lossless file (Serra et al., 2020), and by a background model (Ren et al., 2019). Each fails on some
+data; the combined score of `evaluation.typicality` compares with ordinary images instead.
 
 References:
     Nalisnick et al.: Do Deep Generative Models Know What They Don't Know?, 2019
@@ -25,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from nextpixel.data import Images
@@ -33,6 +33,8 @@ from nextpixel.data.images import Unsplit
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import check_images, class_log_probs, standard_error
+from nextpixel.evaluation.scale import FILES, file_bits
+from nextpixel.evaluation.typicality import ORDINARY_IMAGES, Ordinary, image_features
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.utils.files import atomic_write
 from nextpixel.utils.inference import evaluation_mode
@@ -41,25 +43,29 @@ __all__ = [
     "SCORES",
     "auroc",
     "complexity_bits",
+    "fit_ordinary",
     "groups",
     "image_columns",
     "mixture_bits",
     "most_anomalous",
+    "primary",
     "read_labels",
     "score_images",
+    "site_bits",
     "table",
     "write_csv",
 ]
 
-SCORES = ("bits_per_dim", "complexity_score", "likelihood_ratio")
+SCORES = ("bits_per_dim", "complexity_score", "likelihood_ratio", "combined_score")
 """The columns that are anomaly scores."""
+
+PREFERRED = ("combined_score", "complexity_score", "likelihood_ratio", "bits_per_dim")
 
 GROUPS = ("normal", "anomalous")
 
 # PNG and JPEG 2000 as in the paper; WebP in place of FLIF, which Pillow does not have.
 CODECS: tuple[dict[str, Any], ...] = (
-    {"format": "PNG", "optimize": True},
-    {"format": "WEBP", "lossless": True, "quality": 100, "method": 4},
+    *FILES.values(),
     {"format": "JPEG2000", "irreversible": False, "no_jp2": True},
 )
 
@@ -74,6 +80,7 @@ def score_images(
     *,
     complexity: bool = False,
     background: AutoregressiveModel | None = None,
+    ordinary: Ordinary | None = None,
     batch_size: int = 100,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
@@ -84,6 +91,7 @@ def score_images(
         images: The images.
         complexity: Whether to correct the score by the size of a lossless file.
         background: A background model to correct the score by, see `TrainArgs.mutate`.
+        ordinary: Ordinary images to compare with, as from `fit_ordinary`.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
 
@@ -94,7 +102,8 @@ def score_images(
         - `complexity_bits_per_dim`, the size of the file, and `complexity_score`, the bits/dim
           minus this size: S in Serra et al.;
         - `background_bits_per_dim`, -log2 p(x) under the background model, and `likelihood_ratio`,
-          the bits/dim minus these: the ratio of Ren et al. with the opposite sign.
+          the bits/dim minus these: the ratio of Ren et al. with the opposite sign;
+        - `combined_score`, the distance to ordinary images, see `Ordinary.scores`; not in bits.
 
     Raises:
         UserError: The images do not fit a model, or there are none.
@@ -117,8 +126,75 @@ def score_images(
         if complexity:
             sizes = [complexity_bits(image) / dims for image in x]
             parts["complexity_bits_per_dim"].append(np.array(sizes))
+        if ordinary is not None:
+            features = features_of(model, x)
+            parts.setdefault("combined_score", []).append(ordinary.scores(features))
     columns = {name: np.concatenate(values) for name, values in parts.items()}
     return with_corrected(columns)
+
+
+@torch.inference_mode()
+def fit_ordinary(
+    model: AutoregressiveModel,
+    images: Images,
+    *,
+    batch_size: int = 100,
+    progress: Callable[[float], None] | None = None,
+) -> Ordinary:
+    """Describes ordinary images that the model was not trained on, to compare others with them.
+
+    Args:
+        model: The model of ordinary images.
+        images: Ordinary images, better validation images than training images, 500 or more.
+        batch_size: Images scored together.
+        progress: Called with the fraction done, between 0 and 1.
+
+    Raises:
+        UserError: The images do not fit the model, or there are fewer than 20.
+    """
+    check_context("The model", model, images)
+    _, channels, height, width = images.x.shape
+    if channels not in (1, 3) or min(height, width) < 2 or images.levels > 256:
+        raise UserError(
+            "The combined score is for grey or colour pictures of at least 2 x 2 pixels, and these "
+            f"are {channels} x {height} x {width} with {images.levels} levels: leave it out."
+        )
+    images = images.subset(ORDINARY_IMAGES)
+    features = [
+        features_of(model, images.batch(numbers)[0])
+        for numbers in batches(len(images), batch_size, progress)
+    ]
+    return Ordinary(np.concatenate(features))
+
+
+def features_of(model: AutoregressiveModel, x: NDArray[Any]) -> NDArray[np.float64]:
+    """Describes images `(B, C, H, W)` for the combined score, see `image_features`."""
+    sizes = np.array([complexity_bits(image) / image.size for image in x])
+    with evaluation_mode(model):
+        bits = site_bits(model, torch.from_numpy(x).to(model.device)).mean(1).cpu().numpy()
+    return image_features(x, bits, sizes)
+
+
+def site_bits(model: AutoregressiveModel, x: Tensor) -> Tensor:
+    """Computes the bits of each site, which add up to `mixture_bits`.
+
+    Args:
+        model: The model.
+        x: Integers `(B, C, H, W)`.
+
+    Returns:
+        `-log2 p(x_i | x_1 .. x_{i-1})`, `(B, C, H, W)`, float64. A class-conditional model is a
+        mixture of its classes, which the sites before tell apart better and better.
+    """
+    if model.classes is None:
+        bits: Tensor = model(x).log_prob(x).double() / -math.log(2)
+        return bits
+    contexts = [model.context(c, len(x)) for c in range(model.classes)]
+    logs = torch.stack([model(x, c).log_prob(x).double() for c in contexts])
+    order = logs.permute(0, 1, 3, 4, 2)  # the channels of a pixel come together
+    until = order.flatten(2).cumsum(2).logsumexp(0) - math.log(model.classes)
+    nats = torch.diff(until, prepend=torch.zeros_like(until[:, :1])).view(order.shape[1:])
+    return nats.permute(0, 3, 1, 2) / -math.log(2)
 
 
 def with_corrected(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
@@ -131,7 +207,14 @@ def with_corrected(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray
         if correction in columns:
             corrected = columns["bits_per_dim"] - columns[correction]
             ordered |= {correction: columns[correction], score: corrected}
+    if "combined_score" in columns:
+        ordered["combined_score"] = columns["combined_score"]
     return ordered
+
+
+def primary(scores: Mapping[str, NDArray[np.float64]]) -> str:
+    """Returns the name of the score to rely on most, among those that there are."""
+    return next(name for name in PREFERRED if name in scores)
 
 
 def check_context(name: str, model: AutoregressiveModel, images: Images) -> None:
@@ -183,13 +266,7 @@ def complexity_bits(x: NDArray[np.uint8]) -> int:
     Args:
         x: An image, uint8 `(C, H, W)`, C = 1 or 3.
     """
-    picture = Image.fromarray(x[0] if len(x) == 1 else np.ascontiguousarray(x.transpose(1, 2, 0)))
-    sizes = []
-    for options in CODECS:
-        file = io.BytesIO()
-        picture.save(file, **options)
-        sizes.append(file.tell())
-    return 8 * min(sizes)
+    return min(file_bits(x, options) for options in CODECS)
 
 
 def auroc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> tuple[float, float]:

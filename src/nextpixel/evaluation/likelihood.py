@@ -25,6 +25,7 @@ from nextpixel.models.base.image_model import ImageModel
 from nextpixel.sampling.config import IncrementalModel, check_integers, check_mask
 from nextpixel.sampling.loop import batch_slices
 from nextpixel.utils.inference import evaluation_mode
+from nextpixel.utils.words import count
 
 __all__ = [
     "DIAGNOSIS_IMAGES",
@@ -88,7 +89,7 @@ class Score:
         """Writes the score in one line."""
         return (
             f"{self.bits_per_dim:.4f} ± {self.bits_per_dim_error:.4f} bits/dim, "
-            f"{self.nats:.2f} ± {self.nats_error:.2f} nats ({self.images:,} images)"
+            f"{self.nats:.2f} ± {self.nats_error:.2f} nats ({count(self.images, 'image')})"
         )
 
 
@@ -184,7 +185,7 @@ class Classification:
         """Writes the accuracy in one line."""
         return (
             f"classifies {100 * self.accuracy:.2f} ± {100 * self.accuracy_error:.2f} % of "
-            f"{self.images:,} images correctly, by the likeliest class"
+            f"{count(self.images, 'image')} correctly, by the likeliest class"
         )
 
 

@@ -32,7 +32,9 @@ from nextpixel.tasks.restoration_baselines import baseline, baseline_name
 from nextpixel.utils.inference import evaluation_mode
 from nextpixel.viz import images as pictures
 
-__all__ = ["qualities", "restore", "score", "show", "uncertainty"]
+__all__ = ["SHOWN", "qualities", "restore", "score", "show", "uncertainty"]
+
+SHOWN = 16  # restorations of an image that `show` has room for
 
 
 def restore(
@@ -143,8 +145,8 @@ def show(
     Args:
         task: The degradation.
         degraded: The degraded images.
-        draws: Their restorations, `(draws, B, C, H, W)`. At most four are shown; the mean and the
-            deviation need two.
+        draws: Their restorations, `(draws, B, C, H, W)`. At most `SHOWN` are shown; the mean and
+            the deviation need two.
         levels: Number of levels of the restorations.
         x: The original images, integers `(B, C, H, W)`, or None if they are unknown.
     """
@@ -152,7 +154,7 @@ def show(
         "given": degraded_picture(task, degraded),
         baseline_name(task): pictures.real_to_uint8(baseline(task, degraded, levels), levels),
     }
-    for number, restored in enumerate(draws[:4], 1):
+    for number, restored in enumerate(draws[:SHOWN], 1):
         columns[f"restored {number}"] = pictures.to_uint8(restored, levels)
     if len(draws) > 1:
         columns[f"mean of {len(draws)}"] = pictures.real_to_uint8(draws.double().mean(0), levels)

@@ -26,7 +26,8 @@ class Recipe:
         model: The model's name or dotted path, see `find_class`.
         arguments: Arguments of its `__init__` but those that the data decide.
         levels: The levels that pixels are requantised to, or None.
-        conditional: Whether the model is conditioned on the classes, if the data have any.
+        conditional: Whether the model is conditioned on the classes, if the data have any. None for
+            yes, but not with a task: an image to restore seldom comes with its class.
         task: The restoration task that it is trained for, or None.
         task_options: Fields of `Task`; None where they are not set.
         classifier: The classifier whose features it is conditioned on, or None.
@@ -37,7 +38,7 @@ class Recipe:
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     levels: int | None = None
-    conditional: bool = True
+    conditional: bool | None = None
     task: TaskName | None = None
     task_options: Mapping[str, Any] = field(default_factory=dict)
     classifier: str | None = None
@@ -53,7 +54,8 @@ class Recipe:
         from nextpixel.models.base.image_model import find_class
 
         cls = find_class(self.model)
-        arguments = {**self.arguments, **data_arguments(cls, dataset, self.conditional)}
+        conditional = self.task is None if self.conditional is None else self.conditional
+        arguments = {**self.arguments, **data_arguments(cls, dataset, conditional)}
         conditioner = make_conditioner(
             dataset,
             make_task(self.task, self.task_options),

@@ -1,16 +1,18 @@
 """`nextpixel complete`: hidden parts of test images and pictures, and mistakes."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nextpixel import load, load_data
 from nextpixel.conditioning.regions import box_mask
 from nextpixel.sampling.particles import complete_with_particles
-from tests.helpers import assert_refused, process, run, size
+from tests.helpers import assert_refused, process, run, scoring_model, size
 
 
 def mean_bits(out: str) -> float:
@@ -79,6 +81,35 @@ def test_bits_are_those_of_the_hidden_half(here: Path, capsys: pytest.CaptureFix
     assert kept == out
 
 
+@pytest.mark.parametrize(
+    ("hidden", "later"),
+    [
+        ("--keep top", False),
+        ("--hide bottom", False),
+        ("--hide top", True),
+        ("--box 2,0,5,8", True),
+    ],
+)
+def test_pixels_not_channels_are_counted_and_the_note_fits(
+    hidden: str, later: bool, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the hidden part comes last, there is nothing that particles could help with."""
+    scoring_model(shape=(3, 8, 8)).save(here / "colour")
+    noise = np.random.default_rng(3).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(here / "noise.png")
+    out = run(f"complete colour noise.png --draws 1 --out c.png {hidden}", capsys)
+    count = 40 if "box" in hidden else 32
+    assert f"The {count} hidden pixels of each image take" in out
+    total, mean = re.findall(r"mean: +([\d.]+) bits, ([\d.]+) a pixel", out)[0]
+    assert float(mean) == pytest.approx(float(total) / count, abs=0.01)
+    assert ("--particles" in out) == later
+
+
+def test_one_hidden_pixel_is_singular(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("complete run -n 1 --draws 1 --box 3,3,1,1 --out c.png", capsys)
+    assert "The 1 hidden pixel of each image takes, given the true pixels before it:" in out
+
+
 def test_a_wide_picture_is_cut_and_resized(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("complete run wide.png seven.png --class 7 --draws 1 --out c.png", capsys)
     assert size("c.png") > (100, 100)
@@ -104,6 +135,10 @@ def test_a_wide_picture_is_cut_and_resized(here: Path, capsys: pytest.CaptureFix
         ("complete run --mask wide.png", "40 x 30"),
         ("complete run --mask empty.png", "Nothing is hidden"),
         ("complete run --mask nothing.png", "no picture nothing.png"),
+        (
+            "complete run --out c.gif",
+            "must end in .png, .webp, .jpg, .jpeg, .bmp; --gif of nextpixel",
+        ),
         ("complete run --draws 0", "whole number above 0"),
         ("complete run --particles 0", "whole number above 0"),
         ("complete run --particles 2 --temperature 0.5", "leave --temperature out"),

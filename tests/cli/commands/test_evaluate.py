@@ -5,11 +5,16 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from nextpixel import load, load_data
+from nextpixel.data.folders import PICTURE_FILES, find_files
+from nextpixel.data.user_data import load_user_data
 from nextpixel.evaluation.likelihood import classify, evaluate
-from tests.helpers import assert_refused, process, refused, run, size
+from nextpixel.evaluation.scale import bits_on_scale, scale_in_words
+from tests.helpers import assert_refused, process, refused, run, scoring_model, size
 
 
 def test_eval_prints_nothing_but_json(folder: Path) -> None:
@@ -29,7 +34,9 @@ def test_a_run_and_its_models_are_found(
     out = run(f"eval {name} --limit 3", capsys)
     model = load(name)
     score = evaluate(model, load_data("mnist", levels=4).test, limit=3)
-    assert out == f"{name} on mnist (test, given the class): {score}\n"
+    line, scale, *_ = out.splitlines()
+    assert line == f"{name} on mnist (test, given the class): {score}"
+    assert f"this model {score.bits_per_dim:.4f}" in scale
 
 
 def test_eval_of_one_image_is_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +47,7 @@ def test_eval_of_one_image_is_json(here: Path, capsys: pytest.CaptureFixture[str
 def test_eval_classifies(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = classify(load("run"), load_data("mnist", levels=4).test, limit=12)
     out = run("eval run --limit 12 --classify --plot confusion.png", capsys)
-    assert out.splitlines()[1:] == [f"It {found}"]
+    assert out.splitlines()[-1:] == [f"It {found}"]
     assert size("confusion.png") > (300, 300)
     score = json.loads(run("eval run --limit 12 --classify --json", capsys))
     assert score["accuracy"] == found.accuracy
@@ -69,6 +76,39 @@ def widen_config(model: Path) -> None:
     (model / "config.json").write_text(json.dumps(config))
 
 
+def test_eval_says_where_the_score_stands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = load_data("mnist", levels=4)
+    scale = bits_on_scale(data.test.subset(3), data.train)
+    found = json.loads(run("eval run --limit 3 --json", capsys))
+    assert found["scale"] == scale
+    assert list(scale) == ["uniform", "unigram", "png", "webp"]
+    lines = run("eval run --limit 3", capsys).splitlines()[1:]
+    assert "\n".join(lines) == scale_in_words(found["bits_per_dim"], scale, 3)
+
+
+def test_eval_says_which_share_of_a_folder_it_scores(
+    folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seven = np.asarray(load_data("mnist").test.x[0, 0])
+    scoring_model(shape=(1, 28, 28)).save(here / "plain")
+    (here / "pics").mkdir()
+    for number in range(48):
+        Image.fromarray(seven - number % 3).save(here / "pics" / f"{number}.png")
+    count = sum(file.split == "test" for file in find_files(here / "pics", PICTURE_FILES))
+    assert 0 < count < 12
+    out = run("eval plain --data pics", capsys)
+    assert f"Scored {count} of 48 images of pics; --split all scores all of them\n" in out
+    found = json.loads(run("eval plain --data pics --json", capsys))
+    assert (found["images"], found["out_of"]) == (count, 48)
+    out = run("eval plain --data pics --split all", capsys)
+    assert "(48 images)" in out
+    assert "Scored" not in out
+    every = load_user_data(here / "pics", resize=28, channels=1).all
+    score = evaluate(load("plain"), every)
+    assert f"{score}" in out
+    assert sorted(every.x[:, 0, 7, 7]) == sorted(int(seven[7, 7] - n % 3) % 256 for n in range(48))
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -95,7 +135,7 @@ def test_damaged_models(
         ("eval run --data nothing", "no data set, file or folder 'nothing'"),
         ("eval run --data binarized-mnist", "2 levels"),
         ("eval run --data corrupt.png", "IDX"),
-        ("eval run --split all", "--split"),
+        ("eval run --split every", "--split"),
         ("eval run --limit 0", "whole number above 0"),
         ("eval run --limit ²", "whole number above 0"),
         ("eval run --data-dir nothing", "nothing does not exist"),

@@ -11,6 +11,8 @@ import yaml
 from PIL import Image
 
 from nextpixel import load, load_data
+from nextpixel.cli.train_options import train_settings
+from nextpixel.viz import images as pictures
 from tests.helpers import refused, run, succeed
 
 TINY = (
@@ -78,6 +80,51 @@ def test_files_are_restored_as_they_are(folder: Path, capsys: pytest.CaptureFixt
     assert np.load(npz)["x"].shape == (1, 2, 1, 28, 28)
     given = run(f"eval {large} --limit 4", capsys)
     assert "super-resolution" in given
+
+
+@pytest.mark.parametrize(("draws", "shown"), [(8, 8), (18, 16)])
+def test_the_picture_shows_the_draws(
+    draws: int,
+    shown: int,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    columns: list[str] = []
+
+    def side_by_side(stacks: dict[str, np.ndarray], levels: int) -> Image.Image:
+        columns.extend(stacks)
+        return Image.new("L", (1, 1))
+
+    monkeypatch.setattr(pictures, "side_by_side", side_by_side)
+    words = f"restore {folder / 'super-resolution'} {folder / 'small0.png'} --draws {draws}"
+    said = run(f"{words} --out {folder / 'd.png'}", capsys)
+    restored = [f"restored {number}" for number in range(1, shown + 1)]
+    assert columns == ["given", "bicubic enlargement", *restored, f"mean of {draws}", columns[-1]]
+    assert (f"shows 16 of the {draws} draws" in said) == (draws > 16)
+
+
+def test_a_task_leaves_the_classes_out_unless_asked(folder: Path) -> None:
+    """The digits have classes, but a picture to restore comes without one."""
+    base = TINY.replace("--conditional false ", "") + " --train.steps 1"
+    succeed(f"{base} --task denoise --out {folder / 'plain'}")
+    assert load(folder / "plain").classes is None
+    succeed(f"{base} --task denoise --conditional true --out {folder / 'asked'}")
+    assert load(folder / "asked").classes == 10
+    succeed(f"{base} --out {folder / 'no-task'}")
+    assert load(folder / "no-task").classes == 10
+    succeed(f"train --resume {folder / 'asked'} --train.steps 2")
+    assert load(folder / "asked").classes == 10
+
+
+def test_an_untrained_task_names_the_command_that_trains_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "nextpixel train --model GatedPixelCNN --data mnist --task inpaint --out runs/inpaint"
+    assert f"by {command}." in refused("restore mnist-gated --hide left", capsys)
+    assert f"by {command}." in refused(f"restore {folder / 'super-resolution'} --hide top", capsys)
+    settings = train_settings(command.split()[2:])
+    assert (settings.task, settings.data) == ("inpaint", "mnist")
 
 
 def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

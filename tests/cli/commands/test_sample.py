@@ -28,6 +28,17 @@ def test_the_command_and_python_sample_the_same(folder: Path) -> None:
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["s.gif", "s.npz", "s.png"]
 
 
+def test_one_image_is_no_plural(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sample run -n 1 --class 3 --out one.png", capsys) == "Sampled 1 image: one.png\n"
+    assert "(1 image)" in run("eval run --limit 1", capsys)
+    assert "of 1 image correctly" in run("eval run --limit 1 --classify", capsys)
+
+
+def test_a_still_picture_is_no_film(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "sample run -n 1 --out film.gif"
+    assert_refused(words, "--gif of nextpixel sample writes a film", here, capsys)
+
+
 def test_each_row_shows_a_class(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Sampled 80 images" in run("sample run --out rows.png --npz rows.npz", capsys)
     drawn = arrays("rows.npz")

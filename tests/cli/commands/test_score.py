@@ -1,6 +1,8 @@
 """`nextpixel score`: the table of scores it writes, AUROC, and mistakes."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,11 @@ import torch
 from PIL import Image
 
 from nextpixel import load_data
+from nextpixel.cli.main import main
+from nextpixel.data import Images
 from nextpixel.data.user_data import load_unsplit
-from nextpixel.evaluation.anomaly import (
-    auroc,
-    mixture_bits,
-)
-from tests.helpers import NOISE, refused, run, scoring_model
+from nextpixel.evaluation.anomaly import auroc, fit_ordinary, mixture_bits, score_images
+from tests.helpers import NOISE, pixels, refused, run, scoring_model
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,9 @@ def test_a_split_of_a_folder_keeps_the_names(
     assert [row["image"] for row in rows] == ["test/b1.png", "test/b2.png"]
     expected = scoring_model().bits_per_dim(torch.from_numpy(NOISE[1:])).tolist()
     assert column(rows, "bits_per_dim") == pytest.approx(expected, abs=2e-6)
-    run("score model splits --out scores.csv", capsys)
-    names = [row["image"] for row in rows_of("scores.csv")]
+    out = run("score model splits", capsys)
+    assert "Written: scores-2.csv, most-anomalous-2.png" in out  # nothing is overwritten
+    names = [row["image"] for row in rows_of("scores-2.csv")]
     assert names == ["test/b1.png", "test/b2.png", "train/b0.png", "valid/b1.png"]
 
 
@@ -115,7 +117,7 @@ def test_one_image_of_a_kind_has_no_standard_error(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "few.csv").write_text("flat/0.png,0\nnoisy/0.png,1\n")
-    line = run("score model pictures --labels few.csv", capsys).splitlines()[2]
+    line = run("score model pictures --labels few.csv", capsys).splitlines()[3]
     values = [row["bits_per_dim"] for row in rows_of("scores.csv") if row["anomaly"]]
     area = "1.0000" if float(values[0]) < float(values[1]) else "0.0000"
     expected = [f"{float(value):.4f}" for value in values]
@@ -165,6 +167,106 @@ def test_a_named_data_set_is_scored_by_its_test_images(
     assert column(rows, "bits_per_dim") == pytest.approx(expected, abs=2e-6)
 
 
+def test_broken_pictures_are_named_and_skipped(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files, several of them, and folders; what can be read is scored."""
+    (here / "broken.png").write_bytes((here / "pictures/noisy/0.png").read_bytes()[:60])
+    (here / "mixed").mkdir()
+    for i in range(2):
+        shutil.copy(here / f"pictures/noisy/{i}.png", here / f"mixed/{i}.png")
+    (here / "mixed" / "text.png").write_text("no picture")
+    words = "score model mixed broken.png pictures/noisy/2.png missing.png"
+    assert main(words.split()) == 1
+    out, err = capsys.readouterr()
+    assert [row["image"] for row in rows_of("scores.csv")] == [
+        "mixed/0.png",
+        "mixed/1.png",
+        "pictures/noisy/2.png",
+    ]
+    expected = scoring_model().bits_per_dim(torch.from_numpy(NOISE)).tolist()
+    found = column(rows_of("scores.csv"), "bits_per_dim")
+    assert found == pytest.approx(expected, abs=2e-6)
+    assert "resized" not in out
+    lines = err.splitlines()
+    assert [line.startswith("nextpixel: skipped: ") for line in lines] == [True] * 3
+    for line, name in zip(lines, ("mixed/text.png", "broken.png", "missing.png"), strict=True):
+        assert name in line
+    (here / "scores.csv").unlink()
+    (here / "most-anomalous.png").unlink()
+    assert "mixed/text.png is corrupt" in refused(f"{words} --strict", capsys)
+    assert "No picture can be read (and 1 other like it)" in refused(
+        "score model broken.png missing.png", capsys
+    )
+    assert not (here / "scores.csv").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_it_says_what_was_cropped_or_resized(capsys: pytest.CaptureFixture[str]) -> None:
+    """One picture of the folder is 20 x 8: it is cropped, and then has the model's size."""
+    out = run("score model pictures", capsys)
+    assert "Of 7 pictures, to fit the model's 8 x 8 pixels: cropped 1\n" in out
+    out = run("score digits pictures/flat/0.png", capsys)
+    assert "Of 1 picture, to fit the model's 28 x 28 pixels: resized 1\n" in out
+    assert "to fit" not in run("score model pictures/flat/0.png", capsys)
+
+
+@pytest.mark.usefixtures("here")
+def test_worse_than_a_uniform_guess(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("score model pictures", capsys)
+    bits = column(rows_of("scores.csv"), "bits_per_dim")
+    worse = sum(value > 8 for value in bits)
+    assert 0 < worse < 7
+    assert f"Warning: {worse} of 7 images cost more than the 8 bits/dim of a uniform" in out
+
+
+@pytest.mark.usefixtures("here")
+def test_a_sheet_of_the_most_anomalous(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run("score model pictures --out tables/a.csv", capsys)
+    assert "Written: tables/a.csv, tables/most-anomalous.png" in out
+    run("score model pictures --out tables/a.csv --sheet s.png", capsys)
+    rows = rows_of("tables/a.csv")
+    assert pixels("s.png") == pixels("tables/most-anomalous.png")
+    largest = max(rows, key=lambda row: float(row["bits_per_dim"]))["image"]
+    with Image.open("s.png") as sheet, Image.open(f"pictures/{largest}") as first:
+        side = sheet.convert("L").crop((8, 8, 8 + 120, 8 + 120)).resize((8, 8), 0)
+        np.testing.assert_array_equal(np.asarray(side), np.asarray(first))
+
+
+def test_the_combined_score_and_a_threshold(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ordinary images are noise; flat images cost fewer bits, and are anomalous all the same."""
+    random = np.random.default_rng(5)
+    noise = random.integers(0, 256, (80, 1, 8, 8)).astype(np.uint8)
+    np.savez(here / "ordinary.npz", x=noise[:60])
+    np.savez(here / "new.npz", x=np.concatenate([noise[60:], noise[:5] * 0 + 100]))
+    fit = "--threshold fit --ordinary ordinary.npz --quantile 0.9"
+    out = run(f"score model new.npz {fit} --save limit.json", capsys)
+    assert "limit.json" in out.splitlines()[-1]
+    assert "Only 60 ordinary images: the combined score is rough" in out
+    ordinary = fit_ordinary(scoring_model(), Images(noise[:60], None, 256))
+    expected = score_images(
+        scoring_model(), load_unsplit(here / "new.npz").images, ordinary=ordinary
+    )["combined_score"]
+    rows = rows_of("scores.csv")
+    assert column(rows, "combined_score") == pytest.approx(expected, abs=2e-6)
+    limit = json.loads((here / "limit.json").read_text())["threshold"]
+    assert limit == pytest.approx(np.quantile(ordinary.own_scores, 0.9))
+    assert (ordinary.own_scores > limit).sum() == 6
+    answers = ["yes" if score > limit else "no" for score in expected]
+    assert [row["anomalous"] for row in rows] == answers
+    assert answers[20:] == ["yes"] * 5
+    assert 0 <= answers[:20].count("yes") < 10
+    later = run("score model new.npz --threshold limit.json --out later.csv", capsys)
+    assert rows_of("later.csv") == rows
+    assert f"Anomalous: {answers.count('yes')} of 25 images" in later
+    assert "which 0.1 of ordinary.npz exceed" in later
+    run(f"score model new.npz {fit}", capsys)  # without a name, and twice
+    assert "threshold-2.json" in run(f"score model new.npz {fit}", capsys)
+    assert "fitted for another model" in refused(
+        "score background new.npz --threshold limit.json", capsys
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -190,11 +292,20 @@ def test_a_named_data_set_is_scored_by_its_test_images(
         ("score model rows.npz --out scores.txt", "must end in .csv"),
         ("score model rows.npz --plot scores.txt", "must end in .png, .svg"),
         ("score model rows.npz --limit 0", "whole number above 0"),
+        ("score model rows.npz --combined", "name ordinary images with --ordinary"),
+        ("score model rows.npz --ordinary rows.npz", "3 ordinary images are too few"),
+        ("score model rows.npz --threshold none.json", "no threshold none.json"),
+        ("score model rows.npz --threshold typo.csv", "typo.csv is no threshold"),
+        ("score model rows.npz --quantile 0.9", "goes with --threshold fit"),
+        ("score model rows.npz --combined --save a.json", "goes with --threshold fit"),
+        ("score model rows.npz --sheet a.gif", "must end in"),
+        ("score model rows.npz --threshold typo.csv --ordinary rows.npz", "leave --ordinary out"),
     ],
 )
 def test_mistakes(words: str, says: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert says in refused(words, capsys)
     assert not (here / "scores.csv").exists()
+    assert not (here / "most-anomalous.png").exists()
 
 
 def test_all_images_of_a_folder_in_the_order_of_their_names(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nextpixel.cli.options import Parser, add_common, add_data, data_options, positive, seed
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -85,11 +86,12 @@ def run(args: argparse.Namespace) -> None:
 
 def report(model: Classifier, data: Dataset, losses: Sequence[float], out: Path) -> None:
     """Prints the loss, the test accuracy and the layers."""
-    accuracy, count = model.accuracy(data.test), len(data.test)
-    error = math.sqrt(accuracy * (1 - accuracy) / count)
+    accuracy, images = model.accuracy(data.test), len(data.test)
+    error = math.sqrt(accuracy * (1 - accuracy) / images)
     last = losses[-100:]
-    print(f"Loss over the last {len(last)} steps: {sum(last) / len(last):.4f} nats per image")
-    print(f"Test accuracy: {accuracy:.2%} ± {error:.2%} of {count:,} images of {data.name}")
+    steps = count(len(last), "step")
+    print(f"Loss over the last {steps}: {sum(last) / len(last):.4f} nats per image")
+    print(f"Test accuracy: {accuracy:.2%} ± {error:.2%} of {count(images, 'image')} of {data.name}")
     shapes = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in model.shapes.items())
     print(f"Its layers: {shapes}")
     print(

@@ -121,7 +121,9 @@ def report(
 ) -> None:
     """Prints the bits of the hidden sites, how the particles fared, and the file."""
     report_bits(hidden, bits)
-    if completed is None:
+    if completed is None and not known_later(hidden.known):
+        print(f"{hidden.site.capitalize()}s are sampled in raster order, after all known ones.")
+    elif completed is None:
         print(
             f"{hidden.site.capitalize()}s are sampled in raster order, each given only those above "
             f"it and to its left. Known {hidden.site}s that come later are kept, but completions "
@@ -130,6 +132,12 @@ def report(
     else:
         report_particles(completed, args.particles, args.draws, hidden.site)
     print(f"Written: {args.out}")
+
+
+def known_later(known: Tensor) -> bool:
+    """Checks whether a known site comes after a hidden one, in raster order."""
+    flat = known.flatten()
+    return bool((flat[1:] & ~flat[:-1]).any())
 
 
 def complete(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Completed | None]:
@@ -270,15 +278,17 @@ def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
 
 def report_bits(hidden: Hidden, bits: Tensor) -> None:
     """Prints the bits of the hidden sites of each image."""
-    counts = (~hidden.free).flatten(1).sum(1) * hidden.x.shape[1]
+    counts = (~hidden.free).flatten(1).sum(1)  # of pixels, not of their channels
     equal = bool((counts == counts[0]).all())  # not for sounds of different lengths
     totals = bits.flatten(1).sum(1)
+    one = equal and counts[0] == 1
+    of_each = f"The {f'{counts[0]} ' if equal else ''}hidden {hidden.site}{'' if one else 's'}"
     print(
-        f"The {f'{counts[0]} ' if equal else ''}hidden {hidden.site}s of each image take, given "
-        f"the true {hidden.site}s before them:"
+        f"{of_each} of each image {'takes' if one else 'take'}, given the true {hidden.site}s "
+        f"before {'it' if one else 'them'}:"
     )
     for number, (total, count) in enumerate(zip(totals.tolist(), counts.tolist(), strict=True)):
-        of = "" if equal else f", {count} {hidden.site}s"
+        of = "" if equal else f", {count} {hidden.site}{'' if count == 1 else 's'}"
         print(
             f"  image {number}: {total:8.1f} bits, {total / max(count, 1):.4f} a {hidden.site}{of}"
         )

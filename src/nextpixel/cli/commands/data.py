@@ -15,6 +15,7 @@ from nextpixel.cli.options import (
     output,
 )
 from nextpixel.errors import UserError
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -106,7 +107,8 @@ def report(dataset: Dataset, out: Path) -> None:
     for name in ("train", "valid", "test"):
         images = getattr(dataset, name)
         real = "" if images.rows is None else f", {images.rows.mean():.1f} rows real on average"
-        print(f"  {name:6} {len(images):7,} images, {summary(dataset, images)}{real}")
+        noun = "image" if len(images) == 1 else "images"
+        print(f"  {name:6} {len(images):7,} {noun}, {summary(dataset, images)}{real}")
     if dataset.class_names and dataset.train.y is not None:
         counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
         pairs = zip(dataset.class_names, counts, strict=True)
@@ -150,7 +152,7 @@ def summary(dataset: Dataset, images: Images) -> str:
     if dataset.codes_of is not None:
         import numpy as np
 
-        return f"{len(np.unique(images.x))} different codes occur"
+        return f"{count(len(np.unique(images.x)), 'code occurs', 'different codes occur')}"
     # A redrawn split holds intensities, whose mean is that of the bits.
     top = 255 if images.redraw else dataset.levels - 1
     return f"mean {images.x.mean() / top:.6f} of the highest level"

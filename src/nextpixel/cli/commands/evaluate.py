@@ -20,6 +20,7 @@ from nextpixel.cli.options import (
 )
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +50,12 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_OR_BUNDLE)
     group = parser.add_argument_group("images")
     group.add_argument("--data", help=f"{DATA} (default: the data that the model was trained on)")
-    group.add_argument("--split", choices=SPLITS, default="test", help="split of the data set")
+    group.add_argument(
+        "--split",
+        choices=[*SPLITS, "all"],
+        default="test",
+        help="split of the data set, or all its images",
+    )
     add_data_dir(group)
     group.add_argument("--limit", type=positive, help="score at most N images, spread evenly")
     parser.add_argument(
@@ -90,6 +96,9 @@ class Evaluation:
         classified: The result of --classify.
         diagnosis: What the model itself reports, see `evaluation.likelihood.diagnose`.
         codes: Of a prior over codes, see `evaluate_codes`.
+        scale: What simple ways to write the images down need, see `evaluation.scale`; empty where
+            the score is not comparable.
+        out_of: How many images the user's own data hold in all splits; None for other data.
     """
 
     which: dict[str, str]
@@ -97,6 +106,8 @@ class Evaluation:
     classified: Classification | None
     diagnosis: dict[str, float]
     codes: dict[str, Any]
+    scale: dict[str, float]
+    out_of: int | None
 
 
 def run(args: argparse.Namespace) -> None:
@@ -128,6 +139,7 @@ def run(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> Evaluation:
     """Computes all that the options ask for."""
     from nextpixel.evaluation import likelihood
+    from nextpixel.evaluation.scale import bits_on_scale
     from nextpixel.models.base.autoregressive import autoregressive
 
     kind, bound = kind_of_score(args, model)
@@ -154,7 +166,17 @@ def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> E
         "score": kind,
     }
     diagnosis = likelihood.diagnose(model, images.subset(args.limit))
-    return Evaluation(which, score, classified, diagnosis, codes)
+    scale = {}
+    if (model.is_likelihood or model.has_importance_bound) and comparable(model):
+        scale = bits_on_scale(images.subset(args.limit), dataset.train)
+    own = dataset.source.startswith("own data")
+    total = sum(len(getattr(dataset, split)) for split in SPLITS) if own else None
+    return Evaluation(which, score, classified, diagnosis, codes, scale, total)
+
+
+def comparable(model: ImageModel) -> bool:
+    """Checks whether a model's bits are those of pixels, without knowing part of the image."""
+    return model.conditioner is None and model.data_record.codes_of is None
 
 
 def kind_of_score(
@@ -196,7 +218,10 @@ def print_json(found: Evaluation) -> None:
     numbers = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     if confusion is not None:
         numbers["confusion"] = confusion.tolist()
-    print(json.dumps(found.which | numbers | found.diagnosis | found.codes))
+    others: dict[str, Any] = {"scale": found.scale} if found.scale else {}
+    if found.out_of is not None:
+        others["out_of"] = found.out_of
+    print(json.dumps(found.which | numbers | found.diagnosis | found.codes | others))
 
 
 def report(found: Evaluation, condition: str) -> None:
@@ -207,9 +232,18 @@ def report(found: Evaluation, condition: str) -> None:
         condition: What the score is conditioned on, or the kind of score.
     """
     from nextpixel.evaluation.likelihood import DIAGNOSIS_IMAGES
+    from nextpixel.evaluation.scale import SCALE_IMAGES, scale_in_words
 
-    which = found.which
-    print(f"{which['model']} on {which['data']} ({which['split']}, {condition}): {found.score}")
+    which, score = found.which, found.score
+    print(f"{which['model']} on {which['data']} ({which['split']}, {condition}): {score}")
+    if found.out_of is not None and found.out_of > score.images:
+        every = "" if which["split"] == "all" else "; --split all scores all of them"
+        print(
+            f"Scored {score.images:,} of {count(found.out_of, 'image')} of {which['data']}{every}"
+        )
+    if found.scale:
+        measured = min(score.images, SCALE_IMAGES)
+        print(scale_in_words(score.bits_per_dim, found.scale, measured))
     if found.classified is not None:
         print(f"It {found.classified}")
     if found.diagnosis:

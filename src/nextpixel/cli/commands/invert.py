@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nextpixel.cli.options import Parser, add_common, add_draws, add_images, image_options
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
             )
     picture = variations.side_by_side({"original": x, **columns}, models[0].levels)
     plots.save_image(picture, args.out)
-    print(f"Means of {kept.score.images:,} images. Written: {args.out}")
+    print(f"Means of {count(kept.score.images, 'image')}. Written: {args.out}")
 
 
 def report(kept: LayerScore) -> None:

@@ -22,6 +22,7 @@ from nextpixel.cli.options import (
 )
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -132,4 +133,4 @@ def plot_codes(model: LatentModel, images: Pictures, out: Path) -> None:
 
     codes = embed_all(model, images.images)
     charts.scatter(codes, images.images.y, images.class_names, out)
-    print(f"The codes of {len(codes):,} images of {images.what}: {out}")
+    print(f"The codes of {count(len(codes), 'image')} of {images.what}: {out}")

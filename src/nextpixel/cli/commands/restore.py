@@ -96,7 +96,8 @@ def run(args: argparse.Namespace) -> None:
     if model.role != "restore":
         raise UserError(
             f"{args.model} was not trained with --task, so it cannot restore images: name a model "
-            "that was, as mnist-inpaint."
+            "that was, as mnist-inpaint, or train one, for example by "
+            f"{training_command(args.model, 'inpaint')}."
         )
     task = cast("Task", model.conditioner)
     images = images_to_restore(args, model, task)
@@ -122,11 +123,21 @@ def run(args: argparse.Namespace) -> None:
         written.append(args.npz)
     settings = ", ".join(map(str, task.settings().values()))
     print(f"{args.model} ({settings}), {count(len(degraded), 'image')}")
+    if len(draws) > restoration.SHOWN:
+        print(f"The picture shows {restoration.SHOWN} of the {len(draws)} draws of each image.")
     if images.clean is not None:
         score = restoration.score(model, images.clean, degraded, images.classes)
         qualities = restoration.qualities(task, degraded, draws, model.levels, images.clean)
         report(score, qualities, degraded)
     print(f"Written: {', '.join(map(str, written))}")
+
+
+def training_command(name: str, task: str) -> str:
+    """Returns a command that trains a model for a task, on the data of the model of this name."""
+    from nextpixel.saving import training_record
+
+    data = training_record(name).get("data", "FOLDER")
+    return f"nextpixel train --model GatedPixelCNN --data {data} --task {task} --out runs/{task}"
 
 
 def write_npz(path: Path, draws: Tensor, levels: int) -> None:
@@ -157,7 +168,8 @@ def images_to_restore(
     if any_hidden and task.name != "inpaint":
         raise UserError(
             f"{args.model} does not fill in holes (its task is {task.name}): leave --keep, --hide, "
-            "--box and --mask out."
+            "--box and --mask out, or train a model that does, by "
+            f"{training_command(args.model, 'inpaint')}."
         )
     known = known_pixels(model.shape, **hidden_options(args)) if any_hidden else None
     of_dataset = is_dataset(args.images, args.split)

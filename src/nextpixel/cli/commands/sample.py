@@ -223,7 +223,8 @@ def sample(
         x = model.sample(sheet.n, sheet.c, **options, batch_size=args.batch_size, progress=show)
     if passes:
         sites = math.prod(model.shape)
-        print(f"{max(passes)} passes were enough; one for each site would be {sites}")
+        enough = count(max(passes), "pass was", "passes were")
+        print(f"{enough} enough; one for each site would be {sites}")
     return x, ([], [])
 
 

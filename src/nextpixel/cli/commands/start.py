@@ -1,0 +1,315 @@
+"""Go from a folder of pictures to a trained model and one page about it, in a few minutes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextpixel.cli.options import Parser, add_common, add_data_dir, minutes, positive
+from nextpixel.errors import UserError
+from nextpixel.utils.progress import progress
+
+if TYPE_CHECKING:
+    import argparse
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nextpixel.data import Dataset
+    from nextpixel.evaluation.likelihood import Score
+    from nextpixel.models.base.autoregressive import AutoregressiveModel
+    from nextpixel.training.choosing import Plan
+    from nextpixel.viz.report import Section
+
+__all__ = ["EXAMPLES", "arguments", "report", "run"]
+
+EXAMPLES = [
+    "nextpixel start my-pictures",
+    "nextpixel start my-pictures --minutes 30 --resize 64 --out runs/mine",
+]
+
+LARGEST = 40  # side in pixels from which on pictures are resized
+RESIZED = 32  # to this side
+TRAINING_SHARE = 0.8  # of the time; the rest is for measuring, scoring and sampling
+SCORING_SHARE = 0.2  # of the time, at most, for scoring test images
+
+
+def arguments(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("data", metavar="FOLDER", help="a folder of pictures, or other data")
+    parser.add_argument(
+        "--minutes", type=minutes, metavar="M", default=10.0, help="how long it may take"
+    )
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the run folder (runs/FOLDER)")
+    parser.add_argument(
+        "--resize",
+        type=positive,
+        metavar="N",
+        help=f"crop and resize the pictures to N x N (default: {RESIZED}, or as they are if all "
+        f"have one size of at most {LARGEST} pixels)",
+    )
+    parser.add_argument("--channels", type=positive, metavar="N", help="1 for grey, 3 for colour")
+    add_data_dir(parser)
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Looks at the pictures, chooses a model, trains it, and writes the page."""
+    from nextpixel.latents.codes import load_data
+    from nextpixel.training.choosing import choose
+    from nextpixel.training.fitting import fit
+    from nextpixel.training.launch import keep_freed_memory
+    from nextpixel.utils.devices import set_threads
+
+    began = time.monotonic()
+    set_threads(args.threads)
+    keep_freed_memory()
+    out = args.out or Path("runs") / Path(args.data).resolve().name
+    if (out / "state.pt").exists():
+        raise UserError(
+            f"{out} already holds a run: resume it by nextpixel train --resume {out}, or name "
+            "another folder by --out."
+        )
+    resize = args.resize or side_for(args.data)
+    options = {"resize": resize, "channels": args.channels}
+    dataset = load_data(args.data, data_dir=args.data_dir, trust=args.trust, **options)
+    out.mkdir(parents=True, exist_ok=True)
+    sections = look(args.data, dataset, out)
+    print("Which model? Measuring ...", flush=True)
+    left = args.minutes - (time.monotonic() - began) / 60
+    plan = choose(dataset, TRAINING_SHARE * left, args.device, say_now)
+    print(f"Training {plan.reason}.", flush=True)
+    print(f"The same by hand:\n  {by_hand(args, plan, resize, out)}", flush=True)
+    settings = {"data": str(args.data), "data_dir": args.data_dir, **options}
+    settings |= {"threads": args.threads, "device": args.device, "from": plan.start}
+    try:
+        fit(
+            plan.model,
+            dataset,
+            out=out,
+            device=args.device,
+            settings={name: value for name, value in settings.items() if value is not None},
+            **plan.options,
+        )
+    except KeyboardInterrupt:
+        print(f"Stopped. Continue with: nextpixel train --resume {out}", file=sys.stderr)
+        raise
+    report(dataset, out, sections, plan, args.minutes)
+
+
+def say_now(line: str) -> None:
+    """Prints a line at once."""
+    print(line, flush=True)
+
+
+def side_for(data: str) -> int | None:
+    """Chooses the side to resize a folder's pictures to; None to leave them as they are."""
+    from PIL import Image
+
+    from nextpixel.data.files import find_files
+    from nextpixel.data.folders import PICTURE_FILES
+
+    folder = Path(data)
+    if not folder.is_dir() or any(folder.glob("*-ubyte*")):
+        return None
+    sizes = set()
+    for file in find_files(folder, PICTURE_FILES):
+        try:
+            with Image.open(folder / file.name) as picture:
+                sizes.add(picture.size)
+        except Exception:  # loading the folder names it
+            continue
+    if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST:
+        return None
+    return RESIZED
+
+
+def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
+    """Prints and pictures what is in the data set."""
+    import numpy as np
+
+    from nextpixel.data.duplicates import find_duplicates
+    from nextpixel.data.sampler import evenly_spaced
+    from nextpixel.viz import images as pictures
+    from nextpixel.viz.report import Section
+
+    counts = {split: len(getattr(dataset, split)) for split in ("train", "valid", "test")}
+    channels, height, width = dataset.shape
+    rows = [
+        ("Pictures", ", ".join(f"{n:,} {split}" for split, n in counts.items())),
+        ("Size", f"{width} x {height}, {'grey' if channels == 1 else 'colour'}"),
+    ]
+    if dataset.class_names and dataset.train.y is not None:
+        numbers = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
+        shown = [f"{label} {n}" for label, n in zip(dataset.class_names, numbers, strict=True)]
+        more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+        rows.append(("Classes", f"{len(shown)}: {', '.join(shown[:12])}{more}"))
+    folder = Path(name)
+    doubles = find_duplicates(dataset, folder if folder.is_dir() else None)
+    across = f", {doubles.across_splits} of them across splits" if doubles.across_splits else ""
+    rows.append(("Doubles", f"{doubles.count}{across}" if doubles.count else "none"))
+    for key, value in rows:
+        print(f"{key + ':':10} {value}", flush=True)
+    x, _ = dataset.train.batch(evenly_spaced(len(dataset.train), 100))
+    sheet = pictures.grid(pictures.for_display(x, dataset.spectrogram), dataset.levels)
+    pictures.save_image(sheet, out / "pictures.png")
+    return [Section("The pictures", table=rows, image=sheet, caption="Some to train on.")]
+
+
+def by_hand(args: argparse.Namespace, plan: Plan, resize: int | None, out: Path) -> str:
+    """Returns the `nextpixel train` command that does the same."""
+    words = ["nextpixel", "train", "--data", str(args.data), "--out", str(out)]
+    for name, value in (("resize", resize), ("channels", args.channels), ("from", plan.start)):
+        words += [f"--{name}", str(value)] if value is not None else []
+    if plan.start is None:
+        given = {"width", "blocks", "components", "dropout"}
+        model = plan.model.hyperparameters
+        words += ["--model", type(plan.model).__name__]
+        words += [w for key in model if key in given for w in (f"--model.{key}", str(model[key]))]
+    words += [w for key, v in plan.options.items() for w in (f"--train.{key}", f"{v:.6g}")]
+    return shlex.join(words)
+
+
+def report(
+    dataset: Dataset, out: Path, sections: list[Section], plan: Plan, minutes: float
+) -> None:
+    """Scores and samples the best model, and writes the page."""
+    import numpy as np
+
+    from nextpixel.data.sampler import evenly_spaced
+    from nextpixel.evaluation.scale import SCALE_IMAGES, bits_on_scale, scale_in_words
+    from nextpixel.models.base.autoregressive import autoregressive
+    from nextpixel.models.base.image_model import load
+    from nextpixel.training.report import run_sections
+    from nextpixel.viz.report import Section, write_report
+
+    model = autoregressive(load(out), out)
+    # Scoring an image takes about a third of the time that training on it takes.
+    most = np.clip(3 * plan.speed * 60 * minutes * SCORING_SHARE, 32, 1000)
+    numbers = evenly_spaced(len(dataset.test), int(most))
+    score, bits = score_each(model, dataset, numbers)
+    scale = bits_on_scale(dataset.test, dataset.train)
+    measured = min(len(dataset.test), SCALE_IMAGES)
+    words = scale_in_words(score.bits_per_dim, scale, measured)
+    print(f"Test pictures: {score}\n{words}", flush=True)
+    total = score.bits_per_dim * dataset.test.sites().sum() / 8
+    rows = [
+        ("Test score", str(score)),
+        ("All test pictures", f"{total:,.0f} bytes under the model"),
+    ]
+    if "png" in scale:
+        png = scale["png"] * dataset.test.sites().sum() / 8
+        rows.append(("", f"{png:,.0f} bytes as PNG files, {png / total:.2f} times as many"))
+    page = [*sections, Section("How well it predicts", words, table=rows)]
+    page += pictures_of(model, dataset, out)
+    page.insert(-1, extremes(model, dataset, numbers, bits))
+    page += run_sections(out, plan.model, dataset)
+    page.append(Section("What next", code=next_commands(model, out)))
+    write_report(out / "report.html", f"{dataset.name}: what was learned", page)
+    print(f"Open {out / 'report.html'}. What next:\n{next_commands(model, out)}")
+
+
+def score_each(
+    model: AutoregressiveModel, dataset: Dataset, numbers: NDArray[np.int64]
+) -> tuple[Score, NDArray[np.float64]]:
+    """Scores test pictures: their mean, and the bits/dim of each."""
+    import math
+
+    import torch
+
+    from nextpixel.data.sampler import batches
+    from nextpixel.evaluation.likelihood import Score
+    from nextpixel.utils.inference import evaluation_mode
+
+    parts = []
+    with (
+        progress("scoring test pictures") as show,
+        evaluation_mode(model),
+        torch.inference_mode(),
+    ):
+        for batch in batches(len(numbers), 25, show):
+            x, conditioning = model.inputs(dataset.test, numbers[batch])
+            nats = -model.score(x.to(model.device), conditioning.context, conditioning.mask)
+            parts.append(nats.double().cpu())
+    nats, sites = torch.cat(parts), dataset.test.sites()[numbers]
+    return Score.of(nats, sites), nats.numpy() / (sites * math.log(2))
+
+
+def extremes(
+    model: AutoregressiveModel,
+    dataset: Dataset,
+    numbers: NDArray[np.int64],
+    bits: NDArray[np.float64],
+) -> Section:
+    """Shows the test pictures with the fewest and with the most bits/dim."""
+    import numpy as np
+
+    from nextpixel.viz import images as plots
+    from nextpixel.viz.report import Section
+
+    order, k = numbers[np.argsort(bits)], max(1, min(8, len(bits) // 2))
+    both = {
+        name: plots.grid(dataset.test.x[chosen], model.levels, columns=4)
+        for name, chosen in (("most likely", order[:k]), ("least likely", order[-k:][::-1]))
+    }
+    text = "Few bits: typical or simple pictures. Many bits: rare, detailed or odd ones."
+    sheet = plots.captioned_row(both)
+    return Section("Most and least likely test pictures", text, image=sheet)
+
+
+def pictures_of(model: AutoregressiveModel, dataset: Dataset, out: Path) -> list[Section]:
+    """Draws new pictures and completions."""
+    import torch
+
+    from nextpixel.conditioning.regions import half_mask
+    from nextpixel.data.sampler import evenly_spaced
+    from nextpixel.sampling import complete
+    from nextpixel.viz import images as plots
+    from nextpixel.viz.report import Section
+
+    levels, sections = model.levels, []
+    columns = min(10, model.classes or 8)
+    n = 4 * columns
+    classes = None if model.classes is None else torch.arange(n) % columns
+    with progress("sampling") as show:
+        x = model.sample(n, classes, seed=1, progress=show)
+    labels = dataset.class_names[:columns] if dataset.class_names and model.classes else None
+    sheet = plots.grid(x, levels, columns=columns, column_labels=labels)
+    plots.save_image(sheet, out / "samples.png")
+    caption = "A class in each column." if labels else ""
+    sections.append(Section("New pictures", image=sheet, caption=caption))
+
+    shown = evenly_spaced(len(dataset.test), 4)
+    pixels, conditioning = model.inputs(dataset.test, shown)
+    known = half_mask("top", *dataset.shape[1:])
+    stacks = {
+        "original": plots.to_uint8(pixels, levels),
+        "given": plots.tint_unknown(pixels, known, levels),
+    }
+    with progress("completing hidden halves") as show:
+        for draw in range(3):
+            show(draw / 3)
+            ids = range(len(shown) * draw, len(shown) * (draw + 1))
+            done = complete(model, pixels, known, conditioning.context, seed=2, numbers=ids)
+            stacks[f"completion {draw + 1}"] = plots.to_uint8(done, levels)
+    sheet = plots.side_by_side(stacks, 256)
+    sections.append(Section("Hidden halves", "The lower half is sampled.", image=sheet))
+    return sections
+
+
+def next_commands(model: AutoregressiveModel, out: Path) -> str:
+    """Returns commands to go on with."""
+    name = shlex.quote(str(out))
+    by_class = " --class 0" if model.classes else ""
+    return "\n".join(
+        [
+            f"nextpixel sample {name} -n 64{by_class} --out new.png",
+            f"nextpixel complete {name} --keep top --out completed.png",
+            f"nextpixel score {name} MY_OTHER_PICTURES --out scores.csv",
+            f"nextpixel eval {name}",
+            f"nextpixel train --resume {name} --train.minutes 60 --train.steps 100000",
+        ]
+    )

@@ -1,0 +1,106 @@
+"""Thresholds of the combined anomaly score, chosen from ordinary images and saved as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nextpixel.errors import UserError
+from nextpixel.evaluation.typicality import FEATURES, Ordinary
+from nextpixel.saving import find
+from nextpixel.utils.files import replace_file
+
+__all__ = ["Threshold", "model_digest"]
+
+
+def model_digest(name: str | Path) -> str:
+    """Returns a digest of a saved model; its `config.json` names the weights by their hash.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    return hashlib.sha256((find(name) / "config.json").read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """A threshold of the combined score, with the ordinary images that it was chosen from.
+
+    Attributes:
+        ordinary: Their features.
+        quantile: The share of them that lies below the threshold.
+        what: What they are, in words.
+        model: The digest of the model, see `model_digest`.
+        value: The threshold; an image above it is anomalous.
+    """
+
+    ordinary: Ordinary
+    quantile: float
+    what: str
+    model: str
+    value: float
+
+    @classmethod
+    def fit(cls, ordinary: Ordinary, quantile: float, what: str, model: str) -> Threshold:
+        """Chooses the threshold.
+
+        Raises:
+            UserError: The quantile does not lie between 0 and 1.
+        """
+        return cls(ordinary, quantile, what, model, ordinary.threshold(quantile))
+
+    def save(self, path: Path) -> None:
+        """Writes the threshold as JSON."""
+        record = {
+            "score": "combined_score",
+            "threshold": self.value,
+            "quantile": self.quantile,
+            "ordinary": self.what,
+            "model": self.model,
+            "features": list(FEATURES),
+            "ordinary_features": self.ordinary.features.tolist(),
+        }
+        replace_file(path, f"{json.dumps(record)}\n".encode())
+
+    @classmethod
+    def load(cls, path: Path, model: str) -> Threshold:
+        """Reads a threshold that was fitted for a model.
+
+        Args:
+            path: A file written by `save`.
+            model: The digest of the model in use.
+
+        Raises:
+            UserError: It is no such file, or it was fitted for another model.
+        """
+        if not path.is_file():
+            raise UserError(
+                f"There is no threshold {path}: make one with --threshold fit --save {path}."
+            )
+        try:
+            record = json.loads(path.read_text())
+            features = np.array(record["ordinary_features"], np.float64)
+            if record["features"] != list(FEATURES) or features.shape[1:] != (len(FEATURES),):
+                raise ValueError("other features")
+            found = cls(
+                Ordinary(features),
+                float(record["quantile"]),
+                str(record["ordinary"]),
+                str(record["model"]),
+                float(record["threshold"]),
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:  # JSON's are ValueErrors
+            raise UserError(
+                f"{path} is no threshold that this version can read ({error}): make another with "
+                "--threshold fit."
+            ) from None
+        if found.model != model:
+            raise UserError(
+                f"{path} was fitted for another model: make one for this model with --threshold "
+                "fit."
+            )
+        return found

@@ -1,0 +1,129 @@
+"""`nextpixel start`: from a folder of pictures to a page."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from nextpixel import load, load_data
+from nextpixel.cli.commands import start
+from nextpixel.cli.main import main
+from nextpixel.data import Dataset, Images
+from nextpixel.models import GatedPixelCNN
+from nextpixel.training import choosing
+from nextpixel.training.choosing import Plan, choose
+from nextpixel.training.estimate import Estimate
+from tests.helpers import refused, size
+
+pytestmark = pytest.mark.usefixtures("no_replayed_steps")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with 60 small pictures in two classes, two of them the same."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for i in range(60):
+        path = tmp_path / "pictures" / ("dark", "light")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        x = random.integers(0, 60, (8, 8, 3)) + 120 * (i % 2)
+        Image.fromarray(x.astype(np.uint8)).save(path)
+    (tmp_path / "pictures/dark/copy.png").write_bytes(
+        (tmp_path / "pictures/dark/0.png").read_bytes()
+    )
+    return tmp_path
+
+
+def test_from_a_folder_to_a_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["start", "pictures", "--minutes", "0.1", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    out = Path("runs/pictures")
+    data = load_data("pictures")
+    assert f"{len(data.train):,} train" in said
+    assert "2: dark" in said
+    assert "Doubles:   1" in said
+    assert "PixelCNN++ of width 16" in said
+    assert size(out / "pictures.png") > (50, 50)
+    page = (out / "report.html").read_text()
+    for heading in (
+        "The pictures",
+        "How well it predicts",
+        "New pictures",
+        "Most and least likely test pictures",
+        "Hidden halves",
+        "Learning curve",
+        "What next",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    assert "bytes as PNG files" in page
+    assert "PNG" in said
+    assert load(out).classes == 2
+    # The command that does the same is one that the parser takes, and describes this run.
+    command = re.search(r"by hand:\n  nextpixel (.*)", said)
+    assert command is not None
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    words = command[1].split()
+    assert words[words.index("--model.width") + 1] == str(config["model"]["init_args"]["width"])
+    assert words[words.index("--train.steps") + 1] == str(config["train"]["steps"])
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["seconds"] < 60
+    assert "already holds a run" in refused("start pictures --minutes 0.1", capsys)
+
+
+@pytest.mark.parametrize("words", ["", "nothing", "pictures --minutes 0", "pictures --minutes nan"])
+def test_mistakes(words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(f"start {words}", capsys)
+    assert not Path("runs").exists()
+
+
+def test_large_or_mixed_pictures_are_resized(folder: Path) -> None:
+    assert start.side_for("pictures") is None
+    Image.new("RGB", (9, 8)).save("pictures/dark/wide.png")
+    assert start.side_for("pictures") == start.RESIZED
+    Path("large").mkdir()
+    Image.new("RGB", (300, 300)).save("large/0.png")
+    assert start.side_for("large") == start.RESIZED
+
+
+# --- the choice -----------------------------------------------------------------------------------
+
+
+def noise(shape: tuple[int, int, int], levels: int = 256) -> Dataset:
+    random = np.random.default_rng(0)
+    images = Images(random.integers(0, levels, (40, *shape)).astype(np.uint8), None, levels)
+    return Dataset("noise", images, images, images, levels, None, "made up")
+
+
+@pytest.mark.parametrize(("speed", "width"), [(1e9, 64), (20, 16), (84, 32)])
+def test_the_widest_model_that_sees_enough(
+    speed: float, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`speed` is that of the smallest model; others are slower by their parameters."""
+
+    def measure(model: GatedPixelCNN, *_: object) -> Estimate:
+        seconds = 16 / speed * (model.hyperparameters["width"] / 16)
+        return Estimate(1, seconds, 1.0, 1)
+
+    monkeypatch.setattr(choosing, "measure", measure)
+    plan = choose(noise((1, 8, 8)), 10.0, say=lambda line: None)
+    assert plan.model.hyperparameters["width"] == width
+    assert plan.options["minutes"] == 10.0
+    seen = plan.options["steps"] * plan.options["batch_size"]
+    assert seen == pytest.approx(600 * plan.speed, rel=0.1)
+    assert ("would be better" in plan.reason) == (speed == 20)
+
+
+def test_a_pretrained_model_that_fits_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fits digits, and not noise of the same shape."""
+    monkeypatch.setattr(choosing, "measure", lambda *_: Estimate(1, 0.5, 1.0, 1))
+    digits = load_data("mnist")
+    few = Images(digits.valid.x[:40], digits.valid.y[:40], 256)  # type: ignore[index]
+    data = Dataset("digits", few, few, few, 256, digits.class_names, "MNIST")
+    plan: Plan = choose(data, 5.0, say=lambda line: None)
+    assert plan.start in ("mnist-gated", "mnist-guided")
+    assert isinstance(plan.model, GatedPixelCNN)
+    assert choose(noise((1, 28, 28)), 5.0, say=lambda line: None).start is None
