@@ -117,6 +117,7 @@ def test_a_resumed_run_trains_with_the_ids_that_it_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
+    monkeypatch.setattr("nextpixel.training.fitting.report_run", lambda *_: None)
     monkeypatch.setattr(Run, "train", lambda run, *_: seen.append(run.data.train.y[:2].tolist()))
     model = GatedPixelCNN(shape=SHAPE, levels=4, classes=2, width=8, blocks=1)
     model.data_record = DataRecord(("light", "dark"))

@@ -48,6 +48,7 @@ __all__ = [
     "parse_classes",
     "parse_numbers",
     "positive",
+    "refuse_among_images",
     "seed",
 ]
 
@@ -128,11 +129,7 @@ class Parser(argparse.ArgumentParser):
         default = self.get_default("out")
         if isinstance(default, Path) and args.out is default:
             args.out = unused(default)
-            for named in [*(getattr(args, "images", None) or []), getattr(args, "data", None)]:
-                if named is not None and Path(named.removeprefix("wavs:")).is_dir():
-                    from nextpixel.data.catalogue import refuse_inside  # which takes time
-
-                    refuse_inside(args.out, named)
+            refuse_among_images(args.out, args)
         return args
 
     def _check_option(self, option: str) -> None:
@@ -198,6 +195,19 @@ def output(*suffixes: str) -> Callable[[str], Path]:
         return path
 
     return read
+
+
+def refuse_among_images(out: Path, args: argparse.Namespace) -> None:
+    """Refuses to write a file that was not named into a folder of the images, see `add_images`.
+
+    Raises:
+        UserError: It is inside one.
+    """
+    for named in [*(getattr(args, "images", None) or []), getattr(args, "data", None)]:
+        if named is not None and Path(named.removeprefix("wavs:")).is_dir():
+            from nextpixel.data.catalogue import refuse_inside  # which takes time
+
+            refuse_inside(out, named)
 
 
 def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:

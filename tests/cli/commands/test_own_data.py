@@ -135,7 +135,7 @@ def test_classes_without_training_images_are_not_sampled(
 def test_own_samples_are_evaluated_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("sample run --class dark -n 12 --out s.png --npz s.npz", capsys)
     assert "Anomaly scores by run" in run("score run s.npz", capsys)
-    assert "(1 images)" in run("eval run --data s.npz", capsys)
+    assert "(1 image)" in run("eval run --data s.npz", capsys)
     assert "Written: c.png" in run("complete run s.npz --out c.png", capsys)
 
 
