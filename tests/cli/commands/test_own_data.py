@@ -211,6 +211,7 @@ def test_files_that_were_not_named_are_not_overwritten(
         "data .",
         "data . --out sheet.png",
         f"{TRAIN} --data . --out run",
+        "start .",
         "complete ../run .",
         "score ../run --data .",
         "score ../run test",
