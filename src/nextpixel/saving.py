@@ -9,6 +9,7 @@ import inspect
 import json
 from abc import ABC
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from nextpixel.data.catalogue import NAMED
 from nextpixel.errors import UserError
 from nextpixel.utils.files import replace_file
 
@@ -33,6 +35,7 @@ __all__ = [
     "judges",
     "model_name",
     "read_kind",
+    "recorded_classes",
     "shipped",
     "training_record",
 ]
@@ -200,6 +203,24 @@ def training_record(name: str | Path) -> dict[str, Any]:
             except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):
                 raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
     return {}
+
+
+def recorded_classes(folder: Path, classes: int) -> tuple[str, ...] | None:
+    """Finds the names of the classes of a model that was saved without them.
+
+    Args:
+        folder: The folder that `Model.save` wrote.
+        classes: Number of classes.
+
+    Returns:
+        The names of the classes of the data set of the catalogue that the model was trained on;
+        None if it was trained on other data, or it is not known on which.
+    """
+    with suppress(UserError):  # a damaged record
+        entry = NAMED.get(str(training_record(folder).get("data")))
+        if entry is not None and entry.class_names and len(entry.class_names) == classes:
+            return entry.class_names
+    return None
 
 
 def renamed_options(settings: Mapping[str, Any]) -> dict[str, Any]:

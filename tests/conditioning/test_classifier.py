@@ -1,6 +1,7 @@
 """The classifier: it learns real digits, and its features of an image depend on no other."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from nextpixel import load, load_data
 from nextpixel.conditioning.classifier import Classifier, fit_classifier, load_classifier
 from nextpixel.data import Dataset, Images
+from nextpixel.data.classes import match_classes
 from nextpixel.errors import UserError
+from nextpixel.evaluation.sample_quality import classify_images, name_words
 from nextpixel.models import GatedPixelCNN
 from nextpixel.models.base.image_model import find_class
 from tests.helpers import refused, run
@@ -151,3 +154,26 @@ def test_the_command_prints_its_test_accuracy(
     assert "already holds a model" in refused(words, capsys)
     np.savez(tmp_path / "own.npz", x=x)
     assert "has no classes" in refused(f"{words} --out {tmp_path}/other", capsys)
+
+
+def test_a_classifier_knows_its_classes_by_name(digits: Dataset, tmp_path: Path) -> None:
+    """The order of ids in the data does not matter, and other names are refused."""
+    fit_classifier(small(), digits, out=tmp_path / "judge", steps=30)
+    loaded = load_classifier(tmp_path / "judge")
+    assert loaded.class_names == digits.class_names
+    assert digits.class_names is not None
+    reordered = digits.with_class_names(digits.class_names[::-1])
+    accuracy = loaded.accuracy(digits.test)
+    assert loaded.accuracy(reordered.test) == accuracy
+    assert accuracy > 0.5
+    words = name_words(digits.class_names)
+    order = match_classes(reordered.class_names, loaded.class_names)
+    whole, _ = classify_images(loaded, reordered.test, words, order)
+    assert whole.accuracy == accuracy
+    renamed = replace(digits, class_names=tuple("abcdefghij"))
+    with pytest.raises(UserError, match="The class a of these images is none of the model's"):
+        loaded.accuracy(renamed.test)
+
+
+def test_a_pretrained_classifier_knows_its_classes() -> None:
+    assert load_classifier("judge-mnist").class_names == tuple("0123456789")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
@@ -69,6 +70,45 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
         file.setframerate(RATE)
         file.writeframes(np.array([[16384, 0], [-16384, -16384]], "<i2").tobytes())
     np.testing.assert_array_equal(read_wav(tmp_path / "two.wav")[0], [0.25, -0.5])
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_a_sound_that_was_cut_off_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    write_wav(path, np.random.default_rng(0).uniform(-1, 1, 40_000), RATE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=rf"a\.{ending} is (cut off|corrupt)"):
+        read_wav(path)
+    path.write_bytes(whole)
+    assert len(read_wav(path)[0]) == 40_000
+
+
+def test_a_wav_of_unknown_length_is_read(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", sine(440), RATE)
+    raw = bytearray((tmp_path / "a.wav").read_bytes())
+    raw[40:44] = b"\xff" * 4  # as a program writes it into a pipe
+    (tmp_path / "piped.wav").write_bytes(raw)
+    np.testing.assert_array_equal(
+        *(read_wav(tmp_path / f"{name}.wav")[0] for name in ("a", "piped"))
+    )
+
+
+def test_loud_floats_are_clipped_with_a_warning(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "loud.wav", np.array([0.5, -3.0]), RATE, "FLOAT")
+    with pytest.warns(UserWarning, match=r"loud\.wav has samples up to 3, which are clipped"):
+        np.testing.assert_array_equal(read_wav(tmp_path / "loud.wav")[0], [0.5, -1])
+
+
+def test_channels_that_cancel_each_other_are_refused(tmp_path: Path) -> None:
+    wave = sine(440)
+    soundfile.write(tmp_path / "anti.wav", np.stack([wave, -wave], 1), RATE, "PCM_16")
+    with pytest.raises(UserError, match=r"The channels of .*anti\.wav cancel each other"):
+        read_wav(tmp_path / "anti.wav")
+    soundfile.write(tmp_path / "left.wav", np.stack([wave, 0 * wave], 1), RATE, "PCM_16")
+    assert np.abs(read_wav(tmp_path / "left.wav")[0]).max() > 0
+    soundfile.write(tmp_path / "silent.wav", np.zeros((9, 2)), RATE, "PCM_16")
+    assert not read_wav(tmp_path / "silent.wav")[0].any()
 
 
 def test_files_that_are_no_sounds_are_refused(tmp_path: Path) -> None:

@@ -132,6 +132,58 @@ def test_levels_are_not_blanked_by_mistake(tmp_path):
         load(tmp_path / "codes.npz", levels=16)
 
 
+def test_black_arrays_take_the_levels_of_a_model(tmp_path):
+    np.save(tmp_path / "black.npy", GREY * 0)
+    assert load(tmp_path / "black.npy").levels == 2
+    for levels in (2, 4, 256):
+        data = load(tmp_path / "black.npy", levels=levels)
+        assert data.levels == levels
+        assert not everything(data).any()
+    assert load_unsplit(tmp_path / "black.npy", levels=256).images.levels == 256
+    np.save(tmp_path / "bits.npy", GREY % 2)
+    with pytest.raises(UserError, match="2 levels, which cannot be turned into 256"):
+        load(tmp_path / "bits.npy", levels=256)
+
+
+def test_stated_levels_may_blank_dark_images(tmp_path):
+    np.savez(tmp_path / "dark.npz", x=GREY % 16, levels=256)
+    assert not everything(load(tmp_path / "dark.npz", levels=8)).any()
+
+
+def test_an_npz_with_a_single_array_without_a_name(tmp_path):
+    np.savez(tmp_path / "x.npz", GREY)
+    assert rows(everything(load(tmp_path / "x.npz"))) == rows(GREY)
+
+
+def test_the_names_of_medmnist(tmp_path):
+    parts = {"train": slice(0, 20), "val": slice(20, 30), "test": slice(30, 40)}
+    arrays = {f"{name}_images": GREY[part] for name, part in parts.items()}
+    arrays |= {f"{name}_labels": IDS[part, None] for name, part in parts.items()}
+    np.savez(tmp_path / "medmnist.npz", **arrays)
+    data = load(tmp_path / "medmnist.npz")
+    for name, part in zip(("train", "valid", "test"), parts.values(), strict=True):
+        assert np.array_equal(getattr(data, name).x[:, 0], GREY[part])
+        assert np.array_equal(getattr(data, name).y, IDS[part])
+    np.savez(tmp_path / "val.npz", x_train=GREY[:30], x_val=GREY[30:35], x_test=GREY[35:])
+    assert np.array_equal(load(tmp_path / "val.npz").valid.x[:, 0], GREY[30:35])
+
+
+def test_class_ids_in_a_column(tmp_path):
+    np.savez(tmp_path / "x.npz", x=GREY, y=IDS[:, None])
+    assert load(tmp_path / "x.npz").classes == 4
+
+
+@pytest.mark.parametrize("last", [3, 4])
+def test_one_picture_in_colour_is_not_taken_for_grey_images(tmp_path, last):
+    np.save(tmp_path / "x.npy", RNG.integers(0, 256, (40, 6, last), np.uint8))
+    with pytest.raises(UserError, match=rf"40 grey images {last} pixels wide: give channels=3"):
+        load(tmp_path / "x.npy")
+    assert load(tmp_path / "x.npy", channels=1).shape == (1, 6, last)
+    if last == 3:
+        found = load_unsplit(tmp_path / "x.npy", channels=3)
+        assert found.images.x.shape == (1, 3, 40, 6)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -363,10 +415,9 @@ def test_a_photograph_is_turned_by_its_orientation_tag(tmp_path):
     assert load(tmp_path).shape == (1, 8, 4)
 
 
-def test_hidden_and_other_files_are_left_out(tmp_path):
+def test_hidden_files_are_left_out(tmp_path):
     fill(tmp_path)
     (tmp_path / "._00.png").write_bytes(b"not a picture")
-    (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / ".thumbnails").mkdir()
     (tmp_path / ".thumbnails" / "00.png").write_bytes(b"not a picture")
     assert len(everything(load(tmp_path))) == 40
@@ -385,7 +436,10 @@ def test_a_corrupt_picture_is_named(tmp_path, raw):
     fill(tmp_path)
     (tmp_path / "07.png").write_bytes(raw)
     with pytest.raises(UserError, match=r"07\.png is corrupt or no image"):
-        load(tmp_path)
+        load_unsplit(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 x unreadable file \(07\.png\)"):
+        data = load(tmp_path)
+    assert len(everything(data)) == 39
 
 
 def test_more_than_8_bits_are_refused(tmp_path):

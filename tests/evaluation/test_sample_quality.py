@@ -307,7 +307,7 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
         ),
         ("evaluate-samples mnist-gated --data halves.npz --classifier judge", "requantise|levels"),
         ("evaluate-samples vq --data halves.npz --classifier judge", "VQVAE"),
-        (f"{COMMAND} --limit 1", "Every class needs an image in every split"),
+        (f"{COMMAND} --limit 1", "Every split needs an image of class"),
         (f"{COMMAND} --per-class 0", "above 0"),
         (f"{COMMAND} --plot x.txt", "must end in"),
         ("evaluate-samples both --classifier judge", "--data"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -117,7 +118,7 @@ def test_codes_of_a_class_of_ones_own_need_trust(
     train = f"train {PRIOR} --data codes:own --out own-prior --train.steps 1 --train.batch_size 4"
     assert "--trust" in refused(train, capsys)
     succeed(f"{train} --trust")
-    assert "codes:own" in run("eval own-prior --limit 2 --trust", capsys)
+    assert "/own (test" in run("eval own-prior --limit 2 --trust", capsys)
     assert "--trust" in refused("complete own-prior codes:own", capsys)
     run("complete own-prior codes:own --trust -n 1 --draws 1 --out c.png", capsys)
 
@@ -169,6 +170,8 @@ def test_codes_are_kept_until_model_or_data_change(
         return real(model, x)
 
     monkeypatch.setattr(VQVAE, "codes", codes)
+    config = yaml.safe_load(Path("vq/config.yaml").read_text())
+    Path("vq/config.yaml").write_text(yaml.safe_dump(config | {"data": str(tmp_path / "tiny.npz")}))
     first = load_codes("vq")
     assert sum(encoded) == 80
     assert np.array_equal(load_codes("vq").train.x, first.train.x)

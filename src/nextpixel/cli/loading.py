@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nextpixel.cli.options import parse_classes
 from nextpixel.data import Dataset
 from nextpixel.data.catalogue import NAMED
 from nextpixel.data.user_data import folder_options
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_guidance",
     "check_name",
+    "choose_classes",
     "class_names",
     "load_any_model",
     "load_bundle",
@@ -136,9 +138,37 @@ def check_guidance(name: str, guidance: float) -> None:
         )
 
 
-def class_names(model: ImageModel) -> Sequence[str]:
+def class_names(model: ImageModel | LatentGenerator) -> Sequence[str]:
     """Returns the names of a model's classes; their ids where the names are not known."""
     return model.data_record.class_names or [str(i) for i in range(model.classes or 0)]
+
+
+def choose_classes(text: str | None, model: ImageModel | LatentGenerator) -> torch.Tensor | None:
+    """Reads --class for a model, see `parse_classes`, and prints the names of the chosen classes.
+
+    Classes that had no training images are left out of all classes.
+
+    Raises:
+        UserError: These are no classes, one had no training images, or the model has none.
+    """
+    names = None if model.classes is None else class_names(model)
+    c = parse_classes(text, names)
+    if c is None:
+        return None
+    untrained = set(model.data_record.untrained)
+    if text is None:
+        return torch.tensor([i for i in c.tolist() if i not in untrained])
+    chosen = c.nonzero()[:, 0].tolist() if c.is_floating_point() else c.tolist()
+    for i in dict.fromkeys(chosen):
+        name = (names or ())[i]
+        if i in untrained:
+            raise UserError(
+                f"The class {name} had no training images, so that the model does not know it: "
+                "leave it out."
+            )
+        if name != str(i):
+            print(f"class {i}: {name}")
+    return c
 
 
 # --- data sets ------------------------------------------------------------------------------------
@@ -166,6 +196,14 @@ def load_model_data(
     """
     dataset = load_named_or_own(name, data, model.shape, model.levels, data_dir, trust=trust)
     model.check_dataset(dataset)
+    digest = model.data_record.digest
+    if data is None and digest is not None and dataset.digest() != digest:
+        raise UserError(
+            f"The data that {name} was trained on ({dataset.source}) have changed since, so that "
+            "the test images may have been trained on: name data by --data to use them as they are."
+        )
+    if model.data_record.class_names is not None:
+        dataset = dataset.with_class_names(model.data_record.class_names)
     return dataset
 
 

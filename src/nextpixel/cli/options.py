@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nextpixel.errors import UserError, did_you_mean
+from nextpixel.utils.files import unused
 from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ __all__ = [
     "parse_classes",
     "parse_numbers",
     "positive",
+    "refuse_among_images",
     "seed",
 ]
 
@@ -80,7 +82,8 @@ class Help(argparse.HelpFormatter):
         text = action.help or ""
         default = action.default
         plain = default is None or default is False or default in ([], argparse.SUPPRESS)
-        return text if plain or "(default" in text else f"{text} (default: %(default)s)"
+        numbered = "; numbered if that exists" if isinstance(default, Path) else ""
+        return text if plain or "(default" in text else f"{text} (default: %(default)s{numbered})"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n\n".join(
@@ -123,6 +126,10 @@ class Parser(argparse.ArgumentParser):
         args, rest = self.parse_known_intermixed_args(argv)  # images may come after options
         if rest:
             self.error(f"unrecognized argument {rest[0]}")
+        default = self.get_default("out")
+        if isinstance(default, Path) and args.out is default:
+            args.out = unused(default)
+            refuse_among_images(args.out, args)
         return args
 
     def _check_option(self, option: str) -> None:
@@ -190,6 +197,19 @@ def output(*suffixes: str) -> Callable[[str], Path]:
     return read
 
 
+def refuse_among_images(out: Path, args: argparse.Namespace) -> None:
+    """Refuses to write a file that was not named into a folder of the images, see `add_images`.
+
+    Raises:
+        UserError: It is inside one.
+    """
+    for named in [*(getattr(args, "images", None) or []), getattr(args, "data", None)]:
+        if named is not None and Path(named.removeprefix("wavs:")).is_dir():
+            from nextpixel.data.catalogue import refuse_inside  # which takes time
+
+            refuse_inside(out, named)
+
+
 def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
     """Reads `count` whole numbers separated by commas."""
     parts = text.split(",")
@@ -200,41 +220,68 @@ def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def parse_classes(text: str | None, classes: int | None) -> Tensor | None:
+def parse_classes(text: str | None, names: Sequence[str] | None) -> Tensor | None:
     """Reads --class.
 
     Args:
-        text: The option's value; None for all classes in turn.
-        classes: Number of the model's classes, or None.
+        text: The option's value, ids or names; None for all classes in turn.
+        names: The names of the model's classes, or None if it has no classes.
 
     Returns:
         Class ids for the images to take in turn, `(K,)`; the weights of a mix, `(classes,)`, float;
         or None for an unconditional model.
 
     Raises:
-        UserError: These are no classes, or the model has none.
+        UserError: These are no classes, the weights do not sum to 1, or the model has no classes.
     """
     import torch
 
-    if classes is None:
+    if names is None:
         if text is not None:
             raise UserError("This model is unconditional: leave --class out.")
         return None
-    try:
-        if text is not None and "=" in text:
-            weights = torch.zeros(classes)
-            for part in text.split(","):
-                name, _, weight = part.partition("=")
-                if int(name) < 0 or not 0 < float(weight) < math.inf:
-                    raise ValueError(part)
-                weights[int(name)] = float(weight)
-            return weights  # `ContextSpec.read` refuses those that do not sum to 1
-        return torch.tensor(range(classes) if text is None else list(map(int, text.split(","))))
-    except (ValueError, IndexError):
+    if text is None:
+        return torch.arange(len(names))
+    if text in names or "=" not in text:
+        parts = [text] if text in names else text.split(",")
+        return torch.tensor([class_id(part.strip(), names) for part in parts])
+    weights = torch.zeros(len(names))
+    for part in text.split(","):
+        name, _, weight = part.rpartition("=")
+        try:
+            share = float(weight)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UserError(
+                f"--class takes a mix as 3=0.7,8=0.3, and {part} is no class with a weight."
+            )
+        weights[class_id(name.strip(), names)] = share
+    if not math.isclose(float(weights.sum()), 1, abs_tol=1e-3) or not bool((weights >= 0).all()):
         raise UserError(
-            f"--class takes ids from 0 to {classes - 1}, as 3 or 3,5,8, or a mix with weights "
-            f"above 0 that sum to 1, as 3=0.7,8=0.3, not {text}."
-        ) from None
+            f"The weights of a mix sum to 1, as in 3=0.7,8=0.3, but those of {text} do not."
+        )
+    return weights
+
+
+def class_id(text: str, names: Sequence[str]) -> int:
+    """Finds a class by its id or its name.
+
+    Raises:
+        UserError: There is no such class.
+    """
+    from nextpixel.data.classes import list_classes
+
+    if text.isdecimal() and text == str(int(text)) and int(text) < len(names):
+        return int(text)  # even where other classes are named by numbers, as 1, 2, 10
+    if text in names:
+        return names.index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    raise UserError(
+        f"There is no class {text}{did_you_mean(text, names)}: --class takes ids or names of the "
+        f"classes {list_classes(names)}, as 3 or 3,5,8 or a mix 3=0.7,8=0.3."
+    )
 
 
 def in_turn(c: Tensor | None, n: int) -> Tensor | None:
@@ -345,7 +392,8 @@ def add_images(
             "--class",
             dest="classes",
             metavar="C",
-            help="class of pictures that have none: 3; 3,5,8 in turn; or a mix, 3=0.7,8=0.3",
+            help="class of pictures that have none, by id or name: 3; 3,5,8 in turn; or a mix, "
+            "3=0.7,8=0.3",
         )
     parser.set_defaults(shown=n)
 

@@ -22,7 +22,9 @@ from nextpixel.cli.pictures import (
 )
 from nextpixel.data import Images
 from nextpixel.data.arrays import read_idx_folder
-from nextpixel.data.folders import PICTURE_FILES, find_files, read_picture
+from nextpixel.data.classes import sort_names
+from nextpixel.data.files import find_files
+from nextpixel.data.folders import PICTURE_FILES, read_picture
 from nextpixel.data.levels import requantise
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
@@ -154,7 +156,7 @@ def read_files(
             reading.resized += min(height, width) != shape[1]
     if not arrays:
         return None
-    class_names = tuple(sorted(set(labels))) or None
+    class_names = tuple(sort_names(labels)) or None
     y = None if class_names is None else np.array([class_names.index(c) for c in labels], np.int64)
     x = requantise(np.concatenate(arrays), 256, levels)
-    return Images(x, y, levels), names, class_names
+    return Images(x, y, levels, class_names=class_names), names, class_names

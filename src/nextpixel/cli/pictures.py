@@ -14,14 +14,16 @@ from torch import Tensor
 
 from nextpixel.cli.loading import (
     Shape,
+    choose_classes,
     class_names,
     is_known_name,
     load_for,
     load_named_or_own,
 )
-from nextpixel.cli.options import in_turn, parse_classes, parse_numbers
+from nextpixel.cli.options import in_turn, parse_numbers
 from nextpixel.conditioning.regions import Half, box_mask, half_mask
 from nextpixel.data import Dataset, Images
+from nextpixel.data.classes import match_classes, refuse_class
 from nextpixel.data.folders import picture_names, read_picture
 from nextpixel.data.images import Unsplit
 from nextpixel.data.levels import requantise
@@ -110,26 +112,23 @@ class Pictures:
         if classes is not None and self.dataset is not None:
             raise UserError("The images of a data set already have classes: leave --class out.")
         if classes is not None:
-            ids = in_turn(parse_classes(classes, model.classes), len(self))
+            ids = in_turn(choose_classes(classes, model), len(self))
             assert ids is not None
-            model.context(ids, len(self))  # raises a UserError for an unknown class
             if ids.is_floating_point():
                 return replace(self, mix=ids, images=replace(self.images, y=None))
             return replace(self, images=replace(self.images, y=ids.numpy()))
-        if model.classes is None or self.dataset is not None:
+        if model.classes is None:
             return self
         if self.images.y is None:
-            raise UserError(f"This model needs the class of {self.what}: give --class.")
-        known, found = class_names(model), self.class_names or ()
-        if found == tuple(map(str, range(len(found)))) and len(found) <= len(known):
-            return self  # class ids, from an array
-        if unknown := [name for name in found if name not in known]:
             raise UserError(
-                f"The class {unknown[0]} of {self.what} is none of the model's "
-                f"({', '.join(known)}): rename the folder, or give --class."
+                f"This model needs the class of {self.what}: give --class, or score images without "
+                "it by nextpixel score."
             )
-        ids_of = np.array([known.index(name) for name in found], np.int64)
-        return replace(self, images=replace(self.images, y=ids_of[self.images.y]))
+        known = class_names(model)
+        match_classes(self.images.class_names, known, self.what)  # names what it refuses
+        if int(self.images.y.max(initial=0)) >= len(known) and self.images.class_names is None:
+            refuse_class(str(self.images.y.max()), known, self.what)
+        return replace(self, images=self.images.with_class_names(known), class_names=tuple(known))
 
     def inputs(self, model: ImageModel, numbers: NDArray[np.int64]) -> tuple[Tensor, Conditioning]:
         """Reads images by their indices.
@@ -223,7 +222,7 @@ def load_split(dataset: Dataset, source: str | None, split: str) -> Pictures:
     images = getattr(dataset, split)
     names = None
     if source is not None and not is_known_name(source):
-        names = picture_names(Path(source).expanduser(), split)
+        names = picture_names(Path(source).expanduser(), split, dataset.skipped)
     names = names or [str(i) for i in range(len(images))]
     return Pictures(images, names, dataset.class_names, f"{dataset.name} ({split})", dataset)
 
@@ -256,10 +255,20 @@ def join_images(found: Sequence[Pictures]) -> Pictures:
         if each.class_names is not None and each.images.y is not None
         for i in each.images.y
     ]
-    names = tuple(dict.fromkeys(labels)) if len(labels) == len(x) else None
-    y = None if names is None else np.array([names.index(label) for label in labels], np.int64)
+    y, names = None, None
+    if len(labels) == len(x) and any(each.images.class_names for each in found):
+        names = tuple(dict.fromkeys(labels))
+        y = np.array([names.index(label) for label in labels], np.int64)
+    elif len(labels) == len(x):  # all have only ids, from arrays
+        y = np.array(labels, np.int64)
+        names = tuple(str(i) for i in range(y.max() + 1))
     return Pictures(
-        Images(x, y, found[0].images.levels),
+        Images(
+            x,
+            y,
+            found[0].images.levels,
+            class_names=names if any(each.images.class_names for each in found) else None,
+        ),
         [name for each in found for name in each.names],
         names,
         count(len(x), "image"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["options", "read_recipe", "recipe_of", "train_settings"]
 
 SEE = "see nextpixel train --help"
+SWITCHES = ("trust", "yes", "accept-changed-data")  # options without a value
 
 
 def read_recipe(option: str, source: str) -> Recipe:
@@ -244,7 +245,7 @@ def flattened(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
             value = words.popleft()
         if option == "config" and value:
             yield from leaves("", read_yaml(value))
-        elif option not in ("trust", "yes"):
+        elif option not in SWITCHES:
             yield option, value  # "" where there is none
 
 
@@ -435,6 +436,11 @@ def train_parser() -> Any:
         action="store_true",
         help="with --resume or codes:RUN: also load models of other classes than nextpixel's, "
         "which runs their code",
+    )
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="with --resume: train on with own data that have changed since the run was begun",
     )
     parser.add_subclass_arguments(
         ImageModel,

@@ -30,9 +30,11 @@ from nextpixel.comparison.measure import (
 from nextpixel.comparison.page import write
 from nextpixel.data import Dataset
 from nextpixel.errors import UserError
+from nextpixel.latents.codes import absolute_name
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
 from nextpixel.models.base.image_model import load, read_model
 from nextpixel.saving import model_name
+from nextpixel.training.begun import with_absolute_paths
 from nextpixel.training.checkpoint import load_state
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.fitting import fit
@@ -79,7 +81,7 @@ def compare_models(
         UserError: A model does not fit the data, there is no budget, or the folder holds other
             runs.
     """
-    settings = {"data": dataset.name, **(settings or {})}
+    settings = with_absolute_paths({"data": dataset.name, **(settings or {})})
     torch_device = make_fabric(device, "float32").device  # refuses a device that is not there
     check(contenders, dataset, budget, settings["data"], trust)
     # Spread, because files may be sorted by class.
@@ -179,7 +181,7 @@ def check_run(contender: Contender, model: AutoregressiveModel, data: str) -> No
     with read_text(contender.folder / "last" / "config.json") as text:
         config = json.loads(text)
         saved = (config["model"], config["hyperparameters"])
-    saved_data = read_config(contender.folder).get("data")
+    saved_data = absolute_name(str(read_config(contender.folder).get("data")))
     if (model_name(type(model)), model.hyperparameters, data) != (*saved, saved_data):
         raise UserError(
             f"{contender.folder} holds another model than {contender.source} or other data than "

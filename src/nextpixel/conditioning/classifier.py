@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from nextpixel.data import Dataset, Images, batch_indices
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
-from nextpixel.saving import Model, check_images, find, read_kind
+from nextpixel.saving import Model, check_images, find, read_kind, recorded_classes
 from nextpixel.utils.devices import find_device
 from nextpixel.utils.inference import evaluation_mode
 
@@ -80,6 +81,9 @@ class Classifier(Model):
         width: Channels of `conv1`; the next ones have twice and four times as many.
         embedding: Length of the embedding.
 
+    Attributes:
+        class_names: The name of each class id, or None if they are not known; set by training.
+
     Raises:
         UserError: An argument is out of range.
     """
@@ -107,6 +111,7 @@ class Classifier(Model):
                 f"not {levels}, {classes}, {width} and {embedding}."
             )
         self.shape, self.levels, self.classes = (channels, height, width_of_image), levels, classes
+        self.class_names: tuple[str, ...] | None = None
         self.shapes: dict[str, tuple[int, ...]] = {}
         stages: dict[str, nn.Module] = {}
         for number in range(3):
@@ -118,6 +123,15 @@ class Classifier(Model):
         stages["logits"] = nn.Linear(embedding, classes)
         self.shapes |= {"embedding": (embedding,), "logits": (classes,)}
         self.stages = nn.ModuleDict(stages)
+
+    def extra_config(self) -> dict[str, Any]:
+        """Returns the names of the classes for `config.json`, if they are known."""
+        return {} if self.class_names is None else {"class_names": self.class_names}
+
+    def load_extra_config(self, config: dict[str, Any]) -> None:
+        """Restores the names of the classes from `config.json`."""
+        names = config.get("class_names")
+        self.class_names = None if names is None else tuple(names)
 
     @property
     def layers(self) -> list[str]:
@@ -169,8 +183,9 @@ class Classifier(Model):
         """Computes the fraction of the images whose true class has the largest logit.
 
         Raises:
-            UserError: The images have no classes, or there are none.
+            UserError: The images have no classes, or others than the classifier, or there are none.
         """
+        images = images.with_class_names(self.class_names)
         if images.y is None or not len(images):
             raise UserError("Accuracy needs images with classes: give a data set that has them.")
         correct = 0
@@ -189,7 +204,11 @@ def load_classifier(name: str | Path, *, device: str | torch.device = "cpu") -> 
         UserError: There is no such model, it is damaged, or it is no classifier.
     """
     found = find_device(device)
-    return read_kind(find(name), Classifier).to(found).eval()
+    folder = find(name)
+    classifier = read_kind(folder, Classifier)
+    if classifier.class_names is None:
+        classifier.class_names = recorded_classes(folder, classifier.classes)
+    return classifier.to(found).eval()
 
 
 def fit_classifier(
@@ -229,6 +248,7 @@ def fit_classifier(
         )
     if (Path(out) / "config.json").exists():
         raise UserError(f"{out} already holds a model: name another folder.")
+    classifier.class_names = data.train.class_names
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     classifier.train()

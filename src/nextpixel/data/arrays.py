@@ -32,13 +32,14 @@ MAX_CLASSES = 65_536
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Reads a .npz, .npy or IDX file; arrays without a name of their own are called "x".
+    """Reads a .npz, .npy or IDX file; an array without a name of its own is called "x".
 
     Raises:
         UserError: If the file is corrupt or of another format.
     """
     if path.suffix in {".npz", ".npy"}:
-        return dict(read_numpy(path))
+        arrays = dict(read_numpy(path))
+        return {"x": arrays["arr_0"]} if list(arrays) == ["arr_0"] else arrays
     arrays = {"x": read_idx(read_bytes(path), path)}
     labels = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
     if labels != path and labels.is_file():
@@ -92,13 +93,14 @@ def dataset_from_arrays(
     x = {split: _integers(path, x, channels) for split, (x, _) in pairs.items()}
     y = {split: _class_ids(path, y) for split, (_, y) in pairs.items() if y is not None}
     highest = max(int(a.max(initial=0)) for a in x.values())
-    own_levels = _level_count(path, stated_levels, highest)
+    own_levels = _level_count(path, stated_levels, highest, levels)
     _add_missing_splits(path, x, y)
     splits = {split: Images(x[split], y.get(split), own_levels) for split in SPLITS}
-    data = dataset_from_splits(path, splits, own_levels, _class_names(y.values()))
+    data = dataset_from_splits(path, splits, own_levels, _class_names(y.values()), unnamed=True)
     if levels is None:
         return data
-    refuse_all_zero(path, highest, own_levels, levels)
+    if stated_levels is None:
+        refuse_all_zero(path, highest, own_levels, levels)
     return data.requantised(levels)
 
 
@@ -112,9 +114,10 @@ def unsplit_from_arrays(
     ids = [_class_ids(path, y) for _, y in pairs if y is not None]
     y = np.concatenate(ids) if ids else None
     highest = int(x.max(initial=0))
-    own_levels = _level_count(path, stated_levels, highest)
+    own_levels = _level_count(path, stated_levels, highest, levels)
     if levels is not None:
-        refuse_all_zero(path, highest, own_levels, levels)
+        if stated_levels is None:
+            refuse_all_zero(path, highest, own_levels, levels)
         x = requantise(x, own_levels, levels)
     images = Images(x, y, levels or own_levels)
     return Unsplit(images, [str(i) for i in range(len(x))], _class_names(ids))
@@ -130,12 +133,16 @@ def _name_splits(
     path: Path, arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, tuple[NDArray[Any], NDArray[Any] | None]]:
     """Pairs images with class ids: {split: (x, y or None)}; "train" is always present."""
+    valid = "val" if any("val" in name.split("_") for name in arrays) else "valid"
+    names = {"train": "train", "valid": valid, "test": "test"}  # a split's name in the arrays'
     if "x" in arrays:
         keys = {"train": ("x", "y")}
     elif "train" in arrays:
-        keys = {split: (split, f"y_{split}") for split in SPLITS}
+        keys = {split: (name, f"y_{name}") for split, name in names.items()}
+    elif "train_images" in arrays:  # as MedMNIST names them
+        keys = {split: (f"{name}_images", f"{name}_labels") for split, name in names.items()}
     else:
-        keys = {split: (f"x_{split}", f"y_{split}") for split in SPLITS}
+        keys = {split: (f"x_{name}", f"y_{name}") for split, name in names.items()}
     pairs = {s: (arrays[x], arrays.get(y)) for s, (x, y) in keys.items() if x in arrays}
     unknown = set(arrays) - {name for s in pairs for name in keys[s]}
     if "train" not in pairs or unknown:
@@ -170,8 +177,16 @@ def _integers(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[np.u
 
 
 def _channels_first(path: Path, x: NDArray[Any], channels: int | None) -> NDArray[Any]:
+    if x.ndim == 3 and channels is None and x.shape[2] in (3, 4):
+        raise UserError(
+            f"{path} holds an array of shape {x.shape}, which could be one picture in colour or "
+            f"{x.shape[0]} grey images {x.shape[2]} pixels wide: give channels=3 for the picture, "
+            "or channels=1 (--channels on the command line)."
+        )
     if x.ndim == 3 and channels in (None, 1):
         return x[:, None]
+    if x.ndim == 3 and x.shape[2] == channels:
+        x = x[None]
     possible = (1, 3) if channels is None else (channels,)
     first, last = (x.ndim == 4 and x.shape[axis] in possible for axis in (1, 3))
     if first and last and channels is None:
@@ -189,6 +204,8 @@ def _channels_first(path: Path, x: NDArray[Any], channels: int | None) -> NDArra
 
 
 def _class_ids(path: Path, y: NDArray[Any]) -> NDArray[np.int64]:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
     integers = y.dtype.kind in "ui" and y.ndim == 1
     if not integers or (y.size and not 0 <= y.min() <= y.max() < MAX_CLASSES):
         raise UserError(
@@ -198,10 +215,14 @@ def _class_ids(path: Path, y: NDArray[Any]) -> NDArray[np.int64]:
     return y.astype(np.int64)
 
 
-def _level_count(path: Path, stated: NDArray[Any] | None, highest: int) -> int:
-    """Returns the stated number of levels; by default 2 if all values are 0 or 1, else 256."""
+def _level_count(path: Path, stated: NDArray[Any] | None, highest: int, wanted: int | None) -> int:
+    """Returns the stated number of levels; by default 2 if all values are 0 or 1, else 256.
+
+    Black images could be either, and get 256 if more than 2 are wanted.
+    """
     if stated is None:
-        return 2 if highest <= 1 else 256
+        bits = highest == 1 or (highest == 0 and (wanted is None or wanted <= 2))
+        return 2 if bits else 256
     if (
         stated.dtype.kind not in "ui"
         or stated.size != 1

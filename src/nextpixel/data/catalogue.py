@@ -33,7 +33,16 @@ from nextpixel.data.sounds import SPEAKERS, load_sounds, read_zip, spoken_digits
 from nextpixel.data.user_data import load_user_data
 from nextpixel.errors import UserError, did_you_mean
 
-__all__ = ["FSDD_ARCHIVE", "NAMED", "DatasetInfo", "list_datasets", "load"]
+__all__ = [
+    "FSDD_ARCHIVE",
+    "NAMED",
+    "SOUNDS",
+    "DatasetInfo",
+    "list_datasets",
+    "load",
+    "own_folder",
+    "refuse_inside",
+]
 
 HELD_OUT = 5_000  # the last images of an official training file are the validation split
 REDRAW_SEED = 1_812_2008  # of mnist-dynamic's validation and test bits; scores depend on it
@@ -367,6 +376,7 @@ def load(
             )
         entry = NAMED[name]
         data = entry.read(entry.store, find_or_download(name, entry.store, data_dir, download))
+        data = replace(data, own=False)
     elif isinstance(name, str) and name.startswith(SOUNDS):
         if resize is not None or channels is not None:
             raise UserError(
@@ -403,3 +413,27 @@ def list_datasets(data_dir: str | Path | None = None) -> list[DatasetInfo]:
         )
         for name, entry in NAMED.items()
     ]
+
+
+def own_folder(name: str) -> Path | None:
+    """Returns the folder of pictures or sounds that the name of a data set means, if it is one."""
+    path = Path(name.removeprefix(SOUNDS)).expanduser()
+    return path if name not in NAMED and path.is_dir() else None
+
+
+def refuse_inside(out: Path, data: str) -> None:
+    """Refuses to write into the user's folder of data, where a picture would become one of them.
+
+    Args:
+        out: The file or folder to write.
+        data: The name of the data set.
+
+    Raises:
+        UserError: It is inside the folder.
+    """
+    folder = own_folder(data)
+    if folder is not None and out.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{out} would be written into {folder}, among the data: name a place outside of it by "
+            "--out."
+        )

@@ -1,30 +1,30 @@
-"""Loads folders of pictures; finds the files of a folder, their classes and splits."""
+"""Loads folders of pictures."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import unicodedata
+import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.data import cache
 from nextpixel.data.arrays import read_idx_folder
+from nextpixel.data.classes import sort_names
+from nextpixel.data.files import File, FileKind, find_files, folder_state, list_files
 from nextpixel.data.images import (
     SPLITS,
     Dataset,
     Images,
     Unsplit,
     dataset_from_splits,
-    refuse_all_zero,
     refuse_empty,
 )
 from nextpixel.data.levels import requantise
@@ -36,12 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PICTURE_FILES",
-    "File",
-    "FileKind",
+    "UnreadableError",
     "dataset_from_cache",
     "decode_picture",
-    "find_files",
-    "folder_state",
     "load_folder",
     "load_folder_unsplit",
     "picture_names",
@@ -50,46 +47,27 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-STATE_VERSION = 1  # increase it when pictures decode to other integers than before
+PICTURES = (  # still pictures that Pillow reads by itself
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi"),
+    *(".ico", ".icns", ".psd", ".dds", ".pcx", ".sgi"),
+)
 GREY = {"1", "L", "LA", "La"}  # modes of Pillow
 BLOCK = 32  # pictures decoded by one call of a thread
-SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
-
-
-class FileKind(NamedTuple):
-    """Describes the files to look for in a folder.
-
-    Attributes:
-        name: The plural of what the files are, for messages.
-        expected: The expected formats and places, for messages.
-        endings: Endings of the files' names, in lower case.
-    """
-
-    name: str
-    expected: str
-    endings: tuple[str, ...]
-
-
 PICTURE_FILES = FileKind(
     "images",
-    "PNG, JPEG or WebP files in it or in a subfolder per class, or IDX files named like MNIST's",
+    "PNG, JPEG, WebP, GIF, BMP, TIFF or other pictures in it or in a subfolder per class, or IDX "
+    "files named like MNIST's",
     PICTURES,
 )
 
 
-class File(NamedTuple):
-    """Describes a file of a folder.
+class UnreadableError(UserError):
+    """A picture that is corrupt, must not be read, or is none."""
 
-    Attributes:
-        name: The path below the folder, with slashes.
-        split: "train", "valid" or "test".
-        label: The name of the class, or None.
-    """
 
-    name: str
-    split: str
-    label: str | None
+class _UnreadableFilesError(Exception):
+    """The pictures that could not be read, by their names, after all others have been."""
 
 
 # --- data sets ------------------------------------------------------------------------------------
@@ -100,6 +78,8 @@ def load_folder(
 ) -> Dataset:
     """Loads a folder of pictures, which is decoded only if it is not in the cache.
 
+    Pictures that cannot be read, and other files, are left out with a warning.
+
     Args:
         folder: The folder.
         resize: Crops each picture to its central square and resizes it to this side, if not None.
@@ -107,8 +87,8 @@ def load_folder(
         levels: Number of levels, 256 if None.
 
     Raises:
-        UserError: If an option is out of range, a picture cannot be read, or the pictures differ in
-            size and `resize` is None.
+        UserError: If an option is out of range, no picture can be read, one has more than 8 bits a
+            value, or the pictures differ in size and `resize` is None.
     """
     if channels not in (None, 1, 3):
         raise UserError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
@@ -124,9 +104,21 @@ def load_folder(
             return dataset_from_cache(folder, cached, levels)
 
     path = cache.path_of(folder, resize, channels, levels)
-    decoded = cache.load_or_decode(
-        folder, path, state, lambda: _decode(folder, resize, channels, table)
-    )
+    notes: list[str] = []
+    unreadable: set[str] = set()
+
+    def decode() -> cache.Decoded:
+        notes.clear()
+        return _decode(folder, resize, channels, table, unreadable, notes)
+
+    decoded = None
+    while decoded is None:
+        try:
+            decoded = cache.load_or_decode(folder, path, state, decode)
+        except _UnreadableFilesError as found:
+            unreadable.update(found.args[0])  # the others do not move to other splits
+    for note in notes:  # once, because the next time the folder is in the cache
+        warnings.warn(note, stacklevel=5)
     return dataset_from_cache(folder, decoded, levels)
 
 
@@ -137,22 +129,41 @@ def load_folder_unsplit(
 
     See `load_folder` for arguments and errors.
     """
-    pictures = find_files(folder, PICTURE_FILES)
+    notes: list[str] = []
+    pictures, skipped = list_files(folder, PICTURE_FILES)
+    if left_out := skipped.in_words(folder, PICTURE_FILES):
+        notes.append(left_out)
     names = [p.name for p in pictures]
     if channels is None:
         channels = 1 if all(_is_grey(folder / name) for name in names) else 3
     table = requantise(np.arange(256), 256, levels)
     first = read_picture(folder / names[0], resize, channels)
-    x = np.concatenate(list(_decode_blocks(folder, names, first, resize, channels, table)))
+    try:
+        blocks = _decode_blocks(folder, names, first, resize, channels, table, notes)
+        x = np.concatenate(list(blocks))
+    except _UnreadableFilesError as found:
+        read_picture(folder / found.args[0][0], resize, channels)  # raises its error again
+        raise
+    for note in notes:
+        warnings.warn(note, stacklevel=4)
     labels, y = _class_ids(pictures)
-    return Unsplit(Images(x, y, levels), names, tuple(labels) or None)
+    class_names = tuple(labels) or None
+    return Unsplit(Images(x, y, levels, class_names=class_names), names, class_names)
 
 
-def picture_names(path: Path, split: str) -> list[str] | None:
-    """Lists the names of a folder's pictures in the order of a split; None for other paths."""
+def picture_names(path: Path, split: str, skipped: Sequence[str] = ()) -> list[str] | None:
+    """Lists the names of a folder's pictures in the order of a split; None for other paths.
+
+    Args:
+        path: The folder.
+        split: The split.
+        skipped: The names to leave out, see `Dataset.skipped`.
+    """
     if not path.is_dir() or read_idx_folder(path):
         return None
-    return [p.name for p in find_files(path, PICTURE_FILES) if p.split == split]
+    left_out = set(skipped)
+    files = find_files(path, PICTURE_FILES)
+    return [p.name for p in files if p.split == split and p.name not in left_out]
 
 
 def _fits(shape: tuple[int, ...], resize: int | None, channels: int | None) -> bool:
@@ -174,11 +185,18 @@ def dataset_from_cache(folder: Path, arrays: Mapping[str, NDArray[Any]], levels:
         rows = arrays["rows"][part] if "rows" in arrays else None
         splits[split] = Images(arrays["x"][part], y, levels, rows=rows)
         begin += count
-    return dataset_from_splits(folder, splits, levels, tuple(arrays["names"].tolist()) or None)
+    names = tuple(arrays["names"].tolist()) or None
+    skipped = arrays["skipped"].tolist() if "skipped" in arrays else ()
+    return dataset_from_splits(folder, splits, levels, names, skipped=skipped)
 
 
 def _decode(
-    folder: Path, resize: int | None, channels: int | None, table: NDArray[np.uint8]
+    folder: Path,
+    resize: int | None,
+    channels: int | None,
+    table: NDArray[np.uint8],
+    unreadable: Set[str],
+    notes: list[str],
 ) -> cache.Decoded:
     """Starts to decode a folder.
 
@@ -187,19 +205,36 @@ def _decode(
         resize: As for `load_folder`.
         channels: As for `load_folder`.
         table: Maps the 256 levels of a picture to the new levels, shape (256,).
+        unreadable: The names of pictures to leave out.
+        notes: Gets sentences for the user.
 
     Returns:
         The shape of all images, (N, C, H, W); the images in blocks, split after split; and the
-        arrays of `sort_by_split`.
+        arrays of `sort_by_split`, with the names that are left out as `skipped`.
     """
-    pictures, others = sort_by_split(folder, find_files(folder, PICTURE_FILES))
+    files, skipped = list_files(folder, PICTURE_FILES)
+    pictures, others = sort_by_split(folder, [p for p in files if p.name not in unreadable])
+    others["skipped"] = np.array(sorted(unreadable), np.str_)
     if channels is None:
         with closing(track(pictures, "looking for colour", len(pictures))) as tracked:
             channels = 1 if all(_is_grey(folder / p.name) for p in tracked) else 3
     names = [p.name for p in pictures]
-    first = read_picture(folder / names[0], resize, channels)
-    blocks = _decode_blocks(folder, names, first, resize, channels, table)
+    first = _read_first(folder, names, resize, channels)
+
+    blocks = _decode_blocks(folder, names, first, resize, channels, table, notes)
+    if left_out := skipped._replace(unreadable=sorted(unreadable)).in_words(folder, PICTURE_FILES):
+        notes.append(left_out)
     return (len(names), *first.shape), blocks, others
+
+
+def _read_first(
+    folder: Path, names: Sequence[str], resize: int | None, channels: int
+) -> NDArray[np.uint8]:
+    """Reads the first picture that can be read, which decides the shape of all."""
+    for name in names[:-1]:
+        with suppress(UnreadableError):
+            return read_picture(folder / name, resize, channels)
+    return read_picture(folder / names[-1], resize, channels)
 
 
 def sort_by_split(
@@ -230,7 +265,7 @@ def sort_by_split(
 
 def _class_ids(files: Sequence[File]) -> tuple[list[str], NDArray[np.int64] | None]:
     """Returns the sorted names of the classes, and the files' class ids if there are classes."""
-    labels = sorted({f.label for f in files if f.label is not None})
+    labels = sort_names(f.label for f in files if f.label is not None)
     ids = {label: i for i, label in enumerate(labels)}
     y = np.array([ids[f.label] for f in files if f.label is not None], np.int64)
     return labels, y if labels else None
@@ -243,17 +278,26 @@ def _decode_blocks(
     resize: int | None,
     channels: int,
     table: NDArray[np.uint8],
+    notes: list[str],
 ) -> Iterator[NDArray[np.uint8]]:
     """Decodes pictures in threads, which help with large pictures and do no harm with small ones.
 
     Yields:
         Blocks of images in the order of the names, uint8, shape (up to BLOCK, C, H, W).
+
+    Raises:
+        _UnreadableFilesError: If some cannot be read; after the last block.
     """
+    unreadable: list[str] = []
 
     def read(block_names: Sequence[str]) -> NDArray[np.uint8]:
-        block = np.empty((len(block_names), *first.shape), np.uint8)
+        block = np.zeros((len(block_names), *first.shape), np.uint8)
         for i, name in enumerate(block_names):
-            x = read_picture(folder / name, resize, channels)
+            try:
+                x = read_picture(folder / name, resize, channels)
+            except UnreadableError:
+                unreadable.append(name)
+                continue
             _check_shape(folder / name, x, folder / names[0], first)
             block[i] = x
         return block
@@ -274,103 +318,16 @@ def _decode_blocks(
         for block in track(read_ahead(pool), description, len(names), weight=len):
             highest = max(highest, int(block.max()))
             yield block if levels == 256 else table[block]
-    refuse_all_zero(folder, highest, 256, levels)
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def folder_state(folder: Path, endings: tuple[str, ...]) -> str:
-    """Returns a fingerprint of a folder, which changes when it has to be decoded again.
-
-    It is a sum of hashes: one for the name, size and time of each file with one of the endings, and
-    one for the name of each subfolder. A sum does not depend on the order, so that it takes no
-    list of all names.
-    """
-    total = 0
-    for name, stat in track(_walk(folder, endings), f"looking through {folder}"):
-        written = (stat.st_size, stat.st_mtime_ns) if stat else None
-        line = os.fsencode(f"{name}\0{written}")
-        total += int.from_bytes(hashlib.sha256(line).digest())
-    return f"{STATE_VERSION} {total:x}"
-
-
-def _walk(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Lists the files below a folder as (name, stat) and its subfolders as (name, None), unsorted.
-
-    Hidden entries are skipped. Symbolic links to folders are followed at the top level only.
-    """
-    waiting = [""]
-    while waiting:
-        parent = waiting.pop()
-        try:
-            with os.scandir(folder / parent) as entries:
-                for entry in entries:
-                    name = f"{parent}/{entry.name}" if parent else entry.name
-                    if entry.name[0] == ".":
-                        continue
-                    if entry.is_dir(follow_symlinks=not parent):
-                        waiting.append(name)
-                        yield name, None
-                    elif entry.name.lower().endswith(endings) and entry.is_file():
-                        yield name, entry.stat()
-        except OSError as error:
-            raise UserError(
-                f"{folder / parent} cannot be read ({error.strerror}): check the folder and its "
-                "permissions."
-            ) from error
-
-
-def find_files(folder: Path, kind: FileKind) -> list[File]:
-    """Lists the files of a folder with their splits and classes, in the order of their names.
-
-    Raises:
-        UserError: If the folder cannot be read, holds no such files, or its classes are ambiguous.
-    """
-    # The stat of a file takes more memory than its name, so it is dropped.
-    entries = sorted(
-        ((name, stat is not None) for name, stat in _walk(folder, kind.endings)),
-        key=lambda e: e[0].split("/"),
-    )
-    tops = {name for name, is_file in entries if not is_file and "/" not in name}
-    has_splits = (
-        "train" in tops
-        and tops <= set(SPLIT_FOLDERS)
-        and not any(is_file and "/" not in name for name, is_file in entries)
-    )
-    files = []
-    missing = set(SPLITS) - {SPLIT_FOLDERS[top] for top in tops} if has_splits else set(SPLITS)
-    for name, is_file in entries:
-        if not is_file:
-            continue
-        if (readable := os.fsencode(name).decode(errors="replace")) != name:
-            raise UserError(f"{folder} holds {readable}, whose name is not UTF-8: rename the file.")
-        top, relative = name.split("/", 1) if has_splits else ("", name)
-        split = SPLIT_FOLDERS.get(top, "train")
-        if split == "train":
-            split = _split_by_name(relative, missing)
-        label = relative.split("/")[0] if "/" in relative else None
-        files.append(File(name, split, label))
-    if not files:
-        raise UserError(f"{folder} holds no {kind.name}: expected {kind.expected}.")
-    if len({f.label is None for f in files}) > 1:
-        raise UserError(
-            f"{folder} holds {kind.name} both directly and in subfolders, so that their classes "
-            "are not clear: move all files into a subfolder per class, or all into one folder."
+    if unreadable:
+        raise _UnreadableFilesError(unreadable)
+    if levels < 256 and highest and not table[highest]:
+        notes.append(
+            f"All pixels of {folder} are dark, {highest} of 255 at most, and become 0 at {levels} "
+            "levels: use more levels, or brighten the pictures."
         )
-    return files
 
 
-def _split_by_name(name: str, missing: set[str]) -> str:
-    """Chooses a file's split by its relative name alone: 80 % train, 10 % valid, 10 % test.
-
-    Only splits missing from the folder are filled. Names are hashed in Unicode's composed form,
-    because file systems store accents differently.
-    """
-    digest = hashlib.sha256(unicodedata.normalize("NFC", name).encode()).digest()
-    tenth = int.from_bytes(digest[:8], "big") * 10 >> 64
-    split = {8: "valid", 9: "test"}.get(tenth, "train")
-    return split if split in missing else "train"
+# --- pictures ------------------------------------------------------------------------------------
 
 
 def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
@@ -386,22 +343,26 @@ def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"There is no picture {path}: give the path of a file.") from None
     except Exception as error:  # Pillow raises many types of errors on corrupt files
-        raise UserError(
+        raise UnreadableError(
             f"{path} is corrupt or no image ({error}): replace or remove the file."
         ) from error
     raise UserError(f"{path} has more than 8 bits a value (mode {mode}): save it with 8 bits.")
 
 
 def _is_grey(path: Path) -> bool:
-    return _read(path, lambda picture: picture.mode in GREY)
+    """Checks whether a picture is grey; also true of one that cannot be read."""
+    try:
+        return _read(path, lambda picture: picture.mode in GREY)
+    except UnreadableError:
+        return True
 
 
 def read_picture(path: Path, resize: int | None, channels: int | None) -> NDArray[np.uint8]:
     """Reads a picture file, see `decode_picture`.
 
     Raises:
-        UserError: If there is no such file, or it is corrupt, no image, or has more than 8 bits a
-            value.
+        UserError: If there is no such file, or it has more than 8 bits a value.
+        UnreadableError: If it is corrupt, or no image.
     """
     return _read(path, lambda picture: decode_picture(picture, resize, channels))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nextpixel.data.classes import match_classes, refuse_class
 from nextpixel.data.levels import draw_bits, level_type, mutate, requantise
 from nextpixel.data.sampler import evenly_spaced
 from nextpixel.data.spectrogram import Spectrogram
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "valid", "test")
+HASHED = 1000  # images hashed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,8 @@ class Images:
             conditioned on it; or None.
         mutation_rate: Probability that `batch` replaces a value by a uniformly drawn level, see
             `mutate`.
+        class_names: The name of each class id; None without classes, or if the ids of an array are
+            all that is known. A `Dataset` sets it.
 
     Raises:
         UserError: If an array has the wrong type or shape, or a value outside [0, levels). The
@@ -59,6 +64,7 @@ class Images:
     rows: NDArray[np.int64] | None = None
     coarse_codes: Images | None = None
     mutation_rate: float = 0.0
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         dtype = level_type(self.levels)
@@ -145,6 +151,13 @@ class Images:
         coarse = None if self.coarse_codes is None else self.coarse_codes.subset(limit)
         return replace(self, x=self.x[indices], y=y, rows=rows, coarse_codes=coarse)
 
+    def with_class_names(self, names: Sequence[str] | None) -> Images:
+        """Returns these images with the class ids of a model, see `match_classes`."""
+        table = None if self.y is None else match_classes(self.class_names, names)
+        if self.y is None or table is None:
+            return self
+        return replace(self, y=table[self.y], class_names=tuple(names or ()))
+
     def padding(self, indices: NDArray[np.integer]) -> NDArray[np.bool_] | None:
         """Returns where images are padding, bool (B, 1, H, W), or None if all rows are real."""
         if self.rows is None:
@@ -184,11 +197,15 @@ class DataRecord:
         class_names: The name of each class id, or None.
         spectrogram: The conversion from sounds to images, or None.
         codes_of: The model whose codes the images are, see `Dataset.codes_of`, or None.
+        untrained: The ids of the classes that had no training images.
+        digest: The hash of the user's own data, see `Dataset.digest`; None for other data.
     """
 
     class_names: tuple[str, ...] | None = None
     spectrogram: Spectrogram | None = None
     codes_of: str | None = None
+    untrained: tuple[int, ...] = ()
+    digest: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """Returns the entries that are not None, in the form that JSON stores."""
@@ -196,6 +213,8 @@ class DataRecord:
             "spectrogram": None if self.spectrogram is None else self.spectrogram.settings(),
             "class_names": self.class_names,
             "codes_of": self.codes_of,
+            "untrained_classes": self.untrained or None,
+            "data_digest": self.digest,
         }
         return {name: entry for name, entry in entries.items() if entry is not None}
 
@@ -207,6 +226,8 @@ class DataRecord:
             None if names is None else tuple(names),
             None if spectrogram is None else Spectrogram(**spectrogram),
             config.get("codes_of"),
+            tuple(config.get("untrained_classes", ())),
+            config.get("data_digest"),
         )
 
 
@@ -225,6 +246,10 @@ class Dataset:
         codes_of: If the images are codes, the sha256 of the model that made them, followed by a
             slash and the name of the grid if the model has several; else None.
         spectrogram: The conversion from sounds to these images, or None.
+        unnamed: Whether the class names are only the ids of an array, "0", "1", ...
+        own: Whether these are the user's own data, which may change, not a data set of the
+            catalogue.
+        skipped: The files of a folder that could not be read as pictures.
     """
 
     name: str
@@ -236,6 +261,16 @@ class Dataset:
     source: str
     codes_of: str | None = None
     spectrogram: Spectrogram | None = None
+    unnamed: bool = False
+    own: bool = True
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = None if self.unnamed else self.class_names
+        for split in SPLITS:
+            images: Images = getattr(self, split)
+            if images.class_names != names:
+                object.__setattr__(self, split, replace(images, class_names=names))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -280,8 +315,55 @@ class Dataset:
 
     @property
     def record(self) -> DataRecord:
-        """The record that a model trained on this data set saves."""
-        return DataRecord(self.class_names, self.spectrogram, self.codes_of)
+        """The record that a model trained on this data set saves, without the digest."""
+        return DataRecord(
+            self.class_names, self.spectrogram, self.codes_of, self.classes_without_images()
+        )
+
+    def classes_without_images(self) -> tuple[int, ...]:
+        """Returns the ids of the classes that have no training images."""
+        if self.classes is None or self.train.y is None:
+            return ()
+        counts = np.bincount(self.train.y, minlength=self.classes)
+        return tuple(np.flatnonzero(counts == 0).tolist())
+
+    def with_class_names(self, names: Sequence[str]) -> Dataset:
+        """Returns this data set with the class ids of a model or a run, see `match_classes`.
+
+        Args:
+            names: The name of each class id there.
+
+        Raises:
+            UserError: A class of this data set is none of these.
+        """
+        if self.class_names is None:
+            return self
+        names = tuple(names)
+        known = self.class_names
+        # Ids are taken for those of the model, so that the last of them need not occur.
+        match_classes(None if self.unnamed else known, names, self.name)
+        if self.unnamed and len(known) > len(names):
+            refuse_class(str(len(known) - 1), names, self.name)
+        splits = {split: getattr(self, split).with_class_names(names) for split in SPLITS}
+        return replace(self, **splits, class_names=names, unnamed=False)
+
+    def digest(self) -> str:
+        """Computes a hash of all images and their classes, wherever they are stored.
+
+        It depends on the names of the classes, not on the order of their ids.
+        """
+        total = hashlib.sha256()
+        names = None if self.class_names is None else np.array(self.class_names, np.str_)
+        for split in SPLITS:
+            images: Images = getattr(self, split)
+            total.update(repr((split, images.x.shape, images.levels, images.redraw)).encode())
+            total.update(b"" if images.rows is None else images.rows.tobytes())
+            for begin in range(0, len(images), HASHED):
+                part = slice(begin, begin + HASHED)
+                total.update(images.x[part].tobytes())
+                if images.y is not None and names is not None:
+                    total.update("\0".join(names[images.y[part]].tolist()).encode())
+        return total.hexdigest()
 
     def requantised(self, levels: int) -> Dataset:
         """Returns this data set with fewer levels (see `requantise`).
@@ -315,7 +397,8 @@ class Unsplit(NamedTuple):
     """Holds all images at a path, without splits.
 
     Attributes:
-        images: The images.
+        images: The images; their `class_names` are None if the ids of an array are all that is
+            known.
         names: Their paths relative to the folder, or their numbers in the file, from 0.
         class_names: The name of each class id, or None if there are no classes.
     """
@@ -329,9 +412,15 @@ class Unsplit(NamedTuple):
 
 
 def dataset_from_splits(
-    path: Path, splits: Mapping[str, Images], levels: int, class_names: Sequence[str] | None
+    path: Path,
+    splits: Mapping[str, Images],
+    levels: int,
+    class_names: Sequence[str] | None,
+    *,
+    unnamed: bool = False,
+    skipped: Sequence[str] = (),
 ) -> Dataset:
-    """Creates a data set from the three splits at a path.
+    """Creates a data set from the three splits at a path, see `Dataset`.
 
     Raises:
         UserError: If a split is empty, images have no pixels, or the splits differ in shape.
@@ -354,6 +443,8 @@ def dataset_from_splits(
         levels=levels,
         class_names=None if class_names is None else tuple(class_names),
         source=f"own data, {path}",
+        unnamed=unnamed,
+        skipped=tuple(skipped),
     )
 
 

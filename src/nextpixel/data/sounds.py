@@ -16,13 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.data import cache
-from nextpixel.data.folders import (
-    FileKind,
-    dataset_from_cache,
-    find_files,
-    folder_state,
-    sort_by_split,
-)
+from nextpixel.data.files import FileKind, folder_state, list_files
+from nextpixel.data.folders import dataset_from_cache, sort_by_split
 from nextpixel.data.images import SPLITS, Dataset, Images
 from nextpixel.data.spectrogram import Spectrogram, read_wav, resample
 from nextpixel.errors import UserError
@@ -58,7 +53,10 @@ def load_sounds(folder: Path) -> Dataset:
         raise UserError(f"There is no folder {folder} of sounds: give the path of one.")
 
     def decode() -> cache.Decoded:
-        files, others = sort_by_split(folder, find_files(folder, SOUND_FILES))
+        found, skipped = list_files(folder, SOUND_FILES)
+        if left_out := skipped.in_words(folder, SOUND_FILES):
+            warnings.warn(left_out, stacklevel=6)
+        files, others = sort_by_split(folder, found)
         names = [file.name for file in files]
         images, cut = [], 0
         for name in track(names, f"reading {len(names):,} sounds of {folder}, once", len(names)):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +39,7 @@ _PHASES = 1_984  # seed of the initial phases of synthesis
 _MOMENTUM = 0.99  # of fast Griffin-Lim
 _UPDATES = 100  # iterations that invert the mel filters
 _FINER = 2  # frames of synthesis per frame of the image
+_CANCELLED = 1e-4  # of the energy of its channels is left in their mean, 40 dB less
 _TINY = 1e-12  # an inaudible magnitude; also the smallest divisor
 
 
@@ -55,7 +57,8 @@ def read_wav(path: str | Path, file: BinaryIO | None = None) -> tuple[_Floats, i
         The mean of the channels, float64 in [-1, 1], `(samples,)`, and the samples per second.
 
     Raises:
-        UserError: If there is no such file, it is corrupt or no sound, or it has no samples.
+        UserError: If there is no such file, it is corrupt, cut off or no sound, it has no samples,
+            or its channels cancel each other.
     """
     # Imported here, because most commands read no sounds.
     import soundfile
@@ -63,17 +66,61 @@ def read_wav(path: str | Path, file: BinaryIO | None = None) -> tuple[_Floats, i
     if file is None and not Path(path).is_file():
         raise UserError(f"There is no sound file {path}: give the path of one.")
     try:
-        channels, rate = soundfile.read(file or str(path), dtype="float64", always_2d=True)
+        source = io.BytesIO(Path(path).read_bytes() if file is None else file.read())
+        promised = _wav_bytes_missing(source)
+        with soundfile.SoundFile(source) as sound:
+            rate, subtype = sound.samplerate, sound.subtype
+            channels = sound.read(dtype="float64", always_2d=True)
+            promised += sound.frames - len(channels)
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
         raise UserError(
             f"{path} is corrupt or no sound ({error}): replace it by a WAV, FLAC or Ogg file."
         ) from error
+    if promised > 0:
+        raise UserError(
+            f"{path} is cut off: it is shorter than its header says; replace or remove it."
+        )
     if not len(channels):
         raise UserError(f"{path} is a sound without any samples: replace or remove it.")
     wave = channels.mean(1)
     if not np.isfinite(wave).all():
         raise UserError(f"{path} holds samples that are not finite: save it with 16-bit integers.")
+    energy = np.square(channels).mean()
+    if np.square(wave).mean() < _CANCELLED * energy:
+        raise UserError(
+            f"The channels of {path} cancel each other, so that their mean is silent: save one of "
+            "them alone."
+        )
+    # Lossy formats overshoot a little; a WAV file with such samples was never scaled.
+    if subtype in ("FLOAT", "DOUBLE") and (peak := np.abs(wave).max()) > 1:
+        warnings.warn(
+            f"{path} has samples up to {peak:.4g}, which are clipped to 1: scale the sound down.",
+            stacklevel=2,
+        )
     return wave.clip(-1, 1), int(rate)
+
+
+def _wav_bytes_missing(file: BinaryIO) -> int:
+    """Returns how many bytes of sound a WAV file promises but does not have; 0 for other files.
+
+    libsndfile reads a file that was cut off as a shorter one. A length of 0, or of all ones, means
+    that it was not known when the file was begun.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    header, position = file.read(12), 12
+    missing = 0
+    if header[:4] == b"RIFF" and header[8:] == b"WAVE":
+        while len(chunk := file.read(8)) == 8:
+            length = int.from_bytes(chunk[4:], "little")
+            position += 8 + length + length % 2
+            if chunk[:4] == b"data":
+                known = 0 < length < 0xFFFFFF00
+                missing = max(0, position - length % 2 - size) if known else 0
+                break
+            file.seek(position)
+    file.seek(0)
+    return missing
 
 
 def write_wav(path: str | Path, wave: NDArray[np.floating[Any]], rate: int) -> None:

@@ -27,17 +27,25 @@ def load_user_data(
 ) -> Dataset:
     """Loads the images at a path as a data set of three splits.
 
-    - `.npz`: images named `x`, or `x_train`, `x_valid`, `x_test` (or `train`, `valid`, `test`);
-      optional class ids named `y`, or `y_train`, `y_valid`, `y_test`; and the number `levels` if
-      the values are levels below 256. `.npy`: images.
+    - `.npz`: images named `x`, or `x_train`, `x_valid` (or `x_val`), `x_test` (or `train`, `valid`,
+      `test`, or as in MedMNIST `train_images`, ...), or a single array without a name; optional
+      class ids named `y`, or `y_train`, `y_valid`, `y_test` (or `train_labels`, ...), (N,) or
+      (N, 1); and the number `levels` if the values are levels below 256. `.npy`: images.
     - An IDX file of images, gzipped or not. Class ids are read from the file in the same folder
       that has labels-idx1 in its name instead of images-idx3. Or a folder of IDX files named like
       MNIST's.
-    - A folder of PNG, JPEG and WebP files: directly in it, in a subfolder per class, or either of
-      these in subfolders train, valid (or val) and test.
+    - A folder of pictures in the formats that Pillow reads: directly in it, in a subfolder per
+      class, or either of these in subfolders train (or training), valid (val, validation, dev) and
+      test (testing), in upper or lower case. Links to folders are followed, and subfolders without
+      pictures do not count.
 
     Arrays have shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3. Their values are
-    integers, of 256 levels unless `levels` says otherwise or all values are 0 or 1.
+    integers, of 256 levels unless `levels` says otherwise or all values are 0 or 1. They have class
+    ids without names; a model takes them for its own ids, while folders are matched by name. Names
+    that are all numbers are sorted as numbers.
+
+    Broken links, pictures that cannot be read and other files are left out, with one warning when
+    the folder is decoded.
 
     A folder of pictures is decoded once. The integers are stored in the user's cache folder and
     mapped into memory from there until the folder changes (a name, size or modification time).
@@ -46,7 +54,8 @@ def load_user_data(
         path: An existing file or folder.
         resize: For folders: crops each picture to its central square and resizes it to this side.
         channels: For folders, 1 (grey) or 3 (RGB); by default 1 if all files are grey, else 3. For
-            arrays, the number of channels, needed if the shape is ambiguous.
+            arrays, the number of channels, needed if the shape is ambiguous: 3 for one picture
+            (H, W, 3), 1 for grey images of that shape.
         levels: Requantises to this number of levels; None leaves the source's levels.
 
     Raises:

@@ -214,14 +214,15 @@ def classify(
         progress: Called with the fraction done, between 0 and 1.
 
     Raises:
-        UserError: The images do not fit the model, there are none, or classes are missing.
+        UserError: The images do not fit the model, there are none, or classes are missing or
+            are none of the model's.
     """
     if model.classes is None:
         raise UserError(
             "This model is unconditional and cannot classify: give one that was trained on images "
             "with classes."
         )
-    images = images.subset(limit)
+    images = images.subset(limit).with_class_names(model.data_record.class_names)
     check_images("The model", model, images)
     if images.y is None or images.y.max() >= model.classes:
         raise UserError(

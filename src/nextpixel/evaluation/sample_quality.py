@@ -26,6 +26,7 @@ from PIL import Image
 
 from nextpixel.conditioning.classifier import Classifier
 from nextpixel.data import Dataset, Images
+from nextpixel.data.classes import match_classes, translate_ids
 from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.data.spectrogram import Spectrogram
@@ -371,13 +372,14 @@ def _measure(
     """Measures each set of images against the test images, `sets[TEST]`, which come first."""
     closest = float(np.quantile(distances[TEST], CLOSEST))
     words = name_words(data.class_names or ())
+    order = match_classes(data.test.class_names, classifier.class_names, data.name)
     features = {
         name: _embeddings(classifier, _select(images, balanced(images, matched)))
         for name, images in sets.items()
     }
     measures: list[ImageSetQuality] = []
     for name, images in sets.items():
-        whole, by_word = classify_images(classifier, images, words)
+        whole, by_word = classify_images(classifier, images, words, order)
         real = measures[0].accuracy if measures else whole.accuracy
         if not real:
             raise UserError("The classifier finds the class of no test image: train it for longer.")
@@ -405,8 +407,7 @@ def _check_fit(name: str, model: LatentGenerator | ImageModel | Classifier, data
     """Checks that a model or a classifier has the shape, levels and classes of a data set."""
     if data.classes is None:
         raise UserError(
-            f"Samples are evaluated by their classes, and {data.name} has none: give data with "
-            "classes."
+            f"Samples are evaluated by their classes, and {data.name} has none: give other data."
         )
     actual, expected = ((x.shape, x.levels, x.classes or "no") for x in (model, data))
     if actual != expected:
@@ -420,10 +421,9 @@ def _smallest_class(images: Images, data: Dataset) -> int:
     """Returns the number of images of the class that has the fewest."""
     counts = np.bincount(_class_ids(images), minlength=data.classes or 0)
     if not counts.min():
-        missing = (data.class_names or ())[counts.argmin()]
         raise UserError(
-            f"Every class needs an image in every split, but a split of {data.name} has none of "
-            f"class {missing}: raise the limit or leave it out, or give more data."
+            f"Every split needs an image of class {(data.class_names or ())[counts.argmin()]}, but "
+            f"one of {data.name} has none: raise the limit or leave it out, or give more data."
         )
     return int(counts.min())
 
@@ -437,13 +437,14 @@ def _sample(
 ) -> Images:
     """Draws the same number of samples of each class, the classes in turn."""
     y = np.tile(np.arange(data.classes or 0), per_class)
-    x = generator.sample(len(y), torch.from_numpy(y), seed=seed, progress=progress)
+    c = translate_ids(y, data.test.class_names, generator.data_record.class_names, data.name)
+    x = generator.sample(len(y), torch.from_numpy(c), seed=seed, progress=progress)
     return Images(x.numpy().astype(level_type(data.levels)), y, data.levels)
 
 
 @torch.inference_mode()
 def classify_images(
-    classifier: Classifier, images: Images, words: dict[str, _Ids]
+    classifier: Classifier, images: Images, words: dict[str, _Ids], order: _Ids | None = None
 ) -> tuple[Classification, dict[str, Classification]]:
     """Classifies images by their class, and by each word of the class names.
 
@@ -451,12 +452,14 @@ def classify_images(
         classifier: The classifier.
         images: The images, with their true classes.
         words: As from `name_words`; a word's probability is that of all classes with this word.
+        order: The classifier's id of each class id of the images; None if they are the same.
 
     Returns:
         The classification by class, and the classifications by word.
     """
     with evaluation_mode(classifier):
         logits = torch.cat([classifier(x).cpu() for x in _tensors(classifier, images)])
+    logits = logits if order is None else logits[:, torch.from_numpy(order)]
     probabilities, y = logits.double().softmax(1).numpy(), _class_ids(images)
     by_word = {}
     for word, number in words.items():

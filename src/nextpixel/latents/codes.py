@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from nextpixel import data
 from nextpixel.data import Dataset, Images, cache
+from nextpixel.data.catalogue import NAMED, SOUNDS
 from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
@@ -28,7 +29,14 @@ from nextpixel.utils.progress import track
 if TYPE_CHECKING:
     from nextpixel.models.base.codebook import CodebookModel
 
-__all__ = ["baselines", "codes_digest", "load_codes", "load_data", "load_source"]
+__all__ = [
+    "absolute_name",
+    "baselines",
+    "codes_digest",
+    "load_codes",
+    "load_data",
+    "load_source",
+]
 
 PREFIX, BOTTOM = "codes:", "#bottom"
 SPLITS = ("train", "valid", "test")
@@ -151,7 +159,22 @@ def load_codes(
         class_names=images.class_names,
         source=f"codes of {images.source}",
         codes_of=codes_digest(model, list(model.sizes)[bottom]),
+        unnamed=images.unnamed,
+        own=False,  # `codes_of` identifies them
     )
+
+
+def absolute_name(name: str) -> str:
+    """Returns the name of a data set, with an absolute path if it is the user's own.
+
+    So a run finds its data from any folder.
+    """
+    if name in NAMED:
+        return name
+    prefix = next((each for each in (PREFIX, SOUNDS) if name.startswith(each)), "")
+    path = Path(name.removeprefix(prefix).removesuffix(BOTTOM)).expanduser()
+    end = BOTTOM if prefix == PREFIX and name.endswith(BOTTOM) else ""
+    return f"{prefix}{path.absolute()}{end}" if path.exists() else name
 
 
 def cached_codes(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any]:

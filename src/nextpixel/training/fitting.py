@@ -12,7 +12,7 @@ import numpy as np
 from nextpixel.conditioning.conditioner import CoarseCodes
 from nextpixel.data import Dataset
 from nextpixel.data.arrays import dataset_from_arrays
-from nextpixel.data.catalogue import NAMED
+from nextpixel.data.catalogue import NAMED, refuse_inside
 from nextpixel.data.pictures import ImagesLike
 from nextpixel.data.user_data import folder_options
 from nextpixel.errors import UserError
@@ -20,6 +20,13 @@ from nextpixel.evaluation.model_checks import refuse_leak
 from nextpixel.latents.codes import load_data
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel
+from nextpixel.training.begun import (
+    begun_record,
+    check_digest,
+    record_for,
+    warn_of_untrained,
+    with_absolute_paths,
+)
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.launch import interrupts, launched, make_fabric
 from nextpixel.training.report import report_run
@@ -37,6 +44,7 @@ def fit(
     data_dir: str | Path | None = None,
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
+    accept_changed_data: bool = False,
     **options: Any,
 ) -> Path:
     """Trains a model by maximum likelihood, and saves the best and the last one.
@@ -56,14 +64,16 @@ def fit(
         device: "auto", "cpu", "cuda" or "cuda:N".
         settings: Other options of the command line to save in `config.yaml`, which resuming there
             needs again (where the data came from, the number of threads).
+        accept_changed_data: Whether a run may resume on own data that have changed since it began.
         options: Fields of `TrainArgs`.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: The data do not fit the model, the folder holds another run, there is nothing to
-            resume, or training went wrong more often than `setbacks`.
+        UserError: The data do not fit the model, or are not those that the run was begun with; the
+            folder holds another run, or is inside the data; there is nothing to resume; or training
+            went wrong more often than `setbacks`.
         Stopped: A signal (Ctrl-C, SIGTERM, SIGHUP) has stopped the run; a checkpoint is saved
             first. It is a KeyboardInterrupt.
     """
@@ -84,15 +94,26 @@ def fit(
         )
     elif not isinstance(data, Dataset):
         data = from_pictures(model, data)
-    data = prepare(model, data, args)
-    out = Path(out)
+    out, settings = Path(out), with_absolute_paths(settings or {})
     if (out / "state.pt").exists() and not resume:
         raise UserError(
             f"{out} already holds a run: resume it with --resume {out}, or name another folder."
         )
+    if resume:
+        begun = begun_record(out)
+        if not accept_changed_data:
+            check_digest(begun, data, out)
+        if begun.class_names is not None:  # they never change
+            model.data_record = replace(
+                model.data_record, class_names=begun.class_names, untrained=begun.untrained
+            )
+    elif "data" in settings:
+        refuse_inside(out, settings["data"])
+    data = prepare(model, data, args)
+    warn_of_untrained(model, data)
     fabric = make_fabric(device, args.precision)
     with launched(fabric), interrupts() as interrupted:
-        Run(fabric, model, data, args, out, settings or {}).train(resume, interrupted)
+        Run(fabric, model, data, args, out, settings).train(resume, interrupted)
     model.eval()
     if fabric.is_global_zero:
         report_run(out, model, data)
@@ -128,8 +149,9 @@ def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:
     own_class = not type(model).__module__.startswith("nextpixel.")
     if own_class and isinstance(model, AutoregressiveModel):
         refuse_leak(model)
-    record = data.record
-    model.data_record = record if model.classes is not None else replace(record, class_names=None)
+    model.data_record = record_for(model, data)
+    if model.data_record.class_names is not None:
+        data = data.with_class_names(model.data_record.class_names)
     if args.drop_context and not model.context_spec.parts:
         raise UserError(
             "train.drop_context drops contexts, but this model is unconditional: leave it out."

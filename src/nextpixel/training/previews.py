@@ -43,9 +43,10 @@ def draw_preview(model: ImageModel, data: Dataset) -> Image:
 
 def preview_samples(model: ImageModel, data: Dataset) -> Image:
     """Draws samples of each class in turn, or given the coarse codes of validation images."""
-    columns = 8 if model.classes is None else min(10, model.classes)
+    classes = np.setdiff1d(np.arange(model.classes or 0), model.data_record.untrained)[:10]
+    columns = 8 if model.classes is None else len(classes)
     n = 4 * columns
-    c: ContextLike = None if model.classes is None else np.arange(n) % columns
+    c: ContextLike = None if model.classes is None else np.tile(classes, 4)
     if data.coarse_codes is not None:
         numbers = evenly_spaced(len(data.valid), n)
         n, c = len(numbers), model.inputs(data.valid, numbers)[1].context

@@ -6,7 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import PICTURES, Parser, add_data, add_trust, data_options, output
+from nextpixel.cli.options import (
+    PICTURES,
+    Parser,
+    add_data,
+    add_trust,
+    data_options,
+    output,
+)
 from nextpixel.errors import UserError
 from nextpixel.utils.words import count
 
@@ -33,13 +40,15 @@ def arguments(parser: Parser) -> None:
         "--out",
         type=output(*PICTURES),
         metavar="FILE",
-        help="the picture to write (default: DATA.png)",
+        help="the picture to write (default: DATA.png, or DATA-2.png and so on if that exists)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Lists the data sets, or describes one."""
+    from nextpixel.data.catalogue import own_folder, refuse_inside
     from nextpixel.latents.codes import load_data
+    from nextpixel.utils.files import unused
 
     if args.data is None:
         if any((args.levels, args.resize, args.channels, args.out)):
@@ -49,9 +58,16 @@ def run(args: argparse.Namespace) -> None:
             )
         list_data(args.data_dir)
         return
+    if args.out is not None:
+        refuse_inside(args.out, args.data)
     dataset = load_data(args.data, **data_options(args))
     name = re.sub(r"[^\w.-]+", "-", dataset.name)  # no folders, as in codes:runs/mine#bottom
-    report(dataset, args.out or Path(f"{name}.png"))
+    out = args.out or unused(Path(f"{name}.png"))
+    refuse_inside(out, args.data)
+    report(dataset, out)
+    if dataset.own:
+        pictures = None if dataset.spectrogram is not None else own_folder(args.data)
+        report_duplicates(dataset, pictures)
 
 
 def list_data(data_dir: Path | None) -> None:
@@ -66,7 +82,7 @@ def list_data(data_dir: Path | None) -> None:
             else f"downloaded when needed: {', '.join(entry.files)}"
         )
         print(f"{'':16} {where}")
-    print("Your own: a path to .npz, .npy, IDX files or a folder of PNG, JPEG or WebP images.")
+    print("Your own: a path to .npz, .npy, IDX files or a folder of pictures.")
     print("Your own sounds: wavs:FOLDER, a folder of WAV, FLAC or Ogg files.")
     print("Codes: codes:RUN, the run folder of a VQ-VAE; codes:RUN#bottom of a VQ-VAE-2.")
 
@@ -75,6 +91,7 @@ def report(dataset: Dataset, out: Path) -> None:
     """Prints a description of a data set, and writes a grid of its training images."""
     import numpy as np
 
+    from nextpixel.data.classes import list_names
     from nextpixel.data.sampler import evenly_spaced
     from nextpixel.viz import images as plots
 
@@ -96,12 +113,38 @@ def report(dataset: Dataset, out: Path) -> None:
         counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
         pairs = zip(dataset.class_names, counts, strict=True)
         print("  classes in train:", ", ".join(f"{name} {count}" for name, count in pairs))
+    if untrained := dataset.classes_without_images():
+        names = [(dataset.class_names or ())[i] for i in untrained]
+        print(f"  classes without training images, which are not learned: {', '.join(names)}")
+    if dataset.skipped:
+        print(f"  left out as unreadable: {list_names(dataset.skipped, 3)}")
     shown = evenly_spaced(len(dataset.train), 100)  # files may be sorted by class
     x, _ = dataset.train.batch(shown)
     if dataset.train.rows is not None:
         x = x[:, :, : dataset.train.rows[shown].max()]
     plots.save_image(plots.grid(plots.for_display(x, dataset.spectrogram), dataset.levels), out)
     print(f"  some of them: {out}")
+
+
+def report_duplicates(dataset: Dataset, folder: Path | None) -> None:
+    """Prints how many images occur more than once, and names a few."""
+    from nextpixel.data.duplicates import find_duplicates
+
+    found = find_duplicates(dataset, folder)
+    if not found.count:
+        print("  no image occurs twice")
+        return
+    places = [
+        f"{number} {place}"
+        for number, place in (
+            (found.across_splits, "in another split"),
+            (found.across_classes, "in another class"),
+        )
+        if number
+    ]
+    examples = ", ".join(f"{one} = {other}" for one, other in found.examples)
+    where = f" ({', '.join(places)})" if places else ""
+    print(f"  doubles of earlier images: {found.count:,}{where}: {examples}")
 
 
 def summary(dataset: Dataset, images: Images) -> str:

@@ -16,7 +16,6 @@ from nextpixel.cli.options import (
     count,
     in_turn,
     output,
-    parse_classes,
     positive,
 )
 from nextpixel.errors import UserError
@@ -79,7 +78,7 @@ def arguments(parser: Parser) -> None:
         "--class",
         dest="classes",
         metavar="C",
-        help="3; 3,5,8 in turn; or a mix, 3=0.7,8=0.3 (default: all classes in turn)",
+        help="ids or names: 3; 3,5,8 in turn; or a mix, 3=0.7,8=0.3 (default: all in turn)",
     )
     parser.add_argument(
         "--interpolate",
@@ -320,13 +319,12 @@ def plan_classes(args: argparse.Namespace, model: ImageModel) -> Sheet:
 
     Image k has the same class, and the same noise, whatever the layout: `places` makes the rows.
     """
-    from nextpixel.cli.loading import class_names
+    from nextpixel.cli.loading import choose_classes, class_names
 
-    c = parse_classes(args.classes, model.classes)
+    c = choose_classes(args.classes, model)
     if c is None or c.is_floating_point() or len(c) == 1:
         n = args.n or WITHOUT_CLASSES
         return Sheet(n, in_turn(c, n), layout={"columns": args.columns})
-    model.context(c, len(c))  # raises a UserError for an unknown class
     n = args.n or min(PER_CLASS * len(c), MOST)
     ids = in_turn(c, n)
     if args.columns is not None or n < len(c):
@@ -364,11 +362,12 @@ def plan_interpolation(args: argparse.Namespace, model: ImageModel) -> Sheet:
 
 def interpolated_classes(args: argparse.Namespace, model: ImageModel) -> list[int]:
     """Returns the two class ids to interpolate between."""
+    from nextpixel.cli.loading import choose_classes
+
     if model.classes is None:
         raise UserError("This model is unconditional: leave --interpolate out.")
-    c = None if args.classes is None else parse_classes(args.classes, model.classes)
+    c = None if args.classes is None else choose_classes(args.classes, model)
     if c is None or c.is_floating_point() or len(c) != 2:
         raise UserError("--interpolate takes two classes: name them, as --class 3,8.")
-    model.context(c, 2)  # raises a UserError for an unknown class
     ids: list[int] = c.tolist()
     return ids

@@ -23,6 +23,7 @@ from nextpixel.cli.options import (
     image_options,
     output,
     positive,
+    refuse_among_images,
 )
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
@@ -175,7 +176,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuses options that would be ignored."""
+    """Refuses options that would be ignored, and files that would be written among the images."""
+    if args.out is None or args.sheet is None:
+        refuse_among_images(args.out or Path("scores.csv"), args)
     if args.labels is not None and args.limit is not None:
         raise UserError("With --labels all images are scored: leave --limit out.")
     for option in ("quantile", "save"):

@@ -58,6 +58,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Looks at the pictures, chooses a model, trains it, and writes the page."""
+    from nextpixel.data.catalogue import refuse_inside
     from nextpixel.latents.codes import load_data
     from nextpixel.training.choosing import choose
     from nextpixel.training.fitting import fit
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
             f"{out} already holds a run: resume it by nextpixel train --resume {out}, or name "
             "another folder by --out."
         )
+    refuse_inside(out, args.data)
     resize = args.resize or side_for(args.data)
     options = {"resize": resize, "channels": args.channels}
     dataset = load_data(args.data, data_dir=args.data_dir, trust=args.trust, **options)
@@ -109,7 +111,8 @@ def side_for(data: str) -> int | None:
     """Chooses the side to resize a folder's pictures to; None to leave them as they are."""
     from PIL import Image
 
-    from nextpixel.data.folders import PICTURE_FILES, find_files
+    from nextpixel.data.files import find_files
+    from nextpixel.data.folders import PICTURE_FILES
 
     folder = Path(data)
     if not folder.is_dir() or any(folder.glob("*-ubyte*")):

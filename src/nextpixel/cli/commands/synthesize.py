@@ -71,6 +71,10 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{args.model} models images, not sounds: use nextpixel sample.")
     asked = " ".join(filter(None, (args.word, args.speaker))).split()
     ids = find_classes(generator.data_record.class_names, asked)
+    if ids is not None:
+        ids = [i for i in ids if i not in generator.data_record.untrained]
+        if not ids:
+            raise UserError(f"{args.model} was trained on no sounds of {' '.join(asked)}.")
     c = in_turn(None if ids is None else torch.tensor(ids), args.n)
     with progress("sampling") as show:
         x = generator.sample(args.n, c, seed=args.seed, temperature=args.temperature, progress=show)

@@ -41,7 +41,9 @@ def arguments(argv: list[str]) -> Any:
 
 def run(settings: Any) -> None:
     """Trains the model, or resumes a run."""
+    from nextpixel.data.catalogue import refuse_inside
     from nextpixel.latents.codes import load_data
+    from nextpixel.training.begun import begun_record
     from nextpixel.training.config import TrainArgs
     from nextpixel.training.fitting import fit
     from nextpixel.training.launch import keep_freed_memory
@@ -51,7 +53,11 @@ def run(settings: Any) -> None:
     args = TrainArgs(**options)  # raises a UserError for values out of range before data are read
     set_threads(settings.threads)
     keep_freed_memory()
+    if settings.resume is None:
+        refuse_inside(Path(settings.out), settings.data)
     dataset = load_data(settings.data, **data_options(settings))
+    if settings.resume and (names := begun_record(Path(settings.resume)).class_names):
+        dataset = dataset.with_class_names(names)
     model = make_model(settings, dataset)
     out = Path(settings.resume or settings.out)
     if out.exists() and not out.is_dir():
@@ -65,6 +71,7 @@ def run(settings: Any) -> None:
             out=out,
             resume=settings.resume is not None,
             device=settings.device,
+            accept_changed_data=settings.accept_changed_data,
             settings={k: v for k, v in vars(settings).items() if k in SAVED and v is not None},
             **options,
         )

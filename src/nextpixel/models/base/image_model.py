@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -17,10 +17,19 @@ from torch import Tensor
 from nextpixel.conditioning.conditioner import Conditioner, load_conditioner
 from nextpixel.context import Context, ContextLike, ContextPart, ContextSpec
 from nextpixel.data import DataRecord, Dataset, Images
+from nextpixel.data.classes import translate_ids
 from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import CommonOptions
-from nextpixel.saving import Model, arguments_of, check_images, find, find_kind, read_kind
+from nextpixel.saving import (
+    Model,
+    arguments_of,
+    check_images,
+    find,
+    find_kind,
+    read_kind,
+    recorded_classes,
+)
 from nextpixel.utils.devices import find_device
 from nextpixel.utils.inference import evaluation_mode
 
@@ -133,6 +142,8 @@ class ImageModel(Model):
     ) -> tuple[Tensor, Conditioning]:
         """Reads images of a data set and computes their conditioning.
 
+        Their class ids are translated to the model's, by the names of the classes.
+
         Args:
             images: A split of the data set.
             numbers: The indices of the images, `(B,)`.
@@ -145,9 +156,12 @@ class ImageModel(Model):
             device. Padding counts as known.
 
         Raises:
-            UserError: The model needs something that the images do not have.
+            UserError: The model needs something that the images do not have, or has no class of the
+                name of theirs.
         """
         pixels, ids = images.batch(numbers, draw)
+        if self.classes is not None and ids is not None:
+            ids = translate_ids(ids, images.class_names, self.data_record.class_names)
         x, y = torch.from_numpy(pixels), None if ids is None else torch.from_numpy(ids)
         coarse_codes = None
         if images.coarse_codes is not None:
@@ -206,12 +220,8 @@ class ImageModel(Model):
                 f"has {data.shape} with {data.levels}: give other data, or a model made with "
                 f"shape={data.shape}, levels={data.levels}."
             )
-        if self.classes is not None and data.classes != self.classes:
-            raise UserError(
-                f"The model has {self.classes} classes, but {data.name} has "
-                f"{data.classes or 'none'}: give other data, or a model made with "
-                f"classes={data.classes}."
-            )
+        if self.classes is not None:
+            self.check_classes(data)
         if data.coarse_codes is not None and self.context_spec.image != data.coarse_codes:
             raise UserError(
                 f"{data.name} has coarse codes for each image, but the model is not conditioned on "
@@ -224,6 +234,27 @@ class ImageModel(Model):
             raise UserError(
                 f"The model is a prior over codes, and {data.name} is not of the same codebook: "
                 "was the VQ-VAE trained further? Train the prior again, on --data codes:RUN."
+            )
+
+    def check_classes(self, data: Dataset) -> None:
+        """Checks that a data set has classes, and all of them are the model's, by their names.
+
+        Raises:
+            UserError: They are not. Where names are unknown, the numbers of classes are compared.
+        """
+        if data.class_names is None:
+            raise UserError(
+                f"The model needs the class of each image, but {data.name} has no classes: put the "
+                "images into a folder for each class, or score them by nextpixel score, which "
+                "needs none."
+            )
+        known = self.data_record.class_names
+        if known is not None:
+            data.with_class_names(known)
+        elif data.classes != self.classes:
+            raise UserError(
+                f"The model has {self.classes} classes, but {data.name} has {data.classes}: give "
+                f"other data, or a model made with classes={data.classes}."
             )
 
     def check_conditioner(self, conditioner: Conditioner, data: Dataset) -> None:
@@ -377,7 +408,11 @@ def load(
 def read_model(folder: Path, *, trust: bool = False) -> ImageModel:
     """Reads a saved model of images from its folder, see `read_kind`."""
     # A subclass is made, not the abstract class.
-    return read_kind(folder, ImageModel, trust=trust)  # type: ignore[type-abstract]
+    model = read_kind(folder, ImageModel, trust=trust)  # type: ignore[type-abstract]
+    if model.classes is not None and model.data_record.class_names is None:
+        names = recorded_classes(folder, model.classes)
+        model.data_record = replace(model.data_record, class_names=names)
+    return model
 
 
 def find_class(name: str) -> type[ImageModel]:
