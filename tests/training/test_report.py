@@ -16,6 +16,7 @@ def test_a_run_ends_with_a_page(tmp_path: Path) -> None:
     for words in ("Learning curve", "Over time", "lr: 0.01", "6 steps in", "100 images"):
         assert words in page
     assert page.count("<img") == 2
+    assert "Bits/dim on a scale" in page
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
 

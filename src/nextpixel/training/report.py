@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from nextpixel.data import Dataset
+from nextpixel.evaluation.scale import bits_on_scale, scale_in_words
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.logs import is_logged
 from nextpixel.utils.machine import machine
@@ -17,9 +18,10 @@ from nextpixel.viz import charts
 from nextpixel.viz import images as pictures
 from nextpixel.viz.report import Section, write_report
 
-__all__ = ["report_run", "run_sections"]
+__all__ = ["best_score", "on_a_scale", "report_run", "run_sections"]
 
 PREVIEWS = 3  # previews shown
+SCALED = 100  # validation images that PNG and WebP are measured on
 
 
 def report_run(out: Path, model: ImageModel, data: Dataset) -> Path:
@@ -68,6 +70,7 @@ def results(
         kind = "" if model.is_likelihood else f", {model.scores}"
         score = f"{best['valid']:.4f} ± {best['valid_error']:.4f} bits/dim at step {best['step']:,}"
         rows.append(("Best validation score", score + kind))
+        rows += [("", line) for line in on_a_scale(best["valid"], model, data)]
     parameters = sum(p.numel() for p in model.parameters())
     rows.append(("Model", f"{type(model).__name__}, {parameters:,} parameters"))
     shape = " x ".join(map(str, data.shape))
@@ -79,6 +82,19 @@ def results(
         rows.append(("Training", f"{steps:,} steps in {time:.1f} minutes, {speed:.0f} images/s"))
     rows.append(("Machine", machine()))
     return rows
+
+
+def best_score(out: Path) -> float | None:
+    """Returns a run's best validation score in bits/dim; None before the first validation."""
+    return min((record["valid"] for record in read_metrics(out) if "valid" in record), default=None)
+
+
+def on_a_scale(score: float, model: ImageModel, data: Dataset) -> list[str]:
+    """Says where a validation score stands, for models whose score is a likelihood of images."""
+    if not model.is_likelihood or model.role != "sample" or data.codes_of is not None:
+        return []
+    scale = bits_on_scale(data.valid, data.train, limit=SCALED)
+    return scale_in_words(score, scale, min(SCALED, len(data.valid))).splitlines()
 
 
 def learning_curve(out: Path, records: list[dict[str, Any]]) -> Section | None:

@@ -303,6 +303,7 @@ def test_a_long_training_asks_first(
     assert "PixelCNN: 1,234,567 parameters, 2.0 GB of memory, 2.5 s a step" in said.out
     assert not Path("long").exists()
     succeed(f"{words} --yes")
+    assert "Bits/dim on a scale, the lowest first: " in capsys.readouterr().out
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     succeed(f"train {TINY} --train.steps 2 --out script")
 

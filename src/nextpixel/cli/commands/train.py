@@ -81,7 +81,7 @@ def run(settings: Any) -> None:
             print(f"Stopped. Continue with: {command}", file=sys.stderr)
         raise
     if is_main_process():
-        report(model, out, settings.data)
+        report(model, dataset, out, settings.data)
 
 
 def is_main_process() -> bool:
@@ -132,9 +132,14 @@ def announce(model: ImageModel, dataset: Dataset, args: TrainArgs, settings: Any
         )
 
 
-def report(model: ImageModel, out: Path, data: str) -> None:
-    """Prints where the trained model is and what to do next."""
+def report(model: ImageModel, dataset: Dataset, out: Path, data: str) -> None:
+    """Prints where the score stands, where the trained model is and what to do next."""
     from nextpixel.latents.codes import parse_name
+    from nextpixel.training.report import best_score, on_a_scale
+
+    score = best_score(out)
+    for line in [] if score is None else on_a_scale(score, model, dataset):
+        print(line)
 
     use = f"{model.role} {out}"
     if model.role == "prior":
