@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from nextpixel.models import GatedPixelCNN
 from nextpixel.models.base.image_model import load
 from nextpixel.training import TrainArgs, fit, launch, trainer
 from nextpixel.training import config as training_config
-from nextpixel.training.config import learning_rate
+from nextpixel.training.config import TrainOptions, learning_rate
 from nextpixel.training.trainer import update_average
 from tests.helpers import ROOT
 from tests.training.runs import (
@@ -136,6 +136,10 @@ def test_the_best_has_the_lowest_validation_score(data: Dataset, tmp_path: Path)
     assert best == pytest.approx(min(scores), abs=1e-6)
     assert last == pytest.approx(scores[-1], rel=1e-5)
     assert state_of(out)["best"] == min(scores)
+
+
+def test_options_of_fit_are_the_fields_of_the_arguments() -> None:
+    assert get_type_hints(TrainOptions) == get_type_hints(TrainArgs)
 
 
 def test_learning_rate() -> None:

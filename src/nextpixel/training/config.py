@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from nextpixel.errors import UserError
 from nextpixel.noise import check_integer
 
-__all__ = ["TrainArgs", "learning_rate"]
+__all__ = ["TrainArgs", "TrainOptions", "learning_rate"]
 
 WARMUP_SHARE = 0.05  # of `TrainArgs.minutes`, after which the warm-up ends whatever the steps
 
@@ -117,6 +117,32 @@ class TrainArgs:
                 raise UserError(f"train.{name} must lie in [0, 1), not {getattr(self, name)}.")
         if not 0 <= self.mutate <= 1:
             raise UserError(f"train.mutate must lie in [0, 1], not {self.mutate}.")
+
+
+class TrainOptions(TypedDict, total=False):
+    """The fields of `TrainArgs`, as keyword arguments of `fit`."""
+
+    steps: int
+    minutes: float | None
+    batch_size: int
+    lr: float
+    schedule: Literal["cosine", "constant"]
+    warmup: int
+    weight_decay: float
+    clip: float
+    ema: float
+    precision: Literal["auto", "bf16", "float32"]
+    seed: int
+    valid_every: int
+    valid_images: int | None
+    patience: int | None
+    save_every: int
+    save_minutes: float
+    setbacks: int
+    accumulate: int
+    drop_context: float
+    checkpoint_activations: bool
+    mutate: float
 
 
 def learning_rate(step: int, args: TrainArgs, seconds: float = 0.0) -> float:

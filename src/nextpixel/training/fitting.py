@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from nextpixel.training.begun import (
     warn_of_untrained,
     with_absolute_paths,
 )
-from nextpixel.training.config import TrainArgs
+from nextpixel.training.config import TrainArgs, TrainOptions
 from nextpixel.training.launch import interrupts, launched, make_fabric
 from nextpixel.training.report import report_run
 from nextpixel.training.trainer import Run
@@ -45,7 +45,7 @@ def fit(
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
     accept_changed_data: bool = False,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Path:
     """Trains a model by maximum likelihood, and saves the best and the last one.
 
