@@ -89,12 +89,29 @@ def test_large_or_mixed_pictures_are_resized(folder: Path) -> None:
     assert start.side_for("large") == start.RESIZED
 
 
+def test_without_time_one_batch_is_scored_and_one_row_sampled(tmp_path: Path) -> None:
+    """The last part of a run on a busy machine is short; what is scored is spread evenly."""
+    data = noise((1, 4, 4), 4, count=130)
+    model = GatedPixelCNN(shape=(1, 4, 4), levels=4, width=4, blocks=1).eval()
+    numbers, score, bits = start.score_each(model, data, 0.0)
+    assert score.images == len(bits) == len(numbers) == 22  # of six batches
+    assert sorted(np.diff(numbers)) == [6] * 21
+    every, _, bits_of_all = start.score_each(model, data, 100.0)
+    assert sorted(every) == list(range(130))
+    assert bits == pytest.approx(bits_of_all[np.argsort(every)][numbers])
+    short = start.pictures_of(model, data, tmp_path, 0.0)
+    one = size(tmp_path / "samples.png")
+    long = start.pictures_of(model, data, tmp_path, 100.0)
+    assert size(tmp_path / "samples.png")[1] > 3 * one[1]
+    assert short[1].image.width < long[1].image.width  # type: ignore[union-attr]
+
+
 # --- the choice -----------------------------------------------------------------------------------
 
 
-def noise(shape: tuple[int, int, int], levels: int = 256) -> Dataset:
+def noise(shape: tuple[int, int, int], levels: int = 256, count: int = 40) -> Dataset:
     random = np.random.default_rng(0)
-    images = Images(random.integers(0, levels, (40, *shape)).astype(np.uint8), None, levels)
+    images = Images(random.integers(0, levels, (count, *shape)).astype(np.uint8), None, levels)
     return Dataset("noise", images, images, images, levels, None, "made up")
 
 

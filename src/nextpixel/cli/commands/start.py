@@ -34,7 +34,8 @@ EXAMPLES = [
 LARGEST = 40  # side in pixels from which on pictures are resized
 RESIZED = 32  # to this side
 TRAINING_SHARE = 0.8  # of the time; the rest is for measuring, scoring and sampling
-SCORING_SHARE = 0.2  # of the time, at most, for scoring test images
+SCORED = 1000  # test images, at most
+ROWS = 4  # of new pictures, at most
 
 
 def arguments(parser: Parser) -> None:
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         print(f"Stopped. Continue with: nextpixel train --resume {out}", file=sys.stderr)
         raise
-    report(dataset, out, sections, plan, args.minutes)
+    report(dataset, out, sections, plan, began + 60 * args.minutes)
 
 
 def say_now(line: str) -> None:
@@ -175,13 +176,16 @@ def by_hand(args: argparse.Namespace, plan: Plan, resize: int | None, out: Path)
     return shlex.join(words)
 
 
-def report(
-    dataset: Dataset, out: Path, sections: list[Section], plan: Plan, minutes: float
-) -> None:
-    """Scores and samples the best model, and writes the page."""
-    import numpy as np
+def report(dataset: Dataset, out: Path, sections: list[Section], plan: Plan, end: float) -> None:
+    """Scores and samples the best model, and writes the page.
 
-    from nextpixel.data.sampler import evenly_spaced
+    Args:
+        dataset: The data set.
+        out: The run folder.
+        sections: The first sections of the page.
+        plan: What was trained.
+        end: When to be done, by `time.monotonic`; fewer pictures are scored and sampled if need be.
+    """
     from nextpixel.evaluation.scale import SCALE_IMAGES, bits_on_scale, scale_in_words
     from nextpixel.models.base.autoregressive import autoregressive
     from nextpixel.models.base.image_model import load
@@ -189,10 +193,8 @@ def report(
     from nextpixel.viz.report import Section, write_report
 
     model = autoregressive(load(out), out)
-    # Scoring an image takes about a third of the time that training on it takes.
-    most = np.clip(3 * plan.speed * 60 * minutes * SCORING_SHARE, 32, 1000)
-    numbers = evenly_spaced(len(dataset.test), int(most))
-    score, bits = score_each(model, dataset, numbers)
+    left = max(0.0, end - time.monotonic())
+    numbers, score, bits = score_each(model, dataset, 0.4 * left)
     scale = bits_on_scale(dataset.test, dataset.train)
     measured = min(len(dataset.test), SCALE_IMAGES)
     words = scale_in_words(score.bits_per_dim, scale, measured)
@@ -206,7 +208,7 @@ def report(
         png = scale["png"] * dataset.test.sites().sum() / 8
         rows.append(("", f"{png:,.0f} bytes as PNG files, {png / total:.2f} times as many"))
     page = [*sections, Section("How well it predicts", words, table=rows)]
-    page += pictures_of(model, dataset, out)
+    page += pictures_of(model, dataset, out, max(0.0, end - time.monotonic()))
     page.insert(-1, extremes(model, dataset, numbers, bits))
     page += run_sections(out, plan.model, dataset)
     page.append(Section("What next", code=next_commands(model, out)))
@@ -215,29 +217,43 @@ def report(
 
 
 def score_each(
-    model: AutoregressiveModel, dataset: Dataset, numbers: NDArray[np.int64]
-) -> tuple[Score, NDArray[np.float64]]:
-    """Scores test pictures: their mean, and the bits/dim of each."""
+    model: AutoregressiveModel, dataset: Dataset, seconds: float
+) -> tuple[NDArray[np.int64], Score, NDArray[np.float64]]:
+    """Scores test pictures, spread evenly, until the time is over, but one batch at least.
+
+    Returns:
+        Their indices, their mean score, and the bits/dim of each.
+    """
     import math
 
+    import numpy as np
     import torch
 
-    from nextpixel.data.sampler import batches
+    from nextpixel.data.sampler import evenly_spaced
     from nextpixel.evaluation.likelihood import Score
     from nextpixel.utils.inference import evaluation_mode
 
-    parts = []
+    end = time.monotonic() + seconds
+    chosen = evenly_spaced(len(dataset.test), SCORED)
+    rounds = -(-len(chosen) // 25)
+    done, parts = [], []
     with (
         progress("scoring test pictures") as show,
         evaluation_mode(model),
         torch.inference_mode(),
     ):
-        for batch in batches(len(numbers), 25, show):
-            x, conditioning = model.inputs(dataset.test, numbers[batch])
+        for first in range(rounds):
+            batch = chosen[first::rounds]  # so that each batch is spread over all pictures
+            x, conditioning = model.inputs(dataset.test, batch)
             nats = -model.score(x.to(model.device), conditioning.context, conditioning.mask)
             parts.append(nats.double().cpu())
-    nats, sites = torch.cat(parts), dataset.test.sites()[numbers]
-    return Score.of(nats, sites), nats.numpy() / (sites * math.log(2))
+            done.append(batch)
+            show((first + 1) / rounds)
+            if time.monotonic() > end:
+                break
+    numbers, nats = np.concatenate(done), torch.cat(parts)
+    sites = dataset.test.sites()[numbers]
+    return numbers, Score.of(nats, sites), nats.numpy() / (sites * math.log(2))
 
 
 def extremes(
@@ -262,44 +278,61 @@ def extremes(
     return Section("Most and least likely test pictures", text, image=sheet)
 
 
-def pictures_of(model: AutoregressiveModel, dataset: Dataset, out: Path) -> list[Section]:
-    """Draws new pictures and completions."""
+def pictures_of(
+    model: AutoregressiveModel, dataset: Dataset, out: Path, seconds: float
+) -> list[Section]:
+    """Draws new pictures and completions, one row of each at least, more while there is time."""
     import torch
 
+    from nextpixel.viz import images as plots
+    from nextpixel.viz.report import Section
+
+    end = time.monotonic() + 0.6 * seconds
+    untrained = model.data_record.untrained
+    ids = [i for i in range(model.classes or 0) if i not in untrained][:10]
+    columns = len(ids) or 8
+    classes = torch.tensor(ids) if ids else None
+    rows: list[torch.Tensor] = []
+    with progress("sampling") as show:
+        while len(rows) < ROWS and not (rows and time.monotonic() > end):
+            numbers = range(columns * len(rows), columns * (len(rows) + 1))
+            rows.append(model.sample(columns, classes, seed=1, numbers=numbers))
+            show(len(rows) / ROWS)
+    names = dataset.class_names
+    labels = [names[i] for i in ids] if names and ids else None
+    sheet = plots.grid(torch.cat(rows), model.levels, columns=columns, column_labels=labels)
+    plots.save_image(sheet, out / "samples.png")
+    caption = "A class in each column." if labels else ""
+    new = Section("New pictures", image=sheet, caption=caption)
+    return [new, hidden_halves(model, dataset, 0.4 * seconds)]
+
+
+def hidden_halves(model: AutoregressiveModel, dataset: Dataset, seconds: float) -> Section:
+    """Completes the lower halves of a few test pictures."""
     from nextpixel.conditioning.regions import half_mask
     from nextpixel.data.sampler import evenly_spaced
     from nextpixel.sampling import complete
     from nextpixel.viz import images as plots
     from nextpixel.viz.report import Section
 
-    levels, sections = model.levels, []
-    columns = min(10, model.classes or 8)
-    n = 4 * columns
-    classes = None if model.classes is None else torch.arange(n) % columns
-    with progress("sampling") as show:
-        x = model.sample(n, classes, seed=1, progress=show)
-    labels = dataset.class_names[:columns] if dataset.class_names and model.classes else None
-    sheet = plots.grid(x, levels, columns=columns, column_labels=labels)
-    plots.save_image(sheet, out / "samples.png")
-    caption = "A class in each column." if labels else ""
-    sections.append(Section("New pictures", image=sheet, caption=caption))
-
+    end = time.monotonic() + seconds
     shown = evenly_spaced(len(dataset.test), 4)
     pixels, conditioning = model.inputs(dataset.test, shown)
     known = half_mask("top", *dataset.shape[1:])
     stacks = {
-        "original": plots.to_uint8(pixels, levels),
-        "given": plots.tint_unknown(pixels, known, levels),
+        "original": plots.to_uint8(pixels, model.levels),
+        "given": plots.tint_unknown(pixels, known, model.levels),
     }
     with progress("completing hidden halves") as show:
         for draw in range(3):
-            show(draw / 3)
-            ids = range(len(shown) * draw, len(shown) * (draw + 1))
-            done = complete(model, pixels, known, conditioning.context, seed=2, numbers=ids)
-            stacks[f"completion {draw + 1}"] = plots.to_uint8(done, levels)
+            numbers = range(len(shown) * draw, len(shown) * (draw + 1))
+            done = complete(model, pixels, known, conditioning.context, seed=2, numbers=numbers)
+            stacks[f"completion {draw + 1}"] = plots.to_uint8(done, model.levels)
+            show((draw + 1) / 3)
+            if time.monotonic() > end:
+                break
     sheet = plots.side_by_side(stacks, 256)
-    sections.append(Section("Hidden halves", "The lower half is sampled.", image=sheet))
-    return sections
+    return Section("Hidden halves", "The lower half is sampled.", image=sheet)
 
 
 def next_commands(model: AutoregressiveModel, out: Path) -> str:
