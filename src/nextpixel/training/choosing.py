@@ -114,7 +114,7 @@ def pretrained(
             model = type(source)(
                 shape=data.shape, levels=data.levels, classes=data.classes, **arguments
             )
-            copy_weights(model, source)
+            copy_weights(model, source, None if data.unnamed else data.class_names)
         except UserError:  # for one, it needs classes, and the data have none
             continue
         bits = evaluate(model, data.valid, limit=SCORED).bits_per_dim

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from nextpixel.errors import UserError
@@ -11,14 +13,17 @@ __all__ = ["copy_weights"]
 
 
 @torch.no_grad()
-def copy_weights(model: ImageModel, source: ImageModel) -> list[str]:
+def copy_weights(
+    model: ImageModel, source: ImageModel, class_names: Sequence[str] | None = None
+) -> list[str]:
     """Copies all weights of a model that fit, to train on from there.
 
-    Weights of another shape, as those of other classes or levels, keep their initial values.
+    Weights of another shape, and those of classes with other names, keep their initial values.
 
     Args:
         model: The model to train; changed in place.
         source: The model to start from, of the same kind.
+        class_names: The names of the model's classes; None if they have only ids.
 
     Returns:
         The names of the weights that keep their initial values.
@@ -32,6 +37,9 @@ def copy_weights(model: ImageModel, source: ImageModel) -> list[str]:
             f"{type(source).__name__} for {source.shape[0]}: leave --from out, or name another one."
         )
     own, others = model.state_dict(), source.state_dict()
+    known = source.data_record.class_names
+    if class_names is not None and known is not None and tuple(class_names) != tuple(known):
+        others = {k: v for k, v in others.items() if not k.startswith("condition.")}
     fitting = {
         name: tensor
         for name, tensor in others.items()

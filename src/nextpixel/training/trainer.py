@@ -180,6 +180,11 @@ class Run:
         ):
             self.check_weights()
             self.save()
+        elif stop and self.fabric.is_global_zero:
+            print(
+                f"The loss has just jumped: the checkpoint of step {self.saved_step:,} is kept.",
+                file=sys.stderr,
+            )
         if stop and not last:
             raise Stopped(stop)
 

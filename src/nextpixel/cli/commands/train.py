@@ -105,7 +105,8 @@ def make_model(settings: Any, dataset: Dataset) -> ImageModel:
     decided = given_by_data()
     arguments = {k: v for k, v in source.hyperparameters.items() if k not in decided}
     model = replace(recipe, arguments=arguments).make_model(dataset)
-    new = copy_weights(model, source)
+    names = None if dataset.unnamed else dataset.class_names
+    new = copy_weights(model, source, names)
     if is_main_process():
         but = f", but for {', '.join(new)}, which start anew" if new else ""
         print(f"Starting from the weights of {start}{but}.", flush=True)
