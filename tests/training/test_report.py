@@ -15,8 +15,12 @@ def test_a_run_ends_with_a_page(tmp_path: Path) -> None:
     assert f"{min(scores):.4f} ±" in page
     for words in ("Learning curve", "Over time", "lr: 0.01", "6 steps in", "100 images"):
         assert words in page
-    assert page.count("<img") == 2
-    assert "Bits/dim on a scale" in page
+    assert page.count("<img") == 3
+    assert "How well it predicts" in page
+    chart = (out / "scale.svg").read_text()
+    for name in ("this model", "uniform guess", "PNG", "WebP"):
+        assert f"<!-- {name} -->" in chart  # matplotlib draws words as paths, and names them
+    assert f"<!-- {min(scores):.2f} -->" in chart
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
 

@@ -76,6 +76,7 @@ def test_a_run_folder_holds_what_it_should(data: Dataset, tmp_path: Path) -> Non
         "metrics.jsonl",
         "report.html",
         "samples",
+        "scale.svg",
         "state.pt",
         "tensorboard",
     }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nextpixel.data.images import Images
 from nextpixel.utils.words import count
 
-__all__ = ["FILES", "SCALE_IMAGES", "bits_on_scale", "file_bits", "scale_in_words"]
+__all__ = ["FILES", "SCALE_IMAGES", "bits_on_scale", "file_bits", "scale_in_words", "scale_names"]
 
 SCALE_IMAGES = 500  # that `bits_on_scale` measures, at most
 FILES: dict[str, dict[str, Any]] = {
@@ -100,6 +100,12 @@ def file_bits(x: NDArray[np.uint8], options: Mapping[str, Any]) -> int:
     return 8 * file.tell()
 
 
+def scale_names(score: float, scale: Mapping[str, float]) -> dict[str, float]:
+    """Returns the bits/dim of a model and of a scale by their names, the lowest first."""
+    named = {"this model": score} | {NAMES[name]: bits for name, bits in scale.items()}
+    return dict(sorted(named.items(), key=lambda item: item[1]))
+
+
 def scale_in_words(score: float, scale: Mapping[str, float], images: int) -> str:
     """Writes where a score stands on a scale.
 
@@ -112,12 +118,10 @@ def scale_in_words(score: float, scale: Mapping[str, float], images: int) -> str
         A line with all numbers, the lowest first, and a warning where the model is worse than a
         uniform guess.
     """
-    named = {"this model": score} | {NAMES[name]: bits for name, bits in scale.items()}
-    ordered = sorted(named.items(), key=lambda item: item[1])
     files = "; PNG and WebP: whole lossless files" if "png" in scale else ""
     line = (
         f"Bits/dim on a scale, the lowest first: "
-        f"{', '.join(f'{name} {bits:.4f}' for name, bits in ordered)} "
+        f"{', '.join(f'{name} {bits:.4f}' for name, bits in scale_names(score, scale).items())} "
         f"(of {count(images, 'image')}{files})"
     )
     if score > scale["uniform"]:

@@ -142,13 +142,18 @@ def training_options(speed: float, minutes: float, data: Dataset, lr: float) -> 
     wanted = int(VALIDATED_SHARE * steps * BATCH / validations)
     return {
         "steps": steps,
-        "minutes": minutes,
+        "minutes": _short(minutes),
         "batch_size": BATCH,
         "lr": lr,
         "warmup": max(1, min(200, steps // 20)),
-        "ema": float(np.clip(1 - 20 / steps, 0.9, 0.999)),
+        "ema": _short(float(np.clip(1 - 20 / steps, 0.9, 0.999))),
         "valid_every": -(-steps // validations),
         "valid_images": min(len(data.valid), int(np.clip(wanted, 16, 500))),
         "patience": 4,
-        "save_minutes": min(1.0, minutes / 5),
+        "save_minutes": _short(min(1.0, minutes / 5)),
     }
+
+
+def _short(value: float) -> float:
+    """Rounds to three digits, so that the command is short."""
+    return float(f"{value:.3g}")

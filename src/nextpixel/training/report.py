@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ import numpy as np
 from PIL import Image
 
 from nextpixel.data import Dataset
-from nextpixel.evaluation.scale import bits_on_scale, scale_in_words
+from nextpixel.evaluation.scale import bits_on_scale, scale_in_words, scale_names
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.logs import is_logged
 from nextpixel.utils.machine import machine
+from nextpixel.utils.words import count
 from nextpixel.viz import charts
 from nextpixel.viz import images as pictures
 from nextpixel.viz.report import Section, write_report
 
-__all__ = ["best_score", "on_a_scale", "report_run", "run_sections"]
+__all__ = ["best_score", "on_a_scale", "report_run", "run_sections", "scale_section"]
 
 PREVIEWS = 3  # previews shown
 SCALED = 100  # validation images that PNG and WebP are measured on
@@ -37,7 +39,10 @@ def report_run(out: Path, model: ImageModel, data: Dataset) -> Path:
     """
     page = out / "report.html"
     name = f"{type(model).__name__} on {data.name}"
-    write_report(page, name, run_sections(out, model, data))
+    sections, score = run_sections(out, model, data), best_score(out)
+    if score is not None and has_scale(model, data):
+        sections.insert(1, scale_section(out, score, *validation_scale(data)))
+    write_report(page, name, sections)
     return page
 
 
@@ -70,7 +75,6 @@ def results(
         kind = "" if model.is_likelihood else f", {model.scores}"
         score = f"{best['valid']:.4f} ± {best['valid_error']:.4f} bits/dim at step {best['step']:,}"
         rows.append(("Best validation score", score + kind))
-        rows += [("", line) for line in on_a_scale(best["valid"], model, data)]
     parameters = sum(p.numel() for p in model.parameters())
     rows.append(("Model", f"{type(model).__name__}, {parameters:,} parameters"))
     shape = " x ".join(map(str, data.shape))
@@ -89,12 +93,45 @@ def best_score(out: Path) -> float | None:
     return min((record["valid"] for record in read_metrics(out) if "valid" in record), default=None)
 
 
+def has_scale(model: ImageModel, data: Dataset) -> bool:
+    """Whether a model's score is a likelihood of images, which files can be compared with."""
+    return model.is_likelihood and model.role == "sample" and data.codes_of is None
+
+
+def validation_scale(data: Dataset) -> tuple[dict[str, float], int]:
+    """Measures validation images, see `bits_on_scale`, and returns how many it measured, too."""
+    return bits_on_scale(data.valid, data.train, limit=SCALED), min(SCALED, len(data.valid))
+
+
 def on_a_scale(score: float, model: ImageModel, data: Dataset) -> list[str]:
-    """Says where a validation score stands, for models whose score is a likelihood of images."""
-    if not model.is_likelihood or model.role != "sample" or data.codes_of is not None:
+    """Says where a validation score stands; nothing if it is no likelihood of images."""
+    if not has_scale(model, data):
         return []
-    scale = bits_on_scale(data.valid, data.train, limit=SCALED)
-    return scale_in_words(score, scale, min(SCALED, len(data.valid))).splitlines()
+    return scale_in_words(score, *validation_scale(data)).splitlines()
+
+
+def scale_section(
+    out: Path,
+    score: float,
+    scale: Mapping[str, float],
+    images: int,
+    table: list[tuple[str, str]] | None = None,
+) -> Section:
+    """Draws where a score stands on a scale.
+
+    Args:
+        out: The run folder; the chart is `scale.svg` there.
+        score: The model's bits/dim.
+        scale: As from `bits_on_scale`.
+        images: Number of images that the scale was measured on.
+        table: Rows below the chart.
+    """
+    charts.scale(scale_names(score, scale), out / "scale.svg")
+    _, *warning = scale_in_words(score, scale, images).splitlines()
+    files = ", PNG and WebP as whole lossless files" if "png" in scale else ""
+    caption = f"Fewer bits are better. Measured on {count(images, 'image')}{files}."
+    text = "\n".join(warning)
+    return Section("How well it predicts", text, out / "scale.svg", caption, table)
 
 
 def learning_curve(out: Path, records: list[dict[str, Any]]) -> Section | None:

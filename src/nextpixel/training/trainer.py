@@ -6,7 +6,8 @@
 
 A run folder holds `config.yaml` (the resolved configuration), `metrics.jsonl`, `tensorboard/`,
 `samples/` (previews), the models `best/` and `last/` (both with averaged weights), `state.pt`, the
-checkpoint to resume from, and after training `report.html` with its `curve.svg`.
+checkpoint to resume from, and after training `report.html` with its charts, `curve.svg` and
+`scale.svg`.
 """
 
 from __future__ import annotations

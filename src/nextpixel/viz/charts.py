@@ -12,7 +12,7 @@ from nextpixel.errors import UserError
 from nextpixel.utils.files import atomic_write
 from nextpixel.viz.images import INK, checked_suffix
 
-__all__ = ["comparison", "confusion_matrix", "loss_curve", "scatter", "score_histograms"]
+__all__ = ["comparison", "confusion_matrix", "loss_curve", "scale", "scatter", "score_histograms"]
 
 # Colours that colour-blind readers can distinguish (Okabe and Ito, 2008), without the palest.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -49,6 +49,32 @@ def loss_curve(records: Iterable[Mapping[str, Any]], path: str | os.PathLike[str
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def scale(scores: Mapping[str, float], path: str | os.PathLike[str]) -> None:
+    """Draws bits/dim as bars, the first in the mapping at the top.
+
+    Args:
+        scores: Name -> bits/dim; "this model" stands out.
+        path: Where to write; .png or .svg.
+
+    Raises:
+        UserError: If the suffix is not .png or .svg.
+        OSError: If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 0.5 + 0.36 * len(scores)), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    colours = ["tab:orange" if name == "this model" else "tab:blue" for name in scores]
+    bars = axes.barh(list(scores), list(scores.values()), color=colours, height=0.65)
+    axes.bar_label(bars, fmt="%.2f", padding=4)
+    axes.invert_yaxis()
+    axes.set(xlabel="bits/dim")
+    axes.margins(x=0.1)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     _save(figure, path)
 
 

@@ -305,10 +305,11 @@ def captioned_row(pictures: Mapping[str, Image.Image]) -> Image.Image:
     Args:
         pictures: Caption -> picture of any size.
     """
-    font = ImageFont.load_default(18)
     coloured = [picture.convert("RGB") for picture in pictures.values()]
-    gap, top = 24, 36
+    gap = 24
     width = sum(picture.width for picture in coloured) + gap * (len(coloured) - 1)
+    size = max(18, width // 55)  # readable where a page shrinks a wide sheet
+    font, top = ImageFont.load_default(size), 2 * size
     sheet = Image.new("RGB", (width, top + max(p.height for p in coloured)), (_BACKGROUND,) * 3)
     draw = ImageDraw.Draw(sheet)
     left = 0

@@ -45,7 +45,7 @@ def test_from_a_folder_to_a_page(folder: Path, capsys: pytest.CaptureFixture[str
     data = load_data("pictures")
     assert f"{len(data.train):,} train" in said
     assert "2: dark" in said
-    assert "Doubles:   1" in said
+    assert "Duplicates: 1" in said
     assert "PixelCNN++ of width 16" in said
     assert size(out / "pictures.png") > (50, 50)
     page = (out / "report.html").read_text()

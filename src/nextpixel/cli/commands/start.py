@@ -153,9 +153,9 @@ def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
     folder = Path(name)
     doubles = find_duplicates(dataset, folder if folder.is_dir() else None)
     across = f", {doubles.across_splits} of them across splits" if doubles.across_splits else ""
-    rows.append(("Doubles", f"{doubles.count}{across}" if doubles.count else "none"))
+    rows.append(("Duplicates", f"{doubles.count}{across}" if doubles.count else "none"))
     for key, value in rows:
-        print(f"{key + ':':10} {value}", flush=True)
+        print(f"{key + ':':11} {value}", flush=True)
     x, _ = dataset.train.batch(evenly_spaced(len(dataset.train), 100))
     sheet = pictures.grid(pictures.for_display(x, dataset.spectrogram), dataset.levels)
     pictures.save_image(sheet, out / "pictures.png")
@@ -189,7 +189,7 @@ def report(dataset: Dataset, out: Path, sections: list[Section], plan: Plan, end
     from nextpixel.evaluation.scale import SCALE_IMAGES, bits_on_scale, scale_in_words
     from nextpixel.models.base.autoregressive import autoregressive
     from nextpixel.models.base.image_model import load
-    from nextpixel.training.report import run_sections
+    from nextpixel.training.report import run_sections, scale_section
     from nextpixel.viz.report import Section, write_report
 
     model = autoregressive(load(out), out)
@@ -207,7 +207,7 @@ def report(dataset: Dataset, out: Path, sections: list[Section], plan: Plan, end
     if "png" in scale:
         png = scale["png"] * dataset.test.sites().sum() / 8
         rows.append(("", f"{png:,.0f} bytes as PNG files, {png / total:.2f} times as many"))
-    page = [*sections, Section("How well it predicts", words, table=rows)]
+    page = [*sections, scale_section(out, score.bits_per_dim, scale, measured, rows)]
     page += pictures_of(model, dataset, out, max(0.0, end - time.monotonic()))
     page.insert(-1, extremes(model, dataset, numbers, bits))
     page += run_sections(out, plan.model, dataset)
