@@ -10,9 +10,9 @@ from nextpixel.evaluation.typicality import FEATURES, Ordinary, image_features
 
 
 def test_features_by_hand() -> None:
-    """A picture of 4 x 4: the left half 0, the right half 10, with 8 bits in one pixel."""
+    """A picture of 4 x 4: the last column 10, the others 0, with 8 bits in one pixel."""
     x = np.zeros((1, 1, 4, 4), np.uint8)
-    x[..., 2:] = 10
+    x[..., 3:] = 10
     bits = np.zeros((1, 4, 4))
     bits[0, 1, 2] = 8
     found = dict(zip(FEATURES, image_features(x, bits, np.array([3.0]))[0], strict=True))
@@ -25,12 +25,26 @@ def test_features_by_hand() -> None:
             "high bits": 0,
             "gradient along rows": 10 / 3,
             "gradient along columns": 0,
-            "contrast": 5,
+            "change along rows": 5,  # over 2 pixels, half of the picture
+            "change along columns": 0,
+            "contrast": math.sqrt(18.75),
+            "skewness": (2.5**3 * 12 - 7.5**3 * 4) / -16 / 18.75**1.5,
             "spread of rows": 0,
-            "spread of columns": 5,
+            "spread of columns": math.sqrt(18.75),
             "flat share": 2 / 3,
         }
     )
+
+
+def test_changes_over_four_pixels() -> None:
+    x = np.zeros((2, 1, 9, 8), np.uint8)
+    x[0, 0] = np.arange(9)[:, None]
+    x[1, 0] = 3 * np.arange(8)
+    features = image_features(x, np.zeros((2, 9, 8)), np.zeros(2))
+    assert features[:, FEATURES.index("change along columns")].tolist() == [4, 0]
+    assert features[:, FEATURES.index("change along rows")].tolist() == [0, 12]
+    flat = image_features(x * 0, np.zeros((2, 9, 8)), np.zeros(2))
+    assert flat[:, FEATURES.index("skewness")].tolist() == [0, 0]
 
 
 def test_the_patch_with_most_bits() -> None:

@@ -32,7 +32,10 @@ FEATURES = (
     "high bits",  # the 90th percentile of the pixels
     "gradient along rows",
     "gradient along columns",
+    "change along rows",  # over 4 pixels
+    "change along columns",
     "contrast",  # standard deviation of the pixels
+    "skewness",  # of the pixels: above 0 if a few are much brighter than the others
     "spread of rows",  # of their means
     "spread of columns",
     "flat share",  # of neighbours in a row that are equal
@@ -41,6 +44,7 @@ ORDINARY_IMAGES = 2000  # that are compared with, at most: more hardly help
 NEIGHBOURS = 5
 SHRINKAGE = 0.1  # of the correlations towards 0, which keeps their inverse bounded
 PATCH = 4  # pixels
+STEP = 4  # pixels, of the changes
 FEWEST = 20  # ordinary images
 
 
@@ -59,7 +63,8 @@ def image_features(
         `(N, features)`.
     """
     grey = x.astype(np.float64).mean(1)
-    across, down = np.abs(np.diff(grey, axis=2)), np.abs(np.diff(grey, axis=1))
+    across, down = changes(grey, 1)
+    far_across, far_down = changes(grey, STEP)
     pixels = (1, 2)
     columns = (
         bits.mean(pixels),
@@ -69,12 +74,42 @@ def image_features(
         np.quantile(bits, 0.9, axis=pixels),
         across.mean(pixels),
         down.mean(pixels),
+        far_across.mean(pixels),
+        far_down.mean(pixels),
         grey.std(pixels),
+        skewness(grey),
         grey.mean(2).std(1),
         grey.mean(1).std(1),
         (across == 0).mean(pixels),
     )
     return np.stack(columns, 1)
+
+
+def changes(
+    grey: NDArray[np.float64], step: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Computes absolute differences over a number of pixels, or half of a smaller image.
+
+    Args:
+        grey: `(N, H, W)`.
+        step: Number of pixels.
+
+    Returns:
+        The differences along rows and along columns.
+    """
+    across, down = (min(step, side // 2) for side in (grey.shape[2], grey.shape[1]))
+    return (
+        np.abs(grey[:, :, across:] - grey[:, :, :-across]),
+        np.abs(grey[:, down:] - grey[:, :-down]),
+    )
+
+
+def skewness(grey: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Computes the skewness of each image's pixels `(N, H, W)`; 0 if they are all the same."""
+    spread = grey - grey.mean((1, 2), keepdims=True)
+    deviation = spread.std((1, 2))
+    found: NDArray[np.float64] = (spread**3).mean((1, 2)) / np.maximum(deviation, 1e-6) ** 3
+    return found
 
 
 def patches(maps: NDArray[np.float64]) -> NDArray[np.float64]:
