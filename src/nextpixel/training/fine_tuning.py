@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import ImageModel
 
 __all__ = ["copy_weights"]
+
+BY_CLASS = "condition.weight"  # one row for each class
 
 
 @torch.no_grad()
@@ -18,7 +21,8 @@ def copy_weights(
 ) -> list[str]:
     """Copies all weights of a model that fit, to train on from there.
 
-    Weights of another shape, and those of classes with other names, keep their initial values.
+    Weights of another shape keep their initial values. If both models have names of classes, a
+    class takes over the weights of the class of its name, whatever the ids.
 
     Args:
         model: The model to train; changed in place.
@@ -26,7 +30,7 @@ def copy_weights(
         class_names: The names of the model's classes; None if they have only ids.
 
     Returns:
-        The names of the weights that keep their initial values.
+        What keeps its initial values: the names of weights, and of classes as "class cat".
 
     Raises:
         UserError: The models differ in channels or kind, or fewer than half of the weights fit.
@@ -36,10 +40,12 @@ def copy_weights(
             f"A {type(model).__name__} for {model.shape[0]} channels cannot start from a "
             f"{type(source).__name__} for {source.shape[0]}: leave --from out, or name another one."
         )
-    own, others = model.state_dict(), source.state_dict()
-    known = source.data_record.class_names
+    own, others = model.state_dict(), dict(source.state_dict())
+    known, new_classes = source.data_record.class_names, []
     if class_names is not None and known is not None and tuple(class_names) != tuple(known):
-        others = {k: v for k, v in others.items() if not k.startswith("condition.")}
+        new_classes = [f"class {name}" for name in class_names if name not in known]
+        by_class = rows_by_name(own, others, class_names, known)
+        others = {k: v for k, v in others.items() if not k.startswith("condition.")} | by_class
     fitting = {
         name: tensor
         for name, tensor in others.items()
@@ -52,4 +58,17 @@ def copy_weights(
             f"one: both need the same arguments, and shapes such as {source.shape}."
         )
     model.load_state_dict(own | fitting)
-    return [name for name in own if name not in fitting]
+    return [name for name in own if name not in fitting] + new_classes
+
+
+def rows_by_name(
+    own: dict[str, Tensor], others: dict[str, Tensor], names: Sequence[str], known: Sequence[str]
+) -> dict[str, Tensor]:
+    """Returns the weights of classes, with the rows of those that the other model knows."""
+    if BY_CLASS not in own or own[BY_CLASS].shape[1:] != others[BY_CLASS].shape[1:]:
+        return {}
+    rows = own[BY_CLASS].clone()
+    for i, name in enumerate(names):
+        if name in known:
+            rows[i] = others[BY_CLASS][known.index(name)]
+    return {BY_CLASS: rows}
