@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from nextpixel import GatedPixelCNN, load, load_data
+from nextpixel import GatedPixelCNN, fit, load, load_data
 from nextpixel.cli.main import main
 from nextpixel.data import DataRecord
 from tests.helpers import arrays, assert_refused, refused, run
@@ -184,6 +184,25 @@ def test_other_data_are_refused(place: Path, capsys: pytest.CaptureFixture[str])
     shutil.copytree(place / "old", place / "moved", copy_function=shutil.copyfile)
     options = "--data moved --train.steps 4 --train.valid_every 4"
     assert main(f"train --resume run {options}".split()) == 0
+
+
+def test_a_run_on_data_made_in_python_asks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that happens to have the name of the data is not taken for them."""
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).integers(0, 4, (30, 1, 6, 6)).astype(np.int64)
+    model = GatedPixelCNN(shape=(1, 6, 6), levels=4, width=4, blocks=1)
+    fit(model, x, out="run", steps=2, batch_size=4, device="cpu")
+    save_tones(tmp_path / "pictures", TONES)
+    for command in ("eval run", "score run", "score run --combined", "complete run"):
+        assert "It is not known which data run was trained on" in refused(command, capsys)
+    for command in (f"--resume run {MORE}", "--config run/config.yaml --out other"):
+        assert "trained on data made in Python" in refused(f"train {command}", capsys)
+    np.savez("same.npz", x=x, levels=4)
+    assert "(3 images)" in run("eval run --data same.npz", capsys)
+    assert main(f"train --resume run --data same.npz {MORE}".split()) == 0
+    assert "(3 images)" in run("eval run", capsys)
 
 
 # --- files of the user ----------------------------------------------------------------------------
