@@ -9,12 +9,12 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.utils.files import unused
-from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,6 @@ __all__ = [
     "add_interpolation",
     "add_noise",
     "add_trust",
-    "count",
     "data_options",
     "hidden_options",
     "image_options",
@@ -198,16 +197,24 @@ def output(*suffixes: str) -> Callable[[str], Path]:
 
 
 def refuse_among_images(out: Path, args: argparse.Namespace) -> None:
-    """Refuses to write a file that was not named into a folder of the images, see `add_images`.
+    """Refuses to write a file that was not named into a folder of images that a command reads.
+
+    These are the images of `add_images` and of other options, and those the model was trained on.
 
     Raises:
         UserError: It is inside one.
     """
-    for named in [*(getattr(args, "images", None) or []), getattr(args, "data", None)]:
-        if named is not None and Path(named.removeprefix("wavs:")).is_dir():
-            from nextpixel.data.catalogue import refuse_inside  # which takes time
+    from nextpixel.data.catalogue import refuse_inside  # these take time to import
+    from nextpixel.saving import training_record
 
-            refuse_inside(out, named)
+    given = vars(args)
+    names = [*(given.get("images") or []), *map(given.get, ("data", "against", "ordinary"))]
+    if given.get("model") is not None:
+        with suppress(UserError):  # there is no such model, or its record is damaged
+            names.append(training_record(given["model"]).get("data"))
+    for name in names:
+        if name is not None:
+            refuse_inside(out, name)
 
 
 def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
@@ -236,6 +243,8 @@ def parse_classes(text: str | None, names: Sequence[str] | None) -> Tensor | Non
     """
     import torch
 
+    from nextpixel.context import MIX_ERROR
+
     if names is None:
         if text is not None:
             raise UserError("This model is unconditional: leave --class out.")
@@ -257,7 +266,7 @@ def parse_classes(text: str | None, names: Sequence[str] | None) -> Tensor | Non
                 f"--class takes a mix as 3=0.7,8=0.3, and {part} is no class with a weight."
             )
         weights[class_id(name.strip(), names)] = share
-    if not math.isclose(float(weights.sum()), 1, abs_tol=1e-3) or not bool((weights >= 0).all()):
+    if not abs(float(weights.sum()) - 1) <= MIX_ERROR or not bool((weights >= 0).all()):
         raise UserError(
             f"The weights of a mix sum to 1, as in 3=0.7,8=0.3, but those of {text} do not."
         )

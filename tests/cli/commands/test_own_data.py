@@ -118,7 +118,8 @@ def test_classes_are_chosen_by_id_or_name(
         ("0=nan", "weights of a mix sum to 1"),
     ):
         assert reason in refused(f"sample {tmp_path}/names {to} --class {choice}", capsys)
-    run(f"sample {tmp_path}/names {to} --class cat=0.5,2=0.5".replace("cat", "0"), capsys)
+    run(f"sample {tmp_path}/names {to} --class cat=0.5,2=0.5", capsys)
+    run(f"sample {tmp_path}/numbers {to} --class 0=0.333,1=0.333,2=0.333", capsys)
 
 
 def test_classes_without_training_images_are_not_sampled(
@@ -232,6 +233,12 @@ def test_files_that_were_not_named_are_not_overwritten(
         f"{TRAIN} --data . --out run",
         "start .",
         "complete ../run .",
+        "complete ../run",
+        "sample ../run",
+        "score ../run",
+        "score ../run ../more --ordinary .",
+        "score ../run ../more --against .",
+        "score ../run ../more --threshold fit --out scores.csv --sheet ../s.png",
         "score ../run --data .",
         "score ../run test",
     ],
@@ -239,6 +246,7 @@ def test_files_that_were_not_named_are_not_overwritten(
 def test_nothing_is_written_into_the_data(
     words: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    save_tones(place / "more", TONES, 1)
     monkeypatch.chdir(place / "pics")
     if words.endswith(" test"):  # beside the images, not among them
         run(f"{words} --out ../scores.csv", capsys)

@@ -17,7 +17,6 @@ from nextpixel.cli.options import (
     add_draws,
     add_hidden,
     add_images,
-    count,
     hidden_options,
     image_options,
     output,
@@ -25,6 +24,7 @@ from nextpixel.cli.options import (
 )
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse

@@ -13,13 +13,13 @@ from nextpixel.cli.options import (
     Parser,
     add_common,
     add_noise,
-    count,
     in_turn,
     output,
     positive,
 )
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
