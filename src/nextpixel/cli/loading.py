@@ -197,7 +197,7 @@ def load_model_data(
     dataset = load_named_or_own(name, data, model.shape, model.levels, data_dir, trust=trust)
     model.check_dataset(dataset)
     digest = model.data_record.digest
-    if data is None and digest is not None and dataset.digest() != digest:
+    if data is None and digest is not None and dataset.digest != digest:
         raise UserError(
             f"The data that {name} was trained on ({dataset.source}) have changed since, so that "
             "the test images may have been trained on: name data by --data to use them as they are."

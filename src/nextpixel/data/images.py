@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -347,8 +348,9 @@ class Dataset:
         splits = {split: getattr(self, split).with_class_names(names) for split in SPLITS}
         return replace(self, **splits, class_names=names, unnamed=False)
 
+    @cached_property
     def digest(self) -> str:
-        """Computes a hash of all images and their classes, wherever they are stored.
+        """A hash of all images and their classes, wherever they are stored.
 
         It depends on the names of the classes, not on the order of their ids.
         """

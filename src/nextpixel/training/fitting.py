@@ -110,6 +110,9 @@ def fit(
     elif "data" in settings:
         refuse_inside(out, settings["data"])
     data = prepare(model, data, args)
+    own_class = not type(model).__module__.startswith("nextpixel.")
+    if own_class and isinstance(model, AutoregressiveModel):
+        refuse_leak(model)
     warn_of_untrained(model, data)
     fabric = make_fabric(device, args.precision)
     with launched(fabric), interrupts() as interrupted:
@@ -146,9 +149,6 @@ def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:
     if data.coarse_codes is not None and model.conditioner is None:
         model.conditioner = CoarseCodes()
     model.check_dataset(data)
-    own_class = not type(model).__module__.startswith("nextpixel.")
-    if own_class and isinstance(model, AutoregressiveModel):
-        refuse_leak(model)
     model.data_record = record_for(model, data)
     if model.data_record.class_names is not None:
         data = data.with_class_names(model.data_record.class_names)

@@ -85,6 +85,15 @@ def test_a_run_resumes_without_one_of_its_classes(
     assert (record.class_names, record.untrained) == (("dark", "light"), ())
 
 
+def test_a_run_with_names_of_classes_resumes_on_an_array(place: Path) -> None:
+    """Its ids are taken for those of the model; the images are the same as before."""
+    x = np.random.default_rng(0).integers(0, 4, (30, 1, 6, 6)).astype(np.int64)
+    np.savez("ids.npz", x=x, y=np.arange(30) % 2, levels=4)
+    fit(load("run"), "ids.npz", out="more", steps=2, batch_size=4, device="cpu")
+    assert main(f"train --resume more {MORE}".split()) == 0
+    assert load("more/last").data_record.class_names == ("dark", "light")
+
+
 def test_classes_are_chosen_by_id_or_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,9 +56,8 @@ def run(settings: Any) -> None:
     if settings.resume is None:
         refuse_inside(Path(settings.out), settings.data)
     dataset = load_data(settings.data, **data_options(settings))
-    if settings.resume and (names := begun_record(Path(settings.resume)).class_names):
-        dataset = dataset.with_class_names(names)
-    model = make_model(settings, dataset)
+    names = begun_record(Path(settings.resume)).class_names if settings.resume else None
+    model = make_model(settings, dataset.with_class_names(names) if names else dataset)
     out = Path(settings.resume or settings.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name another folder by --out.")
