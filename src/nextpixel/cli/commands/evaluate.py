@@ -169,8 +169,7 @@ def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> E
     scale = {}
     if (model.is_likelihood or model.has_importance_bound) and comparable(model):
         scale = bits_on_scale(images.subset(args.limit), dataset.train)
-    own = dataset.source.startswith("own data")
-    total = sum(len(getattr(dataset, split)) for split in SPLITS) if own else None
+    total = sum(len(getattr(dataset, split)) for split in SPLITS) if dataset.own else None
     return Evaluation(which, score, classified, diagnosis, codes, scale, total)
 
 
