@@ -111,6 +111,7 @@ def load_or_make(args: argparse.Namespace) -> AutoregressiveModel:
     from nextpixel.evaluation import receptive_field
     from nextpixel.models.base.autoregressive import autoregressive
     from nextpixel.models.base.image_model import find_class
+    from nextpixel.training.recipes import make_of_class
 
     path, is_kind = args.model, args.model in receptive_field.KINDS
     dotted = "." in path and "/" not in path and not Path(path).exists()
@@ -128,11 +129,7 @@ def load_or_make(args: argparse.Namespace) -> AutoregressiveModel:
     options["levels"] = args.levels or LEVELS
     if args.classes is not None:
         options["classes"] = args.classes
-    cls = find_class(path)
-    try:
-        return autoregressive(cls(**options), path)
-    except TypeError as error:
-        raise UserError(f"{path} cannot be made of these arguments: {error}.") from None
+    return autoregressive(make_of_class(find_class(path), **options), path)
 
 
 def read_arguments(words: Sequence[str]) -> dict[str, Any]:
