@@ -256,19 +256,14 @@ def join_images(found: Sequence[Pictures]) -> Pictures:
         for i in each.images.y
     ]
     y, names = None, None
-    if len(labels) == len(x) and any(each.images.class_names for each in found):
-        names = tuple(dict.fromkeys(labels))
-        y = np.array([names.index(label) for label in labels], np.int64)
-    elif len(labels) == len(x):  # all have only ids, from arrays
-        y = np.array(labels, np.int64)
-        names = tuple(str(i) for i in range(y.max() + 1))
+    named = any(each.images.class_names for each in found)  # not only ids, from arrays
+    if len(labels) == len(x):
+        distinct = dict.fromkeys(labels) if named else range(max(map(int, labels)) + 1)
+        names = tuple(map(str, distinct))
+        ids = {name: i for i, name in enumerate(names)}
+        y = np.array([ids[label] for label in labels], np.int64)
     return Pictures(
-        Images(
-            x,
-            y,
-            found[0].images.levels,
-            class_names=names if any(each.images.class_names for each in found) else None,
-        ),
+        Images(x, y, found[0].images.levels, class_names=names if named else None),
         [name for each in found for name in each.names],
         names,
         count(len(x), "image"),
@@ -279,12 +274,8 @@ def join_images(found: Sequence[Pictures]) -> Pictures:
 def read_pictures(paths: Sequence[Path], shape: Shape) -> NDArray[np.uint8]:
     """Reads picture files of this shape as `(N, C, H, W)`; crops and resizes to a square shape."""
     channels, height, width = shape
-    pictures = [read_picture(path, None, channels) for path in paths]
-    if height == width:
-        pictures = [
-            picture if picture.shape == shape else read_picture(path, height, channels)
-            for path, picture in zip(paths, pictures, strict=True)
-        ]
+    side = height if height == width else None
+    pictures = [read_picture(path, side, channels) for path in paths]
     for path, picture in zip(paths, pictures, strict=True):
         if picture.shape != shape:
             raise UserError(shape_mismatch(str(path), picture.shape, shape))

@@ -6,14 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import (
-    PICTURES,
-    Parser,
-    add_data,
-    add_trust,
-    data_options,
-    output,
-)
+from nextpixel.cli.options import PICTURES, Parser, add_data, add_trust, data_options, output
 from nextpixel.errors import UserError
 from nextpixel.utils.words import count
 

@@ -7,6 +7,7 @@ the originals.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -137,7 +138,10 @@ def training_command(name: str, task: str) -> str:
     from nextpixel.saving import training_record
 
     data = training_record(name).get("data", "FOLDER")
-    return f"nextpixel train --model GatedPixelCNN --data {data} --task {task} --out runs/{task}"
+    return (
+        f"nextpixel train --model GatedPixelCNN --data {shlex.quote(data)} --task {task} "
+        f"--out runs/{task}"
+    )
 
 
 def write_npz(path: Path, draws: Tensor, levels: int) -> None:
