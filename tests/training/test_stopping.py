@@ -27,13 +27,7 @@ from tests.training.runs import (
     make,
     metrics_of,
     state_of,
-    tiny_mnist,
 )
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return tiny_mnist()
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +69,28 @@ def test_a_second_sigterm_does_not_prevent_saving(
     with pytest.raises(Stopped):
         fit(make(), data, out=tmp_path / "run", **OPTIONS)
     assert state_of(tmp_path / "run")["step"] == 5
+
+
+def test_a_stop_after_a_jump_keeps_the_good_checkpoint(
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = trainer.Run.train_step
+
+    def ruin(run: trainer.Run) -> dict[str, float]:
+        jumped = run.step + 1 == 5
+        return real(run) | ({"loss": 40.0} if jumped else {})
+
+    monkeypatch.setattr(trainer.Run, "train_step", ruin)
+    monkeypatch.setattr(LossWatch, "is_calm", lambda watch, loss: loss < 30)
+    at_step(monkeypatch, 5, lambda run: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Stopped):
+        fit(make(), data, out=tmp_path / "run", **OPTIONS)
+    assert state_of(tmp_path / "run")["step"] == 4
+    said = capsys.readouterr().err
+    assert "The loss has just jumped: the checkpoint of step 4 is kept.\n" in said
 
 
 def test_an_ignored_signal_stays_ignored(
