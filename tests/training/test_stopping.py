@@ -205,7 +205,10 @@ def test_the_schedule_follows_steps_or_time() -> None:
 
 
 def test_training_stops_when_validation_stalls(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = {**OPTIONS, "steps": 100, "valid_every": 2, "ema": 0.0, "patience": 3}
     monkeypatch.setattr(trainer, "learning_rate", lambda s, a, t: 1e-2 if s <= 4 else 0.0)
@@ -217,6 +220,12 @@ def test_training_stops_when_validation_stalls(
     state = state_of(tmp_path / "run")
     assert (state["step"], state["stale"]) == (10, 3)
     assert (tmp_path / "run" / "last" / "config.json").exists()
+    early = "Stopped early, at step 10: 3 validations without a new best score.\n"
+    assert capsys.readouterr().err.count(early) == 1
+    fit(make(), data, out=tmp_path / "run", resume=True, **options)
+    assert capsys.readouterr().err.endswith(f"Resuming at step 10.\n{early}")
+    fit(make(), data, out=tmp_path / "run", resume=True, **{**options, "patience": 4})
+    assert state_of(tmp_path / "run")["step"] == 12
 
 
 # --- training that goes wrong ---------------------------------------------------------------------
