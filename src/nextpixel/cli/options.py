@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHARTS",
+    "CLASSES",
     "DATA",
     "LIKELIER",
     "MODEL",
@@ -29,6 +30,7 @@ __all__ = [
     "SAME_SEED",
     "SPLITS",
     "Parser",
+    "add_class",
     "add_common",
     "add_data",
     "add_data_dir",
@@ -43,7 +45,6 @@ __all__ = [
     "image_options",
     "in_turn",
     "interpolation_columns",
-    "output",
     "parse_classes",
     "parse_numbers",
     "positive",
@@ -53,6 +54,7 @@ __all__ = [
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")  # formats of a still picture
 CHARTS = (".png", ".svg")
+CLASSES = "3; 3,5,8 in turn; or a mix, 3=0.7,8=0.3"
 SPLITS = ("train", "valid", "test")
 MODEL = "the name of a pretrained model, or a run folder"
 MODEL_OR_BUNDLE = "the name of a pretrained model, a run folder, or a folder written by bundle"
@@ -130,6 +132,13 @@ class Parser(argparse.ArgumentParser):
             args.out = unused(default)
             refuse_among_images(args.out, args)
         return args
+
+    def add_output(
+        self, option: str, suffixes: Sequence[str], text: str, *, default: str | None = None
+    ) -> None:
+        """Adds an option that names a file to write, of one of these formats."""
+        path = None if default is None else Path(default)
+        self.add_argument(option, type=output(*suffixes), metavar="FILE", default=path, help=text)
 
     def _check_option(self, option: str) -> None:
         known = self._option_string_actions
@@ -397,14 +406,13 @@ def add_images(
             "--limit", type=positive, help=f"{limit} at most N images, spread evenly"
         )
     if classes:
-        group.add_argument(
-            "--class",
-            dest="classes",
-            metavar="C",
-            help="class of pictures that have none, by id or name: 3; 3,5,8 in turn; or a mix, "
-            "3=0.7,8=0.3",
-        )
+        add_class(group, f"class of pictures that have none, by id or name: {CLASSES}")
     parser.set_defaults(shown=n)
+
+
+def add_class(group: argparse._ActionsContainer, text: str) -> None:
+    """Adds --class, see `parse_classes`."""
+    group.add_argument("--class", dest="classes", metavar="C", help=text)
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -424,13 +432,7 @@ def add_draws(parser: Parser, what: str, out: str, draws: int = 4) -> None:
     """
     parser.add_argument("--draws", type=positive, default=draws, help=f"{what} of each image")
     add_noise(parser)
-    parser.add_argument(
-        "--out",
-        type=output(*PICTURES),
-        default=Path(out),
-        metavar="FILE",
-        help="the picture to write",
-    )
+    parser.add_output("--out", PICTURES, "the picture to write", default=out)
 
 
 def add_noise(parser: Parser, what: str = "images") -> None:

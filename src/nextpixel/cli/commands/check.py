@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpixel.cli.options import MODEL, Parser, add_trust, output, parse_numbers, positive, seed
+from nextpixel.cli.options import MODEL, Parser, add_trust, parse_numbers, positive, seed
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
 
@@ -46,11 +46,8 @@ def arguments(parser: Parser) -> None:
     group.add_argument("--levels", type=positive, help=f"their levels (default: {LEVELS})")
     group.add_argument("--classes", type=positive, help="number of classes (default: none)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of random weights and images")
-    parser.add_argument(
-        "--out",
-        type=output(".png"),
-        metavar="FILE",
-        help="draw a heat map of what a pixel depends on, and of a leak",
+    parser.add_output(
+        "--out", (".png",), "draw a heat map of what a pixel depends on, and of a leak"
     )
     group = parser.add_argument_group("machine")
     group.add_argument("--threads", type=positive, help="number of processor threads")

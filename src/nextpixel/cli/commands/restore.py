@@ -20,7 +20,6 @@ from nextpixel.cli.options import (
     add_images,
     hidden_options,
     image_options,
-    output,
     positive,
 )
 from nextpixel.errors import UserError
@@ -60,11 +59,10 @@ def arguments(parser: Parser) -> None:
     add_hidden(parser, "only to inpaint; default for clean images: random holes")
     add_draws(parser, "restorations", "restored.png")
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
-    parser.add_argument(
+    parser.add_output(
         "--npz",
-        type=output(".npz"),
-        metavar="FILE",
-        help="also write all restorations as integers, as array x (draws, images, C, H, W)",
+        (".npz",),
+        "also write all restorations as integers, as array x (draws, images, C, H, W)",
     )
     add_common(parser)
 

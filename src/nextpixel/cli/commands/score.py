@@ -21,7 +21,6 @@ from nextpixel.cli.options import (
     add_common,
     add_images,
     image_options,
-    output,
     positive,
     refuse_among_images,
 )
@@ -82,11 +81,10 @@ def arguments(parser: Parser) -> None:
         metavar="X",
         help=f"share of ordinary images below --threshold fit (default: {QUANTILE})",
     )
-    parser.add_argument(
+    parser.add_output(
         "--save",
-        type=output(".json"),
-        metavar="FILE",
-        help="where --threshold fit is saved (default: threshold.json beside the table, or a free "
+        (".json",),
+        "where --threshold fit is saved (default: threshold.json beside the table, or a free "
         "name like it)",
     )
     parser.add_argument(
@@ -108,22 +106,16 @@ def arguments(parser: Parser) -> None:
         metavar="CSV",
         help="lines IMAGE,0 or IMAGE,1 (anomalous), to compute an AUROC",
     )
-    parser.add_argument(
-        "--out",
-        type=output(".csv"),
-        metavar="FILE",
-        help="the table to write (default: scores.csv, or a free name like it)",
+    parser.add_output(
+        "--out", (".csv",), "the table to write (default: scores.csv, or a free name like it)"
     )
-    parser.add_argument(
+    parser.add_output(
         "--sheet",
-        type=output(*PICTURES),
-        metavar="FILE",
-        help=f"a picture of the {SHOWN} most anomalous images (default: most-anomalous.png beside "
+        PICTURES,
+        f"a picture of the {SHOWN} most anomalous images (default: most-anomalous.png beside "
         "the table, or a free name like it)",
     )
-    parser.add_argument(
-        "--plot", type=output(*CHARTS), metavar="FILE", help="also draw histograms of the scores"
-    )
+    parser.add_output("--plot", CHARTS, "also draw histograms of the scores")
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first picture that cannot be read"
     )
