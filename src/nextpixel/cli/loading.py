@@ -11,7 +11,7 @@ import torch
 from nextpixel.cli.options import parse_classes
 from nextpixel.data import Dataset
 from nextpixel.data.catalogue import NAMED
-from nextpixel.data.user_data import folder_options
+from nextpixel.data.user_data import shape_options
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.latents import codes
 from nextpixel.latents.generator import LatentGenerator, holds_bundle
@@ -234,7 +234,7 @@ def load_for(
     trust: bool = False,
 ) -> Dataset:
     """Loads a data set with these levels, and a folder's pictures in this shape `(C, H, W)`."""
-    resize, channels = (None, None) if is_known_name(data) else folder_options(shape, Path(data))
+    resize, channels = (None, None) if is_known_name(data) else shape_options(shape, Path(data))
     return codes.load_data(
         data, levels=levels, data_dir=data_dir, resize=resize, channels=channels, trust=trust
     )

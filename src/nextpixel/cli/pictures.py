@@ -28,7 +28,7 @@ from nextpixel.data.folders import picture_names, read_picture
 from nextpixel.data.images import Unsplit
 from nextpixel.data.levels import requantise
 from nextpixel.data.sampler import evenly_spaced
-from nextpixel.data.user_data import folder_options, load_unsplit
+from nextpixel.data.user_data import load_unsplit, shape_options
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import Conditioning, ImageModel
 from nextpixel.utils.words import count
@@ -232,7 +232,7 @@ def load_pictures(path: Path, shape: Shape, levels: int) -> Pictures:
     what = path.name or str(path)
     is_picture = path.suffix.lower() in Image.registered_extensions() and not path.is_dir()
     if path.exists() and not is_picture:
-        resize, channels = folder_options(shape, path)
+        resize, channels = shape_options(shape, path)
         found = load_unsplit(path, resize=resize, channels=channels, levels=levels)
         if found.images.x.shape[1:] != shape:
             raise UserError(shape_mismatch(str(path), found.images.x.shape[1:], shape))

@@ -14,7 +14,7 @@ from nextpixel.data import Dataset
 from nextpixel.data.arrays import dataset_from_arrays
 from nextpixel.data.catalogue import NAMED, refuse_inside
 from nextpixel.data.pictures import ImagesLike
-from nextpixel.data.user_data import folder_options
+from nextpixel.data.user_data import shape_options
 from nextpixel.errors import UserError
 from nextpixel.evaluation.model_checks import refuse_leak
 from nextpixel.latents.codes import load_data
@@ -88,7 +88,7 @@ def fit(
         settings = {**source, **(settings or {})}
         path = Path(data).expanduser()
         known = str(data) in NAMED
-        resize, channels = (None, None) if known else folder_options(model.shape, path)
+        resize, channels = (None, None) if known else shape_options(model.shape, path)
         data = load_data(
             data, levels=model.levels, data_dir=data_dir, resize=resize, channels=channels
         )

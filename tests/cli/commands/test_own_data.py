@@ -142,6 +142,19 @@ def test_classes_without_training_images_are_not_sampled(
     assert arrays(tmp_path / "x.npz")["y"].tolist() == [1, 2, 1, 2]
 
 
+def test_an_array_that_needed_channels_needs_them_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Grey images 3 pixels wide look like one picture in colour; the model knows better."""
+    monkeypatch.chdir(tmp_path)
+    np.save("narrow.npy", np.random.default_rng(0).integers(0, 4, (30, 6, 3)).astype(np.uint8))
+    words = "--data narrow.npy --levels 256 --channels 1 --out run"
+    assert main([*TRAIN.split(), *words.split()]) == 0
+    assert "(3 images)" in run("eval run", capsys)
+    assert "Written: scores.csv" in run("score run narrow.npy", capsys)
+    fit(load("run"), "narrow.npy", out="more", steps=1, batch_size=4, device="cpu")
+
+
 def test_own_samples_are_evaluated_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("sample run --class dark -n 12 --out s.png --npz s.npz", capsys)
     assert "Anomaly scores by run" in run("score run s.npz", capsys)
