@@ -155,13 +155,13 @@ def choose_classes(text: str | None, model: ImageModel | LatentGenerator) -> tor
     c = parse_classes(text, names)
     if c is None:
         return None
-    untrained = set(model.data_record.untrained)
+    trained = model.data_record.trained(model.classes)
     if text is None:
-        return torch.tensor([i for i in c.tolist() if i not in untrained])
+        return torch.tensor(trained)
     chosen = c.nonzero()[:, 0].tolist() if c.is_floating_point() else c.tolist()
     for i in dict.fromkeys(chosen):
         name = (names or ())[i]
-        if i in untrained:
+        if i not in trained:
             raise UserError(
                 f"The class {name} had no training images, so that the model does not know it: "
                 "leave it out."

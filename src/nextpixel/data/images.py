@@ -208,6 +208,10 @@ class DataRecord:
     untrained: tuple[int, ...] = ()
     digest: str | None = None
 
+    def trained(self, classes: int | None) -> list[int]:
+        """Returns those ids of a model's classes that had training images; [] without classes."""
+        return [i for i in range(classes or 0) if i not in self.untrained]
+
     def settings(self) -> dict[str, Any]:
         """Returns the entries that are not None, in the form that JSON stores."""
         entries = {

@@ -294,7 +294,7 @@ def pictures_of(
     from nextpixel.viz.report import Section
 
     end = time.monotonic() + 0.6 * seconds
-    ids = trained_classes(model)[:10]
+    ids = model.data_record.trained(model.classes)[:10]
     columns = len(ids) or 8
     classes = torch.tensor(ids) if ids else None
     rows: list[torch.Tensor] = []
@@ -340,14 +340,9 @@ def hidden_halves(model: AutoregressiveModel, dataset: Dataset, seconds: float) 
     return Section("Hidden halves", "The lower half is sampled.", image=sheet)
 
 
-def trained_classes(model: AutoregressiveModel) -> list[int]:
-    """Returns the ids of the classes that had training images; [] without classes."""
-    return [i for i in range(model.classes or 0) if i not in model.data_record.untrained]
-
-
 def next_commands(model: AutoregressiveModel, out: Path, minutes: float, steps: int) -> str:
     """Returns commands to go on with, after a run of this length at most."""
-    name, ids = shlex.quote(str(out)), trained_classes(model)
+    name, ids = shlex.quote(str(out)), model.data_record.trained(model.classes)
     by_class = f" --class {ids[0]}" if ids else ""
     return "\n".join(
         [
