@@ -77,6 +77,12 @@ def test_from_a_folder_to_a_page(folder: Path, capsys: pytest.CaptureFixture[str
     assert "already holds a run" in refused("start pictures --minutes 0.1", capsys)
 
 
+def test_a_file_is_no_run_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("mine")
+    assert "taken is a file" in refused("start pictures --out taken", capsys)
+    assert Path("taken").read_text() == "mine"
+
+
 @pytest.mark.parametrize("words", ["", "nothing", "pictures --minutes 0", "pictures --minutes nan"])
 def test_mistakes(words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(f"start {words}", capsys)

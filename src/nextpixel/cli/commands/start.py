@@ -71,10 +71,12 @@ def run(args: argparse.Namespace) -> None:
     set_threads(args.threads)
     keep_freed_memory()
     out = args.out or Path("runs") / Path(args.data).resolve().name
+    resuming = f"nextpixel train --resume {shlex.quote(str(out))}"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name another folder by --out.")
     if (out / "state.pt").exists():
         raise UserError(
-            f"{out} already holds a run: resume it by nextpixel train --resume {out}, or name "
-            "another folder by --out."
+            f"{out} already holds a run: resume it by {resuming}, or name another folder by --out."
         )
     refuse_inside(out, args.data)
     resize = args.resize or side_for(args.data)
@@ -99,7 +101,8 @@ def run(args: argparse.Namespace) -> None:
             **plan.options,
         )
     except KeyboardInterrupt:
-        print(f"Stopped. Continue with: nextpixel train --resume {out}", file=sys.stderr)
+        if (out / "state.pt").exists():
+            print(f"Stopped. Continue with: {resuming}", file=sys.stderr)
         raise
     report(args, dataset, out, sections, plan, began + 60 * args.minutes)
 
