@@ -108,12 +108,14 @@ def test_the_command_that_does_the_same_is_one(tmp_path: Path) -> None:
     options = choosing.training_options(4e4, 10.0, data, 4e-3)
     assert options["steps"] == 1_500_000
     words = ["my pictures", "--data-dir", "else", "--channels", "1"]
+    words += ["--threads", "3", "--device", "cpu"]
     args = read("start", start, words)
     command = start.by_hand(args, Plan(model, options, 4e4, "why"), 8, tmp_path / "run")
     program, name, *rest = shlex.split(command)
     settings = train_settings(rest)
     assert (program, name) == ("nextpixel", "train")
     assert (settings.data, settings.data_dir, settings.resize) == ("my pictures", "else", 8)
+    assert (settings.channels, settings.threads, settings.device) == (1, 3, "cpu")
     assert vars(settings.train) == asdict(TrainArgs(**options))
     assert settings.model.init_args.width == 16
 

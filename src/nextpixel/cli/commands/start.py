@@ -164,8 +164,10 @@ def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
 def by_hand(args: argparse.Namespace, plan: Plan, resize: int | None, out: Path) -> str:
     """Returns the `nextpixel train` command that does the same."""
     words = ["nextpixel", "train", "--data", str(args.data), "--out", str(out)]
+    device = None if args.device == "auto" else args.device
     given = {"data-dir": args.data_dir, "resize": resize, "channels": args.channels}
-    for name, value in {**given, "from": plan.start}.items():
+    given |= {"device": device, "threads": args.threads, "from": plan.start}
+    for name, value in given.items():
         words += [f"--{name}", str(value)] if value is not None else []
     if plan.start is None:
         words += ["--model", type(plan.model).__name__]
