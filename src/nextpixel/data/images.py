@@ -254,6 +254,8 @@ class Dataset:
         unnamed: Whether the class names are only the ids of an array, "0", "1", ...
         own: Whether these are the user's own data, which may change, not a data set of the
             catalogue.
+        location: Where `load_data` finds the user's own data, with an absolute path; None for data
+            made in Python.
         skipped: The files of a folder that could not be read as pictures.
     """
 
@@ -268,6 +270,7 @@ class Dataset:
     spectrogram: Spectrogram | None = None
     unnamed: bool = False
     own: bool = True
+    location: str | None = None
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -228,6 +228,18 @@ def test_a_run_on_data_made_in_python_asks_for_them(
     assert "(3 images)" in run("eval run", capsys)
 
 
+def test_a_run_on_data_loaded_in_python_finds_them(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = GatedPixelCNN(shape=(1, 6, 6), levels=4, classes=2, width=4, blocks=1)
+    data = load_data("pics", levels=4)
+    fit(model, data, out="loaded", steps=2, batch_size=4, device="cpu")
+    (place / "else").mkdir()
+    monkeypatch.chdir(place / "else")
+    assert f"({len(data.test)} images)" in run("eval ../loaded", capsys)
+    assert main(f"train --resume ../loaded {MORE}".split()) == 0
+
+
 # --- files of the user ----------------------------------------------------------------------------
 
 
