@@ -190,7 +190,8 @@ def training_record(name: str | Path) -> dict[str, Any]:
 
     Returns:
         The entries of the first of these files that exists, the name of the data as "data" and the
-        training options as "train"; empty without such a file.
+        training options as "train"; empty without such a file. There is no "data" if a run was
+        trained on data made in Python.
 
     Raises:
         UserError: There is no such model, or the file is damaged.
@@ -199,9 +200,12 @@ def training_record(name: str | Path) -> dict[str, Any]:
     for file in (folder / "card.json", folder / TRAINING, folder.parent / "config.yaml"):
         if file.is_file():
             try:
-                return renamed_options(yaml.safe_load(file.read_text("utf-8")))  # JSON is YAML
+                record = renamed_options(yaml.safe_load(file.read_text("utf-8")))  # JSON is YAML
             except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):
                 raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
+            if record.get("data") is None:
+                record.pop("data", None)
+            return record
     return {}
 
 

@@ -20,12 +20,18 @@ from nextpixel.comparison import contenders
 from nextpixel.comparison import page as comparison_page
 from nextpixel.comparison import run as comparison_run
 from nextpixel.comparison.contenders import Budget, Contender
-from nextpixel.comparison.measure import cached_seconds, naive_seconds, receptive_field
+from nextpixel.comparison.measure import (
+    cached_seconds,
+    classes_in_turn,
+    naive_seconds,
+    receptive_field,
+)
 from nextpixel.comparison.page import number
+from nextpixel.data import DataRecord
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.training import trainer
-from tests.helpers import refused, succeed
+from tests.helpers import refused, scoring_model, succeed
 
 RECIPE = """
 model: {class_path: %s, init_args: {width: 4, blocks: %d}}
@@ -201,6 +207,15 @@ def test_second_call_trains_nothing_and_a_stopped_one_goes_on(
     assert len(trained) == 7
     assert err.count("is trained already") == 2
     assert (here / "stopped" / "simple" / "state.pt").read_bytes() == state
+
+
+def test_samples_are_of_classes_that_had_training_images() -> None:
+    model = scoring_model(classes=3)
+    model.data_record = DataRecord(untrained=(1,))
+    c = classes_in_turn(model, 5)
+    assert c is not None
+    assert c.tolist() == [0, 2, 0, 2, 0]
+    assert classes_in_turn(scoring_model(), 5) is None
 
 
 def test_seconds_become_steps(

@@ -81,7 +81,7 @@ def test_links_in_a_circle_and_broken_ones_are_named(tmp_path: Path) -> None:
     fill(tmp_path / "pics" / "dogs", 30)
     (tmp_path / "pics" / "dogs" / "again").symlink_to(tmp_path / "pics")
     (tmp_path / "pics" / "dogs" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.warns(UserWarning, match=r"2 x broken link \(dogs/again, dogs/gone\.png\)"):
+    with pytest.warns(UserWarning, match=r"2 broken links \(dogs/again, dogs/gone\.png\)"):
         data = load(tmp_path / "pics")
     assert len(data.train) + len(data.valid) + len(data.test) == 30
 
@@ -107,7 +107,7 @@ def test_unreadable_pictures_are_left_out_and_named_once(tmp_path: Path) -> None
     for name in ("00.png", "07.png", "32.png"):  # the first one decides the shape of all others
         (tmp_path / name).write_bytes(b"not a picture")
     os.utime(tmp_path)
-    with pytest.warns(UserWarning, match=r"3 x unreadable file \(00\.png, 07\.png, 32\.png\)"):
+    with pytest.warns(UserWarning, match=r"3 unreadable files \(00\.png, 07\.png, 32\.png\)"):
         data = load(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -128,7 +128,7 @@ def test_a_folder_of_unreadable_pictures_is_refused(tmp_path: Path) -> None:
 def test_other_files_are_named(tmp_path: Path) -> None:
     fill(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.warns(UserWarning, match=r"1 x file that holds no images \(notes\.txt\)"):
+    with pytest.warns(UserWarning, match=r"1 file without images \(notes\.txt\)"):
         load(tmp_path)
 
 

@@ -25,6 +25,7 @@ from nextpixel.evaluation.likelihood import Score, classify, evaluate
 from nextpixel.models import GatedPixelCNN
 from nextpixel.training import fit
 from nextpixel.viz.images import upright
+from tests.helpers import scoring_model
 
 RATE = 8000
 SMALL = Spectrogram(window=256, hop=128, bands=16, frames=16)
@@ -340,6 +341,12 @@ def test_a_folder_of_sounds(folder: Path, tmp_path: Path, monkeypatch, capsys) -
     np.testing.assert_array_equal(load(f"wavs:{folder}").train.rows, found.train.rows)
     main(["data", f"wavs:{folder}", "--out", str(tmp_path / "own.png")])
     assert "classes in train: high" in capsys.readouterr().out
+    scoring_model(shape=(1, 96, 40), levels=found.levels).save(tmp_path / "model")
+    scored = ["eval", str(tmp_path / "model"), "--data", f"wavs:{folder}"]
+    main(scored)
+    assert f"Scored {len(found.test)} of 40 images of" in capsys.readouterr().out
+    main([*scored, "--split", "all"])
+    assert "(40 images)" in capsys.readouterr().out
 
 
 def test_long_sounds_are_cut_with_a_warning(folder: Path) -> None:

@@ -437,7 +437,7 @@ def test_a_corrupt_picture_is_named(tmp_path, raw):
     (tmp_path / "07.png").write_bytes(raw)
     with pytest.raises(UserError, match=r"07\.png is corrupt or no image"):
         load_unsplit(tmp_path)
-    with pytest.warns(UserWarning, match=r"1 x unreadable file \(07\.png\)"):
+    with pytest.warns(UserWarning, match=r"1 unreadable file \(07\.png\)"):
         data = load(tmp_path)
     assert len(everything(data)) == 39
 

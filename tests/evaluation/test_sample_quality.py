@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from scipy.linalg import sqrtm
 from nextpixel import LatentGenerator, load_data
 from nextpixel.cli.describe import explain, overview
 from nextpixel.conditioning.classifier import Classifier, load_classifier
-from nextpixel.data import Dataset, Images
+from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.evaluation.sample_quality import (
@@ -261,6 +262,25 @@ def test_a_model_of_pixels_is_evaluated_too(here: Path) -> None:
     names = [row.name for row in found.sets]
     assert names == ["test images", "validation images", "training images", "samples"]
     assert found.sets[-1].frechet > found.sets[1].frechet
+
+
+def test_classes_are_matched_by_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model and judge know them in another order than the data."""
+    data = replace(
+        load_data(here / "halves.npz"), class_names=("left", "right"), unnamed=False
+    ).with_class_names(("right", "left"))
+    judge = load_classifier(here / "judge")
+    model = GatedPixelCNN(shape=(1, 8, 8), levels=4, classes=2, width=4, blocks=1, kernel_size=3)
+    judge.class_names = ("left", "right")
+    model.data_record = DataRecord(("left", "right"))
+    left = torch.from_numpy(data.train.x[data.train.y == 1][:1]).long()
+
+    def sample(n: int, c: torch.Tensor, **_: object) -> torch.Tensor:
+        return torch.cat([left, left.flip(3)])[c]
+
+    monkeypatch.setattr(model, "sample", sample)
+    found = {row.name: row.accuracy for row in evaluate_samples(model, data, judge).sets}
+    assert found["test images"] == found["samples"] == 1
 
 
 def test_sounds_get_a_row_of_griffin_lim() -> None:

@@ -29,6 +29,13 @@ def tiny_mnist() -> Dataset:
     return small_mnist(slice(None, None, 4), 100, 50, 10)
 
 
+class Dropout(GatedPixelCNN):
+    """Has noise in its steps."""
+
+    def network(self, x: Any, biases: Any, cache: Any = None) -> Any:
+        return super().network(torch.nn.functional.dropout(x, 0.5, self.training), biases, cache)
+
+
 def make(cls: type[GatedPixelCNN] = GatedPixelCNN, **arguments: Any) -> GatedPixelCNN:
     torch.manual_seed(0)
     arguments = {"shape": (1, 7, 7), "levels": 4, "classes": 10, **arguments}

@@ -27,13 +27,7 @@ from tests.training.runs import (
     make,
     metrics_of,
     state_of,
-    tiny_mnist,
 )
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return tiny_mnist()
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +69,28 @@ def test_a_second_sigterm_does_not_prevent_saving(
     with pytest.raises(Stopped):
         fit(make(), data, out=tmp_path / "run", **OPTIONS)
     assert state_of(tmp_path / "run")["step"] == 5
+
+
+def test_a_stop_after_a_jump_keeps_the_good_checkpoint(
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = trainer.Run.train_step
+
+    def ruin(run: trainer.Run) -> dict[str, float]:
+        jumped = run.step + 1 == 5
+        return real(run) | ({"loss": 40.0} if jumped else {})
+
+    monkeypatch.setattr(trainer.Run, "train_step", ruin)
+    monkeypatch.setattr(LossWatch, "is_calm", lambda watch, loss: loss < 30)
+    at_step(monkeypatch, 5, lambda run: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Stopped):
+        fit(make(), data, out=tmp_path / "run", **OPTIONS)
+    assert state_of(tmp_path / "run")["step"] == 4
+    said = capsys.readouterr().err
+    assert "The loss has just jumped: the checkpoint of step 4 is kept.\n" in said
 
 
 def test_an_ignored_signal_stays_ignored(
@@ -189,7 +205,10 @@ def test_the_schedule_follows_steps_or_time() -> None:
 
 
 def test_training_stops_when_validation_stalls(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = {**OPTIONS, "steps": 100, "valid_every": 2, "ema": 0.0, "patience": 3}
     monkeypatch.setattr(trainer, "learning_rate", lambda s, a, t: 1e-2 if s <= 4 else 0.0)
@@ -201,6 +220,12 @@ def test_training_stops_when_validation_stalls(
     state = state_of(tmp_path / "run")
     assert (state["step"], state["stale"]) == (10, 3)
     assert (tmp_path / "run" / "last" / "config.json").exists()
+    early = "Stopped early, at step 10: 3 validations without a new best score.\n"
+    assert capsys.readouterr().err.count(early) == 1
+    fit(make(), data, out=tmp_path / "run", resume=True, **options)
+    assert capsys.readouterr().err.endswith(f"Resuming at step 10.\n{early}")
+    fit(make(), data, out=tmp_path / "run", resume=True, **{**options, "patience": 4})
+    assert state_of(tmp_path / "run")["step"] == 12
 
 
 # --- training that goes wrong ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from nextpixel.cli.options import parse_classes
 from nextpixel.data import Dataset
 from nextpixel.data.catalogue import NAMED
-from nextpixel.data.user_data import folder_options
+from nextpixel.data.user_data import shape_options
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.latents import codes
 from nextpixel.latents.generator import LatentGenerator, holds_bundle
@@ -155,13 +155,13 @@ def choose_classes(text: str | None, model: ImageModel | LatentGenerator) -> tor
     c = parse_classes(text, names)
     if c is None:
         return None
-    untrained = set(model.data_record.untrained)
+    trained = model.data_record.trained(model.classes)
     if text is None:
-        return torch.tensor([i for i in c.tolist() if i not in untrained])
+        return torch.tensor(trained)
     chosen = c.nonzero()[:, 0].tolist() if c.is_floating_point() else c.tolist()
     for i in dict.fromkeys(chosen):
         name = (names or ())[i]
-        if i in untrained:
+        if i not in trained:
             raise UserError(
                 f"The class {name} had no training images, so that the model does not know it: "
                 "leave it out."
@@ -197,7 +197,7 @@ def load_model_data(
     dataset = load_named_or_own(name, data, model.shape, model.levels, data_dir, trust=trust)
     model.check_dataset(dataset)
     digest = model.data_record.digest
-    if data is None and digest is not None and dataset.digest() != digest:
+    if data is None and digest is not None and dataset.digest != digest:
         raise UserError(
             f"The data that {name} was trained on ({dataset.source}) have changed since, so that "
             "the test images may have been trained on: name data by --data to use them as they are."
@@ -234,7 +234,7 @@ def load_for(
     trust: bool = False,
 ) -> Dataset:
     """Loads a data set with these levels, and a folder's pictures in this shape `(C, H, W)`."""
-    resize, channels = (None, None) if is_known_name(data) else folder_options(shape, Path(data))
+    resize, channels = (None, None) if is_known_name(data) else shape_options(shape, Path(data))
     return codes.load_data(
         data, levels=levels, data_dir=data_dir, resize=resize, channels=channels, trust=trust
     )

@@ -9,18 +9,19 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.utils.files import unused
-from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
     "CHARTS",
+    "CLASSES",
     "DATA",
     "LIKELIER",
     "MODEL",
@@ -29,6 +30,7 @@ __all__ = [
     "SAME_SEED",
     "SPLITS",
     "Parser",
+    "add_class",
     "add_common",
     "add_data",
     "add_data_dir",
@@ -38,13 +40,11 @@ __all__ = [
     "add_interpolation",
     "add_noise",
     "add_trust",
-    "count",
     "data_options",
     "hidden_options",
     "image_options",
     "in_turn",
     "interpolation_columns",
-    "output",
     "parse_classes",
     "parse_numbers",
     "positive",
@@ -54,6 +54,7 @@ __all__ = [
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")  # formats of a still picture
 CHARTS = (".png", ".svg")
+CLASSES = "3; 3,5,8 in turn; or a mix, 3=0.7,8=0.3"
 SPLITS = ("train", "valid", "test")
 MODEL = "the name of a pretrained model, or a run folder"
 MODEL_OR_BUNDLE = "the name of a pretrained model, a run folder, or a folder written by bundle"
@@ -132,6 +133,13 @@ class Parser(argparse.ArgumentParser):
             refuse_among_images(args.out, args)
         return args
 
+    def add_output(
+        self, option: str, suffixes: Sequence[str], text: str, *, default: str | None = None
+    ) -> None:
+        """Adds an option that names a file to write, of one of these formats."""
+        path = None if default is None else Path(default)
+        self.add_argument(option, type=output(*suffixes), metavar="FILE", default=path, help=text)
+
     def _check_option(self, option: str) -> None:
         known = self._option_string_actions
         if option not in known:
@@ -198,16 +206,24 @@ def output(*suffixes: str) -> Callable[[str], Path]:
 
 
 def refuse_among_images(out: Path, args: argparse.Namespace) -> None:
-    """Refuses to write a file that was not named into a folder of the images, see `add_images`.
+    """Refuses to write a file that was not named into a folder of images that a command reads.
+
+    These are the images of `add_images` and of other options, and those the model was trained on.
 
     Raises:
         UserError: It is inside one.
     """
-    for named in [*(getattr(args, "images", None) or []), getattr(args, "data", None)]:
-        if named is not None and Path(named.removeprefix("wavs:")).is_dir():
-            from nextpixel.data.catalogue import refuse_inside  # which takes time
+    from nextpixel.data.catalogue import refuse_inside  # these take time to import
+    from nextpixel.saving import training_record
 
-            refuse_inside(out, named)
+    given = vars(args)
+    names = [*(given.get("images") or []), *map(given.get, ("data", "against", "ordinary"))]
+    if given.get("model") is not None:
+        with suppress(UserError):  # there is no such model, or its record is damaged
+            names.append(training_record(given["model"]).get("data"))
+    for name in names:
+        if name is not None:
+            refuse_inside(out, name)
 
 
 def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
@@ -236,6 +252,8 @@ def parse_classes(text: str | None, names: Sequence[str] | None) -> Tensor | Non
     """
     import torch
 
+    from nextpixel.context import MIX_ERROR
+
     if names is None:
         if text is not None:
             raise UserError("This model is unconditional: leave --class out.")
@@ -257,7 +275,7 @@ def parse_classes(text: str | None, names: Sequence[str] | None) -> Tensor | Non
                 f"--class takes a mix as 3=0.7,8=0.3, and {part} is no class with a weight."
             )
         weights[class_id(name.strip(), names)] = share
-    if not math.isclose(float(weights.sum()), 1, abs_tol=1e-3) or not bool((weights >= 0).all()):
+    if not abs(float(weights.sum()) - 1) <= MIX_ERROR or not bool((weights >= 0).all()):
         raise UserError(
             f"The weights of a mix sum to 1, as in 3=0.7,8=0.3, but those of {text} do not."
         )
@@ -388,14 +406,13 @@ def add_images(
             "--limit", type=positive, help=f"{limit} at most N images, spread evenly"
         )
     if classes:
-        group.add_argument(
-            "--class",
-            dest="classes",
-            metavar="C",
-            help="class of pictures that have none, by id or name: 3; 3,5,8 in turn; or a mix, "
-            "3=0.7,8=0.3",
-        )
+        add_class(group, f"class of pictures that have none, by id or name: {CLASSES}")
     parser.set_defaults(shown=n)
+
+
+def add_class(group: argparse._ActionsContainer, text: str) -> None:
+    """Adds --class, see `parse_classes`."""
+    group.add_argument("--class", dest="classes", metavar="C", help=text)
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -415,13 +432,7 @@ def add_draws(parser: Parser, what: str, out: str, draws: int = 4) -> None:
     """
     parser.add_argument("--draws", type=positive, default=draws, help=f"{what} of each image")
     add_noise(parser)
-    parser.add_argument(
-        "--out",
-        type=output(*PICTURES),
-        default=Path(out),
-        metavar="FILE",
-        help="the picture to write",
-    )
+    parser.add_output("--out", PICTURES, "the picture to write", default=out)
 
 
 def add_noise(parser: Parser, what: str = "images") -> None:

@@ -24,7 +24,7 @@ from nextpixel.data import Images
 from nextpixel.data.arrays import read_idx_folder
 from nextpixel.data.classes import sort_names
 from nextpixel.data.files import find_files
-from nextpixel.data.folders import PICTURE_FILES, read_picture
+from nextpixel.data.folders import PICTURE_FILES, picture_size
 from nextpixel.data.levels import requantise
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
@@ -140,8 +140,8 @@ def read_files(
     labels: list[str] = []
     for shown, label, path in track(files, "reading pictures", len(files)):
         try:
-            whole = read_picture(path, None, shape[0])
-            arrays.append(whole[None] if whole.shape == shape else read_pictures([path], shape))
+            arrays.append(read_pictures([path], shape))
+            width, height = picture_size(path)
         except UserError as error:
             if reading.strict:
                 raise
@@ -150,7 +150,6 @@ def read_files(
         names.append(shown)
         labels += [] if label is None else [label]
         reading.read += 1
-        height, width = whole.shape[1:]
         if (height, width) != shape[1:]:
             reading.cropped += height != width
             reading.resized += min(height, width) != shape[1]

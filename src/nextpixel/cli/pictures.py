@@ -28,7 +28,7 @@ from nextpixel.data.folders import picture_names, read_picture
 from nextpixel.data.images import Unsplit
 from nextpixel.data.levels import requantise
 from nextpixel.data.sampler import evenly_spaced
-from nextpixel.data.user_data import folder_options, load_unsplit
+from nextpixel.data.user_data import load_unsplit, shape_options
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import Conditioning, ImageModel
 from nextpixel.utils.words import count
@@ -232,7 +232,7 @@ def load_pictures(path: Path, shape: Shape, levels: int) -> Pictures:
     what = path.name or str(path)
     is_picture = path.suffix.lower() in Image.registered_extensions() and not path.is_dir()
     if path.exists() and not is_picture:
-        resize, channels = folder_options(shape, path)
+        resize, channels = shape_options(shape, path)
         found = load_unsplit(path, resize=resize, channels=channels, levels=levels)
         if found.images.x.shape[1:] != shape:
             raise UserError(shape_mismatch(str(path), found.images.x.shape[1:], shape))
@@ -256,19 +256,14 @@ def join_images(found: Sequence[Pictures]) -> Pictures:
         for i in each.images.y
     ]
     y, names = None, None
-    if len(labels) == len(x) and any(each.images.class_names for each in found):
-        names = tuple(dict.fromkeys(labels))
-        y = np.array([names.index(label) for label in labels], np.int64)
-    elif len(labels) == len(x):  # all have only ids, from arrays
-        y = np.array(labels, np.int64)
-        names = tuple(str(i) for i in range(y.max() + 1))
+    named = any(each.images.class_names for each in found)  # not only ids, from arrays
+    if len(labels) == len(x):
+        distinct = dict.fromkeys(labels) if named else range(max(map(int, labels)) + 1)
+        names = tuple(map(str, distinct))
+        ids = {name: i for i, name in enumerate(names)}
+        y = np.array([ids[label] for label in labels], np.int64)
     return Pictures(
-        Images(
-            x,
-            y,
-            found[0].images.levels,
-            class_names=names if any(each.images.class_names for each in found) else None,
-        ),
+        Images(x, y, found[0].images.levels, class_names=names if named else None),
         [name for each in found for name in each.names],
         names,
         count(len(x), "image"),
@@ -279,12 +274,8 @@ def join_images(found: Sequence[Pictures]) -> Pictures:
 def read_pictures(paths: Sequence[Path], shape: Shape) -> NDArray[np.uint8]:
     """Reads picture files of this shape as `(N, C, H, W)`; crops and resizes to a square shape."""
     channels, height, width = shape
-    pictures = [read_picture(path, None, channels) for path in paths]
-    if height == width:
-        pictures = [
-            picture if picture.shape == shape else read_picture(path, height, channels)
-            for path, picture in zip(paths, pictures, strict=True)
-        ]
+    side = height if height == width else None
+    pictures = [read_picture(path, side, channels) for path in paths]
     for path, picture in zip(paths, pictures, strict=True):
         if picture.shape != shape:
             raise UserError(shape_mismatch(str(path), picture.shape, shape))

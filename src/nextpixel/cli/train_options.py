@@ -87,6 +87,8 @@ def train_settings(argv: list[str]) -> Any:
         raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; {SEE}") from None
     if (settings.resume is None) == (settings.out is None):
         raise UserError("Name a new run folder with --out, or a run to resume with --resume.")
+    if settings.data is None:  # in the configuration of a run
+        raise UserError("That run was trained on data made in Python: name its data with --data.")
     return settings
 
 

@@ -182,7 +182,10 @@ def measure(
 
 def classes_in_turn(model: AutoregressiveModel, n: int) -> Tensor | None:
     """Makes the context of n samples: the classes in turn, or None."""
-    return None if model.classes is None else torch.arange(n) % model.classes
+    if model.classes is None:
+        return None
+    trained = torch.tensor(model.data_record.trained(model.classes))
+    return trained[torch.arange(n) % len(trained)]
 
 
 @torch.inference_mode()

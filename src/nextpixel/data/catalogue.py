@@ -382,9 +382,11 @@ def load(
             raise UserError(
                 f"resize and channels are for pictures, but {name} are sounds: leave them out."
             )
-        data = load_sounds(Path(name.removeprefix(SOUNDS)).expanduser())
+        path = Path(name.removeprefix(SOUNDS)).expanduser()
+        data = replace(load_sounds(path), location=f"{SOUNDS}{path.absolute()}")
     elif (path := Path(name).expanduser()).exists():
         data = load_user_data(path, resize=resize, channels=channels, levels=levels)
+        data = replace(data, location=str(path.absolute()))
     else:
         raise UserError(
             f"There is no data set, file or folder {str(name)!r}{did_you_mean(str(name), NAMED)}: "

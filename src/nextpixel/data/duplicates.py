@@ -59,12 +59,14 @@ def find_duplicates(data: Dataset, folder: Path | None = None) -> Duplicates:
             # Pairs across splits come first, as they matter most.
             pairs.insert(0 if earlier[0] != split else len(pairs), (earlier, (split, i)))
             pairs = pairs[:NAMED]
-    examples = tuple(
-        (_name(data, folder, *one), _name(data, folder, *other)) for one, other in pairs
-    )
+    files = {
+        split: picture_names(folder, split, data.skipped) if folder is not None else None
+        for split in {split for pair in pairs for split, _ in pair}
+    }
+
+    def name(split: str, number: int) -> str:
+        names = files[split]
+        return f"{split} {number}" if names is None else names[number]
+
+    examples = tuple((name(*one), name(*other)) for one, other in pairs)
     return Duplicates(count, across_splits, across_classes, examples)
-
-
-def _name(data: Dataset, folder: Path | None, split: str, number: int) -> str:
-    names = None if folder is None else picture_names(folder, split, data.skipped)
-    return f"{split} {number}" if names is None else names[number]

@@ -13,6 +13,7 @@ from nextpixel.data.classes import list_names
 from nextpixel.data.images import SPLITS
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
+from nextpixel.utils.words import count
 
 __all__ = ["File", "FileKind", "Skipped", "find_files", "folder_state", "list_files"]
 
@@ -73,14 +74,14 @@ class Skipped(NamedTuple):
 
     def in_words(self, folder: Path, kind: FileKind) -> str | None:
         """Returns a sentence that counts these files and names a few; None if there are none."""
-        parts = {
-            "unreadable file": self.unreadable,
-            "broken link": self.broken,
-            f"file that holds no {kind.name}": self.other,
-        }
+        parts = (
+            ("unreadable file", "unreadable files", self.unreadable),
+            ("broken link", "broken links", self.broken),
+            (f"file without {kind.name}", f"files without {kind.name}", self.other),
+        )
         listed = [
-            f"{len(names)} x {what} ({list_names(sorted(names), NAMED)})"
-            for what, names in parts.items()
+            f"{count(len(names), one, several)} ({list_names(sorted(names), NAMED)})"
+            for one, several, names in parts
             if names
         ]
         return f"Left out of {folder}: {', '.join(listed)}." if listed else None

@@ -42,6 +42,7 @@ __all__ = [
     "load_folder",
     "load_folder_unsplit",
     "picture_names",
+    "picture_size",
     "read_picture",
     "sort_by_split",
 ]
@@ -220,7 +221,6 @@ def _decode(
             channels = 1 if all(_is_grey(folder / p.name) for p in tracked) else 3
     names = [p.name for p in pictures]
     first = _read_first(folder, names, resize, channels)
-
     blocks = _decode_blocks(folder, names, first, resize, channels, table, notes)
     if left_out := skipped._replace(unreadable=sorted(unreadable)).in_words(folder, PICTURE_FILES):
         notes.append(left_out)
@@ -327,7 +327,7 @@ def _decode_blocks(
         )
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
@@ -355,6 +355,11 @@ def _is_grey(path: Path) -> bool:
         return _read(path, lambda picture: picture.mode in GREY)
     except UnreadableError:
         return True
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Reads the width and height of a picture file from its header; see `read_picture`."""
+    return _read(path, lambda picture: picture.size)
 
 
 def read_picture(path: Path, resize: int | None, channels: int | None) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,6 +208,10 @@ class DataRecord:
     untrained: tuple[int, ...] = ()
     digest: str | None = None
 
+    def trained(self, classes: int | None) -> list[int]:
+        """Returns those ids of a model's classes that had training images; [] without classes."""
+        return [i for i in range(classes or 0) if i not in self.untrained]
+
     def settings(self) -> dict[str, Any]:
         """Returns the entries that are not None, in the form that JSON stores."""
         entries = {
@@ -249,6 +254,8 @@ class Dataset:
         unnamed: Whether the class names are only the ids of an array, "0", "1", ...
         own: Whether these are the user's own data, which may change, not a data set of the
             catalogue.
+        location: Where `load_data` finds the user's own data, with an absolute path; None for data
+            made in Python.
         skipped: The files of a folder that could not be read as pictures.
     """
 
@@ -263,6 +270,7 @@ class Dataset:
     spectrogram: Spectrogram | None = None
     unnamed: bool = False
     own: bool = True
+    location: str | None = None
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -347,8 +355,9 @@ class Dataset:
         splits = {split: getattr(self, split).with_class_names(names) for split in SPLITS}
         return replace(self, **splits, class_names=names, unnamed=False)
 
+    @cached_property
     def digest(self) -> str:
-        """Computes a hash of all images and their classes, wherever they are stored.
+        """A hash of all images and their classes, wherever they are stored.
 
         It depends on the names of the classes, not on the order of their ids.
         """

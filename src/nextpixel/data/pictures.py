@@ -12,12 +12,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpixel.data.folders import decode_picture, read_picture
+from nextpixel.data.folders import decode_picture, picture_size, read_picture
 from nextpixel.data.images import Dataset, Images
 from nextpixel.data.levels import requantise
 from nextpixel.data.user_data import load_unsplit
@@ -126,11 +126,14 @@ def read_images(
     if isinstance(pictures, Images):
         x = pictures.batch(np.arange(len(pictures)))[0]
         return _read_array(x.astype(np.int64), shape, levels, pictures.levels)
-    if hasattr(pictures, "getexif"):  # a PIL image; Pillow takes a while to import
+    import torch
+    from PIL import Image
+
+    if isinstance(pictures, Image.Image):
         return _read_picture(
-            partial(decode_picture, cast(Any, pictures)), shape, levels, "The picture"
+            partial(decode_picture, pictures), pictures.size, shape, levels, "The picture"
         )
-    if hasattr(pictures, "detach"):  # a tensor
+    if isinstance(pictures, torch.Tensor):
         array = pictures.detach().cpu().numpy()
         is_byte = array.dtype == np.uint8
         return _read_array(array.astype(np.int64) if is_byte else array, shape, levels, from_levels)
@@ -167,7 +170,8 @@ def _read_path(path: Path, shape: Shape | None, levels: int) -> Read:
     from PIL import Image
 
     if path.is_file() and path.suffix.lower() in Image.registered_extensions():
-        return _read_picture(partial(read_picture, path), shape, levels, str(path))
+        size = picture_size(path)
+        return _read_picture(partial(read_picture, path), size, shape, levels, str(path))
     channels, resized = None if shape is None else shape[0], False
     try:
         x = load_unsplit(path, channels=channels, levels=levels).images.x
@@ -189,6 +193,7 @@ def _read_path(path: Path, shape: Shape | None, levels: int) -> Read:
 
 def _read_picture(
     read: Callable[[int | None, int | None], NDArray[np.uint8]],
+    size: tuple[int, int],
     shape: Shape | None,
     levels: int,
     name: str,
@@ -197,6 +202,7 @@ def _read_picture(
 
     Args:
         read: Reads it, with the arguments `resize` and `channels` of `decode_picture`.
+        size: Its width and height, in this order or the other.
         shape: See `to_images`.
         levels: See `to_images`.
         name: What the picture is called, at the beginning of a message.
@@ -209,9 +215,8 @@ def _read_picture(
             f"{name} has 1 or 3 channels, but the images have {channels}: give an array of shape "
             f"{shape}."
         )
-    x, resized = read(None, channels), False
-    if x.shape != shape and height == width:
-        x, resized = read(height, channels), True
+    resized = height == width and size != (width, height)
+    x = read(height if resized else None, channels)
     if x.shape != shape:
         raise UserError(_mismatch(name, x.shape, shape))
     return Read(requantise(x[None], 256, levels), int(resized))
@@ -309,5 +314,8 @@ def _convert(x: NDArray[Any], shape: Shape | None, levels: int, own: int) -> Rea
     last = np.ascontiguousarray(np.moveaxis(x, 1, 3).astype(np.uint8))
     pictures = [Image.fromarray(each[..., 0] if each.shape[2] == 1 else each) for each in last]
     return _join(
-        [_read_picture(partial(decode_picture, p), shape, levels, "An array") for p in pictures]
+        [
+            _read_picture(partial(decode_picture, each), each.size, shape, levels, "An array")
+            for each in pictures
+        ]
     )

@@ -19,7 +19,7 @@ from nextpixel.data.folders import load_folder, load_folder_unsplit
 from nextpixel.data.images import Dataset, Unsplit
 from nextpixel.errors import UserError
 
-__all__ = ["folder_options", "load_unsplit", "load_user_data"]
+__all__ = ["load_unsplit", "load_user_data", "shape_options"]
 
 
 def load_user_data(
@@ -75,11 +75,16 @@ def load_user_data(
     return dataset_from_arrays(path, arrays, channels, levels)
 
 
-def folder_options(shape: tuple[int, int, int], path: Path) -> tuple[int | None, int | None]:
-    """Returns the options `resize` and `channels` that load a folder's pictures in this shape."""
-    if not path.is_dir():
+def shape_options(shape: tuple[int, int, int], path: Path) -> tuple[int | None, int | None]:
+    """Returns the options `resize` and `channels` that load what is at a path in this shape.
+
+    There is nothing at the path of a name such as codes:RUN, which takes no options.
+    """
+    if not path.exists():
         return None, None
     channels, height, width = shape
+    if path.is_file():
+        return None, channels
     holds_arrays = any(path.glob("*-ubyte*"))  # IDX files, which have their size
     return height if height == width and not holds_arrays else None, channels
 

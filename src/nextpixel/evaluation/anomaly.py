@@ -19,6 +19,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,7 @@ def score_images(
     models = {"bits_per_dim": model}
     if background is not None:
         models["background_bits_per_dim"] = background
-    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
-    parts |= {"complexity_bits_per_dim": []} if complexity else {}
+    parts: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
     check_context("The model", model, images)
     if background is not None:
         check_context("The background model", background, images)
@@ -125,12 +125,12 @@ def score_images(
             with evaluation_mode(scorer):
                 bits = mixture_bits(scorer, torch.from_numpy(x).to(scorer.device))
             parts[name].append(bits.cpu().numpy() / dims)
+        if complexity or ordinary is not None:
+            sizes = file_sizes(x)
         if complexity:
-            sizes = [complexity_bits(image) / dims for image in x]
-            parts["complexity_bits_per_dim"].append(np.array(sizes))
+            parts["complexity_bits_per_dim"].append(sizes)
         if ordinary is not None:
-            features = features_of(model, x)
-            parts.setdefault("combined_score", []).append(ordinary.scores(features))
+            parts["combined_score"].append(ordinary.scores(features_of(model, x, sizes)))
     columns = {name: np.concatenate(values) for name, values in parts.items()}
     return with_corrected(columns)
 
@@ -162,16 +162,22 @@ def fit_ordinary(
             f"are {channels} x {height} x {width} with {images.levels} levels: leave it out."
         )
     images = images.subset(ORDINARY_IMAGES)
-    features = [
-        features_of(model, images.batch(numbers)[0])
-        for numbers in batches(len(images), batch_size, progress)
-    ]
+    features = []
+    for numbers in batches(len(images), batch_size, progress):
+        x, _ = images.batch(numbers)
+        features.append(features_of(model, x, file_sizes(x)))
     return Ordinary(np.concatenate(features))
 
 
-def features_of(model: AutoregressiveModel, x: NDArray[Any]) -> NDArray[np.float64]:
+def file_sizes(x: NDArray[Any]) -> NDArray[np.float64]:
+    """Computes `complexity_bits` of images `(B, C, H, W)`, in bits/dim, `(B,)`."""
+    return np.array([complexity_bits(image) / image.size for image in x])
+
+
+def features_of(
+    model: AutoregressiveModel, x: NDArray[Any], sizes: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Describes images `(B, C, H, W)` for the combined score, see `image_features`."""
-    sizes = np.array([complexity_bits(image) / image.size for image in x])
     with evaluation_mode(model):
         bits = site_bits(model, torch.from_numpy(x).to(model.device)).mean(1).cpu().numpy()
     return image_features(x, bits, sizes)

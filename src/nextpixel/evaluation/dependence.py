@@ -97,11 +97,8 @@ def changes(
         for col in range(max(0, site.col - WINDOW), min(width, site.col + WINDOW + 1))
     ]
     strength = np.full((height, width), np.nan)
-    parts, image, context = (
-        list(chunks(list(range(len(near))), model)),
-        random_images(network, 1, 0),
-        random_context(network, 1),
-    )
+    parts = list(chunks(list(range(len(near))), model))
+    image, context = random_images(network, 1, 0), random_context(network, 1)
     before: dict[int, Tensor] = {}  # by the number of images, which may change the rounding
     for done, part in enumerate(parts, 1):
         x = image.repeat(len(part), 1, 1, 1)

@@ -25,9 +25,7 @@ from torch import Tensor
 from nextpixel.context import Context
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
-from nextpixel.evaluation.receptive_field import (
-    random_images,
-)
+from nextpixel.evaluation.receptive_field import random_images
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.nn import Site
 from nextpixel.sampling import sites

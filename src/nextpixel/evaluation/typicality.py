@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 
-__all__ = ["FEATURES", "ORDINARY_IMAGES", "Ordinary", "image_features"]
+__all__ = ["FEATURES", "ORDINARY_IMAGES", "Ordinary", "check_quantile", "image_features"]
 
 FEATURES = (
     "bits",  # mean over the pixels
@@ -179,8 +179,7 @@ class Ordinary:
         Raises:
             UserError: The quantile does not lie between 0 and 1.
         """
-        if not 0 < quantile < 1:
-            raise UserError(f"A quantile lies between 0 and 1, as 0.99, not {quantile}.")
+        check_quantile(quantile)
         return float(np.quantile(self.own_scores, quantile))
 
     def _distances(self, features: NDArray[np.float64], skip: int) -> NDArray[np.float64]:
@@ -191,3 +190,13 @@ class Ordinary:
             nearest = np.sort(squares, 1)[:, skip : skip + NEIGHBOURS]
             found.append(np.sqrt(nearest.mean(1)))
         return np.concatenate(found)
+
+
+def check_quantile(quantile: float) -> None:
+    """Checks that a quantile is one.
+
+    Raises:
+        UserError: It does not lie between 0 and 1.
+    """
+    if not 0 < quantile < 1:
+        raise UserError(f"A quantile lies between 0 and 1, as 0.99, not {quantile}.")

@@ -32,7 +32,7 @@ def check_digest(begun: DataRecord, data: Dataset, out: Path) -> None:
     Raises:
         UserError: They are not.
     """
-    if begun.digest not in (None, data.digest() if data.own else None):
+    if begun.digest is not None and not (data.own and data.digest == begun.digest):
         raise UserError(
             f"{data.name} ({data.source}) is not what {out} was begun with: the data have changed, "
             "or were read with other options; to train on with them as they are now, add "
@@ -42,7 +42,7 @@ def check_digest(begun: DataRecord, data: Dataset, out: Path) -> None:
 
 def record_for(model: ImageModel, data: Dataset) -> DataRecord:
     """Returns the record of a data set for a model, whose classes keep names that they have."""
-    record = replace(data.record, digest=data.digest() if data.own else None)
+    record = replace(data.record, digest=data.digest if data.own else None)
     if model.classes is None:
         return replace(record, class_names=None, untrained=())
     before = model.data_record

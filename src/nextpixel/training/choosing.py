@@ -85,7 +85,7 @@ def choose(
             break
         chosen = model, width, speed
     assert chosen is not None
-    model, _, speed = chosen
+    model, width, speed = chosen
     reason = (
         f"the widest PixelCNN++ that sees {WANTED:,} images in {minutes:.1f} minutes"
         if 60 * minutes * speed >= WANTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from nextpixel.data import Dataset
 from nextpixel.data.arrays import dataset_from_arrays
 from nextpixel.data.catalogue import NAMED, refuse_inside
 from nextpixel.data.pictures import ImagesLike
-from nextpixel.data.user_data import folder_options
+from nextpixel.data.user_data import shape_options
 from nextpixel.errors import UserError
 from nextpixel.evaluation.model_checks import refuse_leak
 from nextpixel.latents.codes import load_data
@@ -88,7 +89,7 @@ def fit(
         settings = {**source, **(settings or {})}
         path = Path(data).expanduser()
         known = str(data) in NAMED
-        resize, channels = (None, None) if known else folder_options(model.shape, path)
+        resize, channels = (None, None) if known else shape_options(model.shape, path)
         data = load_data(
             data, levels=model.levels, data_dir=data_dir, resize=resize, channels=channels
         )
@@ -97,7 +98,8 @@ def fit(
     out, settings = Path(out), with_absolute_paths(settings or {})
     if (out / "state.pt").exists() and not resume:
         raise UserError(
-            f"{out} already holds a run: resume it with --resume {out}, or name another folder."
+            f"{out} already holds a run: resume it with --resume {shlex.quote(str(out))}, or name "
+            "another folder."
         )
     if resume:
         begun = begun_record(out)
@@ -110,6 +112,9 @@ def fit(
     elif "data" in settings:
         refuse_inside(out, settings["data"])
     data = prepare(model, data, args)
+    own_class = not type(model).__module__.startswith("nextpixel.")
+    if own_class and isinstance(model, AutoregressiveModel):
+        refuse_leak(model)
     warn_of_untrained(model, data)
     fabric = make_fabric(device, args.precision)
     with launched(fabric), interrupts() as interrupted:
@@ -146,9 +151,6 @@ def prepare(model: ImageModel, data: Dataset, args: TrainArgs) -> Dataset:
     if data.coarse_codes is not None and model.conditioner is None:
         model.conditioner = CoarseCodes()
     model.check_dataset(data)
-    own_class = not type(model).__module__.startswith("nextpixel.")
-    if own_class and isinstance(model, AutoregressiveModel):
-        refuse_leak(model)
     model.data_record = record_for(model, data)
     if model.data_record.class_names is not None:
         data = data.with_class_names(model.data_record.class_names)

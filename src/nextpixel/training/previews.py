@@ -43,7 +43,7 @@ def draw_preview(model: ImageModel, data: Dataset) -> Image:
 
 def preview_samples(model: ImageModel, data: Dataset) -> Image:
     """Draws samples of each class in turn, or given the coarse codes of validation images."""
-    classes = np.setdiff1d(np.arange(model.classes or 0), model.data_record.untrained)[:10]
+    classes = model.data_record.trained(model.classes)[:10]
     columns = 8 if model.classes is None else len(classes)
     n = 4 * columns
     c: ContextLike = None if model.classes is None else np.tile(classes, 4)

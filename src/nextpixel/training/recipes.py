@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nextpixel.data import Dataset
     from nextpixel.models.base.image_model import ImageModel
 
-__all__ = ["Recipe", "make_conditioner", "make_features", "make_task"]
+__all__ = ["Recipe", "make_conditioner", "make_features", "make_of_class", "make_task"]
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,25 @@ class Recipe:
             instead = leave_out.get(conditioner.role, "") + "give another model"
             check_argument(cls, conditioner.part, what, f"{instead} (see nextpixel models)")
             arguments[conditioner.part] = size
-        try:
-            model = cls(shape=dataset.shape, levels=dataset.levels, **arguments)
-        except UserError:
-            raise
-        except (TypeError, ValueError, RuntimeError) as error:  # of a user's own class
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise UserError(f"{cls.__name__} cannot be made like this: {reason}.") from None
+        model = make_of_class(cls, shape=dataset.shape, levels=dataset.levels, **arguments)
         if conditioner is not None:  # `check_dataset` refuses a user's own module of this name
             model.conditioner = conditioner
         return model
+
+
+def make_of_class(cls: type[ImageModel], **arguments: Any) -> ImageModel:
+    """Makes a model, maybe of the user's own class.
+
+    Raises:
+        UserError: The class does not accept these arguments.
+    """
+    try:
+        return cls(**arguments)
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{cls.__name__} cannot be made like this: {reason}.") from None
 
 
 def data_arguments(cls: type[ImageModel], dataset: Dataset, conditional: bool) -> dict[str, Any]:

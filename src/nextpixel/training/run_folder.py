@@ -38,7 +38,7 @@ def write_config(
     }
     config = {
         "model": {"class_path": model_name(type(model)), "init_args": hyperparameters},
-        "data": data.name,
+        "data": data.location if data.own else data.name,
         "levels": data.levels,
         "conditional": model.classes is not None,
         **task_options(model),

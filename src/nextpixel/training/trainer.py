@@ -152,6 +152,12 @@ class Run:
                     show(self.step, self.pending["loss"], speed)
                     self.watch.check(self.step, self.pending["loss"])
                 self.end_step(interrupted, log, show)
+        if self.has_stalled() and self.step < self.args.steps and main_process:
+            print(
+                f"Stopped early, at step {self.step:,}: {self.stale} validations without a new "
+                "best score.",
+                file=sys.stderr,
+            )
 
     def end_step(self, interrupted: Callable[[], int], log: Log, show: ShowStep) -> None:
         """Validates, logs and saves, whatever is due after a step.
@@ -195,8 +201,12 @@ class Run:
         return (
             self.step >= args.steps
             or (args.minutes is not None and self.clock >= 60 * args.minutes)
-            or (args.patience is not None and self.stale >= args.patience)
+            or self.has_stalled()
         )
+
+    def has_stalled(self) -> bool:
+        """Checks whether the last validations have brought no new best score."""
+        return self.args.patience is not None and self.stale >= self.args.patience
 
     def synchronise(self, interrupted: Callable[[], int]) -> int:
         """Shares among the ranks what they must agree on.

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nextpixel.cli.main import main
-from tests.helpers import ROOT, enter, refused, run, scoring_model, size
+from nextpixel.evaluation import model_checks
+from tests.helpers import ROOT, enter, refused, run, scoring_model, size, succeed
 
 LEAKY = """
 import torch
@@ -56,12 +57,20 @@ def test_a_leak_fails_with_a_picture(folder: Path, capsys: pytest.CaptureFixture
     assert min(size("leak.png")) > 300
 
 
-def test_training_by_command_refuses_a_leak(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+def test_training_by_command_looks_for_a_leak_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "train --model leaky_file.MyNet --data mnist --levels 4 --out run --conditional false"
-    assert "MyNet is not causal" in refused(words, capsys)
-    assert not (folder / "run").exists()
+    searches = []
+    real = model_checks.find_leak
+    monkeypatch.setattr(
+        model_checks, "find_leak", lambda *a, **how: searches.append(1) or real(*a, **how)
+    )
+    words = "train --data mnist --levels 4 --train.steps 1 --conditional false --model"
+    assert main([*words.split(), "leaky_file.MyNet", "--out", "leaky"]) == 2
+    assert "MyNet is not causal" in capsys.readouterr().err
+    assert not (folder / "leaky").exists()
+    succeed(f"{words} right_file.MyNet --model.width 4 --train.batch_size 2 --out right")
+    assert len(searches) == 2
 
 
 @pytest.mark.parametrize(
@@ -70,7 +79,8 @@ def test_training_by_command_refuses_a_leak(
         ("check nowhere.MyNet", "There is no model nowhere.MyNet"),
         ("check saved --levels 3", "A saved model has its own shape"),
         ("check right_file.MyNet width", "given as width=16, not width"),
-        ("check right_file.MyNet height=3", "cannot be made of these arguments"),
+        ("check right_file.MyNet height=3", "MyNet cannot be made like this"),
+        ("check right_file.MyNet width=-3", "MyNet cannot be made like this"),
         ("check right_file.MyNet --shape 3", "--shape takes 3 whole numbers"),
         ("check missing-model", "does not exist"),
     ],

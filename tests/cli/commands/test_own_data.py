@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from nextpixel import GatedPixelCNN, load, load_data
+from nextpixel import GatedPixelCNN, fit, load, load_data
 from nextpixel.cli.main import main
 from nextpixel.data import DataRecord
 from tests.helpers import arrays, assert_refused, refused, run
@@ -85,6 +85,15 @@ def test_a_run_resumes_without_one_of_its_classes(
     assert (record.class_names, record.untrained) == (("dark", "light"), ())
 
 
+def test_a_run_with_names_of_classes_resumes_on_an_array(place: Path) -> None:
+    """Its ids are taken for those of the model; the images are the same as before."""
+    x = np.random.default_rng(0).integers(0, 4, (30, 1, 6, 6)).astype(np.int64)
+    np.savez("ids.npz", x=x, y=np.arange(30) % 2, levels=4)
+    fit(load("run"), "ids.npz", out="more", steps=2, batch_size=4, device="cpu")
+    assert main(f"train --resume more {MORE}".split()) == 0
+    assert load("more/last").data_record.class_names == ("dark", "light")
+
+
 def test_classes_are_chosen_by_id_or_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +127,8 @@ def test_classes_are_chosen_by_id_or_name(
         ("0=nan", "weights of a mix sum to 1"),
     ):
         assert reason in refused(f"sample {tmp_path}/names {to} --class {choice}", capsys)
-    run(f"sample {tmp_path}/names {to} --class cat=0.5,2=0.5".replace("cat", "0"), capsys)
+    run(f"sample {tmp_path}/names {to} --class cat=0.5,2=0.5", capsys)
+    run(f"sample {tmp_path}/numbers {to} --class 0=0.333,1=0.333,2=0.333", capsys)
 
 
 def test_classes_without_training_images_are_not_sampled(
@@ -130,6 +140,19 @@ def test_classes_without_training_images_are_not_sampled(
     to = f"--out {tmp_path}/x.png --npz {tmp_path}/x.npz"
     run(f"sample {tmp_path}/model -n 4 {to}", capsys)
     assert arrays(tmp_path / "x.npz")["y"].tolist() == [1, 2, 1, 2]
+
+
+def test_an_array_that_needed_channels_needs_them_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Grey images 3 pixels wide look like one picture in colour; the model knows better."""
+    monkeypatch.chdir(tmp_path)
+    np.save("narrow.npy", np.random.default_rng(0).integers(0, 4, (30, 6, 3)).astype(np.uint8))
+    words = "--data narrow.npy --levels 256 --channels 1 --out run"
+    assert main([*TRAIN.split(), *words.split()]) == 0
+    assert "(3 images)" in run("eval run", capsys)
+    assert "Written: scores.csv" in run("score run narrow.npy", capsys)
+    fit(load("run"), "narrow.npy", out="more", steps=1, batch_size=4, device="cpu")
 
 
 def test_own_samples_are_evaluated_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +209,37 @@ def test_other_data_are_refused(place: Path, capsys: pytest.CaptureFixture[str])
     assert main(f"train --resume run {options}".split()) == 0
 
 
+def test_a_run_on_data_made_in_python_asks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that happens to have the name of the data is not taken for them."""
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).integers(0, 4, (30, 1, 6, 6)).astype(np.int64)
+    model = GatedPixelCNN(shape=(1, 6, 6), levels=4, width=4, blocks=1)
+    fit(model, x, out="run", steps=2, batch_size=4, device="cpu")
+    save_tones(tmp_path / "pictures", TONES)
+    for command in ("eval run", "score run", "score run --combined", "complete run"):
+        assert "It is not known which data run was trained on" in refused(command, capsys)
+    for command in (f"--resume run {MORE}", "--config run/config.yaml --out other"):
+        assert "trained on data made in Python" in refused(f"train {command}", capsys)
+    np.savez("same.npz", x=x, levels=4)
+    assert "(3 images)" in run("eval run --data same.npz", capsys)
+    assert main(f"train --resume run --data same.npz {MORE}".split()) == 0
+    assert "(3 images)" in run("eval run", capsys)
+
+
+def test_a_run_on_data_loaded_in_python_finds_them(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = GatedPixelCNN(shape=(1, 6, 6), levels=4, classes=2, width=4, blocks=1)
+    data = load_data("pics", levels=4)
+    fit(model, data, out="loaded", steps=2, batch_size=4, device="cpu")
+    (place / "else").mkdir()
+    monkeypatch.chdir(place / "else")
+    assert f"({len(data.test)} images)" in run("eval ../loaded", capsys)
+    assert main(f"train --resume ../loaded {MORE}".split()) == 0
+
+
 # --- files of the user ----------------------------------------------------------------------------
 
 
@@ -213,6 +267,12 @@ def test_files_that_were_not_named_are_not_overwritten(
         f"{TRAIN} --data . --out run",
         "start .",
         "complete ../run .",
+        "complete ../run",
+        "sample ../run",
+        "score ../run",
+        "score ../run ../more --ordinary .",
+        "score ../run ../more --against .",
+        "score ../run ../more --threshold fit --out scores.csv --sheet ../s.png",
         "score ../run --data .",
         "score ../run test",
     ],
@@ -220,6 +280,7 @@ def test_files_that_were_not_named_are_not_overwritten(
 def test_nothing_is_written_into_the_data(
     words: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    save_tones(place / "more", TONES, 1)
     monkeypatch.chdir(place / "pics")
     if words.endswith(" test"):  # beside the images, not among them
         run(f"{words} --out ../scores.csv", capsys)

@@ -10,8 +10,10 @@ import torch
 import yaml
 from PIL import Image
 
-from nextpixel import load, load_data
+from nextpixel import GatedPixelCNN, load, load_data
 from nextpixel.cli.train_options import train_settings
+from nextpixel.conditioning.degradation import Task
+from nextpixel.data import DataRecord
 from nextpixel.viz import images as pictures
 from tests.helpers import refused, run, succeed
 
@@ -115,6 +117,27 @@ def test_a_task_leaves_the_classes_out_unless_asked(folder: Path) -> None:
     assert load(folder / "no-task").classes == 10
     succeed(f"train --resume {folder / 'asked'} --train.steps 2")
     assert load(folder / "asked").classes == 10
+
+
+def test_a_class_is_given_by_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = GatedPixelCNN(
+        shape=(1, 28, 28), levels=4, classes=2, image=(1, 4, 4), width=4, blocks=1, kernel_size=3
+    )
+    model.conditioner = Task("super-resolution", factor=7)
+    model.data_record = DataRecord(("cat", "dog"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn_like(parameter)
+    model.save(folder / "animals")
+    words = f"restore {folder}/animals {folder}/small0.png --draws 1 --out {folder}/a.png"
+    drawn = {}
+    for name in ("dog", "1", "cat"):
+        said = run(f"{words} --class {name} --npz {folder}/a.npz", capsys)
+        assert f"class {int(name != 'cat')}: {'cat' if name == 'cat' else 'dog'}\n" in said
+        drawn[name] = np.load(folder / "a.npz")["x"]
+    assert np.array_equal(drawn["dog"], drawn["1"])
+    assert not np.array_equal(drawn["dog"], drawn["cat"])
+    assert "There is no class cow" in refused(f"{words} --class cow", capsys)
 
 
 def test_an_untrained_task_names_the_command_that_trains_it(

@@ -139,6 +139,7 @@ def test_a_full_disk_keeps_the_old_picture(
         ("sample mnist-gated --guidance 2", "trained without train.drop_context"),
         ("sample run --class 3=5,8=5", "The weights of a mix sum to 1"),
         ("sample run --class 3=0.5", "The weights of a mix sum to 1"),
+        ("sample run --class 3=0.98", "The weights of a mix sum to 1"),
         ("sample run --class 3=0", "The weights of a mix sum to 1"),
         ("sample run --class 3=-1,8=2", "The weights of a mix sum to 1"),
         ("sample run --class 3.0", "There is no class 3.0"),

@@ -297,6 +297,8 @@ def test_the_combined_score_and_a_threshold(here: Path, capsys: pytest.CaptureFi
         ("score model rows.npz --threshold none.json", "no threshold none.json"),
         ("score model rows.npz --threshold typo.csv", "typo.csv is no threshold"),
         ("score model rows.npz --quantile 0.9", "goes with --threshold fit"),
+        ("score model rows.npz --threshold fit --quantile 0", "between 0 and 1, as 0.99, not 0.0"),
+        ("score model rows.npz --threshold fit --quantile nan", "between 0 and 1"),
         ("score model rows.npz --combined --save a.json", "goes with --threshold fit"),
         ("score model rows.npz --sheet a.gif", "must end in"),
         ("score model rows.npz --threshold typo.csv --ordinary rows.npz", "leave --ordinary out"),

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ from PIL import Image
 
 from nextpixel import load, load_data
 from nextpixel.cli.commands import start
-from nextpixel.cli.main import main
-from nextpixel.data import Dataset, Images
-from nextpixel.models import GatedPixelCNN
-from nextpixel.training import choosing
+from nextpixel.cli.main import main, read
+from nextpixel.cli.train_options import train_settings
+from nextpixel.data import DataRecord, Dataset, Images
+from nextpixel.models import GatedPixelCNN, PixelCNNPP
+from nextpixel.training import TrainArgs, choosing
 from nextpixel.training.choosing import Plan, choose
 from nextpixel.training.estimate import Estimate
 from tests.helpers import refused, size
@@ -74,6 +77,12 @@ def test_from_a_folder_to_a_page(folder: Path, capsys: pytest.CaptureFixture[str
     assert "already holds a run" in refused("start pictures --minutes 0.1", capsys)
 
 
+def test_a_file_is_no_run_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("mine")
+    assert "taken is a file" in refused("start pictures --out taken", capsys)
+    assert Path("taken").read_text() == "mine"
+
+
 @pytest.mark.parametrize("words", ["", "nothing", "pictures --minutes 0", "pictures --minutes nan"])
 def test_mistakes(words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(f"start {words}", capsys)
@@ -87,6 +96,37 @@ def test_large_or_mixed_pictures_are_resized(folder: Path) -> None:
     Path("large").mkdir()
     Image.new("RGB", (300, 300)).save("large/0.png")
     assert start.side_for("large") == start.RESIZED
+    for path in Path("pictures/dark").iterdir():
+        path.write_bytes(b"not a picture")  # loading names them
+    assert start.side_for("pictures") is None
+
+
+def test_the_command_that_does_the_same_is_one(tmp_path: Path) -> None:
+    """Also where a fast machine takes a million steps."""
+    data = noise((1, 8, 8))
+    model = PixelCNNPP(shape=(1, 8, 8), levels=256, width=16, blocks=1, stages=1)
+    options = choosing.training_options(4e4, 10.0, data, 4e-3)
+    assert options["steps"] == 1_500_000
+    words = ["my pictures", "--data-dir", "else", "--channels", "1"]
+    words += ["--threads", "3", "--device", "cpu"]
+    args = read("start", start, words)
+    command = start.by_hand(args, Plan(model, options, 4e4, "why"), 8, tmp_path / "run")
+    program, name, *rest = shlex.split(command)
+    settings = train_settings(rest)
+    assert (program, name) == ("nextpixel", "train")
+    assert (settings.data, settings.data_dir, settings.resize) == ("my pictures", "else", 8)
+    assert (settings.channels, settings.threads, settings.device) == (1, 3, "cpu")
+    assert vars(settings.train) == asdict(TrainArgs(**options))
+    assert settings.model.init_args.width == 16
+
+
+def test_what_next_goes_on(tmp_path: Path) -> None:
+    """Longer than before, also after an early stop; and with a class that was learned."""
+    model = GatedPixelCNN(shape=(1, 4, 4), levels=4, classes=3, width=4, blocks=1)
+    model.data_record = DataRecord(("a", "b", "c"), untrained=(0,))
+    lines = start.next_commands(model, tmp_path, 90.0, 200_000).splitlines()
+    assert "--class 1 " in lines[0]
+    assert lines[-1].endswith("--train.minutes 540 --train.steps 2000000 --train.patience 20")
 
 
 def test_without_time_one_batch_is_scored_and_one_row_sampled(tmp_path: Path) -> None:
@@ -129,6 +169,7 @@ def test_the_widest_model_that_sees_enough(
     plan = choose(noise((1, 8, 8)), 10.0, say=lambda line: None)
     assert plan.model.hyperparameters["width"] == width
     assert plan.options["minutes"] == 10.0
+    assert plan.options["lr"] == (4e-3 if width < 48 else 3e-3)
     seen = plan.options["steps"] * plan.options["batch_size"]
     assert seen == pytest.approx(600 * plan.speed, rel=0.1)
     assert ("would be better" in plan.reason) == (speed == 20)

@@ -1,6 +1,7 @@
 """`nextpixel synthesize`: a VQ-VAE of sounds, the prior over its codes, and their samples."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,17 @@ def test_synthesize(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         "high-2.wav",
         "low-3.wav",
     }
+
+
+def test_classes_without_training_sounds_are_left_out(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = LatentGenerator.load("both")
+    generator.data_record = replace(generator.data_record, untrained=(0,))
+    monkeypatch.setattr(LatentGenerator, "load", lambda *_, **__: generator)
+    words = f"synthesize both --iterations 1 --out {tmp_path}/some"
+    assert "Sampled 2 sounds (low): " in run(f"{words} -n 2", capsys)
+    assert "both was trained on no sounds of high" in refused(f"{words} --word high", capsys)
 
 
 @pytest.mark.parametrize(

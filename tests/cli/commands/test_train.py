@@ -1,6 +1,7 @@
 """`nextpixel train` on real digits: its run folder, interrupts, user-defined models, mistakes."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -306,6 +307,19 @@ def test_a_long_training_asks_first(
     assert "Bits/dim on a scale, the lowest first: " in capsys.readouterr().out
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     succeed(f"train {TINY} --train.steps 2 --out script")
+
+
+def test_the_commands_to_go_on_with_can_be_copied(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a folder has a space in its name."""
+    assert main([*f"train {TINY} --train.steps 1 --out".split(), "my run"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    _, _, commands = said.partition(": try nextpixel ")
+    assert [shlex.split(command) for command in commands.split(", nextpixel ")] == [
+        ["eval", "my run"],
+        ["sample", "my run"],
+    ]
 
 
 def test_the_estimate_changes_nothing(here: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpixel.cli.options import MODEL, Parser, add_trust, output, parse_numbers, positive, seed
+from nextpixel.cli.options import MODEL, Parser, add_trust, parse_numbers, positive, seed
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
 
@@ -46,11 +46,8 @@ def arguments(parser: Parser) -> None:
     group.add_argument("--levels", type=positive, help=f"their levels (default: {LEVELS})")
     group.add_argument("--classes", type=positive, help="number of classes (default: none)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of random weights and images")
-    parser.add_argument(
-        "--out",
-        type=output(".png"),
-        metavar="FILE",
-        help="draw a heat map of what a pixel depends on, and of a leak",
+    parser.add_output(
+        "--out", (".png",), "draw a heat map of what a pixel depends on, and of a leak"
     )
     group = parser.add_argument_group("machine")
     group.add_argument("--threads", type=positive, help="number of processor threads")
@@ -111,6 +108,7 @@ def load_or_make(args: argparse.Namespace) -> AutoregressiveModel:
     from nextpixel.evaluation import receptive_field
     from nextpixel.models.base.autoregressive import autoregressive
     from nextpixel.models.base.image_model import find_class
+    from nextpixel.training.recipes import make_of_class
 
     path, is_kind = args.model, args.model in receptive_field.KINDS
     dotted = "." in path and "/" not in path and not Path(path).exists()
@@ -128,11 +126,7 @@ def load_or_make(args: argparse.Namespace) -> AutoregressiveModel:
     options["levels"] = args.levels or LEVELS
     if args.classes is not None:
         options["classes"] = args.classes
-    cls = find_class(path)
-    try:
-        return autoregressive(cls(**options), path)
-    except TypeError as error:
-        raise UserError(f"{path} cannot be made of these arguments: {error}.") from None
+    return autoregressive(make_of_class(find_class(path), **options), path)
 
 
 def read_arguments(words: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nextpixel.cli.options import (
 )
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -282,15 +283,16 @@ def report_bits(hidden: Hidden, bits: Tensor) -> None:
     equal = bool((counts == counts[0]).all())  # not for sounds of different lengths
     totals = bits.flatten(1).sum(1)
     one = equal and counts[0] == 1
-    of_each = f"The {f'{counts[0]} ' if equal else ''}hidden {hidden.site}{'' if one else 's'}"
+    noun = f"hidden {hidden.site}"
+    verb, before = ("takes", "it") if one else ("take", "them")
     print(
-        f"{of_each} of each image {'takes' if one else 'take'}, given the true {hidden.site}s "
-        f"before {'it' if one else 'them'}:"
+        f"The {count(int(counts[0]), noun) if equal else f'{noun}s'} of each image {verb}, given "
+        f"the true {hidden.site}s before {before}:"
     )
-    for number, (total, count) in enumerate(zip(totals.tolist(), counts.tolist(), strict=True)):
-        of = "" if equal else f", {count} {hidden.site}{'' if count == 1 else 's'}"
+    for number, (total, sites) in enumerate(zip(totals.tolist(), counts.tolist(), strict=True)):
+        of = "" if equal else f", {count(sites, hidden.site)}"
         print(
-            f"  image {number}: {total:8.1f} bits, {total / max(count, 1):.4f} a {hidden.site}{of}"
+            f"  image {number}: {total:8.1f} bits, {total / max(sites, 1):.4f} a {hidden.site}{of}"
         )
     mean = totals.sum() / counts.sum().clamp_min(1)
     print(f"  mean:    {totals.mean():8.1f} bits, {mean:.4f} a {hidden.site}")

@@ -6,14 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import (
-    PICTURES,
-    Parser,
-    add_data,
-    add_trust,
-    data_options,
-    output,
-)
+from nextpixel.cli.options import PICTURES, Parser, add_data, add_trust, data_options
 from nextpixel.errors import UserError
 from nextpixel.utils.words import count
 
@@ -36,11 +29,10 @@ def arguments(parser: Parser) -> None:
     """Adds the options."""
     add_data(parser, positional=True)
     add_trust(parser)
-    parser.add_argument(
+    parser.add_output(
         "--out",
-        type=output(*PICTURES),
-        metavar="FILE",
-        help="the picture to write (default: DATA.png, or DATA-2.png and so on if that exists)",
+        PICTURES,
+        "the picture to write (default: DATA.png, or DATA-2.png and so on if that exists)",
     )
 
 

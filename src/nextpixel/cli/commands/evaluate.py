@@ -15,7 +15,6 @@ from nextpixel.cli.options import (
     Parser,
     add_common,
     add_data_dir,
-    output,
     positive,
 )
 from nextpixel.errors import UserError
@@ -76,12 +75,7 @@ def arguments(parser: Parser) -> None:
         action="store_true",
         help="also classify each image by its likeliest class (one pass for each class)",
     )
-    parser.add_argument(
-        "--plot",
-        type=output(*CHARTS),
-        metavar="FILE",
-        help="also draw the confusion matrix of --classify",
-    )
+    parser.add_output("--plot", CHARTS, "also draw the confusion matrix of --classify")
     parser.add_argument("--json", action="store_true", help="print JSON instead of sentences")
     add_common(parser)
 
@@ -169,8 +163,7 @@ def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> E
     scale = {}
     if (model.is_likelihood or model.has_importance_bound) and comparable(model):
         scale = bits_on_scale(images.subset(args.limit), dataset.train)
-    own = dataset.source.startswith("own data")
-    total = sum(len(getattr(dataset, split)) for split in SPLITS) if own else None
+    total = sum(len(getattr(dataset, split)) for split in SPLITS) if dataset.own else None
     return Evaluation(which, score, classified, diagnosis, codes, scale, total)
 
 

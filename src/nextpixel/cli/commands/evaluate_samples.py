@@ -18,7 +18,6 @@ from nextpixel.cli.options import (
     Parser,
     add_common,
     add_data_dir,
-    output,
     positive,
     seed,
 )
@@ -58,11 +57,10 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--per-class", type=positive, default=100, help="samples of each class")
     parser.add_argument("--seed", type=seed, default=0, help=f"{SAME_SEED} images")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument(
+    parser.add_output(
         "--plot",
-        type=output(*PICTURES),
-        metavar="FILE",
-        help="also draw the samples that are nearest to training images, beside these",
+        PICTURES,
+        "also draw the samples that are nearest to training images, beside these",
     )
     add_common(parser)
 

@@ -16,7 +16,6 @@ from nextpixel.cli.options import (
     add_interpolation,
     image_options,
     interpolation_columns,
-    output,
     positive,
     seed,
 )
@@ -54,18 +53,11 @@ def arguments(parser: Parser) -> None:
     add_interpolation(
         parser, "from the first image to the second, from the third to the fourth, and so on"
     )
-    parser.add_argument(
-        "--out",
-        type=output(*PICTURES),
-        default=Path("reconstructions.png"),
-        metavar="FILE",
-        help="the picture to write",
-    )
-    parser.add_argument(
+    parser.add_output("--out", PICTURES, "the picture to write", default="reconstructions.png")
+    parser.add_output(
         "--plot",
-        type=output(*CHARTS),
-        metavar="FILE",
-        help="also draw a scatter plot of the codes of all images, if a code has 2 numbers",
+        CHARTS,
+        "also draw a scatter plot of the codes of all images, if a code has 2 numbers",
     )
     add_common(parser)
 

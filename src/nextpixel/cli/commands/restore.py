@@ -7,6 +7,7 @@ the originals.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -17,14 +18,13 @@ from nextpixel.cli.options import (
     add_draws,
     add_hidden,
     add_images,
-    count,
     hidden_options,
     image_options,
-    output,
     positive,
 )
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -59,11 +59,10 @@ def arguments(parser: Parser) -> None:
     add_hidden(parser, "only to inpaint; default for clean images: random holes")
     add_draws(parser, "restorations", "restored.png")
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
-    parser.add_argument(
+    parser.add_output(
         "--npz",
-        type=output(".npz"),
-        metavar="FILE",
-        help="also write all restorations as integers, as array x (draws, images, C, H, W)",
+        (".npz",),
+        "also write all restorations as integers, as array x (draws, images, C, H, W)",
     )
     add_common(parser)
 
@@ -137,7 +136,10 @@ def training_command(name: str, task: str) -> str:
     from nextpixel.saving import training_record
 
     data = training_record(name).get("data", "FOLDER")
-    return f"nextpixel train --model GatedPixelCNN --data {data} --task {task} --out runs/{task}"
+    return (
+        f"nextpixel train --model GatedPixelCNN --data {shlex.quote(data)} --task {task} "
+        f"--out runs/{task}"
+    )
 
 
 def write_npz(path: Path, draws: Tensor, levels: int) -> None:

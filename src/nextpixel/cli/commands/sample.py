@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpixel.cli.options import (
+    CLASSES,
     MODEL_OR_BUNDLE,
     PICTURES,
     Parser,
+    add_class,
     add_common,
     add_noise,
-    count,
     in_turn,
-    output,
     positive,
 )
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -74,12 +75,7 @@ def arguments(parser: Parser) -> None:
         help=f"sample N images (default: {PER_CLASS} of each class, up to {MOST}; "
         f"{WITHOUT_CLASSES} of one class, or without classes); rows of --interpolate",
     )
-    parser.add_argument(
-        "--class",
-        dest="classes",
-        metavar="C",
-        help="ids or names: 3; 3,5,8 in turn; or a mix, 3=0.7,8=0.3 (default: all in turn)",
-    )
+    add_class(parser, f"ids or names: {CLASSES} (default: all in turn)")
     parser.add_argument(
         "--interpolate",
         action="store_true",
@@ -117,24 +113,12 @@ def arguments(parser: Parser) -> None:
 
 def add_outputs(parser: Parser) -> None:
     """Adds the options for what to write."""
-    parser.add_argument(
-        "--out",
-        type=output(*PICTURES),
-        default=Path("samples.png"),
-        metavar="FILE",
-        help="the picture to write, a grid",
+    parser.add_output("--out", PICTURES, "the picture to write, a grid", default="samples.png")
+    parser.add_output(
+        "--npz", (".npz",), "also write the integers, as arrays x and, with classes, y"
     )
-    parser.add_argument(
-        "--npz",
-        type=output(".npz"),
-        metavar="FILE",
-        help="also write the integers, as arrays x and, with classes, y",
-    )
-    parser.add_argument(
-        "--gif",
-        type=output(".gif"),
-        metavar="FILE",
-        help="also write an animation of the pixels as they are sampled",
+    parser.add_output(
+        "--gif", (".gif",), "also write an animation of the pixels as they are sampled"
     )
     parser.add_argument(
         "--all-at-once",

@@ -21,7 +21,6 @@ from nextpixel.cli.options import (
     add_common,
     add_images,
     image_options,
-    output,
     positive,
     refuse_among_images,
 )
@@ -50,10 +49,9 @@ EXAMPLES = [
     "nextpixel score mnist-gated mnist --against fashion-mnist --limit 1000",
 ]
 
-
 QUANTILE = 0.99
 SHOWN = 24  # images on the sheet
-FEW = 200  # ordinary images
+FEW = 200  # ordinary images; fewer are worth a warning
 
 
 def arguments(parser: Parser) -> None:
@@ -83,11 +81,11 @@ def arguments(parser: Parser) -> None:
         metavar="X",
         help=f"share of ordinary images below --threshold fit (default: {QUANTILE})",
     )
-    parser.add_argument(
+    parser.add_output(
         "--save",
-        type=output(".json"),
-        metavar="FILE",
-        help="where --threshold fit is saved (default: threshold.json, or a free name like it)",
+        (".json",),
+        "where --threshold fit is saved (default: threshold.json beside the table, or a free "
+        "name like it)",
     )
     parser.add_argument(
         "--complexity",
@@ -108,22 +106,16 @@ def arguments(parser: Parser) -> None:
         metavar="CSV",
         help="lines IMAGE,0 or IMAGE,1 (anomalous), to compute an AUROC",
     )
-    parser.add_argument(
-        "--out",
-        type=output(".csv"),
-        metavar="FILE",
-        help="the table to write (default: scores.csv, or a free name like it)",
+    parser.add_output(
+        "--out", (".csv",), "the table to write (default: scores.csv, or a free name like it)"
     )
-    parser.add_argument(
+    parser.add_output(
         "--sheet",
-        type=output(*PICTURES),
-        metavar="FILE",
-        help=f"a picture of the {SHOWN} most anomalous images (default: most-anomalous.png beside "
+        PICTURES,
+        f"a picture of the {SHOWN} most anomalous images (default: most-anomalous.png beside "
         "the table, or a free name like it)",
     )
-    parser.add_argument(
-        "--plot", type=output(*CHARTS), metavar="FILE", help="also draw histograms of the scores"
-    )
+    parser.add_output("--plot", CHARTS, "also draw histograms of the scores")
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first picture that cannot be read"
     )
@@ -162,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     anomaly.write_csv(out, {**columns, **scores})
     written = [out]
     if args.threshold == "fit" and threshold is not None:
-        written.append(args.save or unused(Path("threshold.json")))
+        written.append(args.save or unused(out.with_name("threshold.json")))
         threshold.save(written[-1])
     scores = {name: scores[name] for name in anomaly.SCORES if name in scores}
     if sheet := write_sheet(args, model, parts, scores, columns["image"], out):
@@ -177,13 +169,17 @@ def run(args: argparse.Namespace) -> int:
 
 def check_options(args: argparse.Namespace) -> None:
     """Refuses options that would be ignored, and files that would be written among the images."""
-    if args.out is None or args.sheet is None:
+    from nextpixel.evaluation.typicality import check_quantile
+
+    if None in (args.out, args.sheet) or (args.threshold == "fit" and args.save is None):
         refuse_among_images(args.out or Path("scores.csv"), args)
     if args.labels is not None and args.limit is not None:
         raise UserError("With --labels all images are scored: leave --limit out.")
     for option in ("quantile", "save"):
         if getattr(args, option) is not None and args.threshold != "fit":
             raise UserError(f"--{option} goes with --threshold fit: give both.")
+    if args.quantile is not None:
+        check_quantile(args.quantile)
     if args.ordinary is not None and args.threshold not in (None, "fit"):
         raise UserError(f"{args.threshold} holds ordinary images already: leave --ordinary out.")
 
@@ -246,7 +242,8 @@ def load_threshold(
             f"Only {count(len(pictures), 'ordinary image')}: the combined score is rough, and 500 "
             "or more are better (--ordinary)."
         )
-    return Threshold.fit(ordinary, args.quantile or QUANTILE, pictures.what, digest)
+    quantile = QUANTILE if args.quantile is None else args.quantile
+    return Threshold.fit(ordinary, quantile, pictures.what, digest)
 
 
 def warn(reading: Reading, model: AutoregressiveModel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ EXAMPLES = [
     "nextpixel start my-pictures --minutes 30 --resize 64 --out runs/mine",
 ]
 
-LARGEST = 40  # side in pixels from which on pictures are resized
+LARGEST = 40  # side in pixels; larger pictures are resized
 RESIZED = 32  # to this side
 TRAINING_SHARE = 0.8  # of the time; the rest is for measuring, scoring and sampling
 SCORED = 1000  # test images, at most
@@ -70,10 +71,12 @@ def run(args: argparse.Namespace) -> None:
     set_threads(args.threads)
     keep_freed_memory()
     out = args.out or Path("runs") / Path(args.data).resolve().name
+    resuming = f"nextpixel train --resume {shlex.quote(str(out))}"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name another folder by --out.")
     if (out / "state.pt").exists():
         raise UserError(
-            f"{out} already holds a run: resume it by nextpixel train --resume {out}, or name "
-            "another folder by --out."
+            f"{out} already holds a run: resume it by {resuming}, or name another folder by --out."
         )
     refuse_inside(out, args.data)
     resize = args.resize or side_for(args.data)
@@ -98,9 +101,10 @@ def run(args: argparse.Namespace) -> None:
             **plan.options,
         )
     except KeyboardInterrupt:
-        print(f"Stopped. Continue with: nextpixel train --resume {out}", file=sys.stderr)
+        if (out / "state.pt").exists():
+            print(f"Stopped. Continue with: {resuming}", file=sys.stderr)
         raise
-    report(dataset, out, sections, plan, began + 60 * args.minutes)
+    report(args, dataset, out, sections, plan, began + 60 * args.minutes)
 
 
 def say_now(line: str) -> None:
@@ -110,21 +114,16 @@ def say_now(line: str) -> None:
 
 def side_for(data: str) -> int | None:
     """Chooses the side to resize a folder's pictures to; None to leave them as they are."""
-    from PIL import Image
-
     from nextpixel.data.files import find_files
-    from nextpixel.data.folders import PICTURE_FILES
+    from nextpixel.data.folders import PICTURE_FILES, UnreadableError, picture_size
 
     folder = Path(data)
     if not folder.is_dir() or any(folder.glob("*-ubyte*")):
         return None
     sizes = set()
     for file in find_files(folder, PICTURE_FILES):
-        try:
-            with Image.open(folder / file.name) as picture:
-                sizes.add(picture.size)
-        except Exception:  # loading the folder names it
-            continue
+        with suppress(UnreadableError):  # loading the folder names it
+            sizes.add(picture_size(folder / file.name))
     if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST:
         return None
     return RESIZED
@@ -165,21 +164,32 @@ def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
 def by_hand(args: argparse.Namespace, plan: Plan, resize: int | None, out: Path) -> str:
     """Returns the `nextpixel train` command that does the same."""
     words = ["nextpixel", "train", "--data", str(args.data), "--out", str(out)]
-    for name, value in (("resize", resize), ("channels", args.channels), ("from", plan.start)):
+    device = None if args.device == "auto" else args.device
+    given = {"data-dir": args.data_dir, "resize": resize, "channels": args.channels}
+    given |= {"device": device, "threads": args.threads, "from": plan.start}
+    for name, value in given.items():
         words += [f"--{name}", str(value)] if value is not None else []
     if plan.start is None:
-        given = {"width", "blocks", "components", "dropout"}
-        model = plan.model.hyperparameters
         words += ["--model", type(plan.model).__name__]
-        words += [w for key in model if key in given for w in (f"--model.{key}", str(model[key]))]
-    words += [w for key, v in plan.options.items() for w in (f"--train.{key}", f"{v:.6g}")]
+        for name in ("width", "blocks", "components", "dropout"):
+            words += [f"--model.{name}", str(plan.model.hyperparameters[name])]
+    for name, value in plan.options.items():
+        words += [f"--train.{name}", f"{value:.6g}" if isinstance(value, float) else str(value)]
     return shlex.join(words)
 
 
-def report(dataset: Dataset, out: Path, sections: list[Section], plan: Plan, end: float) -> None:
+def report(
+    args: argparse.Namespace,
+    dataset: Dataset,
+    out: Path,
+    sections: list[Section],
+    plan: Plan,
+    end: float,
+) -> None:
     """Scores and samples the best model, and writes the page.
 
     Args:
+        args: The options.
         dataset: The data set.
         out: The run folder.
         sections: The first sections of the page.
@@ -192,7 +202,7 @@ def report(dataset: Dataset, out: Path, sections: list[Section], plan: Plan, end
     from nextpixel.training.report import run_sections, scale_section
     from nextpixel.viz.report import Section, write_report
 
-    model = autoregressive(load(out), out)
+    model = autoregressive(load(out, device=args.device), out)
     left = max(0.0, end - time.monotonic())
     numbers, score, bits = score_each(model, dataset, 0.4 * left)
     scale = bits_on_scale(dataset.test, dataset.train)
@@ -211,9 +221,10 @@ def report(dataset: Dataset, out: Path, sections: list[Section], plan: Plan, end
     page += pictures_of(model, dataset, out, max(0.0, end - time.monotonic()))
     page.insert(-1, extremes(model, dataset, numbers, bits))
     page += run_sections(out, plan.model, dataset)
-    page.append(Section("What next", code=next_commands(model, out)))
+    following = next_commands(model, out, args.minutes, plan.options["steps"])
+    page.append(Section("What next", code=following))
     write_report(out / "report.html", f"{dataset.name}: what was learned", page)
-    print(f"Open {out / 'report.html'}. What next:\n{next_commands(model, out)}")
+    print(f"Open {out / 'report.html'}. What next:\n{following}")
 
 
 def score_each(
@@ -288,8 +299,7 @@ def pictures_of(
     from nextpixel.viz.report import Section
 
     end = time.monotonic() + 0.6 * seconds
-    untrained = model.data_record.untrained
-    ids = [i for i in range(model.classes or 0) if i not in untrained][:10]
+    ids = model.data_record.trained(model.classes)[:10]
     columns = len(ids) or 8
     classes = torch.tensor(ids) if ids else None
     rows: list[torch.Tensor] = []
@@ -335,16 +345,17 @@ def hidden_halves(model: AutoregressiveModel, dataset: Dataset, seconds: float) 
     return Section("Hidden halves", "The lower half is sampled.", image=sheet)
 
 
-def next_commands(model: AutoregressiveModel, out: Path) -> str:
-    """Returns commands to go on with."""
-    name = shlex.quote(str(out))
-    by_class = " --class 0" if model.classes else ""
+def next_commands(model: AutoregressiveModel, out: Path, minutes: float, steps: int) -> str:
+    """Returns commands to go on with, after a run of this length at most."""
+    name, ids = shlex.quote(str(out)), model.data_record.trained(model.classes)
+    by_class = f" --class {ids[0]}" if ids else ""
     return "\n".join(
         [
             f"nextpixel sample {name} -n 64{by_class} --out new.png",
             f"nextpixel complete {name} --keep top --out completed.png",
             f"nextpixel score {name} MY_OTHER_PICTURES --out scores.csv",
             f"nextpixel eval {name}",
-            f"nextpixel train --resume {name} --train.minutes 60 --train.steps 100000",
+            f"nextpixel train --resume {name} --train.minutes {6 * minutes:g} "
+            f"--train.steps {10 * steps} --train.patience 20",
         ]
     )

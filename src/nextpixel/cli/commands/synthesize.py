@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import Parser, add_common, add_noise, count, in_turn, positive
+from nextpixel.cli.options import Parser, add_common, add_noise, in_turn, positive
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse

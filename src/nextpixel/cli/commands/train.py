@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -56,9 +57,8 @@ def run(settings: Any) -> None:
     if settings.resume is None:
         refuse_inside(Path(settings.out), settings.data)
     dataset = load_data(settings.data, **data_options(settings))
-    if settings.resume and (names := begun_record(Path(settings.resume)).class_names):
-        dataset = dataset.with_class_names(names)
-    model = make_model(settings, dataset)
+    names = begun_record(Path(settings.resume)).class_names if settings.resume else None
+    model = make_model(settings, dataset.with_class_names(names) if names else dataset)
     out = Path(settings.resume or settings.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name another folder by --out.")
@@ -77,7 +77,7 @@ def run(settings: Any) -> None:
         )
     except KeyboardInterrupt:
         if (out / "state.pt").exists():
-            command = f"nextpixel train --resume {out}{trust_option(model)}"
+            command = f"nextpixel train --resume {shlex.quote(str(out))}{trust_option(model)}"
             print(f"Stopped. Continue with: {command}", file=sys.stderr)
         raise
     if is_main_process():
@@ -142,15 +142,17 @@ def report(model: ImageModel, dataset: Dataset, out: Path, data: str) -> None:
     for line in [] if score is None else on_a_scale(score, model, dataset):
         print(line)
 
-    use = f"{model.role} {out}"
+    name = shlex.quote(str(out))
+    use = f"{model.role} {name}"
     if model.role == "prior":
         folder, bottom = parse_name(data)
         two_grids = "/" in (model.data_record.codes_of or "")
-        priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
-        use = f"bundle {folder} {priors} --out {out}-bundle"
+        priors = f"TOP_PRIOR {name}" if bottom else f"{name}{' BOTTOM_PRIOR' * two_grids}"
+        use = f"bundle {shlex.quote(folder)} {priors} --out {shlex.quote(f'{out}-bundle')}"
     trust = trust_option(model)
     print(f"Open {out / 'report.html'} to see how it went.")
-    print(f"The trained model is in {out}: try nextpixel eval {out}{trust}, nextpixel {use}{trust}")
+    try_next = f"nextpixel eval {name}{trust}, nextpixel {use}{trust}"
+    print(f"The trained model is in {out}: try {try_next}")
 
 
 def trust_option(model: ImageModel) -> str:
