@@ -31,6 +31,7 @@ from nextpixel.data.sampler import evenly_spaced
 from nextpixel.data.user_data import folder_options, load_unsplit
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import Conditioning, ImageModel
+from nextpixel.saving import training_record
 from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ def load_images(
             )
         source = images[0] if images else data
         dataset = load_named_or_own(name, source, shape, levels, data_dir, trust=trust)
-        return load_split(dataset, source, split or "test")
+        trained_on = training_record(name).get("data") if source is None else source
+        return load_split(dataset, trained_on, split or "test")
     found = [load_pictures(Path(each).expanduser(), shape, levels) for each in images]
     what = found[0].what if len(found) == 1 else count(sum(map(len, found)), "image")
     return replace(join_images(found), what=what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,8 @@ def fit(
     out, settings = Path(out), with_absolute_paths(settings or {})
     if (out / "state.pt").exists() and not resume:
         raise UserError(
-            f"{out} already holds a run: resume it with --resume {out}, or name another folder."
+            f"{out} already holds a run: resume it with --resume {shlex.quote(str(out))}, or name "
+            "another folder."
         )
     if resume:
         begun = begun_record(out)

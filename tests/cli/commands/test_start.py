@@ -12,7 +12,7 @@ from PIL import Image
 from nextpixel import load, load_data
 from nextpixel.cli.commands import start
 from nextpixel.cli.main import main
-from nextpixel.data import Dataset, Images
+from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.models import GatedPixelCNN
 from nextpixel.training import choosing
 from nextpixel.training.choosing import Plan, choose
@@ -44,7 +44,8 @@ def test_from_a_folder_to_a_page(folder: Path, capsys: pytest.CaptureFixture[str
     out = Path("runs/pictures")
     data = load_data("pictures")
     assert f"{len(data.train):,} train" in said
-    assert "2: dark" in said
+    assert re.search(r"2: dark \(\d+\), light \(\d+\)\n", said)
+    assert "-n 64 --class dark --out" in said
     assert "Doubles:   1" in said
     assert "PixelCNN++ of width 16" in said
     assert size(out / "pictures.png") > (50, 50)
@@ -72,6 +73,22 @@ def test_from_a_folder_to_a_page(folder: Path, capsys: pytest.CaptureFixture[str
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["seconds"] < 60
     assert "already holds a run" in refused("start pictures --minutes 0.1", capsys)
+
+
+def test_next_commands_are_whole(tmp_path: Path) -> None:
+    """Names with spaces are quoted, and a class is named unless its name is taken for an id."""
+
+    def commands(*names: str, untrained: tuple[int, ...] = ()) -> str:
+        model = GatedPixelCNN(shape=(1, 4, 4), levels=4, classes=2, width=4, blocks=1)
+        model.data_record = DataRecord(class_names=names, untrained=untrained)
+        return start.next_commands(model, tmp_path / "my run")
+
+    assert f"sample '{tmp_path}/my run' -n 64 --class 'stop sign' --out" in commands(
+        "stop sign", "x"
+    )
+    assert "--class x " in commands("stop sign", "x", untrained=(0,))
+    assert "--class 0 " in commands("1", "2")
+    assert "--class 0 " in commands("a,b", "c")
 
 
 @pytest.mark.parametrize("words", ["", "nothing", "pictures --minutes 0", "pictures --minutes nan"])

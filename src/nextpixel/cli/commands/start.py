@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path("runs") / Path(args.data).resolve().name
     if (out / "state.pt").exists():
         raise UserError(
-            f"{out} already holds a run: resume it by nextpixel train --resume {out}, or name "
-            "another folder by --out."
+            f"{out} already holds a run: resume it by nextpixel train --resume "
+            f"{shlex.quote(str(out))}, or name another folder by --out."
         )
     refuse_inside(out, args.data)
     resize = args.resize or side_for(args.data)
@@ -98,7 +98,8 @@ def run(args: argparse.Namespace) -> None:
             **plan.options,
         )
     except KeyboardInterrupt:
-        print(f"Stopped. Continue with: nextpixel train --resume {out}", file=sys.stderr)
+        command = f"nextpixel train --resume {shlex.quote(str(out))}"
+        print(f"Stopped. Continue with: {command}", file=sys.stderr)
         raise
     report(dataset, out, sections, plan, began + 60 * args.minutes)
 
@@ -147,7 +148,7 @@ def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
     ]
     if dataset.class_names and dataset.train.y is not None:
         numbers = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
-        shown = [f"{label} {n}" for label, n in zip(dataset.class_names, numbers, strict=True)]
+        shown = [f"{label} ({n})" for label, n in zip(dataset.class_names, numbers, strict=True)]
         more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
         rows.append(("Classes", f"{len(shown)}: {', '.join(shown[:12])}{more}"))
     folder = Path(name)
@@ -338,7 +339,14 @@ def hidden_halves(model: AutoregressiveModel, dataset: Dataset, seconds: float) 
 def next_commands(model: AutoregressiveModel, out: Path) -> str:
     """Returns commands to go on with."""
     name = shlex.quote(str(out))
-    by_class = " --class 0" if model.classes else ""
+    by_class = ""
+    if model.classes:
+        learned = set(range(model.classes)) - set(model.data_record.untrained)
+        first = min(learned, default=0)
+        label = (model.data_record.class_names or [""] * model.classes)[first]
+        # By its id, where the name might be taken for several classes or for another id.
+        clear = label[:1].isalpha() and not set(label) & set(",=")
+        by_class = f" --class {shlex.quote(label) if clear else first}"
     return "\n".join(
         [
             f"nextpixel sample {name} -n 64{by_class} --out new.png",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ def arguments(argv: list[str]) -> Any:
 
 def run(settings: Any) -> None:
     """Trains the model, or resumes a run."""
+    from nextpixel.cli.loading import refuse_moved
     from nextpixel.data.catalogue import refuse_inside
     from nextpixel.latents.codes import load_data
     from nextpixel.training.begun import begun_record
@@ -55,6 +57,8 @@ def run(settings: Any) -> None:
     keep_freed_memory()
     if settings.resume is None:
         refuse_inside(Path(settings.out), settings.data)
+    else:
+        refuse_moved(settings.resume, settings.data)
     dataset = load_data(settings.data, **data_options(settings))
     if settings.resume and (names := begun_record(Path(settings.resume)).class_names):
         dataset = dataset.with_class_names(names)
@@ -77,7 +81,7 @@ def run(settings: Any) -> None:
         )
     except KeyboardInterrupt:
         if (out / "state.pt").exists():
-            command = f"nextpixel train --resume {out}{trust_option(model)}"
+            command = f"nextpixel train --resume {shlex.quote(str(out))}{trust_option(model)}"
             print(f"Stopped. Continue with: {command}", file=sys.stderr)
         raise
     if is_main_process():
@@ -142,15 +146,17 @@ def report(model: ImageModel, dataset: Dataset, out: Path, data: str) -> None:
     for line in [] if score is None else on_a_scale(score, model, dataset):
         print(line)
 
-    use = f"{model.role} {out}"
+    run = shlex.quote(str(out))
+    use = f"{model.role} {run}"
     if model.role == "prior":
         folder, bottom = parse_name(data)
         two_grids = "/" in (model.data_record.codes_of or "")
-        priors = f"TOP_PRIOR {out}" if bottom else f"{out}{' BOTTOM_PRIOR' * two_grids}"
-        use = f"bundle {folder} {priors} --out {out}-bundle"
+        priors = f"TOP_PRIOR {run}" if bottom else f"{run}{' BOTTOM_PRIOR' * two_grids}"
+        bundled = shlex.quote(f"{out}-bundle")
+        use = f"bundle {shlex.quote(str(folder))} {priors} --out {bundled}"
     trust = trust_option(model)
     print(f"Open {out / 'report.html'} to see how it went.")
-    print(f"The trained model is in {out}: try nextpixel eval {out}{trust}, nextpixel {use}{trust}")
+    print(f"The trained model is in {out}: try nextpixel eval {run}{trust}, nextpixel {use}{trust}")
 
 
 def trust_option(model: ImageModel) -> str:
