@@ -1,4 +1,4 @@
-"""Loads pictures one by one: what cannot be read is named and skipped, what is resized counted."""
+"""Loads pictures one by one: what cannot be read is named and skipped, what is changed counted."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class Reading:
         read: Number of pictures read.
         cropped: Number of pictures that were cropped to a square.
         resized: Number of pictures that were resized.
+        greyed: Number of pictures in colour that were turned grey.
     """
 
     strict: bool = False
@@ -50,12 +51,17 @@ class Reading:
     read: int = 0
     cropped: int = 0
     resized: int = 0
+    greyed: int = 0
 
     def changes(self, shape: Shape) -> str:
         """Returns how many pictures were brought into a shape `(C, H, W)`; "" for none."""
         done = [
             f"{word} {number:,}"
-            for word, number in (("cropped", self.cropped), ("resized", self.resized))
+            for word, number in (
+                ("cropped", self.cropped),
+                ("resized", self.resized),
+                ("turned grey", self.greyed),
+            )
             if number
         ]
         if not done:
@@ -83,7 +89,7 @@ def load_readable(
         shape: `(C, H, W)`; if it is square, pictures are cropped and resized to it.
         levels: Levels of a pixel.
         images: Picture files, folders of pictures and files of arrays; or one data set.
-        reading: Gets what is skipped, cropped and resized.
+        reading: Gets what is skipped, cropped, resized and turned grey.
         split: See `load_images`.
         **options: Other options of `load_images`.
 
@@ -127,6 +133,12 @@ def picture_files(path: Path) -> Iterator[tuple[str, str | None, Path]]:
         yield str(path), None, path
 
 
+def has_colour(path: Path) -> bool:
+    """Checks whether a picture has a pixel whose red, green and blue differ."""
+    x = read_picture(path, None, None)
+    return bool((x != x[:1]).any())
+
+
 def read_files(
     files: Sequence[tuple[str, str | None, Path]], shape: Shape, levels: int, reading: Reading
 ) -> tuple[Images, list[str], tuple[str, ...] | None] | None:
@@ -150,6 +162,7 @@ def read_files(
         names.append(shown)
         labels += [] if label is None else [label]
         reading.read += 1
+        reading.greyed += shape[0] == 1 and has_colour(path)
         height, width = whole.shape[1:]
         if (height, width) != shape[1:]:
             reading.cropped += height != width

@@ -91,6 +91,19 @@ def test_next_commands_are_whole(tmp_path: Path) -> None:
     assert "--class 0 " in commands("a,b", "c")
 
 
+def test_what_is_left_out_is_on_the_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the folder is in the cache already, so that no warning names it."""
+    Path("pictures/dark/broken.png").write_bytes(b"no picture")
+    Path("pictures/notes.txt").write_text("hello")
+    with pytest.warns(UserWarning, match="Left out of pictures"):
+        load_data("pictures")
+    sections = start.look("pictures", load_data("pictures"), folder)
+    missing = "1 x unreadable file (dark/broken.png), 1 x file that holds no images (notes.txt)"
+    assert ("Left out", missing) in sections[0].table
+    assert main(["data", "pictures"]) == 0
+    assert f"  left out: {missing}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", ["", "nothing", "pictures --minutes 0", "pictures --minutes nan"])
 def test_mistakes(words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(f"start {words}", capsys)

@@ -135,7 +135,9 @@ def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
     """Prints and pictures what is in the data set."""
     import numpy as np
 
+    from nextpixel.data.catalogue import own_folder
     from nextpixel.data.duplicates import find_duplicates
+    from nextpixel.data.folders import left_out
     from nextpixel.data.sampler import evenly_spaced
     from nextpixel.viz import images as pictures
     from nextpixel.viz.report import Section
@@ -151,8 +153,10 @@ def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
         shown = [f"{label} ({n})" for label, n in zip(dataset.class_names, numbers, strict=True)]
         more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
         rows.append(("Classes", f"{len(shown)}: {', '.join(shown[:12])}{more}"))
-    folder = Path(name)
-    doubles = find_duplicates(dataset, folder if folder.is_dir() else None)
+    folder = None if dataset.spectrogram is not None else own_folder(name)
+    if folder is not None and (missing := left_out(folder, dataset.skipped)):
+        rows.append(("Left out", missing))
+    doubles = find_duplicates(dataset, folder)
     across = f", {doubles.across_splits} of them across splits" if doubles.across_splits else ""
     rows.append(("Doubles", f"{doubles.count}{across}" if doubles.count else "none"))
     for key, value in rows:
