@@ -23,7 +23,7 @@ from nextpixel.cli.pictures import (
 from nextpixel.data import Images
 from nextpixel.data.arrays import read_idx_folder
 from nextpixel.data.classes import sort_names
-from nextpixel.data.files import find_files
+from nextpixel.data.files import list_files
 from nextpixel.data.folders import PICTURE_FILES, read_picture
 from nextpixel.data.levels import requantise
 from nextpixel.errors import UserError
@@ -52,6 +52,12 @@ class Reading:
     cropped: int = 0
     resized: int = 0
     greyed: int = 0
+
+    def skip(self, error: UserError) -> None:
+        """Notes why a picture is skipped, or raises the error if `strict`."""
+        if self.strict:
+            raise error
+        self.skipped.append(str(error))
 
     def changes(self, shape: Shape) -> str:
         """Returns how many pictures were brought into a shape `(C, H, W)`; "" for none."""
@@ -102,7 +108,7 @@ def load_readable(
     found = []
     for source in images:
         path = Path(source).expanduser()
-        if files := list(picture_files(path)):
+        if files := list(picture_files(path, reading)):
             if len(images) > 1 and path.is_dir():
                 files = [
                     (f"{source.rstrip('/')}/{shown}", label, file) for shown, label, file in files
@@ -120,14 +126,18 @@ def load_readable(
     return join_images(found)
 
 
-def picture_files(path: Path) -> Iterator[tuple[str, str | None, Path]]:
+def picture_files(path: Path, reading: Reading) -> Iterator[tuple[str, str | None, Path]]:
     """Lists the picture files at a path: the name to show, the class and the path of each.
 
-    Nothing is listed for files of other kinds, and for what does not exist.
+    Nothing is listed for files of other kinds, and for what does not exist. Broken links are
+    skipped.
     """
     if path.is_dir():
         if not read_idx_folder(path):
-            for file in find_files(path, PICTURE_FILES):
+            files, skipped = list_files(path, PICTURE_FILES)
+            for name in skipped.broken:
+                reading.skip(UserError(f"{path / name} is a broken link: repair or remove it."))
+            for file in files:
                 yield file.name, file.label, path / file.name
     elif path.suffix.lower() in Image.registered_extensions():
         yield str(path), None, path
@@ -155,9 +165,7 @@ def read_files(
             whole = read_picture(path, None, shape[0])
             arrays.append(whole[None] if whole.shape == shape else read_pictures([path], shape))
         except UserError as error:
-            if reading.strict:
-                raise
-            reading.skipped.append(str(error))
+            reading.skip(error)
             continue
         names.append(shown)
         labels += [] if label is None else [label]
