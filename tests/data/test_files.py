@@ -125,6 +125,12 @@ def test_a_folder_of_unreadable_pictures_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_folder_of_sounds_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "Bark.WAV").write_bytes(b"")
+    with pytest.raises(UserError, match=f"holds no images: .*; its sounds .* wavs:{tmp_path}"):
+        load(tmp_path)
+
+
 def test_other_files_are_named(tmp_path: Path) -> None:
     fill(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")

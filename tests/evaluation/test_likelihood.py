@@ -105,6 +105,9 @@ def test_data_that_do_not_fit_are_refused() -> None:
 def test_a_score_is_one_line() -> None:
     score = Score(0.92345, 0.00456, 501.829, 2.478, 10_000)
     assert str(score) == "0.9234 ± 0.0046 bits/dim, 501.83 ± 2.48 nats (10,000 images)"
+    assert (
+        str(Score.of(torch.tensor([8.0]), np.array([16]))) == "0.7213 bits/dim, 8.00 nats (1 image)"
+    )
 
 
 # --- classes --------------------------------------------------------------------------------------

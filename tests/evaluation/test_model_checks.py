@@ -1,5 +1,6 @@
 """Checks of models find what they are made for, and pass right models."""
 
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Net(AutoregressiveModel):
         self.conv = nn.Conv2d(channels, 8, 3, padding=1)
         mask = torch.zeros(3, 3)
         mask[0], mask[1, 0] = 1, 1
-        mask[1, 1] = flaw == "itself"
+        mask[1, 1] = flaw in ("itself", "impossible-itself")
         mask[1, 2] = flaw == "right"
         mask[2, 1] = flaw == "below"
         self.register_buffer("mask", mask)
@@ -54,6 +55,11 @@ class Net(AutoregressiveModel):
         if self.flaw == "single":
             h = h + torch.zeros(1, dtype=torch.float32) * 0  # of another type than the weights
         logits = self.last(torch.tanh(h)).unflatten(1, (self.shape[0], self.levels))
+        if self.flaw == "tensor":
+            return logits  # type: ignore[return-value]
+        if self.flaw in ("nan", "impossible", "impossible-itself"):
+            bad = math.nan if self.flaw == "nan" else -math.inf
+            logits = logits.index_fill(2, torch.tensor([0]), bad)
         if self.flaw == "unnormalised":
             return Unnormalised(logits.movedim(2, -1))
         return Categorical(logits.movedim(2, -1))
@@ -146,6 +152,25 @@ def test_weights_without_gradient_are_named() -> None:
     assert finding.passed is False
     assert "spare.bias, spare.weight" in finding.reason
     assert checks.check_gradients(net()).passed is True
+
+
+def test_a_leak_is_found_beside_impossible_levels() -> None:
+    assert checks.find_leak(Net(shape=SHAPE, levels=4, flaw="impossible")) is None
+    assert checks.find_leak(Net(shape=SHAPE, levels=4, flaw="impossible-itself")) is not None
+
+
+def test_nan_is_no_pass() -> None:
+    net = Net(shape=SHAPE, levels=4, flaw="nan")
+    causal = checks.check_causal(net, checks.find_leak(net))
+    assert causal == ("causal", False, "its distributions have NaN or infinite parameters")
+    gradients = checks.check_gradients(net)
+    assert gradients.passed is False
+    assert "NaN or infinite at conv.bias, conv.weight, last.bias" in gradients.reason
+
+
+def test_a_forward_that_returns_no_distribution_is_refused() -> None:
+    with pytest.raises(UserError, match="forward of Net returns a Tensor: return a distribution"):
+        checks.find_leak(Net(shape=SHAPE, levels=4, flaw="tensor"))
 
 
 class WrongCache(PixelCNN):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nextpixel import load
 from nextpixel.errors import UserError
 from nextpixel.training.fine_tuning import copy_weights
 from tests.training.runs import make
@@ -36,3 +37,13 @@ def test_other_kinds_and_other_arguments_are_refused() -> None:
         copy_weights(make(shape=(3, 7, 7)), source)
     with pytest.raises(UserError, match="Fewer than half of the weights"):
         copy_weights(make(inputs="embedded", levels=256), source)
+
+
+def test_a_model_with_large_class_layers_starts_from_other_classes() -> None:
+    """More than half of its weights read the classes, but they are not counted."""
+    source = load("mnist-four-levels")
+    arguments = source.hyperparameters | {"classes": 2}
+    model = type(source)(**arguments)
+    new = copy_weights(model, source, ("three", "eight"))
+    assert {name.split(".")[0] for name in new} == {"condition", "class three", "class eight"}
+    assert torch.equal(model.get_parameter("head.3.bias"), source.get_parameter("head.3.bias"))

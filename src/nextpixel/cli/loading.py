@@ -34,6 +34,7 @@ __all__ = [
     "load_model",
     "load_model_data",
     "load_model_or_latent",
+    "refuse_moved",
 ]
 
 Shape = tuple[int, int, int]
@@ -220,9 +221,27 @@ def load_named_or_own(
     if data is None:
         record = training_record(name)
         data, data_dir = record.get("data"), data_dir or record.get("data_dir")
+        refuse_moved(name, data)
     if data is None:
         raise UserError(f"It is not known which data {name} was trained on: give --data.")
     return load_for(data, shape, levels, data_dir, trust=trust)
+
+
+def refuse_moved(name: str, data: str | None) -> None:
+    """Refuses a model whose own data are no longer where they were.
+
+    Args:
+        name: Its name or folder.
+        data: The data that it was trained on, with an absolute path.
+
+    Raises:
+        UserError: There is no such path.
+    """
+    path = Path((data or "").removeprefix("wavs:"))
+    if path.is_absolute() and not path.exists():
+        raise UserError(
+            f"The data of {name} are not at {data}: name the place where they are by --data."
+        )
 
 
 def load_for(

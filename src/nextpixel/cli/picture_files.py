@@ -1,4 +1,4 @@
-"""Loads pictures one by one: what cannot be read is named and skipped, what is resized counted."""
+"""Loads pictures one by one: what cannot be read is named and skipped, what is changed counted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from nextpixel.cli.pictures import (
 from nextpixel.data import Images
 from nextpixel.data.arrays import read_idx_folder
 from nextpixel.data.classes import sort_names
-from nextpixel.data.files import find_files
-from nextpixel.data.folders import PICTURE_FILES, picture_size
+from nextpixel.data.files import list_files
+from nextpixel.data.folders import PICTURE_FILES, picture_size, read_picture
 from nextpixel.data.levels import requantise
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
@@ -43,6 +43,7 @@ class Reading:
         read: Number of pictures read.
         cropped: Number of pictures that were cropped to a square.
         resized: Number of pictures that were resized.
+        greyed: Number of pictures in colour that were turned grey.
     """
 
     strict: bool = False
@@ -50,12 +51,23 @@ class Reading:
     read: int = 0
     cropped: int = 0
     resized: int = 0
+    greyed: int = 0
+
+    def skip(self, error: UserError) -> None:
+        """Notes why a picture is skipped, or raises the error if `strict`."""
+        if self.strict:
+            raise error
+        self.skipped.append(str(error))
 
     def changes(self, shape: Shape) -> str:
         """Returns how many pictures were brought into a shape `(C, H, W)`; "" for none."""
         done = [
             f"{word} {number:,}"
-            for word, number in (("cropped", self.cropped), ("resized", self.resized))
+            for word, number in (
+                ("cropped", self.cropped),
+                ("resized", self.resized),
+                ("turned grey", self.greyed),
+            )
             if number
         ]
         if not done:
@@ -83,7 +95,7 @@ def load_readable(
         shape: `(C, H, W)`; if it is square, pictures are cropped and resized to it.
         levels: Levels of a pixel.
         images: Picture files, folders of pictures and files of arrays; or one data set.
-        reading: Gets what is skipped, cropped and resized.
+        reading: Gets what is skipped, cropped, resized and turned grey.
         split: See `load_images`.
         **options: Other options of `load_images`.
 
@@ -96,7 +108,7 @@ def load_readable(
     found = []
     for source in images:
         path = Path(source).expanduser()
-        if files := list(picture_files(path)):
+        if files := list(picture_files(path, reading)):
             if len(images) > 1 and path.is_dir():
                 files = [
                     (f"{source.rstrip('/')}/{shown}", label, file) for shown, label, file in files
@@ -114,17 +126,27 @@ def load_readable(
     return join_images(found)
 
 
-def picture_files(path: Path) -> Iterator[tuple[str, str | None, Path]]:
+def picture_files(path: Path, reading: Reading) -> Iterator[tuple[str, str | None, Path]]:
     """Lists the picture files at a path: the name to show, the class and the path of each.
 
-    Nothing is listed for files of other kinds, and for what does not exist.
+    Nothing is listed for files of other kinds, and for what does not exist. Broken links are
+    skipped.
     """
     if path.is_dir():
         if not read_idx_folder(path):
-            for file in find_files(path, PICTURE_FILES):
+            files, skipped = list_files(path, PICTURE_FILES)
+            for name in skipped.broken:
+                reading.skip(UserError(f"{path / name} is a broken link: repair or remove it."))
+            for file in files:
                 yield file.name, file.label, path / file.name
     elif path.suffix.lower() in Image.registered_extensions():
         yield str(path), None, path
+
+
+def has_colour(path: Path) -> bool:
+    """Checks whether a picture has a pixel whose red, green and blue differ."""
+    x = read_picture(path, None, None)
+    return bool((x != x[:1]).any())
 
 
 def read_files(
@@ -143,13 +165,12 @@ def read_files(
             arrays.append(read_pictures([path], shape))
             width, height = picture_size(path)
         except UserError as error:
-            if reading.strict:
-                raise
-            reading.skipped.append(str(error))
+            reading.skip(error)
             continue
         names.append(shown)
         labels += [] if label is None else [label]
         reading.read += 1
+        reading.greyed += shape[0] == 1 and has_colour(path)
         if (height, width) != shape[1:]:
             reading.cropped += height != width
             reading.resized += min(height, width) != shape[1]

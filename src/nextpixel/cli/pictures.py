@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from nextpixel.cli.loading import (
 from nextpixel.cli.options import in_turn, parse_numbers
 from nextpixel.conditioning.regions import Half, box_mask, half_mask
 from nextpixel.data import Dataset, Images
+from nextpixel.data.arrays import read_idx_folder
 from nextpixel.data.classes import match_classes, refuse_class
 from nextpixel.data.folders import picture_names, read_picture
 from nextpixel.data.images import Unsplit
@@ -31,6 +33,7 @@ from nextpixel.data.sampler import evenly_spaced
 from nextpixel.data.user_data import load_unsplit, shape_options
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import Conditioning, ImageModel
+from nextpixel.saving import training_record
 from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
@@ -180,8 +183,11 @@ def load_images(
             )
         source = images[0] if images else data
         dataset = load_named_or_own(name, source, shape, levels, data_dir, trust=trust)
-        return load_split(dataset, source, split or "test")
-    found = [load_pictures(Path(each).expanduser(), shape, levels) for each in images]
+        trained_on = training_record(name).get("data") if source is None else source
+        return load_split(dataset, trained_on, split or "test")
+    paths = [Path(each).expanduser() for each in images]
+    found = [load_pictures(path, shape, levels) for path in paths]
+    warn_of_other_sizes(paths, found, shape)
     what = found[0].what if len(found) == 1 else count(sum(map(len, found)), "image")
     return replace(join_images(found), what=what)
 
@@ -242,6 +248,28 @@ def load_pictures(path: Path, shape: Shape, levels: int) -> Pictures:
         return Pictures(Images(x, None, levels), [what], None, what, one_by_one=True)
     load_for(str(path), shape, levels)  # its error lists the data sets that there are
     raise UserError(f"There are no images {path}.")
+
+
+def warn_of_other_sizes(paths: Sequence[Path], found: Sequence[Pictures], shape: Shape) -> None:
+    """Warns of pictures that were cropped or resized to a model's shape, which is square then."""
+    if shape[1] != shape[2]:
+        return
+    files: list[Path] = []
+    for path, pictures in zip(paths, found, strict=True):
+        if path.is_dir() and not read_idx_folder(path):
+            files += [path / name for name in pictures.names]
+        elif pictures.one_by_one:
+            files.append(path)
+    other = 0
+    for file in files:
+        with Image.open(file) as picture:
+            other += picture.size != (shape[2], shape[1])
+    if other:
+        warnings.warn(
+            f"{other:,} of {count(len(files), 'picture')} had another size: cropped and resized "
+            f"to {shape[2]} x {shape[1]} pixels.",
+            stacklevel=3,
+        )
 
 
 def join_images(found: Sequence[Pictures]) -> Pictures:

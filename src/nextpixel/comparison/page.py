@@ -28,6 +28,7 @@ from nextpixel.conditioning.regions import half_mask
 from nextpixel.data import Dataset
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.machine import machine
+from nextpixel.utils.words import with_error
 from nextpixel.viz import charts
 from nextpixel.viz import images as pictures
 
@@ -145,8 +146,8 @@ def cells(result: Result) -> tuple[str, ...]:
         f"{steps} (loaded)".strip() if r.loaded else steps,
         "-" if r.images_seen is None else f"{r.images_seen:,}",
         number(r.seconds),
-        f"{score.nats:.2f} ± {score.nats_error:.2f}",
-        f"{score.bits_per_dim:.4f} ± {score.bits_per_dim_error:.4f}",
+        with_error(score.nats, score.nats_error, 2),
+        with_error(score.bits_per_dim, score.bits_per_dim_error),
         number(r.naive),
         number(r.cached),
         "-" if r.cached is None else f"{number(r.naive / r.cached)}x",

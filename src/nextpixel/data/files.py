@@ -15,7 +15,7 @@ from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
 from nextpixel.utils.words import count
 
-__all__ = ["File", "FileKind", "Skipped", "find_files", "folder_state", "list_files"]
+__all__ = ["SOUNDS", "File", "FileKind", "Skipped", "find_files", "folder_state", "list_files"]
 
 STATE_VERSION = 2  # increase it when a folder decodes to other integers, classes or splits
 SPLIT_FOLDERS = {  # in any case
@@ -28,6 +28,7 @@ SPLIT_FOLDERS = {  # in any case
     "test": "test",
     "testing": "test",
 }
+SOUNDS = (".wav", ".flac", ".ogg")  # endings
 NAMED = 3  # skipped files in a message
 
 
@@ -74,17 +75,21 @@ class Skipped(NamedTuple):
 
     def in_words(self, folder: Path, kind: FileKind) -> str | None:
         """Returns a sentence that counts these files and names a few; None if there are none."""
+        counted = self.counted(kind)
+        return f"Left out of {folder}: {counted}." if counted else None
+
+    def counted(self, kind: FileKind) -> str:
+        """Counts these files and names a few; "" if there are none."""
         parts = (
             ("unreadable file", "unreadable files", self.unreadable),
             ("broken link", "broken links", self.broken),
             (f"file without {kind.name}", f"files without {kind.name}", self.other),
         )
-        listed = [
+        return ", ".join(
             f"{count(len(names), one, several)} ({list_names(sorted(names), NAMED)})"
             for one, several, names in parts
             if names
-        ]
-        return f"Left out of {folder}: {', '.join(listed)}." if listed else None
+        )
 
 
 def folder_state(folder: Path, endings: tuple[str, ...]) -> str:
@@ -184,7 +189,9 @@ def list_files(folder: Path, kind: FileKind) -> tuple[list[File], Skipped]:
         label = relative.split("/")[0] if "/" in relative else None
         files.append(File(name, split, label))
     if not files:
-        raise UserError(f"{folder} holds no {kind.name}: expected {kind.expected}.")
+        sounds = any(name.lower().endswith(SOUNDS) for name in other)
+        hint = f"; its sounds are given as wavs:{folder}" if sounds else ""
+        raise UserError(f"{folder} holds no {kind.name}: expected {kind.expected}{hint}.")
     if len({f.label is None for f in files}) > 1:
         raise UserError(
             f"{folder} holds {kind.name} both directly and in subfolders, so that their classes "

@@ -39,6 +39,7 @@ __all__ = [
     "UnreadableError",
     "dataset_from_cache",
     "decode_picture",
+    "left_out",
     "load_folder",
     "load_folder_unsplit",
     "picture_names",
@@ -132,8 +133,8 @@ def load_folder_unsplit(
     """
     notes: list[str] = []
     pictures, skipped = list_files(folder, PICTURE_FILES)
-    if left_out := skipped.in_words(folder, PICTURE_FILES):
-        notes.append(left_out)
+    if note := skipped.in_words(folder, PICTURE_FILES):
+        notes.append(note)
     names = [p.name for p in pictures]
     if channels is None:
         channels = 1 if all(_is_grey(folder / name) for name in names) else 3
@@ -165,6 +166,19 @@ def picture_names(path: Path, split: str, skipped: Sequence[str] = ()) -> list[s
     left_out = set(skipped)
     files = find_files(path, PICTURE_FILES)
     return [p.name for p in files if p.split == split and p.name not in left_out]
+
+
+def left_out(path: Path, skipped: Sequence[str] = ()) -> str:
+    """Counts the files of a folder of pictures that are left out; "" for none and for other paths.
+
+    Args:
+        path: The folder.
+        skipped: The names of its pictures that cannot be read, see `Dataset.skipped`.
+    """
+    if not path.is_dir() or read_idx_folder(path):
+        return ""
+    found = list_files(path, PICTURE_FILES)[1]
+    return found._replace(unreadable=skipped).counted(PICTURE_FILES)
 
 
 def _fits(shape: tuple[int, ...], resize: int | None, channels: int | None) -> bool:
@@ -222,8 +236,8 @@ def _decode(
     names = [p.name for p in pictures]
     first = _read_first(folder, names, resize, channels)
     blocks = _decode_blocks(folder, names, first, resize, channels, table, notes)
-    if left_out := skipped._replace(unreadable=sorted(unreadable)).in_words(folder, PICTURE_FILES):
-        notes.append(left_out)
+    if note := skipped._replace(unreadable=sorted(unreadable)).in_words(folder, PICTURE_FILES):
+        notes.append(note)
     return (len(names), *first.shape), blocks, others
 
 
@@ -417,6 +431,6 @@ def _check_shape(
     if x.shape != first.shape:
         (h, w), (first_h, first_w) = x.shape[1:], first.shape[1:]
         raise UserError(
-            f"{path} is {w} x {h} pixels but {first_path} is {first_w} x {first_h}: give resize to "
-            "crop and resize all of them to one square."
+            f"{path} is {w} x {h} pixels but {first_path} is {first_w} x {first_h}: give resize "
+            "(--resize 32 on the command line) to crop and resize all of them to one square."
         )

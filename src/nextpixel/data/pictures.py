@@ -234,7 +234,9 @@ def _mismatch(name: str, found: Sequence[int], shape: Shape) -> str:
 
 def _read_array(x: NDArray[Any], shape: Shape | None, levels: int, from_levels: int | None) -> Read:
     """Reads an array of pictures or levels."""
-    if x.dtype.kind not in "bui" or not x.size:
+    if not x.size:
+        raise UserError(f"There are no images: the array has shape {x.shape}.")
+    if x.dtype.kind not in "bui":
         raise UserError(
             f"Images are integers, not {x.dtype} of shape {x.shape}: turn them into 0 to 255 and "
             "uint8."

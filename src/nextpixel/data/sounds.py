@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.data import cache
-from nextpixel.data.files import FileKind, folder_state, list_files
+from nextpixel.data.files import SOUNDS, FileKind, folder_state, list_files
 from nextpixel.data.folders import dataset_from_cache, sort_by_split
 from nextpixel.data.images import SPLITS, Dataset, Images
 from nextpixel.data.spectrogram import Spectrogram, read_wav, resample
@@ -30,7 +30,7 @@ WHOLE = 8  # real rows come in blocks of 8, each one row of a map at an eighth o
 SOUND_FILES = FileKind(
     "sounds",
     "WAV, FLAC or Ogg files in it or in a subfolder for each class",
-    (".wav", ".flac", ".ogg"),
+    SOUNDS,
 )
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TEST, VALID = range(5), range(5, 10)  # numbers of the recordings of each digit and speaker

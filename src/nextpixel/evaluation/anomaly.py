@@ -40,6 +40,7 @@ from nextpixel.evaluation.typicality import ORDINARY_IMAGES, Ordinary, image_fea
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.utils.files import atomic_write
 from nextpixel.utils.inference import evaluation_mode
+from nextpixel.utils.words import with_error
 
 __all__ = [
     "SCORES",
@@ -450,8 +451,3 @@ def most_anomalous(scores: Mapping[str, NDArray[np.float64]], names: Sequence[st
         images = ", ".join(f"{names[i]} ({values[i]:.4f})" for i in largest)
         lines.append(f"most anomalous by {score}: {images}")
     return "\n".join(lines)
-
-
-def with_error(value: float, error: float) -> str:
-    """Formats a number with its standard error, unless that is NaN."""
-    return f"{value:.4f}" if math.isnan(error) else f"{value:.4f} ± {error:.4f}"

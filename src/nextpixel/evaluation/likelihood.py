@@ -27,7 +27,7 @@ from nextpixel.models.base.image_model import ImageModel
 from nextpixel.sampling.config import IncrementalModel, check_integers, check_mask
 from nextpixel.sampling.loop import batch_slices
 from nextpixel.utils.inference import evaluation_mode
-from nextpixel.utils.words import count
+from nextpixel.utils.words import count, with_error
 
 __all__ = [
     "DIAGNOSIS_IMAGES",
@@ -91,8 +91,8 @@ class Score:
     def __str__(self) -> str:
         """Writes the score in one line."""
         return (
-            f"{self.bits_per_dim:.4f} ± {self.bits_per_dim_error:.4f} bits/dim, "
-            f"{self.nats:.2f} ± {self.nats_error:.2f} nats ({count(self.images, 'image')})"
+            f"{with_error(self.bits_per_dim, self.bits_per_dim_error)} bits/dim, "
+            f"{with_error(self.nats, self.nats_error, 2)} nats ({count(self.images, 'image')})"
         )
 
 
@@ -188,7 +188,7 @@ class Classification:
     def __str__(self) -> str:
         """Writes the accuracy in one line."""
         return (
-            f"classifies {100 * self.accuracy:.2f} ± {100 * self.accuracy_error:.2f} % of "
+            f"classifies {with_error(100 * self.accuracy, 100 * self.accuracy_error, 2)} % of "
             f"{count(self.images, 'image')} correctly, by the likeliest class"
         )
 

@@ -169,6 +169,11 @@ def parameters_of(model: AutoregressiveModel, x: Tensor, c: Context | None) -> T
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         distribution: Distribution = model(x, c)
+    if not isinstance(distribution, Distribution):
+        raise UserError(
+            f"forward of {type(model).__name__} returns a {type(distribution).__name__}: return a "
+            "distribution, such as nextpixel.Categorical."
+        )
     found = [t for t in vars(distribution).values() if isinstance(t, Tensor)]
     found = [t for t in found if t.shape[:4] == x.shape and t.is_floating_point()]
     maps = [t.reshape(*x.shape, -1) for t in found] or [distribution.pmf()]
@@ -246,7 +251,7 @@ def leak_at(model: AutoregressiveModel, cuts: list[int], seed: int, training: bo
     other = (x + random_steps(model, len(cuts), seed)) % model.levels
     begin = torch.tensor(cuts)[:, None, None, None]
     before = parameters_of(model, x, c)
-    if not bool(before.isfinite().all()):
+    if undefined(before):
         return None  # these random weights say nothing
     changed = torch.where(order >= begin, other, x)
     differs = distinct(parameters_of(model, changed, c), before)
@@ -275,7 +280,13 @@ def leak_at(model: AutoregressiveModel, cuts: list[int], seed: int, training: bo
 def distinct(after: Tensor, before: Tensor) -> Tensor:
     """Compares parameters, `(..., P)` -> booleans `(...)`; rounding is no difference."""
     error = 1e-12 if before.dtype == torch.float64 else 1e-5
-    return ((after - before).abs() > error * (1 + before.abs())).any(-1)
+    moved = (after - before).abs() > error * (1 + before.abs())
+    return (moved | (after.isfinite() != before.isfinite())).any(-1)
+
+
+def undefined(parameters: Tensor) -> bool:
+    """Checks whether parameters are NaN or +inf; -inf is the logit of an impossible level."""
+    return bool((parameters.isnan() | parameters.isposinf()).any())
 
 
 def random_steps(model: AutoregressiveModel, n: int, seed: int) -> Tensor:
@@ -313,6 +324,9 @@ def check_causal(model: AutoregressiveModel, leak: Leak | None) -> Finding:
     channels, height, width = model.shape
     if leak is not None:
         return Finding("causal", False, leak.in_words(channels))
+    own = exact_copy(model)
+    if undefined(parameters_of(own, random_images(own, 2, 0), random_context(own, 2))):
+        return Finding("causal", False, "its distributions have NaN or infinite parameters")
     size = f"{height} x {width}" + (f" x {channels}" if channels > 1 else "")
     return Finding("causal", True, f"at {size}, no site sees itself or a later one")
 
@@ -391,18 +405,19 @@ def check_gradients(model: AutoregressiveModel) -> Finding:
         for name, parameter in network.named_parameters()
         if parameter.requires_grad and not name.startswith("conditioner.")
     }
-    missed = set(weights)
+    missed, wild = set(weights), set[str]()
     for seed in range(3):  # in one of them, a ReLU may be inactive everywhere
         x, c = random_images(network, 2, seed), random_context(network, 2, seed)
         network.zero_grad()
         network.log_prob(x, c).sum().backward()  # type: ignore[no-untyped-call]  # of torch
-        missed -= {
-            name
-            for name in missed
-            if (gradient := weights[name].grad) is not None and bool(gradient.any())
-        }
+        gradients = {name: grad for name in missed if (grad := weights[name].grad) is not None}
+        undone = {name for name, grad in gradients.items() if not bool(grad.isfinite().all())}
+        missed -= {name for name, grad in gradients.items() if bool(grad.any())} - undone
+        wild |= undone
         if not missed:
             return Finding("gradients", True, f"they reach all {len(weights)} weight tensors")
     first = ", ".join(sorted(missed)[:3])
     more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
+    if wild & missed:
+        return Finding("gradients", False, f"NaN or infinite at {first}{more}")
     return Finding("gradients", False, f"none reaches {first}{more}: is it used?")

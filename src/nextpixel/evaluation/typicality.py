@@ -139,7 +139,7 @@ class Ordinary:
         if len(self.features) < FEWEST:
             raise UserError(
                 f"{len(self.features)} ordinary images are too few to compare with: give {FEWEST} "
-                "or more, better 500."
+                "or more, better 500 (--ordinary on the command line)."
             )
 
     @cached_property

@@ -38,7 +38,12 @@ class TrainArgs:
             weights.
         valid_every: Steps between validations, each with a preview in `samples/`.
         valid_images: Number of validation images to score, spread evenly; all by default.
+        patience: Number of validations without a new best score after which training stops; it does
+            not stop early by default.
         save_every: Steps between checkpoints.
+        save_minutes: Minutes between checkpoints, whatever the steps.
+        setbacks: How often training goes back to the last checkpoint with half the learning rate
+            when the loss goes wrong, before it stops with an error.
         accumulate: Number of parts in which a batch is computed, one after the other, to use less
             memory. The gradient is that of the whole batch, up to rounding.
         drop_context: Probability that an image gets the null context in place of its own. The model

@@ -13,6 +13,7 @@ from nextpixel.models.base.image_model import ImageModel
 __all__ = ["copy_weights"]
 
 BY_CLASS = "condition.weight"  # one row for each class
+CONTEXT = "condition."  # begins the names of the weights that read the context
 
 
 @torch.no_grad()
@@ -33,7 +34,8 @@ def copy_weights(
         What keeps its initial values: the names of weights, and of classes as "class cat".
 
     Raises:
-        UserError: The models differ in channels or kind, or fewer than half of the weights fit.
+        UserError: The models differ in channels or kind, or fewer than half of the weights fit,
+            without those that read the context.
     """
     if type(model) is not type(source) or model.shape[0] != source.shape[0]:
         raise UserError(
@@ -45,14 +47,18 @@ def copy_weights(
     if class_names is not None and known is not None and tuple(class_names) != tuple(known):
         new_classes = [f"class {name}" for name in class_names if name not in known]
         by_class = rows_by_name(own, others, class_names, known)
-        others = {k: v for k, v in others.items() if not k.startswith("condition.")} | by_class
+        others = {k: v for k, v in others.items() if not k.startswith(CONTEXT)} | by_class
     fitting = {
         name: tensor
         for name, tensor in others.items()
         if name in own and own[name].shape == tensor.shape
     }
-    copied = sum(tensor.numel() for tensor in fitting.values())
-    if copied < 0.5 * sum(tensor.numel() for tensor in own.values()):
+    # The layers that read the classes are not counted: they start anew for other classes.
+    copied, total = (
+        sum(tensor.numel() for name, tensor in part.items() if not name.startswith(CONTEXT))
+        for part in (fitting, own)
+    )
+    if copied < 0.5 * total:
         raise UserError(
             f"Fewer than half of the weights of the {type(source).__name__} to start from fit this "
             f"one: both need the same arguments, and shapes such as {source.shape}."

@@ -15,7 +15,7 @@ from nextpixel.evaluation.scale import bits_on_scale, scale_in_words, scale_name
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.logs import is_logged
 from nextpixel.utils.machine import machine
-from nextpixel.utils.words import count
+from nextpixel.utils.words import count, with_error
 from nextpixel.viz import charts
 from nextpixel.viz import images as pictures
 from nextpixel.viz.report import Section, write_report
@@ -73,7 +73,8 @@ def results(
     if scores:
         best = min(scores, key=lambda record: record["valid"])
         kind = "" if model.is_likelihood else f", {model.scores}"
-        score = f"{best['valid']:.4f} ± {best['valid_error']:.4f} bits/dim at step {best['step']:,}"
+        value = with_error(best["valid"], best["valid_error"])
+        score = f"{value} bits/dim at step {best['step']:,}"
         rows.append(("Best validation score", score + kind))
     parameters = sum(p.numel() for p in model.parameters())
     rows.append(("Model", f"{type(model).__name__}, {parameters:,} parameters"))

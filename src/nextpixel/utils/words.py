@@ -1,8 +1,10 @@
-"""Numbers with their nouns, for messages."""
+"""Numbers with their nouns and with their errors, for messages."""
 
 from __future__ import annotations
 
-__all__ = ["count"]
+import math
+
+__all__ = ["count", "with_error"]
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:
@@ -14,3 +16,15 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
         plural: Its plural, if that is not the noun with an s.
     """
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def with_error(value: float, error: float, digits: int = 4) -> str:
+    """Returns a number with its standard error, which is left out if it is NaN, as of one image.
+
+    Args:
+        value: The number.
+        error: Its standard error.
+        digits: Digits after the point, of both.
+    """
+    text = f"{value:.{digits}f}"
+    return text if math.isnan(error) else f"{text} ± {error:.{digits}f}"

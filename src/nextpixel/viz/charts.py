@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nextpixel.errors import UserError
 from nextpixel.utils.files import atomic_write
+from nextpixel.utils.words import with_error
 from nextpixel.viz.images import INK, checked_suffix
 
 __all__ = ["comparison", "confusion_matrix", "loss_curve", "scale", "scatter", "score_histograms"]
@@ -273,7 +274,7 @@ def _draw_scores(
         axes.errorbar(
             score, y, xerr=error, fmt=marker, color=colour, markersize=6, capsize=5, linewidth=1.6
         )
-        text = f"{score:.4f} ± {error:.4f}"
+        text = with_error(score, error)
         axes.annotate(text, (score, y), (0, 9), textcoords="offset points", ha="center", size=8)
     axes.set_yticks(range(len(order)), order)
     for tick, label in zip(axes.get_yticklabels(), order, strict=True):

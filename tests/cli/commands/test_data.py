@@ -22,7 +22,7 @@ def test_data_describes_a_set(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "1 x 28 x 28, 2 levels" in out
     assert "train   55,000 images, mean 0.1307" in out
     assert "test    10,000 images, mean 0.132" in out
-    assert "0 5434, 1 6212" in out
+    assert "0 (5434), 1 (6212)" in out
     with Image.open("shown/dynamic.png") as picture:
         assert set(np.unique(np.asarray(picture))) == {0, 244, 255}  # bits, and the paper
 

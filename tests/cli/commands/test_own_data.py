@@ -193,6 +193,29 @@ def test_a_run_finds_its_data_from_any_folder(
     assert other["data"] == str(place / "pics")
 
 
+def test_data_that_are_gone_are_asked_for(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "pics").rename(place / "moved")
+    for words in ("eval run", "train --resume run --train.steps 4", "score run"):
+        assert f"The data of run are not at {place}/pics: name " in refused(words, capsys)
+    run("eval run --data moved", capsys)
+
+
+def test_scores_of_the_data_of_a_run_have_file_names(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("score run --out a.csv", capsys)
+    assert "pics (test),test/dark/0.png,dark," in Path("a.csv").read_text()
+
+
+def test_commands_to_go_on_quote_the_folder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN.split(), "--data", "pics", "--out", "my run"]) == 0
+    assert "try nextpixel eval 'my run', nextpixel sample 'my run'" in capsys.readouterr().out
+    assert main([*TRAIN.split(), "--data", "pics", "--out", "my run"]) == 2
+    assert "--resume 'my run'" in capsys.readouterr().err
+
+
 def test_other_data_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "pics").rename(place / "old")
     save_tones(place / "pics", {"dark": 90, "light": 10})

@@ -202,6 +202,26 @@ def test_broken_pictures_are_named_and_skipped(
 
 
 @pytest.mark.usefixtures("here")
+def test_broken_links_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("links").mkdir()
+    Image.fromarray(NOISE[0, 0]).save("links/good.png")
+    Path("links/gone.png").symlink_to("nowhere.png")
+    assert main(["score", "model", "links"]) == 1
+    assert "skipped: links/gone.png is a broken link" in capsys.readouterr().err
+    assert "links/gone.png is a broken link" in refused("score model links --strict", capsys)
+
+
+@pytest.mark.usefixtures("here")
+def test_it_says_what_was_turned_grey(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mixed").mkdir()
+    grey = Image.fromarray(NOISE[0, 0])
+    grey.save("mixed/grey.png")
+    grey.convert("RGB").save("mixed/without-colour.png")
+    Image.new("RGB", (8, 8), "red").save("mixed/red.png")
+    assert "to fit the model's 8 x 8 pixels: turned grey 1\n" in run("score model mixed", capsys)
+
+
+@pytest.mark.usefixtures("here")
 def test_it_says_what_was_cropped_or_resized(capsys: pytest.CaptureFixture[str]) -> None:
     """One picture of the folder is 20 x 8: it is cropped, and then has the model's size."""
     out = run("score model pictures", capsys)

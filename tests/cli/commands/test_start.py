@@ -47,8 +47,9 @@ def test_from_a_folder_to_a_page(folder: Path, capsys: pytest.CaptureFixture[str
     out = Path("runs/pictures")
     data = load_data("pictures")
     assert f"{len(data.train):,} train" in said
-    assert "2: dark" in said
     assert "Duplicates: 1" in said
+    assert re.search(r"2: dark \(\d+\), light \(\d+\)\n", said)
+    assert "-n 64 --class dark --out" in said
     assert "PixelCNN++ of width 16" in said
     assert size(out / "pictures.png") > (50, 50)
     page = (out / "report.html").read_text()
@@ -81,6 +82,35 @@ def test_a_file_is_no_run_folder(folder: Path, capsys: pytest.CaptureFixture[str
     Path("taken").write_text("mine")
     assert "taken is a file" in refused("start pictures --out taken", capsys)
     assert Path("taken").read_text() == "mine"
+
+
+def test_next_commands_are_whole(tmp_path: Path) -> None:
+    """Names with spaces are quoted, and a class is named unless its name is taken for an id."""
+
+    def commands(*names: str, untrained: tuple[int, ...] = ()) -> str:
+        model = GatedPixelCNN(shape=(1, 4, 4), levels=4, classes=2, width=4, blocks=1)
+        model.data_record = DataRecord(class_names=names, untrained=untrained)
+        return start.next_commands(model, tmp_path / "my run", 1.0, 10)
+
+    assert f"sample '{tmp_path}/my run' -n 64 --class 'stop sign' --out" in commands(
+        "stop sign", "x"
+    )
+    assert "--class x " in commands("stop sign", "x", untrained=(0,))
+    assert "--class 0 " in commands("1", "2")
+    assert "--class 0 " in commands("a,b", "c")
+
+
+def test_what_is_left_out_is_on_the_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the folder is in the cache already, so that no warning names it."""
+    Path("pictures/dark/broken.png").write_bytes(b"no picture")
+    Path("pictures/notes.txt").write_text("hello")
+    with pytest.warns(UserWarning, match="Left out of pictures"):
+        load_data("pictures")
+    sections = start.look("pictures", load_data("pictures"), folder)
+    missing = "1 unreadable file (dark/broken.png), 1 file without images (notes.txt)"
+    assert ("Left out", missing) in sections[0].table
+    assert main(["data", "pictures"]) == 0
+    assert f"  left out: {missing}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", ["", "nothing", "pictures --minutes 0", "pictures --minutes nan"])
@@ -125,7 +155,7 @@ def test_what_next_goes_on(tmp_path: Path) -> None:
     model = GatedPixelCNN(shape=(1, 4, 4), levels=4, classes=3, width=4, blocks=1)
     model.data_record = DataRecord(("a", "b", "c"), untrained=(0,))
     lines = start.next_commands(model, tmp_path, 90.0, 200_000).splitlines()
-    assert "--class 1 " in lines[0]
+    assert "--class b " in lines[0]
     assert lines[-1].endswith("--train.minutes 540 --train.steps 2000000 --train.patience 20")
 
 

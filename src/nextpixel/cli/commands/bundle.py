@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,4 +63,4 @@ def run(args: argparse.Namespace) -> None:
 
 def report(out: Path) -> None:
     """Prints the folder, and what to do next."""
-    print(f"Bundled into {out}: try nextpixel sample {out}")
+    print(f"Bundled into {out}: try nextpixel sample {shlex.quote(str(out))}")

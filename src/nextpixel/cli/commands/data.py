@@ -39,6 +39,7 @@ def arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Lists the data sets, or describes one."""
     from nextpixel.data.catalogue import own_folder, refuse_inside
+    from nextpixel.data.folders import left_out
     from nextpixel.latents.codes import load_data
     from nextpixel.utils.files import unused
 
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> None:
     report(dataset, out)
     if dataset.own:
         pictures = None if dataset.spectrogram is not None else own_folder(args.data)
+        if pictures is not None and (missing := left_out(pictures, dataset.skipped)):
+            print(f"  left out: {missing}")
         report_duplicates(dataset, pictures)
 
 
@@ -83,7 +86,6 @@ def report(dataset: Dataset, out: Path) -> None:
     """Prints a description of a data set, and writes a grid of its training images."""
     import numpy as np
 
-    from nextpixel.data.classes import list_names
     from nextpixel.data.sampler import evenly_spaced
     from nextpixel.viz import images as plots
 
@@ -104,12 +106,10 @@ def report(dataset: Dataset, out: Path) -> None:
     if dataset.class_names and dataset.train.y is not None:
         counts = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
         pairs = zip(dataset.class_names, counts, strict=True)
-        print("  classes in train:", ", ".join(f"{name} {count}" for name, count in pairs))
+        print("  classes in train:", ", ".join(f"{name} ({count})" for name, count in pairs))
     if untrained := dataset.classes_without_images():
         names = [(dataset.class_names or ())[i] for i in untrained]
         print(f"  classes without training images, which are not learned: {', '.join(names)}")
-    if dataset.skipped:
-        print(f"  left out as unreadable: {list_names(dataset.skipped, 3)}")
     shown = evenly_spaced(len(dataset.train), 100)  # files may be sorted by class
     x, _ = dataset.train.batch(shown)
     if dataset.train.rows is not None:

@@ -133,7 +133,9 @@ def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
     """Prints and pictures what is in the data set."""
     import numpy as np
 
+    from nextpixel.data.catalogue import own_folder
     from nextpixel.data.duplicates import find_duplicates
+    from nextpixel.data.folders import left_out
     from nextpixel.data.sampler import evenly_spaced
     from nextpixel.viz import images as pictures
     from nextpixel.viz.report import Section
@@ -146,11 +148,13 @@ def look(name: str, dataset: Dataset, out: Path) -> list[Section]:
     ]
     if dataset.class_names and dataset.train.y is not None:
         numbers = np.bincount(dataset.train.y, minlength=len(dataset.class_names))
-        shown = [f"{label} {n}" for label, n in zip(dataset.class_names, numbers, strict=True)]
+        shown = [f"{label} ({n})" for label, n in zip(dataset.class_names, numbers, strict=True)]
         more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
         rows.append(("Classes", f"{len(shown)}: {', '.join(shown[:12])}{more}"))
-    folder = Path(name)
-    doubles = find_duplicates(dataset, folder if folder.is_dir() else None)
+    folder = None if dataset.spectrogram is not None else own_folder(name)
+    if folder is not None and (missing := left_out(folder, dataset.skipped)):
+        rows.append(("Left out", missing))
+    doubles = find_duplicates(dataset, folder)
     across = f", {doubles.across_splits} of them across splits" if doubles.across_splits else ""
     rows.append(("Duplicates", f"{doubles.count}{across}" if doubles.count else "none"))
     for key, value in rows:
@@ -348,7 +352,13 @@ def hidden_halves(model: AutoregressiveModel, dataset: Dataset, seconds: float) 
 def next_commands(model: AutoregressiveModel, out: Path, minutes: float, steps: int) -> str:
     """Returns commands to go on with, after a run of this length at most."""
     name, ids = shlex.quote(str(out)), model.data_record.trained(model.classes)
-    by_class = f" --class {ids[0]}" if ids else ""
+    by_class = ""
+    if ids:
+        names = model.data_record.class_names
+        label = names[ids[0]] if names else ""
+        # By its id, where the name might be taken for several classes or for another id.
+        clear = label[:1].isalpha() and not set(label) & set(",=")
+        by_class = f" --class {shlex.quote(label) if clear else ids[0]}"
     return "\n".join(
         [
             f"nextpixel sample {name} -n 64{by_class} --out new.png",

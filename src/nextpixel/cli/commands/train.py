@@ -42,6 +42,7 @@ def arguments(argv: list[str]) -> Any:
 
 def run(settings: Any) -> None:
     """Trains the model, or resumes a run."""
+    from nextpixel.cli.loading import refuse_moved
     from nextpixel.data.catalogue import refuse_inside
     from nextpixel.latents.codes import load_data
     from nextpixel.training.begun import begun_record
@@ -56,6 +57,8 @@ def run(settings: Any) -> None:
     keep_freed_memory()
     if settings.resume is None:
         refuse_inside(Path(settings.out), settings.data)
+    else:
+        refuse_moved(settings.resume, settings.data)
     dataset = load_data(settings.data, **data_options(settings))
     names = begun_record(Path(settings.resume)).class_names if settings.resume else None
     model = make_model(settings, dataset.with_class_names(names) if names else dataset)
