@@ -109,8 +109,8 @@ def fit(
             model.data_record = replace(
                 model.data_record, class_names=begun.class_names, untrained=begun.untrained
             )
-    elif "data" in settings:
-        refuse_inside(out, settings["data"])
+    elif (location := settings.get("data", data.location)) is not None:
+        refuse_inside(out, location)
     data = prepare(model, data, args)
     own_class = not type(model).__module__.startswith("nextpixel.")
     if own_class and isinstance(model, AutoregressiveModel):

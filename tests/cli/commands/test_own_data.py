@@ -11,6 +11,7 @@ from PIL import Image
 from nextpixel import GatedPixelCNN, fit, load, load_data
 from nextpixel.cli.main import main
 from nextpixel.data import DataRecord
+from nextpixel.errors import UserError
 from tests.helpers import arrays, assert_refused, refused, run
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -256,6 +257,8 @@ def test_a_run_on_data_loaded_in_python_finds_them(
 ) -> None:
     model = GatedPixelCNN(shape=(1, 6, 6), levels=4, classes=2, width=4, blocks=1)
     data = load_data("pics", levels=4)
+    with pytest.raises(UserError, match="among the data"):
+        fit(model, data, out="pics/run", steps=2)
     fit(model, data, out="loaded", steps=2, batch_size=4, device="cpu")
     (place / "else").mkdir()
     monkeypatch.chdir(place / "else")
