@@ -64,12 +64,14 @@ def run(args: argparse.Namespace) -> None:
     from nextpixel.training.choosing import choose
     from nextpixel.training.fitting import fit
     from nextpixel.training.launch import keep_freed_memory
-    from nextpixel.utils.devices import set_threads
+    from nextpixel.utils.devices import set_up
 
     began = time.monotonic()
-    set_threads(args.threads)
+    set_up(args.device, args.threads)
     keep_freed_memory()
     out = args.out or Path("runs") / Path(args.data).resolve().name
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name another folder by --out.")
     if (out / "state.pt").exists():
         raise UserError(
             f"{out} already holds a run: resume it by nextpixel train --resume "
@@ -97,11 +99,11 @@ def run(args: argparse.Namespace) -> None:
             settings={name: value for name, value in settings.items() if value is not None},
             **plan.options,
         )
+        report(dataset, out, sections, plan, began + 60 * args.minutes)
     except KeyboardInterrupt:
         command = f"nextpixel train --resume {shlex.quote(str(out))}"
         print(f"Stopped. Continue with: {command}", file=sys.stderr)
         raise
-    report(dataset, out, sections, plan, began + 60 * args.minutes)
 
 
 def say_now(line: str) -> None:
