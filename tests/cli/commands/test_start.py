@@ -84,6 +84,20 @@ def test_a_file_is_no_run_folder(folder: Path, capsys: pytest.CaptureFixture[str
     assert Path("taken").read_text() == "mine"
 
 
+def test_stopped_while_the_page_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model is trained and saved by then, and the last line says how to go on."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "report", stop)
+    assert main(["start", "pictures", "--minutes", "0.05", "--threads", "1"]) == 130
+    assert "Continue with: nextpixel train --resume runs/pictures" in capsys.readouterr().err
+    assert load("runs/pictures").classes == 2
+
+
 def test_next_commands_are_whole(tmp_path: Path) -> None:
     """Names with spaces are quoted, and a class is named unless its name is taken for an id."""
 
@@ -113,10 +127,21 @@ def test_what_is_left_out_is_on_the_page(folder: Path, capsys: pytest.CaptureFix
     assert f"  left out: {missing}\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", ["", "nothing", "pictures --minutes 0", "pictures --minutes nan"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "nothing",
+        "pictures --minutes 0",
+        "pictures --minutes nan",
+        "pictures --device nowhere",
+    ],
+)
 def test_mistakes(words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(f"start {words}", capsys)
     assert not Path("runs").exists()
+    Path("taken").write_text("")
+    assert "taken is a file: name another" in refused("start pictures --out taken", capsys)
 
 
 def test_large_or_mixed_pictures_are_resized(folder: Path) -> None:

@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> None:
     from nextpixel.training.choosing import choose
     from nextpixel.training.fitting import fit
     from nextpixel.training.launch import keep_freed_memory
-    from nextpixel.utils.devices import set_threads
+    from nextpixel.utils.devices import set_up
 
     began = time.monotonic()
-    set_threads(args.threads)
+    set_up(args.device, args.threads)
     keep_freed_memory()
     out = args.out or Path("runs") / Path(args.data).resolve().name
     resuming = f"nextpixel train --resume {shlex.quote(str(out))}"
@@ -100,11 +100,11 @@ def run(args: argparse.Namespace) -> None:
             settings={name: value for name, value in settings.items() if value is not None},
             **plan.options,
         )
+        report(args, dataset, out, sections, plan, began + 60 * args.minutes)
     except KeyboardInterrupt:
         if (out / "state.pt").exists():
             print(f"Stopped. Continue with: {resuming}", file=sys.stderr)
         raise
-    report(args, dataset, out, sections, plan, began + 60 * args.minutes)
 
 
 def say_now(line: str) -> None:
