@@ -184,6 +184,13 @@ def test_one_picture_in_colour_is_not_taken_for_grey_images(tmp_path, last):
         assert found.images.x.shape == (1, 3, 40, 6)
 
 
+def test_pictures_have_one_or_three_channels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", x=COLOUR[:, :2])
+    for reader in (load, load_unsplit):
+        with pytest.raises(UserError, match="channels is 1 for grey or 3 for colour, not 2"):
+            reader(tmp_path / "two.npz", channels=2)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

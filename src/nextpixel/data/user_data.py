@@ -61,6 +61,7 @@ def load_user_data(
     Raises:
         UserError: If the images cannot be read, or their layout is ambiguous.
     """
+    check_channels(channels)
     if path.is_dir() and (idx_arrays := read_idx_folder(path)):
         arrays = idx_arrays
     elif path.is_dir():
@@ -73,6 +74,16 @@ def load_user_data(
             "the arrays first."
         )
     return dataset_from_arrays(path, arrays, channels, levels)
+
+
+def check_channels(channels: int | None) -> None:
+    """Checks the option `channels`.
+
+    Raises:
+        UserError: It is neither 1 nor 3.
+    """
+    if channels not in (None, 1, 3):
+        raise UserError(f"channels is 1 for grey or 3 for colour, not {channels}.")
 
 
 def shape_options(shape: tuple[int, int, int], path: Path) -> tuple[int | None, int | None]:
@@ -105,6 +116,7 @@ def load_unsplit(
     Raises:
         UserError: If the images cannot be read, or their layout is ambiguous.
     """
+    check_channels(channels)
     if path.is_dir() and not (arrays := read_idx_folder(path)):
         return load_folder_unsplit(path, resize, channels, levels or 256)
     if not path.is_dir():

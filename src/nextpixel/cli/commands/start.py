@@ -53,7 +53,7 @@ def arguments(parser: Parser) -> None:
         help=f"crop and resize the pictures to N x N (default: {RESIZED}, or as they are if all "
         f"have one size of at most {LARGEST} pixels)",
     )
-    parser.add_argument("--channels", type=positive, metavar="N", help="1 for grey, 3 for colour")
+    parser.add_argument("--channels", type=int, choices=[1, 3], help="1 for grey, 3 for colour")
     add_data_dir(parser)
     add_common(parser)
 
