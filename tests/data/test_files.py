@@ -125,6 +125,14 @@ def test_a_folder_of_unreadable_pictures_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_films_are_named(tmp_path: Path) -> None:
+    for number in range(40):
+        first, *more = (Image.fromarray(GREY[k]) for k in (number, 1, 2))
+        first.save(tmp_path / f"{number}.gif", save_all=True, append_images=more * (number == 7))
+    with pytest.warns(UserWarning, match=r"1 of 40 pictures .* only the first is read \(7\.gif\)"):
+        load(tmp_path)
+
+
 def test_a_folder_of_sounds_is_named_as_one(tmp_path: Path) -> None:
     (tmp_path / "Bark.WAV").write_bytes(b"")
     with pytest.raises(UserError, match=f"holds no images: .*; its sounds .* wavs:{tmp_path}"):

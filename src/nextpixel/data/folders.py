@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nextpixel.data import cache
 from nextpixel.data.arrays import read_idx_folder
-from nextpixel.data.classes import sort_names
-from nextpixel.data.files import File, FileKind, find_files, folder_state, list_files
+from nextpixel.data.classes import list_names, sort_names
+from nextpixel.data.files import NAMED, File, FileKind, find_files, folder_state, list_files
 from nextpixel.data.images import (
     SPLITS,
     Dataset,
@@ -54,6 +54,7 @@ PICTURES = (  # still pictures that Pillow reads by itself
     *(".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi"),
     *(".ico", ".icns", ".psd", ".dds", ".pcx", ".sgi"),
 )
+FILMS = (".gif", ".webp", ".apng", ".avif", ".tif", ".tiff")  # may have several frames or pages
 GREY = {"1", "L", "LA", "La"}  # modes of Pillow
 BLOCK = 32  # pictures decoded by one call of a thread
 PICTURE_FILES = FileKind(
@@ -303,6 +304,7 @@ def _decode_blocks(
         _UnreadableFilesError: If some cannot be read; after the last block.
     """
     unreadable: list[str] = []
+    films: list[str] = []
 
     def read(block_names: Sequence[str]) -> NDArray[np.uint8]:
         block = np.zeros((len(block_names), *first.shape), np.uint8)
@@ -314,6 +316,8 @@ def _decode_blocks(
                 continue
             _check_shape(folder / name, x, folder / names[0], first)
             block[i] = x
+            if name.lower().endswith(FILMS) and _read(folder / name, _has_frames):
+                films.append(name)
         return block
 
     def read_ahead(pool: ThreadPoolExecutor) -> Iterator[NDArray[np.uint8]]:
@@ -334,6 +338,11 @@ def _decode_blocks(
             yield block if levels == 256 else table[block]
     if unreadable:
         raise _UnreadableFilesError(unreadable)
+    if films:
+        notes.append(
+            f"{len(films):,} of {len(names):,} pictures of {folder} have several frames or "
+            f"pages, of which only the first is read ({list_names(sorted(films), NAMED)})."
+        )
     if levels < 256 and highest and not table[highest]:
         notes.append(
             f"All pixels of {folder} are dark, {highest} of 255 at most, and become 0 at {levels} "
@@ -361,6 +370,11 @@ def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
             f"{path} is corrupt or no image ({error}): replace or remove the file."
         ) from error
     raise UserError(f"{path} has more than 8 bits a value (mode {mode}): save it with 8 bits.")
+
+
+def _has_frames(picture: Image.Image) -> bool:
+    """Checks whether a picture has more than one frame or page."""
+    return bool(getattr(picture, "is_animated", False))
 
 
 def _is_grey(path: Path) -> bool:
