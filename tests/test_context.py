@@ -10,6 +10,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
 from nextpixel.context import Context, ContextSpec
+from nextpixel.data import DataRecord
 from nextpixel.distributions import Categorical, guided
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN, PixelCNNPP
@@ -227,3 +228,19 @@ def test_several_processes_can_be_given_a_context() -> None:
     again = MixedPrecision("bf16-mixed", "cpu").convert_input(context)
     assert isinstance(again, Context)
     assert torch.equal(again.classes, context.classes)
+
+
+def test_classes_by_their_names() -> None:
+    spec, names = ContextSpec(classes=3), ("cat", "dog", "stop sign")
+    for c, ids in (("dog", [1, 1]), (["stop sign", "cat"], [2, 0]), ({"classes": "dog"}, [1, 1])):
+        context = spec.read(c, 2, names)
+        assert context is not None
+        assert context.classes is not None
+        assert context.classes.argmax(1).tolist() == ids
+    with pytest.raises(UserError, match="no class 'cow': give one of cat, dog, stop sign"):
+        spec.read("cow", 2, names)
+    with pytest.raises(UserError, match="no class 'cat': give an id .the names are unknown"):
+        spec.read(["cat"], 2)
+    named = model(classes=3)
+    named.data_record = DataRecord(class_names=names)
+    assert torch.equal(named.sample(2, "dog", seed=1), named.sample(2, 1, seed=1))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextpixel.errors import UserError
+from nextpixel.utils.words import list_names
 
 __all__ = ["Context", "ContextLike", "ContextPart", "ContextSpec", "read_tensor"]
 
@@ -90,14 +91,16 @@ class ContextSpec(NamedTuple):
         """The names of the parts that the model takes."""
         return [name for name, size in self._asdict().items() if size is not None]
 
-    def read(self, c: ContextLike, batch: int) -> Context | None:
+    def read(
+        self, c: ContextLike, batch: int, class_names: Sequence[str] | None = None
+    ) -> Context | None:
         """Turns a context given by a user into a `Context`.
 
         Args:
             c: One of:
 
                 - None, for an unconditional model;
-                - a class id for all images, or ids `(B,)`;
+                - a class id for all images, or ids `(B,)`; or their names;
                 - a mix of classes, real weights `(classes,)` or `(B, classes)`, none negative and
                   with the sum 1;
                 - a vector `(D,)` or `(B, D)`;
@@ -107,6 +110,7 @@ class ContextSpec(NamedTuple):
                 - "null", the null context;
                 - a `Context`.
             batch: Number of images B.
+            class_names: The names of the classes, if they are known.
 
         Returns:
             The context, or None for an unconditional model.
@@ -127,9 +131,7 @@ class ContextSpec(NamedTuple):
                     "This context was made for other images, or for another model: make it again."
                 )
             return c
-        if isinstance(c, str):
-            if c != "null":
-                raise UserError(f'The only context given by name is "null", not {c!r}.')
+        if isinstance(c, str) and c == "null":
             return self._null(batch)
         if not isinstance(c, Mapping):
             if c is not None and len(self.parts) > 1:
@@ -137,6 +139,8 @@ class ContextSpec(NamedTuple):
                 raise UserError(f"This model takes several contexts: give c={{{example}}}.")
             c = {self.parts[0]: cast("ContextPart | None", c)}
         given: dict[str, ContextPart] = {k: part for k, part in c.items() if part is not None}
+        if "classes" in given:
+            given["classes"] = ids_of_names(given["classes"], class_names)
         if set(given) != set(self.parts):
             raise UserError(
                 f"This model needs {self._needed()} for every image, and was given "
@@ -202,6 +206,24 @@ class ContextSpec(NamedTuple):
                 )
             given = F.one_hot(given, shape[0]).movedim(-1, -3).float()
         return _reals(given, shape, batch, "A context image is", "real numbers")
+
+
+def ids_of_names(c: ContextPart, names: Sequence[str] | None) -> ContextPart:
+    """Replaces names of classes, one or a list, by their ids.
+
+    Raises:
+        UserError: There is no such class, or no names are known.
+    """
+    parts = [c] if isinstance(c, str) else c
+    if not isinstance(parts, (list, tuple)) or not any(isinstance(part, str) for part in parts):
+        return c
+    known = list(names or ())
+    for name in parts:
+        if name not in known:
+            among = f"one of {list_names(known)}" if known else "an id (the names are unknown)"
+            raise UserError(f'There is no class {name!r}: give {among}, or "null" for any class.')
+    ids = [known.index(name) for name in parts]
+    return ids[0] if isinstance(c, str) else ids
 
 
 def read_tensor(c: object) -> Tensor:

@@ -463,7 +463,7 @@ def test_folders_that_are_not_clear_are_refused(tmp_path):
     with pytest.raises(UserError, match="no image for the"):
         load(tmp_path)
     fill(tmp_path)
-    with pytest.raises(UserError, match="channels is 2"):
+    with pytest.raises(UserError, match="channels is 1 for grey or 3 for colour, not 2"):
         load(tmp_path, channels=2)
     with pytest.raises(UserError, match="resize is 0"):
         load(tmp_path, resize=0)

@@ -1,4 +1,4 @@
-"""Compares the classes of images with those of a model, by their names; sorts and lists names."""
+"""Compares the classes of images with those of a model, by their names; sorts and lists classes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
+from nextpixel.utils.words import list_names
 
 __all__ = [
     "list_classes",
-    "list_names",
     "match_classes",
     "refuse_class",
     "sort_names",
     "translate_ids",
 ]
-
-LISTED = 20  # class names in a message
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
@@ -78,9 +76,3 @@ def refuse_class(name: str, known: Sequence[str], what: str) -> NoReturn:
 def list_classes(names: Sequence[str]) -> str:
     """Lists the names of classes for a message, with their ids where these are not the names."""
     return list_names([name if name == str(i) else f"{i} ({name})" for i, name in enumerate(names)])
-
-
-def list_names(names: Sequence[str], limit: int = LISTED) -> str:
-    """Lists names for a message: the first ones, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nextpixel.data.classes import list_names
 from nextpixel.data.images import SPLITS
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
-from nextpixel.utils.words import count
+from nextpixel.utils.words import count, list_names
 
 __all__ = ["SOUNDS", "File", "FileKind", "Skipped", "find_files", "folder_state", "list_files"]
 

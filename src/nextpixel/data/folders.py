@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nextpixel.data import cache
 from nextpixel.data.arrays import read_idx_folder
-from nextpixel.data.classes import list_names, sort_names
+from nextpixel.data.classes import sort_names
 from nextpixel.data.files import NAMED, File, FileKind, find_files, folder_state, list_files
 from nextpixel.data.images import (
     SPLITS,
@@ -33,6 +33,7 @@ from nextpixel.utils.progress import track
 
 if TYPE_CHECKING:
     from PIL import Image
+from nextpixel.utils.words import list_names
 
 __all__ = [
     "PICTURE_FILES",

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nextpixel.data import DataRecord, Dataset
-from nextpixel.data.classes import list_names
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import absolute_name
 from nextpixel.models.base.image_model import ImageModel
+from nextpixel.utils.words import list_names
 
 __all__ = ["begun_record", "check_digest", "record_for", "warn_of_untrained", "with_absolute_paths"]
 

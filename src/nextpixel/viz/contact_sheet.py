@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
+from nextpixel.viz.fonts import label_font
 from nextpixel.viz.images import INK, to_uint8
 
 __all__ = ["contact_sheet"]
@@ -38,7 +39,7 @@ def contact_sheet(
         raise ValueError(f"{len(pixels)} images need {len(pixels)} captions, not {len(captions)}")
     scale = max(1, round(SIDE / max(pixels.shape[2:])))
     height, width = (scale * side for side in pixels.shape[2:])
-    font, line = ImageFont.load_default(FONT), round(1.3 * FONT)
+    font, line = label_font(FONT), round(1.3 * FONT)
     lines = max(caption.count("\n") + 1 for caption in captions)
     columns = min(columns, len(pixels))
     rows = -(-len(pixels) // columns)
@@ -59,7 +60,7 @@ def contact_sheet(
     return sheet
 
 
-def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """Cuts the beginning of a text that is wider than this many pixels."""
     kept = text
     while len(kept) > 1 and font.getlength(kept if kept == text else f"...{kept}") > width:

@@ -21,9 +21,10 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon, Rectangle
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from nextpixel.utils.files import atomic_write
+from nextpixel.viz.fonts import label_font
 from nextpixel.viz.images import INK
 
 __all__ = [
@@ -339,7 +340,7 @@ CAPTIONS = {
 def example_digit() -> NDArray[np.uint8]:
     """Draws a small grey digit two to slide a kernel over, `(1, 11, 11)` bytes."""
     picture = Image.new("L", (11, 11))
-    font = ImageFont.load_default(12)
+    font = label_font(12)
     ImageDraw.Draw(picture).text((5.5, 5.5), "2", 255, font, anchor="mm")
     return np.asarray(picture)[None]
 
@@ -395,7 +396,7 @@ def _taps(
     (row, col), cell = site, SIDE // size
     under = padded[row : row + size, col : col + size]
     picture = _enlarge(_blend(under, "hidden", np.where(kernel, 0.0, 1.0)), cell)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(cell // 2)
+    draw, font = ImageDraw.Draw(picture), label_font(cell // 2)
     inside = np.pad(np.ones(pixels.shape[:2], dtype=bool), reach)[
         row : row + size, col : col + size
     ]
@@ -421,11 +422,11 @@ def _sheet(pictures: Sequence[Image.Image], caption: str) -> Image.Image:
     height = max(picture.height for picture in pictures)
     sheet = Image.new("RGB", (width, TOP + height + BOTTOM), "white")
     draw, left = ImageDraw.Draw(sheet), GAP
-    draw.text((width // 2, TOP // 2), caption, INK, ImageFont.load_default(17), anchor="mm")
+    draw.text((width // 2, TOP // 2), caption, INK, label_font(17), anchor="mm")
     for picture in pictures:
         sheet.paste(picture, (left, TOP))
         left += picture.width + GAP
-    font, left = ImageFont.load_default(14), GAP
+    font, left = label_font(14), GAP
     names = {"site": "the centre", "seen": "seen (0: padding)", "hidden": "hidden, unknown"}
     y = TOP + height + BOTTOM // 2
     for key, name in names.items():

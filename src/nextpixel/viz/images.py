@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nextpixel.errors import UserError
 from nextpixel.utils.files import atomic_write
+from nextpixel.viz.fonts import label_font
 
 __all__ = [
     "INK",
@@ -44,7 +45,6 @@ __all__ = [
 ]
 
 Pixels = NDArray[np.uint8]
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 TINT = (68, 79, 104)
 """The colour of unknown pixels: bluish, to differ from every grey level."""
 INK = "#303030"
@@ -233,7 +233,7 @@ def grid(
     gap, height, width = gap * scale, height * scale, width * scale
 
     font_size = min(20, max(12, width // 6))
-    font, line = ImageFont.load_default(font_size), ceil(1.25 * font_size)
+    font, line = label_font(font_size), ceil(1.25 * font_size)
     # A cell has the size of an image, or more if a word of a label needs it.
     words = [word for label in column_labels for word in label.split()]
     width = max(width, _widest(words, font) + line // 2) if words else width
@@ -309,7 +309,7 @@ def captioned_row(pictures: Mapping[str, Image.Image]) -> Image.Image:
     gap = 24
     width = sum(picture.width for picture in coloured) + gap * (len(coloured) - 1)
     size = max(18, width // 55)  # readable where a page shrinks a wide sheet
-    font, top = ImageFont.load_default(size), 2 * size
+    font, top = label_font(size), 2 * size
     sheet = Image.new("RGB", (width, top + max(p.height for p in coloured)), (_BACKGROUND,) * 3)
     draw = ImageDraw.Draw(sheet)
     left = 0
@@ -448,11 +448,11 @@ def _check_labels(axis: str, labels: Sequence[str] | None, count: int) -> Sequen
     return labels
 
 
-def _widest(texts: Iterable[str], font: _Font) -> int:
+def _widest(texts: Iterable[str], font: ImageFont.FreeTypeFont) -> int:
     return max((ceil(font.getlength(text)) for text in texts), default=0)
 
 
-def _wrap(label: str, width: int, font: _Font) -> list[str]:
+def _wrap(label: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
     """Wraps a label between words into lines of at most `width` pixels."""
     lines: list[str] = []
     for word in label.split():

@@ -130,7 +130,7 @@ class ImageModel(Model):
 
     def context(self, c: ContextLike, batch: int) -> Context | None:
         """Turns a context given by a user into one row per image, see `ContextSpec.read`."""
-        context = self.context_spec.read(c, batch)
+        context = self.context_spec.read(c, batch, self.data_record.class_names)
         return None if context is None else context.to(self.device)
 
     def inputs(
@@ -245,8 +245,8 @@ class ImageModel(Model):
         if data.class_names is None:
             raise UserError(
                 f"The model needs the class of each image, but {data.name} has no classes: put the "
-                "images into a folder for each class, or score them by nextpixel score, which "
-                "needs none."
+                "images into a folder for each class, name one by --class where there is such an "
+                "option, or score them by nextpixel score, which needs none."
             )
         known = self.data_record.class_names
         if known is not None:
