@@ -12,10 +12,11 @@ import pytest
 import torch
 import yaml
 
-from nextpixel.data import Dataset
+from nextpixel.data import DataRecord, Dataset
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import load
 from nextpixel.training import fit, trainer
+from nextpixel.training.begun import begun_record
 from tests.helpers import ROOT
 from tests.training.runs import (
     OPTIONS,
@@ -33,6 +34,7 @@ import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[1])
 from tests.training import runs as t
 from nextpixel.training import fit, trainer
+from nextpixel.training.begun import begun_record
 
 def kill(): os.kill(os.getpid(), signal.SIGKILL)
 def killing(real, n, after):
@@ -243,3 +245,13 @@ def test_a_state_that_cannot_be_resumed(
     assert "\n" not in str(error.value)
     assert "state_dict" not in str(error.value)
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_record_of_the_data_is_no_empty_one(tmp_path: Path) -> None:
+    """Else nothing would be compared with the data that the run goes on with."""
+    assert begun_record(tmp_path) == DataRecord()
+    (tmp_path / "last").mkdir()
+    for damaged in (b"{", b"[1]", b"\xff\xfe", b'{"spectrogram": 3}'):
+        (tmp_path / "last" / "config.json").write_bytes(damaged)
+        with pytest.raises(UserError, match="is damaged, so it is not known"):
+            begun_record(tmp_path)

@@ -15,9 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.data.images import Images
+from nextpixel.models.base.image_model import ImageModel
 from nextpixel.utils.words import count
 
-__all__ = ["FILES", "SCALE_IMAGES", "bits_on_scale", "file_bits", "scale_in_words", "scale_names"]
+__all__ = [
+    "FILES",
+    "SCALE_IMAGES",
+    "bits_on_scale",
+    "file_bits",
+    "has_scale",
+    "scale_in_words",
+    "scale_names",
+    "worse_than_uniform",
+]
 
 SCALE_IMAGES = 500  # that `bits_on_scale` measures, at most
 FILES: dict[str, dict[str, Any]] = {
@@ -32,6 +42,12 @@ NAMES = {
     "png": "PNG",
     "webp": "WebP",
 }
+
+
+def has_scale(model: ImageModel) -> bool:
+    """Whether a model's score is that of whole images of pixels, or a bound on it."""
+    of_pixels = model.conditioner is None and model.data_record.codes_of is None
+    return of_pixels and (model.is_likelihood or model.has_importance_bound)
 
 
 def bits_on_scale(
@@ -124,9 +140,14 @@ def scale_in_words(score: float, scale: Mapping[str, float], images: int) -> str
         f"{', '.join(f'{name} {bits:.4f}' for name, bits in scale_names(score, scale).items())} "
         f"(of {count(images, 'image')}{files})"
     )
-    if score > scale["uniform"]:
-        line += (
-            "\nWarning: the model is worse than a uniform guess on these images: they are not of "
-            "the kind it was trained on, or its training went wrong."
-        )
-    return line
+    return "\n".join([line, *worse_than_uniform(score, scale)])
+
+
+def worse_than_uniform(score: float, scale: Mapping[str, float]) -> list[str]:
+    """Returns a warning if a model is worse than a uniform guess, else nothing."""
+    if score <= scale["uniform"]:
+        return []
+    return [
+        "Warning: the model is worse than a uniform guess on these images: they are not of the "
+        "kind it was trained on, or its training went wrong."
+    ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,21 @@ __all__ = ["begun_record", "check_digest", "record_for", "warn_of_untrained", "w
 
 
 def begun_record(out: Path) -> DataRecord:
-    """Reads what a run has recorded of its data; an empty record if it has not begun."""
-    with suppress(OSError, ValueError):
-        return DataRecord.from_settings(json.loads((out / "last" / "config.json").read_text()))
-    return DataRecord()
+    """Reads what a run has recorded of its data; an empty record if it has not begun.
+
+    Raises:
+        UserError: The record is damaged, so that nothing can be compared with it.
+    """
+    file = out / "last" / "config.json"
+    if not file.is_file():
+        return DataRecord()
+    try:
+        return DataRecord.from_settings(json.loads(file.read_text("utf-8")))
+    except (ValueError, TypeError, AttributeError):  # UnicodeDecodeError is a ValueError
+        raise UserError(
+            f"{file} is damaged, so it is not known what the run was trained on: take another copy "
+            "of the run, or begin a new one by another --out."
+        ) from None
 
 
 def check_digest(begun: DataRecord, data: Dataset, out: Path) -> None:

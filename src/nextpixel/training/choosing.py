@@ -20,12 +20,13 @@ from nextpixel.training.config import TrainArgs
 from nextpixel.training.estimate import measure
 from nextpixel.training.fine_tuning import copy_weights
 
-__all__ = ["Plan", "choose"]
+__all__ = ["Plan", "choose", "choose_threads"]
 
 WIDTHS = (16, 24, 32, 48, 64)  # of PixelCNN++ with one block per stage
 BATCH = 16
 WANTED = 25_000  # images that a model should see; a wider model that sees fewer is worse
 SCORED = 64  # validation images on which a pretrained model is tried
+SPARE = 4  # times as many steps as are expected, so that the time ends the run
 VALIDATED_SHARE = 0.05  # images validated, as a share of those trained on
 
 
@@ -67,17 +68,7 @@ def choose(
         return plan
     chosen: tuple[ImageModel, int, float] | None = None
     for width in WIDTHS:
-        torch.manual_seed(0)
-        dropout = 0.1 if len(data.train) < 10_000 else 0.0
-        model: ImageModel = PixelCNNPP(
-            shape=data.shape,
-            levels=data.levels,
-            classes=data.classes,
-            width=width,
-            blocks=1,
-            components=5,
-            dropout=dropout,
-        )
+        model: ImageModel = new_model(data, width)
         speed = images_per_second(model, data, minutes, device)
         say(f"  PixelCNN++ of width {width}: {speed:.0f} images/s")
         seen = 60 * minutes * speed
@@ -94,6 +85,35 @@ def choose(
     )
     rate = 4e-3 if width < 48 else 3e-3
     return Plan(model, training_options(speed, minutes, data, rate), speed, reason)
+
+
+def new_model(data: Dataset, width: int) -> PixelCNNPP:
+    """Makes a PixelCNN++ for a data set."""
+    torch.manual_seed(0)
+    return PixelCNNPP(
+        shape=data.shape,
+        levels=data.levels,
+        classes=data.classes,
+        width=width,
+        blocks=1,
+        components=5,
+        dropout=0.1 if len(data.train) < 10_000 else 0.0,
+    )
+
+
+def choose_threads(data: Dataset, minutes: float) -> int:
+    """Sets the number of threads: all, or one if other programs make these wait for each other.
+
+    Returns:
+        The number.
+    """
+    model, speeds = new_model(data, WIDTHS[0]), {}
+    for threads in dict.fromkeys((torch.get_num_threads(), 1)):
+        torch.set_num_threads(threads)
+        speeds[threads] = images_per_second(model, data, minutes, "cpu")
+    fastest = max(speeds, key=lambda threads: speeds[threads])
+    torch.set_num_threads(fastest)
+    return fastest
 
 
 def pretrained(
@@ -136,12 +156,15 @@ def images_per_second(model: ImageModel, data: Dataset, minutes: float, device: 
 
 
 def training_options(speed: float, minutes: float, data: Dataset, lr: float) -> dict[str, Any]:
-    """Returns options for `fit` with which a run ends on time."""
+    """Returns options for `fit` with which a run ends on time.
+
+    The time ends it, also where the machine becomes faster than it was when it was measured.
+    """
     steps = max(10, int(60 * minutes * speed / BATCH))
     validations = int(np.clip(minutes, 2, 10))  # each also draws a preview, which takes seconds
     wanted = int(VALIDATED_SHARE * steps * BATCH / validations)
     return {
-        "steps": steps,
+        "steps": SPARE * steps,
         "minutes": _short(minutes),
         "batch_size": BATCH,
         "lr": lr,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 from PIL.Image import Image
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from nextpixel.utils.progress import bar_on_stderr
@@ -78,13 +78,17 @@ class ShowStep(Protocol):
 
 
 @contextmanager
-def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
+def progress_bar(
+    step: int, steps: int, visible: bool, seconds_left: Callable[[], float] | None = None
+) -> Iterator[ShowStep]:
     """Shows a progress bar in a terminal, and elsewhere prints a line every 30 seconds.
 
     Args:
         step: Steps done so far.
         steps: All steps.
         visible: Whether this rank shows anything.
+        seconds_left: Returns the seconds until the run ends, whatever the steps; None if only the
+            steps end it.
     """
     if not visible:
         yield lambda step, loss=None, speed=None, note="": None
@@ -95,11 +99,11 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
         MofNCompleteColumn(),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with bar_on_stderr(*columns, speed_estimate_period=120) as bar:
         console = bar.console
-        task = bar.add_task("", total=steps, completed=step, status="")
+        task = bar.add_task("", total=steps, completed=step, status="", left="")
         printed = time.monotonic()
 
         def show(
@@ -112,12 +116,14 @@ def progress_bar(step: int, steps: int, visible: bool) -> Iterator[ShowStep]:
             if loss is not None and speed is not None:
                 note = f"{loss_shown(loss):.4f} bits/dim, {speed_shown(speed):.0f} images/s"
             bar.update(task, completed=step, status=note)
+            ends = (bar.tasks[task].time_remaining, seconds_left and seconds_left())
+            known = [max(0.0, seconds) for seconds in ends if seconds is not None]
+            left = f"{timedelta(seconds=round(min(known)))} left" if known else ""
+            bar.update(task, left=left)
             if not console.is_terminal and time.monotonic() - printed > 30:
                 printed = time.monotonic()
-                left = bar.tasks[task].time_remaining
-                if left is not None:
-                    note += f", {timedelta(seconds=round(left))} left"
-                console.print(f"step {step}/{steps}: {note}", highlight=False, soft_wrap=True)
+                line = f"step {step}/{steps}: {note}{left and f', {left}'}"
+                console.print(line, highlight=False, soft_wrap=True)
 
         yield show
 

@@ -11,7 +11,13 @@ import numpy as np
 from PIL import Image
 
 from nextpixel.data import Dataset
-from nextpixel.evaluation.scale import bits_on_scale, scale_in_words, scale_names
+from nextpixel.evaluation.scale import (
+    bits_on_scale,
+    has_scale,
+    scale_in_words,
+    scale_names,
+    worse_than_uniform,
+)
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.logs import is_logged
 from nextpixel.utils.machine import machine
@@ -40,7 +46,7 @@ def report_run(out: Path, model: ImageModel, data: Dataset) -> Path:
     page = out / "report.html"
     name = f"{type(model).__name__} on {data.name}"
     sections, score = run_sections(out, model, data), best_score(out)
-    if score is not None and has_scale(model, data):
+    if score is not None and has_scale(model):
         sections.insert(1, scale_section(out, score, *validation_scale(data)))
     write_report(page, name, sections)
     return page
@@ -94,11 +100,6 @@ def best_score(out: Path) -> float | None:
     return min((record["valid"] for record in read_metrics(out) if "valid" in record), default=None)
 
 
-def has_scale(model: ImageModel, data: Dataset) -> bool:
-    """Whether a model's score is a likelihood of images, which files can be compared with."""
-    return model.is_likelihood and model.role == "sample" and data.codes_of is None
-
-
 def validation_scale(data: Dataset) -> tuple[dict[str, float], int]:
     """Measures validation images, see `bits_on_scale`, and returns how many it measured, too."""
     return bits_on_scale(data.valid, data.train, limit=SCALED), min(SCALED, len(data.valid))
@@ -106,7 +107,7 @@ def validation_scale(data: Dataset) -> tuple[dict[str, float], int]:
 
 def on_a_scale(score: float, model: ImageModel, data: Dataset) -> list[str]:
     """Says where a validation score stands; nothing if it is no likelihood of images."""
-    if not has_scale(model, data):
+    if not has_scale(model):
         return []
     return scale_in_words(score, *validation_scale(data)).splitlines()
 
@@ -128,10 +129,9 @@ def scale_section(
         table: Rows below the chart.
     """
     charts.scale(scale_names(score, scale), out / "scale.svg")
-    _, *warning = scale_in_words(score, scale, images).splitlines()
     files = ", PNG and WebP as whole lossless files" if "png" in scale else ""
     caption = f"Fewer bits are better. Measured on {count(images, 'image')}{files}."
-    text = "\n".join(warning)
+    text = "\n".join(worse_than_uniform(score, scale))
     return Section("How well it predicts", text, out / "scale.svg", caption, table)
 
 

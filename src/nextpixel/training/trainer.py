@@ -139,7 +139,7 @@ class Run:
         main_process = self.fabric.is_global_zero
         with (
             metrics_log(self.out, self.step, main_process) as log,
-            progress_bar(self.step, self.args.steps, main_process) as show,
+            progress_bar(self.step, self.args.steps, main_process, self.seconds_left()) as show,
         ):
             while self.pending is not None or not self.is_finished():
                 if self.pending is None:
@@ -203,6 +203,11 @@ class Run:
             or (args.minutes is not None and self.clock >= 60 * args.minutes)
             or self.has_stalled()
         )
+
+    def seconds_left(self) -> Callable[[], float] | None:
+        """Returns a function for the seconds until the time is over; None without `minutes`."""
+        minutes = self.args.minutes
+        return None if minutes is None else lambda: 60 * minutes - self.clock
 
     def has_stalled(self) -> bool:
         """Checks whether the last validations have brought no new best score."""

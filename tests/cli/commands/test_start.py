@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -161,7 +162,7 @@ def test_the_command_that_does_the_same_is_one(tmp_path: Path) -> None:
     data = noise((1, 8, 8))
     model = PixelCNNPP(shape=(1, 8, 8), levels=256, width=16, blocks=1, stages=1)
     options = choosing.training_options(4e4, 10.0, data, 4e-3)
-    assert options["steps"] == 1_500_000
+    assert options["steps"] == 6_000_000
     words = ["my pictures", "--data-dir", "else", "--channels", "1"]
     words += ["--threads", "3", "--device", "cpu"]
     args = read("start", start, words)
@@ -225,9 +226,28 @@ def test_the_widest_model_that_sees_enough(
     assert plan.model.hyperparameters["width"] == width
     assert plan.options["minutes"] == 10.0
     assert plan.options["lr"] == (4e-3 if width < 48 else 3e-3)
+    # The time ends it: four times the steps that the speed allows would take four times as long.
     seen = plan.options["steps"] * plan.options["batch_size"]
-    assert seen == pytest.approx(600 * plan.speed, rel=0.1)
+    assert seen == pytest.approx(4 * 600 * plan.speed, rel=0.1)
     assert ("would be better" in plan.reason) == (speed == 20)
+
+
+@pytest.mark.parametrize(("alone", "together", "chosen"), [(9.0, 1.0, 1), (1.0, 2.0, 2)])
+def test_threads_that_wait_for_each_other_are_not_used(
+    alone: float, together: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+
+    def measure(*_: object) -> Estimate:
+        return Estimate(1, 1 / (alone if torch.get_num_threads() == 1 else together), 1.0, 1)
+
+    monkeypatch.setattr(choosing, "measure", measure)
+    try:
+        torch.set_num_threads(2)
+        assert choosing.choose_threads(noise((1, 8, 8)), 1.0) == chosen
+        assert torch.get_num_threads() == chosen
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_pretrained_model_that_fits_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> Evaluation:
     """Computes all that the options ask for."""
     from nextpixel.evaluation import likelihood
-    from nextpixel.evaluation.scale import bits_on_scale
+    from nextpixel.evaluation.scale import bits_on_scale, has_scale
     from nextpixel.models.base.autoregressive import autoregressive
 
     kind, bound = kind_of_score(args, model)
@@ -161,15 +161,10 @@ def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> E
     }
     diagnosis = likelihood.diagnose(model, images.subset(args.limit))
     scale = {}
-    if (model.is_likelihood or model.has_importance_bound) and comparable(model):
+    if has_scale(model):
         scale = bits_on_scale(images.subset(args.limit), dataset.train)
     total = sum(len(getattr(dataset, split)) for split in SPLITS) if dataset.own else None
     return Evaluation(which, score, classified, diagnosis, codes, scale, total)
-
-
-def comparable(model: ImageModel) -> bool:
-    """Checks whether a model's bits are those of pixels, without knowing part of the image."""
-    return model.conditioner is None and model.data_record.codes_of is None
 
 
 def kind_of_score(

@@ -60,15 +60,17 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Looks at the pictures, chooses a model, trains it, and writes the page."""
+    import torch
+
     from nextpixel.data.catalogue import refuse_inside
     from nextpixel.latents.codes import load_data
-    from nextpixel.training.choosing import choose
+    from nextpixel.training.choosing import choose, choose_threads
     from nextpixel.training.fitting import fit
     from nextpixel.training.launch import keep_freed_memory
     from nextpixel.utils.devices import set_up
 
     began = time.monotonic()
-    set_up(args.device, args.threads)
+    device = set_up(args.device, args.threads)
     keep_freed_memory()
     out = args.out or Path("runs") / Path(args.data).resolve().name
     resuming = f"nextpixel train --resume {shlex.quote(str(out))}"
@@ -85,6 +87,11 @@ def run(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     sections = look(args.data, dataset, out)
     print("Which model? Measuring ...", flush=True)
+    if args.threads is None and device.type == "cpu":
+        every = torch.get_num_threads()
+        if (fastest := choose_threads(dataset, args.minutes)) < every:
+            args.threads = fastest
+            print(f"One thread is faster than {every} now: other programs use the processor.")
     left = args.minutes - (time.monotonic() - began) / 60
     plan = choose(dataset, TRAINING_SHARE * left, args.device, say_now)
     print(f"Training {plan.reason}.", flush=True)
