@@ -3,6 +3,7 @@
 #   make test      lint, types and tests (under 10 minutes)
 #   make test-all  the long tests too
 #   make bench     speed and memory, compared with the textbook networks (an hour and a half)
+#   make engine    build the engine's libraries after a change of its C sources
 #   make lint      lint and types only
 #   make format    format the code with ruff
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all bench lint format clean
+.PHONY: demo test test-all bench engine lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -29,6 +30,9 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/memory.py generation --json runs/bench/memory-generation.json
 	$(BIN)/python benchmarks/data.py --json runs/bench/data.json
 	$(BIN)/python benchmarks/startup.py --json runs/bench/startup.json
+
+engine: $(INSTALLED)
+	$(BIN)/python tools/build_engine.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,11 +2,16 @@
 
     python benchmarks/sampling.py
     python benchmarks/sampling.py --models PixelCNN GatedPixelCNN --batches 1 16 --json speed.json
+    python benchmarks/sampling.py --busy
+    python benchmarks/sampling.py --scores
 
 Both networks have the same weights, which are random: the time does not depend on them. A full pass
 takes the same time at every pixel, so a few pixels, spread over the picture, are timed, and the
-median is scaled up to all of them. Steps are captured when a model first samples, and replayed from
-then on: the first time has its own column.
+median is scaled up to all of them. A model is compiled when it first samples: the first time has
+its own column.
+
+`--busy` measures something else: how long drawings take where other programs want every
+processor. `--scores` compares scoring by the engine, site by site, with one parallel pass.
 
 Every row is checked: with the same noise, full passes must sample the same picture. The picture is
 put through the textbook's network once, and every pixel is sampled again from the distribution
@@ -20,6 +25,8 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +45,8 @@ from yardstick import (
 
 import nextpixel as npx
 from nextpixel import sampling
+from nextpixel.engine import Program
+from nextpixel.engine.compile import compile_model
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.sampling.config import site_noise
 from nextpixel.utils import machine
@@ -176,6 +185,56 @@ COLUMNS = [
 ]
 
 
+def seconds(run: Callable[[], object], times: int = 7) -> float:
+    """Times a function: the median of some runs after the first."""
+    run()
+    measured = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        measured.append(time.perf_counter() - start)
+    return statistics.median(measured)
+
+
+def measure_busy(name: str, loops: int) -> list[dict[str, Any]]:
+    """Times drawings alone, then beside processes that never wait."""
+    model = npx.load(name)
+    c = 3 if model.context_spec.classes else None
+
+    def drawings() -> dict[int, float]:
+        return {n: seconds(lambda n=n: model.sample(n, c)) for n in (1, 64)}  # type: ignore[misc]
+
+    alone = drawings()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    try:
+        time.sleep(1)
+        beside = drawings()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    return [
+        {"batch": n, "alone_s": alone[n], "busy_s": beside[n], "ratio": beside[n] / alone[n]}
+        for n in alone
+    ]
+
+
+def measure_scores(name: str, n: int = 64) -> dict[str, float]:
+    """Times the scores of n images, by the engine and by a parallel pass."""
+    model = npx.load(name)
+    c = [k % 10 for k in range(n)] if model.context_spec.classes else None
+    x, program = model.sample(n, c), Program(compile_model(model))
+    context = {} if c is None else {"classes": c}
+    threads = torch.get_num_threads()
+    with torch.inference_mode():
+        parallel = seconds(lambda: model.log_prob(x, c))
+    engine = seconds(lambda: program.log_prob(x.numpy(), threads=threads, **context), times=3)
+    nats = torch.from_numpy(program.log_prob(x.numpy(), **context))
+    more = float((model.log_prob(x, c).detach() - nats).mean())
+    cost = more / math.prod(model.shape) / math.log(2)
+    return {"batch": n, "parallel_s": parallel, "engine_s": engine, "cost_bits_per_dim": cost}
+
+
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -188,10 +247,28 @@ def main() -> None:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the measurements to FILE"
     )
+    parser.add_argument("--busy", action="store_true", help="measure beside six busy loops")
+    parser.add_argument("--scores", action="store_true", help="measure scores, not samples")
     args = parser.parse_args()
+    print(f"{machine.machine()}, {torch.get_num_threads()} threads")
+    if args.busy:
+        rows = measure_busy("mnist-gated", loops=6)
+        print_table(
+            ["images", "alone, s", "beside six busy loops, s", "times as long"],
+            [[f"{x:.3g}" for x in row.values()] for row in rows],
+        )
+        write_json(args.json, {"machine": machine.machine(), "busy": rows})
+        return
+    if args.scores:
+        scores = measure_scores("mnist-gated")
+        print_table(
+            ["images", "a parallel pass, s", "the engine, s", "cost of whole numbers, bits/dim"],
+            [[f"{x:.3g}" for x in scores.values()]],
+        )
+        write_json(args.json, {"machine": machine.machine(), "scores": scores})
+        return
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     top = limits(args.device)
-    print(f"{machine.machine()}, {torch.get_num_threads()} threads")
     print(f"Limits: {top['gflops']:.0f} GFLOP/s in matrix products, {top['gbytes']:.0f} GB/s read")
     results = []
     for name in args.models:

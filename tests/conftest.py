@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.helpers import ROOT, compute_steps, enter
+from tests.helpers import ROOT, enter
 
 # Tests run in several processes; more threads than cores only get in each other's way.
 torch.set_num_threads(1)
@@ -40,9 +40,3 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that a test file's own fixture `folder` makes, as the current one."""
     enter(folder, monkeypatch)
     return folder
-
-
-@pytest.fixture
-def no_replayed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of sampling are computed: compiling what replays them takes long."""
-    compute_steps(monkeypatch)

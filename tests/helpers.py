@@ -97,13 +97,9 @@ def process(words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Makes a folder the current one, for fixtures that train and sample with commands.
-
-    Steps of sampling are computed, not replayed: compiling what replays them takes long.
-    """
+    """Makes a folder the current one, for fixtures that train and sample with commands."""
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, patch)
-        compute_steps(patch)
         yield
 
 
@@ -111,11 +107,6 @@ def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Makes a folder the current one; what commands add to Python's path is undone with it."""
     patch.chdir(folder)
     patch.setattr(sys, "path", list(sys.path))
-
-
-def compute_steps(patch: pytest.MonkeyPatch) -> None:
-    """Makes sampling compute its steps instead of replaying them."""
-    patch.setattr("nextpixel.sampling.loop.begin_replay", lambda *_: None)
 
 
 def no_space(*_: object, **__: object) -> None:

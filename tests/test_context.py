@@ -197,7 +197,7 @@ def test_guidance_by_hand() -> None:
 def test_guided_pictures(cls: type) -> None:
     """Guidance 0 draws from the null context, more than 1 by all samplers the same picture."""
     torch.manual_seed(0)
-    net = cls(shape=(2, 4, 5), levels=5, width=8, blocks=2, classes=3, image=(1, 2, 2)).double()
+    net = cls(shape=(2, 4, 5), levels=5, width=8, blocks=2, classes=3, image=(1, 2, 2))
     for name, parameter in net.named_parameters():
         if name.startswith("condition"):
             torch.nn.init.normal_(parameter, std=0.5)
@@ -210,7 +210,7 @@ def test_guided_pictures(cls: type) -> None:
     assert torch.equal(draw(1.0), net.sample(3, c, seed=4))
     strong = draw(4.0)
     assert not torch.equal(strong, draw(1.0))
-    for sampler in ("cached", "replayed", "full", "fixed-point"):
+    for sampler in ("engine", "cached", "full", "fixed-point"):
         assert torch.equal(draw(4.0, sampler=sampler), strong), sampler
     assert torch.equal(net.sample(3, c, guidance=4.0, seed=4, batch_size=2), strong)
 

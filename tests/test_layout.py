@@ -19,6 +19,7 @@ ROOMS = [
     "context",
     "data",
     "viz",
+    "model_folders",
     "saving",
     "nn",
     "conditioning",

@@ -91,7 +91,7 @@ def test_masks_and_contexts_may_be_arrays() -> None:
     assert torch.equal(model.log_prob(BYTES, np.arange(12) % 3, mask), expected)
 
 
-def test_completions_and_samples_take_pictures(tmp_path: Path, no_replayed_steps: None) -> None:
+def test_completions_and_samples_take_pictures(tmp_path: Path) -> None:
     model, known = scoring_model(levels=4), np.broadcast_to(np.arange(8)[:, None] < 4, (8, 8))
     expected = npx.complete(model, X, torch.tensor(known))
     particles = npx.complete_with_particles(model, X, torch.tensor(known), particles=2).x
@@ -102,7 +102,7 @@ def test_completions_and_samples_take_pictures(tmp_path: Path, no_replayed_steps
     assert torch.equal(of_arrays.x, particles)
 
 
-def test_restorations_take_pictures(no_replayed_steps: None) -> None:
+def test_restorations_take_pictures() -> None:
     model = npx.load("mnist-super-resolution")
     x = npx.load_data("mnist", levels=model.levels).test.batch(np.arange(2))[0]
     degraded = model.conditioner.degrade(x, model.levels, range(2))
@@ -118,7 +118,7 @@ def test_restorations_take_pictures(no_replayed_steps: None) -> None:
     assert torch.equal(restored, npx.to_images(whole, inpaint.shape, inpaint.levels))
 
 
-def test_a_latent_generator_takes_pictures(no_replayed_steps: None) -> None:
+def test_a_latent_generator_takes_pictures() -> None:
     generator = npx.LatentGenerator.load("vq-mnist")
     x = npx.load_data("mnist", levels=generator.levels).test.batch(np.arange(1))[0]
     pictures, x = npx.to_pil(x, generator.levels), torch.from_numpy(x)

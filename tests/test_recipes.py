@@ -11,10 +11,10 @@ import torch
 
 from nextpixel.cli.train_options import recipe_of, train_settings
 from nextpixel.conditioning.classifier import Classifier
+from nextpixel.model_folders import bundles, shipped
 from nextpixel.models import __all__ as models
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.image_model import ImageModel, find_class
-from nextpixel.saving import bundles, shipped
 from nextpixel.training import TrainArgs
 from tests.helpers import ROOT
 

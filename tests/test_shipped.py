@@ -15,7 +15,7 @@ from nextpixel.cli.train_options import read_recipe
 from nextpixel.data import Images, list_datasets
 from nextpixel.data.levels import level_type
 from nextpixel.evaluation.likelihood import evaluate
-from nextpixel.saving import bundles, judges, shipped
+from nextpixel.model_folders import bundles, judges, shipped
 from tests.helpers import ROOT
 
 

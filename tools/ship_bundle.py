@@ -22,7 +22,7 @@ from ship_model import ROOT, WEIGHTS, find_recipe
 
 import nextpixel as npx
 from nextpixel.cli.main import main as nextpixel
-from nextpixel.saving import training_record
+from nextpixel.model_folders import training_record
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.machine import machine
 

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nextpixel.errors import UserError
+from nextpixel.errors import MIX_ERROR, UserError
 from nextpixel.utils.words import list_names
 
 __all__ = ["Context", "ContextLike", "ContextPart", "ContextSpec", "read_tensor"]
 
-MIX_ERROR = 0.005  # weights written as decimals, such as 0.333, need not sum to 1 exactly
 
 # One part of a context, as a caller passes it: a class id, ids, class weights, a vector, an image.
 ContextPart: TypeAlias = int | Sequence[Any] | NDArray[Any] | Tensor

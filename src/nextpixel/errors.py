@@ -3,7 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["Stopped", "UserError", "did_you_mean"]
+__all__ = ["MIX_ERROR", "Stopped", "UserError", "did_you_mean"]
+
+MIX_ERROR = 0.005  # weights of classes in decimals, as 0.333, need not sum to 1 exactly
 
 
 class UserError(ValueError):

@@ -1,53 +1,34 @@
-"""Saves models, each as a folder with a configuration and weights, and finds and reads them."""
+"""Saves models, each as a folder with a configuration and weights, and reads them."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.resources
 import inspect
 import json
 from abc import ABC
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from nextpixel.data.catalogue import NAMED
 from nextpixel.errors import UserError
+from nextpixel.model_folders import FORMAT, MOVED, read_folder
 from nextpixel.utils.files import replace_file
 
 __all__ = [
     "Model",
     "arguments_of",
     "bound_arguments",
-    "bundles",
     "check_images",
-    "find",
     "find_kind",
-    "judges",
     "model_name",
     "read_kind",
-    "recorded_classes",
-    "shipped",
-    "training_record",
 ]
-
-FORMAT = 1  # of config.json
-RENAMED = {"located": "spatial"}  # hyperparameters that had another name before 0.2
-# Only the classifier is saved by its dotted path: models in nextpixel.models have bare names.
-CLASSIFIER = "nextpixel.conditioning.classifier.Classifier"
-# Hyperparameters added in 0.2, with the values that models saved before it were trained with.
-ADDED = {model: {"max_log_scale": 40.0} for model in ("PixelCNNPP", "PixelSNAIL")}
-MOVED = {"nextpixel.classifier.Classifier": CLASSIFIER}  # its path before 0.2
-TRAINING = "training.yaml"  # in a bundle, a copy of the run's configuration beside config.json
 
 
 class Model(nn.Module, ABC):
@@ -98,6 +79,15 @@ class Model(nn.Module, ABC):
         """Computes the sha256 of the weights, as in `config.json`."""
         return hashlib.sha256(self.weights()).hexdigest()
 
+    def saved_config(self, digest: str) -> dict[str, Any]:
+        """Returns what `config.json` says about the model, whose weights have this sha256."""
+        return {
+            "model": model_name(type(self)),
+            "hyperparameters": self.hyperparameters,
+            "sha256": digest,
+            **self.extra_config(),
+        }
+
     def save(self, folder: str | Path) -> None:
         """Saves the weights and `config.json` into a folder.
 
@@ -109,14 +99,7 @@ class Model(nn.Module, ABC):
         data = self.weights()
         digest = hashlib.sha256(data).hexdigest()
         weights = f"model-{digest[:12]}.safetensors"
-        config = {
-            "format": FORMAT,
-            "model": model_name(type(self)),
-            "hyperparameters": self.hyperparameters,
-            "weights": weights,
-            "sha256": digest,
-            **self.extra_config(),
-        }
+        config = {"format": FORMAT, "weights": weights, **self.saved_config(digest)}
         replace_file(folder / weights, data)
         replace_file(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         for old in folder.glob("model-*.safetensors"):
@@ -134,104 +117,6 @@ def arguments_of(cls: type[Model]) -> set[str]:
     return named - {"self"}
 
 
-def shipped() -> dict[str, Path]:
-    """Lists the pretrained models by name, with their folders."""
-    return _folders("weights", "config.json")
-
-
-def bundles() -> dict[str, Path]:
-    """Lists the pretrained VQ-VAEs with priors by name, with their folders."""
-    return _folders("weights", "bundle.json")
-
-
-def judges() -> dict[str, Path]:
-    """Lists the pretrained classifiers, which score sample quality, by name, with their folders."""
-    return _folders("judges", "config.json")
-
-
-def _folders(part: str, record: str) -> dict[str, Path]:
-    """Lists the folders of the package's `part` that hold a file named `record`."""
-    folder = Path(str(importlib.resources.files("nextpixel"))) / part
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{record}"))}
-
-
-def find(name: str | Path) -> Path:
-    """Finds the folder of a saved model.
-
-    Args:
-        name: The name of a pretrained model, a run folder (its best model, else its last one), a
-            folder with a `config.json`, or a file in it.
-
-    Raises:
-        UserError: There is no such model.
-    """
-    pretrained = shipped() | judges()
-    if str(name) in pretrained:
-        return pretrained[str(name)]
-    path = bundles().get(str(name), Path(name))
-    folder = path.parent if path.suffix in (".json", ".safetensors") else path
-    for candidate in (folder, folder / "best", folder / "last"):
-        if (candidate / "config.json").is_file():
-            return candidate
-    if (path / "bundle.json").is_file():
-        raise UserError(
-            f"{name} holds a VQ-VAE and its prior: use nextpixel sample or complete, or name its "
-            "folder decoder or prior."
-        )
-    problem = "has no saved model" if path.exists() else "does not exist"
-    raise UserError(
-        f"{name} {problem}: give a run folder, a folder with a config.json, or a pretrained model "
-        f"({', '.join([*shipped(), *bundles()]) or 'none'})."
-    )
-
-
-def training_record(name: str | Path) -> dict[str, Any]:
-    """Reads how a model was trained from its card, or from its run's configuration.
-
-    Returns:
-        The entries of the first of these files that exists, the name of the data as "data" and the
-        training options as "train"; empty without such a file. There is no "data" if a run was
-        trained on data made in Python.
-
-    Raises:
-        UserError: There is no such model, or the file is damaged.
-    """
-    folder = find(name)
-    for file in (folder / "card.json", folder / TRAINING, folder.parent / "config.yaml"):
-        if file.is_file():
-            try:
-                record = renamed_options(yaml.safe_load(file.read_text("utf-8")))  # JSON is YAML
-            except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError):
-                raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
-            if record.get("data") is None:
-                record.pop("data", None)
-            return record
-    return {}
-
-
-def recorded_classes(folder: Path, classes: int) -> tuple[str, ...] | None:
-    """Finds the names of the classes of a model that was saved without them.
-
-    Args:
-        folder: The folder that `Model.save` wrote.
-        classes: Number of classes.
-
-    Returns:
-        The names of the classes of the data set of the catalogue that the model was trained on;
-        None if it was trained on other data, or it is not known on which.
-    """
-    with suppress(UserError):  # a damaged record
-        entry = NAMED.get(str(training_record(folder).get("data")))
-        if entry is not None and entry.class_names and len(entry.class_names) == classes:
-            return entry.class_names
-    return None
-
-
-def renamed_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames the options of a run that was begun before 0.2."""
-    return {"resize" if name == "size" else name: value for name, value in settings.items()}
-
-
 def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     """Reads a saved model from its folder and checks the hash of its weights.
 
@@ -244,28 +129,7 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     Raises:
         UserError: The folder is damaged, holds another kind of model, or is not trusted.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        name = str(config["model"])
-        hyperparameters = up_to_date(name, dict(config["hyperparameters"]))
-        weights, digest = folder / Path(config["weights"]).name, config["sha256"]
-        saved_format = config["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / 'config.json'} is not the configuration of a model ({error}): "
-            "save the model again, or take another copy."
-        ) from None
-    if saved_format != FORMAT:
-        raise UserError(
-            f"{folder} was saved in format {saved_format}, and this version of nextpixel reads "
-            f"format {FORMAT}: install the version that wrote it."
-        )
-    check_trusted(name, folder / "config.json", trust)
-    if not weights.is_file():
-        raise UserError(f"{weights} is missing: take another copy of the model's whole folder.")
-    data = weights.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(f"{weights} is damaged (wrong sha256): take another copy of the model.")
+    name, hyperparameters, data, config = read_folder(folder, trust=trust)
     try:
         cls = find_kind(name, Model)
     except UserError as error:
@@ -280,34 +144,6 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
         reason = " ".join(str(error).split())
         raise UserError(f"The weights in {folder} do not fit {name}: {reason}") from None
     return model
-
-
-def up_to_date(model: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames hyperparameters of a model saved before 0.2, and adds those that were constants."""
-    renamed = {RENAMED.get(name, name): value for name, value in hyperparameters.items()}
-    return ADDED.get(model, {}) | renamed
-
-
-def check_trusted(name: str, file: Path, trust: bool) -> None:
-    """Refuses a file that names a class outside nextpixel, unless the caller trusts it.
-
-    Finding the class imports its module, and that runs the module's code: a folder from a
-    stranger, with a module beside it, could do anything.
-
-    Args:
-        name: The name or the dotted path of a class, from the file.
-        file: The file, for the message.
-        trust: Whether the caller trusts it.
-
-    Raises:
-        UserError: It is not trusted.
-    """
-    known = "." not in name or name.startswith("nextpixel.models.") or name in (CLASSIFIER, *MOVED)
-    if not trust and not known:
-        raise UserError(
-            f"{file} names a model that is not nextpixel's, {name}, and loading it runs that "
-            "module's code: if you trust it, add --trust, or trust=True in Python."
-        )
 
 
 def model_name(cls: type[Model]) -> str:

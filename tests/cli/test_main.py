@@ -184,13 +184,13 @@ def test_too_little_memory_is_one_sentence(
     fail, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("nextpixel.cli.loading.load", fail)
-    assert "not enough memory" in refused("sample run --out never.png", capsys)
+    assert "not enough memory" in refused("complete run --out never.png", capsys)
 
 
 def test_other_errors_about_memory_are_raised(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nextpixel.cli.loading.load", misuse_a_memory_format)
     with pytest.raises(RuntimeError, match="memory format"):
-        main(["sample", "run", "--out", "never.png"])
+        main(["complete", "run", "--out", "never.png"])
 
 
 def test_ctrl_c_ends_a_command(
@@ -200,6 +200,18 @@ def test_ctrl_c_ends_a_command(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nextpixel.cli.loading.load", interrupt)
-    assert main(["sample", "run", "--out", "never.png"]) == 130
+    assert main(["complete", "run", "--out", "never.png"]) == 130
     assert capsys.readouterr().err == "nextpixel: interrupted.\n"
     assert not Path("never.png").exists()
+
+
+def test_without_pytorch_a_command_says_so(here: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from nextpixel.cli.main import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, "eval", "run", "--limit", "1"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("nextpixel: This needs PyTorch, which is not installed")
+    assert done.stderr.count("\n") == 1

@@ -15,8 +15,6 @@ from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.models import GatedPixelCNN
 from nextpixel.training import fit
 
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
-
 
 def with_coarse_codes(n: int = 40, codes: int = 3) -> Images:
     """Images of 2 levels, in which a pixel is 1 where its coarse code is."""

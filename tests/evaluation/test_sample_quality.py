@@ -30,13 +30,10 @@ from nextpixel.evaluation.sample_quality import (
     nearest_neighbours,
     reconstruct,
 )
+from nextpixel.model_folders import judges, shipped
 from nextpixel.models import VQVAE, GatedPixelCNN
 from nextpixel.models.base.image_model import load
-from nextpixel.saving import judges, shipped
 from tests.helpers import refused, run, succeed, working_in
-
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
-
 
 # --- the Frechet distance -------------------------------------------------------------------------
 

@@ -11,8 +11,6 @@ from PIL import Image
 from nextpixel.cli.main import main
 from tests.helpers import ROOT, size
 
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
-
 # Only time and size are less than on the page.
 LESS = {"--minutes 10": "--minutes 0.1", "--train.minutes 30": "--train.minutes 0.1"}
 LESS |= {"--resize 32": "--resize 8", "--size small": "--size small --model.width 8"}

@@ -12,9 +12,7 @@ from tests.helpers import ROOT
 NOTEBOOK = json.loads((ROOT / "examples" / "pictures.ipynb").read_text())
 
 
-def test_the_notebook_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_replayed_steps: None
-) -> None:
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     for cell in NOTEBOOK["cells"]:

@@ -21,8 +21,6 @@ from nextpixel.models import VQVAE
 from nextpixel.models.base.image_model import load
 from tests.helpers import refused, run, save_tiny_images, succeed, working_in
 
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
-
 # --- the commands ---------------------------------------------------------------------------------
 
 TRAIN = "--conditional false --train.batch_size 16 --train.steps"

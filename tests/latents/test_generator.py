@@ -13,12 +13,10 @@ from nextpixel import GatedPixelCNN
 from nextpixel.data import DataRecord, load
 from nextpixel.evaluation import likelihood
 from nextpixel.latents.generator import LatentGenerator
+from nextpixel.model_folders import training_record
 from nextpixel.models import VQVAE
-from nextpixel.saving import training_record
 from nextpixel.viz import images as pictures
 from tests.helpers import refused, run, succeed, working_in
-
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
 
 SHAPE = (3, 8, 12)  # 2x3 codes
 

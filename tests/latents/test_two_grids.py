@@ -21,8 +21,6 @@ from nextpixel.sampling.config import site_noise
 from nextpixel.training import fit
 from tests.helpers import refused, run, save_tiny_images, succeed, working_in
 
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
-
 # --- the commands ---------------------------------------------------------------------------------
 
 TRAIN = "--train.batch_size 16 --train.warmup 5 --train.valid_images 8 --train.steps"

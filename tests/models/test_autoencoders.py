@@ -20,8 +20,6 @@ from nextpixel.sampling.config import site_noise
 from nextpixel.tasks.reconstruction import draw_interpolations, draw_reconstructions
 from tests.helpers import random_images, randomize
 
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
-
 SMALL: dict[type[LatentModel], dict[str, Any]] = {
     Autoencoder: {"width": 4},
     VAE: {"width": 4},

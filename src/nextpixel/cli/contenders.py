@@ -10,7 +10,7 @@ from nextpixel.cli.describe import is_kind
 from nextpixel.cli.train_options import read_recipe
 from nextpixel.comparison.contenders import Contender, error_prefix
 from nextpixel.errors import UserError
-from nextpixel.saving import find
+from nextpixel.model_folders import find
 
 __all__ = ["read_contender"]
 

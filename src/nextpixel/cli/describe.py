@@ -15,8 +15,9 @@ from torch import nn
 from nextpixel import models
 from nextpixel.errors import UserError
 from nextpixel.latents.generator import find_bundle, holds_bundle, read_record
+from nextpixel.model_folders import bundles, find, judges, shipped
 from nextpixel.models.base.image_model import ImageModel, find_class
-from nextpixel.saving import Model, bundles, find, judges, model_name, read_kind, shipped
+from nextpixel.saving import Model, model_name, read_kind
 
 __all__ = ["explain", "is_kind", "layers", "overview"]
 

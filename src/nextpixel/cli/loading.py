@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from nextpixel.cli.options import parse_classes
 from nextpixel.data import Dataset
 from nextpixel.data.catalogue import NAMED
 from nextpixel.data.user_data import shape_options
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.latents import codes
 from nextpixel.latents.generator import LatentGenerator, holds_bundle
+from nextpixel.model_folders import bundles, judges, shipped, training_record
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
 from nextpixel.models.base.image_model import ImageModel, load
 from nextpixel.models.base.latent import LatentModel
-from nextpixel.saving import bundles, judges, shipped, training_record
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
-    "check_guidance",
     "check_name",
-    "choose_classes",
-    "class_names",
     "load_any_model",
     "load_bundle",
     "load_for",
@@ -127,49 +119,6 @@ def autoregressive_model(
             f"{name} is conditioned on {found.conditioner.in_words()}: {found.conditioner.advice}."
         )
     return found
-
-
-def check_guidance(name: str, guidance: float) -> None:
-    """Raises a UserError for guidance of a model that has not learned the null context."""
-    record = training_record(name)
-    if guidance != 1 and record and not record.get("train", {}).get("drop_context"):
-        raise UserError(
-            f"{name} was trained without train.drop_context, so it has no unconditional prediction "
-            "for --guidance to start from: leave it out, or train a model with it."
-        )
-
-
-def class_names(model: ImageModel | LatentGenerator) -> Sequence[str]:
-    """Returns the names of a model's classes; their ids where the names are not known."""
-    return model.data_record.class_names or [str(i) for i in range(model.classes or 0)]
-
-
-def choose_classes(text: str | None, model: ImageModel | LatentGenerator) -> torch.Tensor | None:
-    """Reads --class for a model, see `parse_classes`, and prints the names of the chosen classes.
-
-    Classes that had no training images are left out of all classes.
-
-    Raises:
-        UserError: These are no classes, one had no training images, or the model has none.
-    """
-    names = None if model.classes is None else class_names(model)
-    c = parse_classes(text, names)
-    if c is None:
-        return None
-    trained = model.data_record.trained(model.classes)
-    if text is None:
-        return torch.tensor(trained)
-    chosen = c.nonzero()[:, 0].tolist() if c.is_floating_point() else c.tolist()
-    for i in dict.fromkeys(chosen):
-        name = (names or ())[i]
-        if i not in trained:
-            raise UserError(
-                f"The class {name} had no training images, so that the model does not know it: "
-                "leave it out."
-            )
-        if name != str(i):
-            print(f"class {i}: {name}")
-    return c
 
 
 # --- data sets ------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ GROUPS = {
     "Draw": ["sample", "complete", "restore", "vary", "reconstruct", "synthesize"],
     "Evaluate": ["eval", "score", "evaluate-samples", "compare"],
     "Understand": ["inspect", "check", "invert"],
-    "Advanced": ["classifier", "bundle"],
+    "Advanced": ["classifier", "bundle", "export"],
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
 MODULES = {"eval": "evaluate"}  # `eval` is a function of Python's
@@ -52,6 +52,15 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         print(f"nextpixel: {str(error).rstrip('.')}.", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(
+            "nextpixel: This needs PyTorch, which is not installed: install nextpixel with all "
+            "that it needs, or sample by a program (nextpixel sample FILE.program).",
+            file=sys.stderr,
+        )
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as head does
         abandon_output()

@@ -1,6 +1,6 @@
 """The options that commands share, and how they are read.
 
-Torch is imported only where a tensor is made, so that help and mistakes answer at once.
+Nothing slow is imported, so that help and mistakes answer at once.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.utils.files import unused
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = [
     "CHARTS",
@@ -43,9 +40,7 @@ __all__ = [
     "data_options",
     "hidden_options",
     "image_options",
-    "in_turn",
     "interpolation_columns",
-    "parse_classes",
     "parse_numbers",
     "positive",
     "refuse_among_images",
@@ -134,11 +129,20 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def add_output(
-        self, option: str, suffixes: Sequence[str], text: str, *, default: str | None = None
+        self,
+        option: str,
+        suffixes: Sequence[str],
+        text: str,
+        *,
+        default: str | None = None,
+        required: bool = False,
     ) -> None:
         """Adds an option that names a file to write, of one of these formats."""
         path = None if default is None else Path(default)
-        self.add_argument(option, type=output(*suffixes), metavar="FILE", default=path, help=text)
+        kind = output(*suffixes)
+        self.add_argument(
+            option, type=kind, metavar="FILE", default=path, required=required, help=text
+        )
 
     def _check_option(self, option: str) -> None:
         known = self._option_string_actions
@@ -214,7 +218,7 @@ def refuse_among_images(out: Path, args: argparse.Namespace) -> None:
         UserError: It is inside one.
     """
     from nextpixel.data.catalogue import refuse_inside  # these take time to import
-    from nextpixel.saving import training_record
+    from nextpixel.model_folders import training_record
 
     given = vars(args)
     names = [*(given.get("images") or []), *map(given.get, ("data", "against", "ordinary"))]
@@ -234,79 +238,6 @@ def parse_numbers(text: str, count: int, option: str) -> tuple[int, ...]:
             f"{option} takes {count} whole numbers like {','.join('1' * count)}, not {text}."
         )
     return tuple(map(int, parts))
-
-
-def parse_classes(text: str | None, names: Sequence[str] | None) -> Tensor | None:
-    """Reads --class.
-
-    Args:
-        text: The option's value, ids or names; None for all classes in turn.
-        names: The names of the model's classes, or None if it has no classes.
-
-    Returns:
-        Class ids for the images to take in turn, `(K,)`; the weights of a mix, `(classes,)`, float;
-        or None for an unconditional model.
-
-    Raises:
-        UserError: These are no classes, the weights do not sum to 1, or the model has no classes.
-    """
-    import torch
-
-    from nextpixel.context import MIX_ERROR
-
-    if names is None:
-        if text is not None:
-            raise UserError("This model is unconditional: leave --class out.")
-        return None
-    if text is None:
-        return torch.arange(len(names))
-    if text in names or "=" not in text:
-        parts = [text] if text in names else text.split(",")
-        return torch.tensor([class_id(part.strip(), names) for part in parts])
-    weights = torch.zeros(len(names))
-    for part in text.split(","):
-        name, _, weight = part.rpartition("=")
-        try:
-            share = float(weight)
-        except ValueError:
-            name = ""
-        if not name:
-            raise UserError(
-                f"--class takes a mix as 3=0.7,8=0.3, and {part} is no class with a weight."
-            )
-        weights[class_id(name.strip(), names)] = share
-    if not abs(float(weights.sum()) - 1) <= MIX_ERROR or not bool((weights >= 0).all()):
-        raise UserError(
-            f"The weights of a mix sum to 1, as in 3=0.7,8=0.3, but those of {text} do not."
-        )
-    return weights
-
-
-def class_id(text: str, names: Sequence[str]) -> int:
-    """Finds a class by its id or its name.
-
-    Raises:
-        UserError: There is no such class.
-    """
-    from nextpixel.data.classes import list_classes
-
-    if text.isdecimal() and text == str(int(text)) and int(text) < len(names):
-        return int(text)  # even where other classes are named by numbers, as 1, 2, 10
-    if text in names:
-        return names.index(text)
-    if text.isdecimal() and int(text) < len(names):
-        return int(text)
-    raise UserError(
-        f"There is no class {text}{did_you_mean(text, names)}: --class takes ids or names of the "
-        f"classes {list_classes(names)}, as 3 or 3,5,8 or a mix 3=0.7,8=0.3."
-    )
-
-
-def in_turn(c: Tensor | None, n: int) -> Tensor | None:
-    """Repeats class ids in turn for n images, `(n,)`; returns a mix, or None, as it is."""
-    import torch
-
-    return c if c is None or c.is_floating_point() else c[torch.arange(n) % len(c)]
 
 
 # --- options that several commands have -----------------------------------------------------------
@@ -411,7 +342,7 @@ def add_images(
 
 
 def add_class(group: argparse._ActionsContainer, text: str) -> None:
-    """Adds --class, see `parse_classes`."""
+    """Adds --class, see `cli.contexts.parse_classes`."""
     group.add_argument("--class", dest="classes", metavar="C", help=text)
 
 

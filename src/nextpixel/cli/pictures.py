@@ -13,15 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nextpixel.cli.contexts import Classes, choose_classes, class_names, in_turn, is_mix
 from nextpixel.cli.loading import (
     Shape,
-    choose_classes,
-    class_names,
     is_known_name,
     load_for,
     load_named_or_own,
 )
-from nextpixel.cli.options import in_turn, parse_numbers
+from nextpixel.cli.options import parse_numbers
 from nextpixel.conditioning.regions import Half, box_mask, half_mask
 from nextpixel.data import Dataset, Images
 from nextpixel.data.arrays import read_idx_folder
@@ -32,8 +31,8 @@ from nextpixel.data.levels import requantise
 from nextpixel.data.sampler import evenly_spaced
 from nextpixel.data.user_data import load_unsplit, shape_options
 from nextpixel.errors import UserError
+from nextpixel.model_folders import training_record
 from nextpixel.models.base.image_model import Conditioning, ImageModel
-from nextpixel.saving import training_record
 from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Pictures:
     what: str
     dataset: Dataset | None = None
     one_by_one: bool = False
-    mix: Tensor | None = None
+    mix: Classes | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -117,9 +116,9 @@ class Pictures:
         if classes is not None:
             ids = in_turn(choose_classes(classes, model), len(self))
             assert ids is not None
-            if ids.is_floating_point():
+            if is_mix(ids):
                 return replace(self, mix=ids, images=replace(self.images, y=None))
-            return replace(self, images=replace(self.images, y=ids.numpy()))
+            return replace(self, images=replace(self.images, y=ids))
         if model.classes is None:
             return self
         if self.images.y is None:

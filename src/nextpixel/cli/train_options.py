@@ -136,7 +136,7 @@ def kind_of(name: str, trust: bool) -> str:
     Raises:
         UserError: There is no such model, or its class is not trusted.
     """
-    from nextpixel.saving import check_trusted, find
+    from nextpixel.model_folders import check_trusted, find
 
     file = find(name) / "config.json"
     try:
@@ -162,7 +162,7 @@ def resumed_config(file: Path, trust: bool) -> str:
     """
     import yaml
 
-    from nextpixel.saving import check_trusted, renamed_options, up_to_date
+    from nextpixel.model_folders import check_trusted, renamed_options, up_to_date
 
     try:
         config = renamed_options(yaml.safe_load(file.read_text()))

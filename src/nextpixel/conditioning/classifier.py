@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from nextpixel.data import Dataset, Images, batch_indices
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
-from nextpixel.saving import Model, check_images, find, read_kind, recorded_classes
+from nextpixel.model_folders import find, recorded_classes
+from nextpixel.saving import Model, check_images, read_kind
 from nextpixel.utils.devices import find_device
 from nextpixel.utils.inference import evaluation_mode
 

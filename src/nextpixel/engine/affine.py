@@ -2,6 +2,7 @@
 
 A layer indexes its tensors by `row` and `col`, times something, plus something. So the offset and
 the sizes of every view are affine in both, and three captured steps determine them at all sites.
+With strided layers this holds for the sites of a kind, and rows and columns are those of periods.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from nextpixel.engine.capture import Call, Storage, View, replace_each
 from nextpixel.nn import Site
 
-__all__ = ["AffineView", "NotAffineError", "at_site", "fit", "views_in"]
+__all__ = ["AffineView", "NotAffineError", "at_site", "constant", "fit", "views_in"]
 
 
 class NotAffineError(Exception):

@@ -116,7 +116,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
             self._add_created(result)
             self.calls.append(Call(func, *views, self._view(result)))
         else:
-            self.problem = f"{func} cannot be replayed"
+            self.problem = f"{func} cannot be compiled"
         return result
 
     def _add_created(self, result: Tensor) -> None:
@@ -140,12 +140,12 @@ def replace_each(kind: type, x: Any, new: Callable[[Any], Any]) -> Any:
     """Replaces every object of a kind by `new(object)`, inside tuples, lists, dicts and calls."""
     if isinstance(x, kind):
         return new(x)
-    if isinstance(x, dict):
-        return {name: replace_each(kind, part, new) for name, part in x.items()}
-    if isinstance(x, Call):
-        return Call(*(replace_each(kind, part, new) for part in x))
-    if isinstance(x, (tuple, list)):
+    if type(x) in (tuple, list):
         return type(x)([replace_each(kind, part, new) for part in x])
+    if type(x) is Call:
+        return Call(*[replace_each(kind, part, new) for part in x])
+    if type(x) is dict:
+        return {name: replace_each(kind, part, new) for name, part in x.items()}
     return x
 
 
@@ -166,6 +166,8 @@ def effect_of(func: Any) -> Literal["view", "write", "create", "composite", "oth
     # Fused attention is replayed as a whole. It draws random numbers only for dropout.
     if func is aten.scaled_dot_product_attention.default:
         return "create"
+    if func is aten._unsafe_view.default:  # shares its memory, though its schema denies it
+        return "view"
     if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
         return "composite"
     if torch.Tag.nondeterministic_seeded in func.tags:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nextpixel.errors import UserError
 from nextpixel.evaluation.typicality import FEATURES, Ordinary
-from nextpixel.saving import find
+from nextpixel.model_folders import find
 from nextpixel.utils.files import replace_file
 
 __all__ = ["Threshold", "model_digest"]

@@ -79,9 +79,9 @@ def load_source(
     Raises:
         UserError: The model is not a VQ-VAE, or its data are unknown or missing.
     """
+    from nextpixel.model_folders import training_record
     from nextpixel.models.base.codebook import CodebookModel
     from nextpixel.models.base.image_model import load
-    from nextpixel.saving import training_record
 
     model, record = load(run, trust=trust), training_record(run)
     if not isinstance(model, CodebookModel):
@@ -179,7 +179,7 @@ def absolute_name(name: str) -> str:
 
 def cached_codes(model: CodebookModel, splits: list[Images], run: str) -> NDArray[Any]:
     """Returns the codes of all splits, from the cache or encoded now, `(N, 1, *code_shape)`."""
-    from nextpixel.saving import find
+    from nextpixel.model_folders import find
 
     folder, dtype = find(run), level_type(level_count(model, splits))
     return cache.load_or_decode(

@@ -20,12 +20,12 @@ from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.data.sounds import whole_blocks
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import code_rows, codes_digest
+from nextpixel.model_folders import bundles
 from nextpixel.models.base.autoregressive import AutoregressiveModel, autoregressive
 from nextpixel.models.base.codebook import CodebookModel
 from nextpixel.models.base.image_model import load
 from nextpixel.noise import make_seed
 from nextpixel.sampling.config import CompleteOptions, MaskLike, as_mask
-from nextpixel.saving import bundles
 from nextpixel.utils import inference
 from nextpixel.utils.files import replace_file
 

@@ -99,8 +99,8 @@ class CausalAttention(CausalLayer):
         sites = self.size[0] * self.size[1]
         like: Tensor = self.like  # type: ignore[assignment]  # torch types it as a module too
         return [
-            like.new_zeros(batch, 1, sites, channels)
-            for channels in (self.key_channels, self.value_channels)
+            like.new_zeros(batch, 1, self.key_channels, sites),
+            like.new_zeros(batch, 1, sites, self.value_channels),
         ]
 
     def _step(self, query: Tensor, key: Tensor, value: Tensor, cache: Cache) -> Tensor:
@@ -108,10 +108,10 @@ class CausalAttention(CausalLayer):
         before = cache.site.row * self.size[1] + cache.site.col
         if before == 0:
             return torch.zeros_like(value)
-        keys[:, 0, before - 1], values[:, 0, before - 1] = key, value
+        keys[:, 0, :, before - 1], values[:, 0, before - 1] = key, value
         attended = F.scaled_dot_product_attention(
             query[:, None, None],
-            keys[:, :, :before],
+            keys.mT[:, :, :before],
             values[:, :, :before],
             scale=self.scale_of_products,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -29,22 +29,6 @@ class Site(NamedTuple):
         return self.col == 0 and self.channel == 0
 
 
-class StepRunner(Protocol):
-    """Runs the steps of a generation: `nextpixel.engine.Replay`."""
-
-    def step(self, site: Site, compute: Callable[[], Tensor]) -> Tensor:
-        """Takes a step, by calling `compute` or by replaying its operations from other sites."""
-
-    def refresh_weights(self) -> None:
-        """Reads the weights again: their numbers may have changed."""
-
-    def external_storages(self) -> set[int]:
-        """Lists the storages that the steps use but do not create, by their addresses."""
-
-    def nbytes(self) -> int:
-        """Counts the bytes of the tensors that the steps create."""
-
-
 @dataclass
 class Cache:
     """The state of generating one batch: the current site, and the tensors of each layer.
@@ -62,8 +46,8 @@ class Cache:
         layers: The tensors of every causal layer, of fixed shapes; a layer writes only its own.
         views: Views of these tensors that a layer needs in every step.
         period: Rows, and columns, after which the steps repeat (strided layers).
-        replay_safe: Whether steps are known to replay correctly: all layers are nextpixel's own.
-        replay: Replays the steps (see `nextpixel.engine`); None computes each of them in PyTorch.
+        watch: Computes a step in place of the network, by calling a function, and sees what it does
+            (see `nextpixel.engine`); None just computes it.
     """
 
     context: Any = None
@@ -75,45 +59,17 @@ class Cache:
     layers: dict[CausalLayer, list[Tensor]] = field(default_factory=dict)
     views: dict[nn.Module, Any] = field(default_factory=dict)
     period: int = 1
-    replay_safe: bool = False
-    replay: StepRunner | None = None
+    watch: Callable[[Site, Callable[[], Tensor]], Tensor] | None = None
 
     def nbytes(self) -> int:
         """Counts the bytes that the layers store, without the model's weights."""
         stored = (t for tensors in self.layers.values() for t in tensors)
         return sum(t.nbytes for t in stored if not t._is_view())
 
-    def tensors(self) -> list[Tensor]:
-        """Lists the tensors that steps read; some of them are weights."""
-        of_layers = (t for tensors in self.layers.values() for t in tensors)
-        return [t for t in (*of_layers, *(self.prepared or ()), self.newest) if t is not None]
-
-    def restart_from(self, new: Cache, weights: set[int]) -> bool:
-        """Starts another generation in the same memory, so that its replay stays valid.
-
-        Args:
-            new: A cache that the same model has just made.
-            weights: The addresses of the storages of the model's weights, which are never written.
-
-        Returns:
-            Whether that was possible: the tensors of the new cache have the same shapes.
-        """
-        mine, others = self.tensors(), new.tensors()
-        layouts = [[(t.shape, t.stride(), t.dtype) for t in ts] for ts in (mine, others)]
-        if layouts[0] != layouts[1] or list(self.layers) != list(new.layers):
-            return False
-        pairs = [(a, b) for a, b in zip(mine, others, strict=True) if a.data_ptr() != b.data_ptr()]
-        if any(a.untyped_storage().data_ptr() in weights for a, _ in pairs):
-            return False
-        for tensor, other in pairs:  # tensors at the same address are weights, and stay
-            tensor.copy_(other)
-        self.context, self.parameters = new.context, None
-        return True
-
     def select(self, images: Tensor) -> None:
         """Reorders the batch between two steps; images may occur several times, or not at all.
 
-        The tensors change in place, because layers hold views of them and a replay their addresses.
+        The tensors change in place, because layers hold views of them.
         The biases are left out: they are read only when a row begins, and computed just before.
 
         Args:

@@ -123,19 +123,29 @@ class ContextBias(nn.Module):
         """Computes the part of the biases that all sites share."""
         if context is None or not self.channels:
             return Prepared(None, None)
-        everywhere = maps = None
+        return Prepared(self.everywhere(context), self.maps(context))
+
+    def everywhere(self, context: Context) -> Tensor | None:
+        """Computes the biases of classes and vectors, `(B, channels of all layers)`, or None."""
+        total = None
         dtype = next(self.parameters()).dtype
-        present = context.present.to(dtype)
         if self.weight is not None and context.classes is not None:
-            everywhere = context.classes.to(dtype) @ self.weight
+            total = context.classes.to(dtype) @ self.weight
         if self.vector_weight is not None and context.vector is not None:
-            vector = F.pad(context.vector.to(dtype), (0, 1), value=1) * present[:, None]
-            of_vector = vector @ self.vector_weight
-            everywhere = of_vector if everywhere is None else everywhere + of_vector
-        if self.image_features is not None:
-            maps = self.image_features(self.planes(context).to(dtype))
-            maps = F.pad(maps, (0, 0, 0, 0, 0, 1), value=1) * present[:, None, None, None]
-        return Prepared(everywhere, maps)
+            one = torch.ones_like(context.vector[:, :1])
+            vector = torch.cat([context.vector, one], 1).to(dtype)
+            of_vector = (vector * context.present.to(dtype)[:, None]) @ self.vector_weight
+            total = of_vector if total is None else total + of_vector
+        return total
+
+    def maps(self, context: Context) -> Tensor | None:
+        """Computes the features of an image, `(B, features + 1, H, W)`, or None."""
+        if self.image_features is None:
+            return None
+        dtype = next(self.parameters()).dtype
+        present = context.present.to(dtype)[:, None, None, None]
+        maps = self.image_features(self.planes(context).to(dtype))
+        return F.pad(maps, (0, 0, 0, 0, 0, 1), value=1) * present
 
     def planes(self, context: Context) -> Tensor:
         """Joins all spatial parts of the context in one image, `(B, planes, Hc, Wc)`."""

@@ -8,7 +8,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -245,31 +245,34 @@ class DiagonalLayer(CausalLayer):
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes rows of the input and the states, and the sums and the weights of each group."""
         new = self.state_to_state.new_zeros
-        row = new(batch, self.in_channels, 1, width)
+        row = new(batch, width, self.in_channels)
         h_left, h_right = (new(batch, width, self.width) for _ in range(2))
         tensors = [row, new(batch, width, 4 * self.width), h_left, h_right, new(batch, self.width)]
         for group in range(self.groups):
             weight = of_group(self.state_to_state[0, : self.width], group, self.groups, 4)
             tensors += [new(batch, width, weight.shape[1]), weight.contiguous()]
-        return tensors
+        right = cast(Pointwise, self.input_to_state[1])
+        masked = right.weight if right.mask is None else right.weight * right.mask
+        return [*tensors, masked.T, right.bias]
 
     def of_images(self, tensors: list[Tensor]) -> list[Tensor]:
         """Picks the rows and the sums."""
-        return [*tensors[:5], *tensors[5::2]]
+        return [*tensors[:5], *tensors[5:-2:2]]
 
     def _step(self, x: Tensor, bias: Tensor | None, cache: Cache) -> Tensor:
-        row, row_bias, h_left, h_right, c_left, *folded = cache.layers[self]
+        row, row_bias, h_left, h_right, c_left, *folded, of_right, bias_right = cache.layers[self]
         site = cache.site
         if site.begins_row:
             if site.row > 0:  # with the bias of the finished row
                 above = None if bias is None else row_bias
-                h_right.copy_(self._sweep_from_right(row, h_right, above))
+                gates = bias_right + row @ of_right
+                h_right.copy_(self._sweep_from_right(gates, h_right, above))
             from_left = None
             if bias is not None:
                 from_left, from_right = bias.squeeze(2).mT.chunk(2, 2)
                 row_bias.copy_(from_right)
             self._begin_row(h_left, c_left, folded[::2], from_left)
-        row[:, channel_slice(self.in_channels, site.channel, self.groups), 0, site.col] = x
+        row[:, site.col, channel_slice(self.in_channels, site.channel, self.groups)] = x
         sums, weight = folded[2 * site.channel : 2 * site.channel + 2]
         gates = self.input_to_state[0](x, sums[:, site.col], cache)
         if site.col > 0:
@@ -292,10 +295,10 @@ class DiagonalLayer(CausalLayer):
         for group, of_sites in enumerate(sums):
             of_sites.copy_(of_group(total, group, self.groups, 4))
 
-    def _sweep_from_right(self, row: Tensor, above: Tensor, bias: Tensor | None) -> Tensor:
-        """Sweeps a finished row from the right, from the states above it, `(B, W, width)` each."""
+    def _sweep_from_right(self, gates: Tensor, above: Tensor, bias: Tensor | None) -> Tensor:
+        """Sweeps a finished row from the right, from the states above it, `(B, W, width)`."""
         from_neighbour, from_above = self.state_to_state[1].chunk(2)
-        gates = self.input_to_state[1](row).squeeze(2).mT + above @ from_above
+        gates = gates + above @ from_above
         if bias is not None:
             gates = gates + bias
         h = c = torch.zeros_like(above[:, 0])

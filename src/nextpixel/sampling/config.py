@@ -66,13 +66,14 @@ MaskLike: TypeAlias = Tensor | NDArray[np.bool_]
 # Ways to sample; all give the same images.
 #   "auto": the fastest of the following for the model and the device.
 #   "cached": pixel by pixel, with a cache of what earlier pixels contribute.
-#   "replayed": as "cached", but the steps are captured once and replayed by a C program (see
-#       `nextpixel.engine`); needs a C compiler. "auto" takes it for nextpixel's own models. It may
-#       also work for your layers: compare its images with those of "cached" before you rely on it.
+#   "engine": the model is compiled to a program that runs in C (see `nextpixel.engine`): with the
+#       same bits on every machine, in any batch. "auto" takes it for nextpixel's own models on the
+#       CPU. It may also work for your layers: compare its images with those of "cached" before you
+#       rely on it.
 #   "full": pixel by pixel, with a full forward pass for each. Slow; the reference for the others.
 #   "fixed-point": guesses all pixels at once and repeats until nothing changes, see `fixed_point`.
 #       "auto" takes it for a model that has no cached path.
-Sampler = Literal["auto", "cached", "replayed", "full", "fixed-point"]
+Sampler = Literal["auto", "engine", "cached", "full", "fixed-point"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,18 +10,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, Unpack
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Protocol, TypeAlias, Unpack, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nextpixel.context import ContextLike
+from nextpixel.context import Context, ContextLike
 from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.distributions import Distribution, guided
-from nextpixel.engine import begin_replay, fingerprint, resume_replay, store_replay
+from nextpixel.engine import Program
+from nextpixel.engine.compile import Compilable
 from nextpixel.errors import UserError
-from nextpixel.nn import Cache, Site
+from nextpixel.nn import Site
 from nextpixel.sampling.config import (
     CompleteOptions,
     IncrementalModel,
@@ -32,7 +34,8 @@ from nextpixel.sampling.config import (
     known_pixels,
     site_noise,
 )
-from nextpixel.utils.inference import evaluation_mode
+from nextpixel.sampling.programs import images_of, program_of
+from nextpixel.utils.inference import evaluation_copy, evaluation_mode
 
 __all__ = [
     "Step",
@@ -49,22 +52,37 @@ __all__ = [
 ]
 
 
-class Step(NamedTuple):
+Known: TypeAlias = tuple[Tensor, Tensor] | None  # known pixels and their mask
+
+
+class Reorderable(Protocol):
+    """The images of a generation: `nextpixel.nn.Cache`, or a `nextpixel.engine.Session`."""
+
+    def select(self, images: Tensor) -> None:
+        """Reorders the batch between two steps."""
+
+
+@dataclass
+class Step:
     """A step of generation, as `trace` yields it.
 
     Attributes:
         site: The site that was just sampled.
-        x: The images so far, `(B, C, H, W)`, int64; zero at sites that are not sampled yet. It is
-            the same tensor at every step: copy it to keep it.
-        distribution: The distribution that the site was sampled from; the next step may change it.
-        cache: The model's state. If you reorder the batch with `Cache.select`, reorder x, too. With
-            guidance this is impossible: each image is computed twice.
+        x: The images so far, `(B, C, H, W)`, int64; at sites that are not sampled yet the known
+            pixels, else zero. It is the same tensor at every step: copy it to keep it.
+        cache: The state of the images. If you reorder the batch with `cache.select(images)`,
+            reorder x, too. With guidance this is impossible: each image is computed twice.
     """
 
     site: Site
     x: Tensor
-    distribution: Distribution
-    cache: Cache
+    cache: Reorderable
+    find_distribution: Callable[[], Distribution]
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        """The distribution that the site was sampled from."""
+        return self.find_distribution()
 
 
 def sites(shape: tuple[int, int, int]) -> Iterator[Site]:
@@ -102,29 +120,30 @@ def trace(
 
 
 def _steps(
-    model: IncrementalModel, n: int, c: ContextLike, config: SamplingConfig, reuse: bool = False
+    model: IncrementalModel, n: int, c: ContextLike, config: SamplingConfig
 ) -> Iterator[Step]:
-    """Samples a batch and yields every step, see `trace`.
-
-    Args:
-        model: The model.
-        n: Number of images.
-        c: The context.
-        config: The options.
-        reuse: Whether the next batch may reuse the memory of these steps, once they have ended.
-    """
+    """Samples a batch and yields every step, see `trace`."""
     check_count(n)
-    before: tuple[Any, ...] | None = None
-    with torch.inference_mode(), evaluation_mode(model):
+    with torch.inference_mode():
         context, noise, known = config.begin(model, n, c)
-        x = torch.zeros(config.copies, n, *model.shape, dtype=torch.int64, device=model.device)
+    program = program_of(model, config.sampler)
+    if program is None:
+        return _computed_steps(evaluation_copy(model), context, noise, known, config)
+    return _engine_steps(evaluation_copy(model), program, context, noise, known, config)
+
+
+def _computed_steps(
+    model: IncrementalModel,
+    context: Context | None,
+    noise: Tensor,
+    known: Known,
+    config: SamplingConfig,
+) -> Iterator[Step]:
+    """Takes the steps in PyTorch."""
+    with torch.inference_mode(), evaluation_mode(model):
+        x = torch.stack([_with_known(noise, known)] * config.copies)
         computed, pictures = x.flatten(0, 1), x[0]
         cache = model.start(len(computed), context)
-        if config.sampler == "replayed" or (config.sampler == "auto" and cache.replay_safe):
-            if reuse and isinstance(model, nn.Module):
-                before = fingerprint(model)
-                cache = resume_replay(model, cache, before)
-            cache.replay = cache.replay or begin_replay(cache, len(computed), model.shape[1:])
     for site, uniform in zip(sites(model.shape), _by_site(noise), strict=True):
         at_site = (..., site.channel, site.row, site.col)
         with torch.inference_mode(), evaluation_mode(model):
@@ -139,9 +158,45 @@ def _steps(
                 pixels, mask = known
                 value = torch.where(mask[at_site], pixels[at_site], value)
             x[at_site] = value
-        yield Step(site, pictures, distribution, cache)
-    if before is not None and isinstance(model, nn.Module):
-        store_replay(model, cache, before)
+        yield Step(site, pictures, cache, partial(_same, distribution))
+
+
+def _same(distribution: Distribution) -> Distribution:
+    return distribution
+
+
+def _engine_steps(
+    model: IncrementalModel,
+    program: Program,
+    context: Context | None,
+    noise: Tensor,
+    known: Known,
+    config: SamplingConfig,
+) -> Iterator[Step]:
+    """Takes the steps in the engine."""
+    x = _with_known(noise, known)
+    images = images_of(model, x, context, noise, None if known is None else known[1])
+    session = program.begin(images, config.temperature, config.guidance)
+    network = cast(Compilable, model)
+
+    def distribution(site: Site, parameters: Tensor, pixel: Tensor) -> Distribution:
+        with torch.inference_mode(), evaluation_mode(model):
+            of_pixel = network.distribution(parameters, pixel)
+            found = of_pixel[:, site.channel if network.groups == 1 else 0]
+            return guided(found, config.guidance) if config.copies == 2 else found
+
+    for number, site in enumerate(sites(model.shape)):
+        session.run(number, number + 1)
+        parameters = torch.from_numpy(session.parameters(number))
+        pixel = x[:, :, site.row, site.col].repeat(config.copies, 1)
+        yield Step(site, x, session, partial(distribution, site, parameters, pixel))
+
+
+def _with_known(noise: Tensor, known: Known) -> Tensor:
+    """Makes the images to begin with: the known pixels, and zeros."""
+    if known is None:
+        return torch.zeros_like(noise, dtype=torch.int64)
+    return torch.where(known[1], known[0], 0).contiguous()
 
 
 def _by_site(x: Tensor) -> Sequence[Tensor]:
@@ -179,10 +234,10 @@ def sample(
     config = SamplingConfig(**how)
     check_count(min(n, batch_size))
     context, known = model.context(c, n), known_pixels(model, config.x, config.mask, n)
-    if config.sampler == "auto":
-        with evaluation_mode(model):
-            cache = model.start(1, None if context is None else context[:1])
-        config = config if cache.layers else replace(config, sampler="fixed-point")
+    program = program_of(model, config.sampler)
+    if program is None and config.sampler == "auto":
+        cache = model.start(1, None if context is None else context[:1])
+        config = replace(config, sampler="cached" if cache.layers else "fixed-point")
     pictures, numbers = [], config.numbers_of(n)
     for part in batch_slices(n, batch_size):
         show = progress_of_part(progress, part, n)
@@ -196,10 +251,23 @@ def sample(
             if passes is not None:
                 passes(count)
             continue
-        for done, step in enumerate(_steps(*arguments, of_part, reuse=True), 1):
-            show(done / math.prod(model.shape))
-            x = step.x
-        pictures.append(x.cpu())
+        if program is None:
+            for done, step in enumerate(_steps(*arguments, of_part), 1):
+                show(done / math.prod(model.shape))
+                x = step.x
+            pictures.append(x.cpu())
+            continue
+        with torch.inference_mode():
+            of_context, noise, of_known = of_part.begin(*arguments)
+        x = _with_known(noise, of_known)
+        program.run(
+            images_of(model, x, of_context, noise, None if of_known is None else of_known[1]),
+            temperature=config.temperature,
+            guidance=config.guidance,
+            threads=torch.get_num_threads(),
+            show=show,
+        )
+        pictures.append(x)
     return torch.cat(pictures)
 
 

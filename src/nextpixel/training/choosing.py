@@ -13,9 +13,9 @@ from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.evaluation.scale import bits_on_scale
+from nextpixel.model_folders import shipped
 from nextpixel.models import PixelCNNPP
 from nextpixel.models.base.image_model import ImageModel, load
-from nextpixel.saving import shipped
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.estimate import measure
 from nextpixel.training.fine_tuning import copy_weights

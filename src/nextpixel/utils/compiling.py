@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from nextpixel.utils.files import cache_folder
+from nextpixel.utils.files import cache_folder, replace_file
 
 __all__ = ["load_c_library"]
 
@@ -27,6 +27,9 @@ FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), (
 @lru_cache
 def load_c_library(source: Path, name: str, defines: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """Loads a C program from the user's cache, and compiles it first if it is not there.
+
+    A library in the cache is loaded only if it is whole, as its digest says, and if nobody else
+    could have written it. Where it cannot be stored it is compiled by each process.
 
     Args:
         source: The .c file.
@@ -42,31 +45,73 @@ def load_c_library(source: Path, name: str, defines: tuple[str, ...] = ()) -> ct
     try:
         text = source.read_bytes() + f"{compiler}{FLAGS}{defines}{processor()}".encode()
         file = f"{name}-{hashlib.sha256(text).hexdigest()[:16]}.so"
-        cache = cache_folder()
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            return _build_and_load(cache / file, source, compiler, defines)
-        except OSError:  # the cache may be read-only, or on a disk mounted without execution
-            with tempfile.TemporaryDirectory() as folder:  # a loaded library may be deleted
-                return _build_and_load(Path(folder) / file, source, compiler, defines)
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: no home folder
+        stored = stored_library(file)
+        if stored is not None:
+            return ctypes.CDLL(str(stored))
+        # A loaded library may be deleted.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            built = Path(folder) / file
+            build(built, source, compiler, defines)
+            return ctypes.CDLL(str(store(built) or built))
+    except (OSError, subprocess.SubprocessError):
         return None
+
+
+def stored_library(file: str) -> Path | None:
+    """Finds a library in the user's cache; None if it is not there, or must not be loaded."""
+    try:
+        path = private_folder() / file
+        whole = hashlib.sha256(path.read_bytes()).hexdigest() == digest_file(path).read_text()
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home folder
+        return None
+    return path if whole and is_private(path) else None
+
+
+def store(library: Path) -> Path | None:
+    """Copies a library to the user's cache; returns None where that is not possible."""
+    try:
+        path, data = private_folder() / library.name, library.read_bytes()
+        replace_file(path, data)
+        path.chmod(0o700)
+        replace_file(digest_file(path), hashlib.sha256(data).hexdigest().encode())
+    except (OSError, RuntimeError):
+        return None
+    return stored_library(library.name)
+
+
+def digest_file(library: Path) -> Path:
+    """Returns the path of a stored library's digest."""
+    return library.with_suffix(".sha256")
+
+
+def private_folder() -> Path:
+    """Makes the folder of compiled libraries, in which only the user can write.
+
+    Raises:
+        OSError: It cannot be made, or others could write in it.
+        RuntimeError: The user has no home folder.
+    """
+    folder = cache_folder() / "compiled"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_private(folder):
+        raise PermissionError(f"others can write in {folder}")
+    return folder
+
+
+def is_private(path: Path) -> bool:
+    """Checks that a file or a folder is the user's own, and that nobody else can write to it."""
+    if not hasattr(os, "getuid"):  # Windows: the user's profile is private
+        return True
+    status = path.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def c_compiler() -> list[str]:
     """Finds a C compiler: `CC`, the system's, or that of the package ziglang; else returns []."""
     if found := os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc"):
         return shlex.split(found)
-    return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else []
-
-
-def _build_and_load(
-    library: Path, source: Path, compiler: Sequence[str], defines: Sequence[str]
-) -> ctypes.CDLL:
-    """Loads a library, and builds it first if the file does not exist."""
-    if not library.exists():
-        build(library, source, compiler, defines)
-    return ctypes.CDLL(str(library))
+    # -P: no module of the current folder.
+    return [sys.executable, "-P", "-m", "ziglang", "cc"] if find_spec("ziglang") else []
 
 
 def processor() -> str:
@@ -78,20 +123,17 @@ def processor() -> str:
 
 
 def build(library: Path, source: Path, compiler: Sequence[str], defines: Sequence[str]) -> None:
-    """Compiles a program to a library, atomically.
+    """Compiles a program to a library.
 
     Raises:
         subprocess.SubprocessError: If the compiler fails.
-        OSError: If the library cannot be written.
+        OSError: If it cannot be started.
     """
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        output = Path(folder) / "output.so"
-        for flags in FLAGS:
-            command = [*compiler, "-O3", "-fno-math-errno", "-shared", "-fPIC", *flags, *defines]
-            result = subprocess.run(
-                [*command, str(source), "-o", str(output), "-lm"], capture_output=True, timeout=120
-            )
-            if result.returncode == 0:
-                output.replace(library)
-                return
+    for flags in FLAGS:
+        command = [*compiler, "-O3", "-fno-math-errno", "-shared", "-fPIC", *flags, *defines]
+        result = subprocess.run(
+            [*command, str(source), "-o", str(library), "-lm"], capture_output=True, timeout=120
+        )
+        if result.returncode == 0:
+            return
     raise subprocess.SubprocessError(f"{compiler[0]} could not compile {source}")

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import re
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nextpixel.errors import UserError
 
-__all__ = ["find_device", "set_threads", "set_up"]
+# PyTorch is imported where it is used, because that takes a while.
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["find_device", "is_surely_cpu", "set_threads", "set_up"]
+
+# What exists where there is a driver of a GPU that PyTorch may use: of NVIDIA, of AMD, in Windows'
+# Linux, and in Windows.
+DRIVERS = (
+    Path("/dev/nvidiactl"),
+    Path("/dev/kfd"),
+    Path("/dev/dxg"),
+    Path(os.environ.get("SYSTEMROOT", "")) / "System32" / "nvcuda.dll",
+)
+
+
+def is_surely_cpu(name: str) -> bool:
+    """Checks whether `find_device` surely finds the CPU, without importing PyTorch.
+
+    Args:
+        name: The name of a device.
+
+    Returns:
+        True for "cpu", and for "auto" where there is no driver of a GPU.
+    """
+    return name == "cpu" or (name == "auto" and not any(driver.exists() for driver in DRIVERS))
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -21,6 +47,8 @@ def find_device(name: str | torch.device) -> torch.device:
     Raises:
         UserError: If there is no such device.
     """
+    import torch
+
     if isinstance(name, torch.device) and name.type not in ("cpu", "cuda"):
         return name  # for the user to know
     name = str(name)
@@ -44,6 +72,8 @@ def set_threads(threads: int | None) -> None:
         return
     if threads < 1:
         raise UserError(f"--threads must be at least 1, not {threads}.")
+    import torch
+
     torch.set_num_threads(threads)
 
 

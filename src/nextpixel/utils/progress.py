@@ -70,7 +70,28 @@ def track(
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[float], None]]:
-    """Shows a progress bar; yields a function to call with the fraction done, 0 to 1."""
-    with bar_on_stderr(transient=True) as bar:
-        task = bar.add_task(description, total=1.0)
-        yield lambda done: bar.update(task, completed=done)
+    """Shows a progress bar once the work has taken two seconds.
+
+    Args:
+        description: What is being done, in a few words.
+
+    Yields:
+        A function to call with the fraction done, 0 to 1.
+    """
+    start = time.monotonic()
+    bar: Progress | None = None
+
+    def show(done: float) -> None:
+        nonlocal bar
+        if bar is None and time.monotonic() - start > PATIENCE:
+            bar = bar_on_stderr(transient=True)
+            bar.start()
+            bar.add_task(description, total=1.0)
+        if bar is not None:
+            bar.update(bar.task_ids[0], completed=done)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.stop()

@@ -16,8 +16,8 @@ from nextpixel.cli import inspection
 from nextpixel.context import Context
 from nextpixel.errors import UserError
 from nextpixel.evaluation import receptive_field
+from nextpixel.model_folders import find
 from nextpixel.models import GatedPixelCNN
-from nextpixel.saving import find
 from tests.helpers import ROOT, ConstantModel, refused, run, succeed
 
 PAGE = ROOT / "docs" / "receptive-fields.md"

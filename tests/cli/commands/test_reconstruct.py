@@ -10,8 +10,6 @@ from PIL import Image
 from nextpixel.models.base.image_model import load
 from tests.helpers import refused, run, size, succeed, working_in
 
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
-
 OPTIONS = {
     "Autoencoder": "--model.width 4 --model.latent 3",
     "VAE": "--model.width 4 --model.latent 2",

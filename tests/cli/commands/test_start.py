@@ -23,8 +23,6 @@ from nextpixel.training.choosing import Plan, choose
 from nextpixel.training.estimate import Estimate
 from tests.helpers import refused, size
 
-pytestmark = pytest.mark.usefixtures("no_replayed_steps")
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> None:
 
     from nextpixel.cli.loading import load_any_model, load_model
     from nextpixel.latents.generator import PARTS, LatentGenerator, check_priors
+    from nextpixel.model_folders import TRAINING, training_record
     from nextpixel.models.base.codebook import CodebookModel
-    from nextpixel.saving import TRAINING, training_record
     from nextpixel.utils.files import replace_file
 
     model = load_any_model(args.model, trust=args.trust)

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     from nextpixel.conditioning.classifier import load_classifier
     from nextpixel.evaluation.sample_quality import draw_neighbours, evaluate_samples
     from nextpixel.latents.generator import LatentGenerator
-    from nextpixel.saving import judges
+    from nextpixel.model_folders import judges
     from nextpixel.utils.devices import set_up
     from nextpixel.viz import images as plots
 

@@ -80,7 +80,7 @@ def inspect_trained(args: argparse.Namespace) -> None:
     from nextpixel.cli.pictures import load_model_images
     from nextpixel.data.sampler import evenly_spaced
     from nextpixel.evaluation import receptive_field
-    from nextpixel.saving import find
+    from nextpixel.model_folders import find
     from nextpixel.utils.devices import set_up
 
     check_name(args.model, receptive_field.KINDS)

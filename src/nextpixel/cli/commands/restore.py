@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
 
 def training_command(name: str, task: str) -> str:
     """Returns a command that trains a model for a task, on the data of the model of this name."""
-    from nextpixel.saving import training_record
+    from nextpixel.model_folders import training_record
 
     data = training_record(name).get("data", "FOLDER")
     return (
@@ -227,10 +227,8 @@ def batch_of(
     import torch
 
     x, ids = pictures.images.batch(numbers)
-    classes = pictures.mix
-    if model.classes is not None and ids is not None:
-        classes = torch.from_numpy(ids)
-    return torch.from_numpy(x), classes
+    classes = pictures.mix if model.classes is None or ids is None else ids
+    return torch.from_numpy(x), None if classes is None else torch.from_numpy(classes)
 
 
 def table(score: Score, qualities: dict[str, Quality]) -> str:

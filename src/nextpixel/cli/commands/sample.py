@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from nextpixel.cli.options import (
     add_class,
     add_common,
     add_noise,
-    in_turn,
     positive,
 )
 from nextpixel.errors import UserError
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import torch
+    from numpy.typing import ArrayLike
     from PIL.Image import Image
     from torch import Tensor
 
+    from nextpixel.cli.contexts import Classes, HasClasses
+    from nextpixel.cli.programs import ProgramModel
     from nextpixel.latents.generator import LatentGenerator
     from nextpixel.models.base.autoregressive import AutoregressiveModel
     from nextpixel.models.base.image_model import ImageModel
@@ -61,14 +64,14 @@ class Sheet:
     """
 
     n: int
-    c: Tensor | None
+    c: Classes | None
     numbers: list[int] | None = None
     layout: dict[str, Any] = field(default_factory=dict)
 
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_BUNDLE)
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL_OR_BUNDLE}; or a .program")
     parser.add_argument(
         "-n",
         type=positive,
@@ -98,7 +101,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
     parser.add_argument(
         "--sampler",
-        choices=["auto", "cached", "replayed", "full", "fixed-point"],
+        choices=["auto", "engine", "cached", "full", "fixed-point"],
         default="auto",
         help="all give the same picture (default: auto, the fastest)",
     )
@@ -129,9 +132,6 @@ def add_outputs(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Samples the images and writes them."""
-    from nextpixel.cli.loading import load_bundle
-    from nextpixel.utils.devices import set_up
-
     if args.interpolate and args.all_at_once:
         raise UserError("--interpolate and --all-at-once exclude each other: leave one out.")
     if args.all_at_once and args.guidance != 1:
@@ -141,6 +141,36 @@ def run(args: argparse.Namespace) -> None:
             "--gif shows one pixel after another, and --sampler fixed-point has no such order: "
             "leave one out."
         )
+    program = find_program(args)
+    if program is not None:
+        sample_by_program(args, program)
+    else:
+        sample_by_model(args)
+
+
+def find_program(args: argparse.Namespace) -> ProgramModel | None:
+    """Loads the program to sample by; returns None if there is none, or it cannot do what is asked.
+
+    Raises:
+        UserError: It is a damaged file, or an option does not fit it.
+    """
+    from nextpixel.cli.contexts import check_guidance
+    from nextpixel.cli.programs import is_program, kept_program, load_program
+
+    if is_program(args.model):
+        refuse_for_program(args)
+        return load_program(args.model)
+    program = kept_program(args.model) if is_plain(args) else None
+    if program is not None:
+        check_guidance(args.model, args.guidance)
+    return program
+
+
+def sample_by_model(args: argparse.Namespace) -> None:
+    """Samples with PyTorch, from a model of any kind."""
+    from nextpixel.cli.loading import load_bundle
+    from nextpixel.utils.devices import set_up
+
     device = set_up(args.device, args.threads)
     generator = load_bundle(args.model, device, trust=args.trust)
     if generator is None:
@@ -149,17 +179,60 @@ def run(args: argparse.Namespace) -> None:
         sample_codes(args, generator)
 
 
+def is_plain(args: argparse.Namespace) -> bool:
+    """Checks whether a program does all that the options ask for, where "auto" takes the engine."""
+    from nextpixel.utils.devices import is_surely_cpu
+
+    others = args.gif is not None or args.all_at_once or args.interpolate or args.pixels is not None
+    return (
+        not others
+        and args.sampler in ("auto", "engine")
+        and os.environ.get("NEXTPIXEL_ENGINE") != "0"
+        and is_surely_cpu(args.device)
+    )
+
+
+def refuse_for_program(args: argparse.Namespace) -> None:
+    """Raises a UserError for options that a program's file cannot obey."""
+    refuse(
+        args,
+        "models in folders",
+        f"{args.model} is a program",
+        guidance=False,
+        sampler=args.sampler != "engine",
+    )
+    if args.device not in ("auto", "cpu"):
+        raise UserError(f"Programs run on the CPU: leave --device {args.device} out.")
+    refuse_pixels(args)
+
+
+def sample_by_program(args: argparse.Namespace, model: ProgramModel) -> None:
+    """Samples without PyTorch."""
+    sheet = plan_classes(args, model)
+    with progress("sampling") as show:
+        x = model.sample(
+            sheet.n,
+            sheet.c,
+            seed=args.seed,
+            temperature=args.temperature,
+            guidance=args.guidance,
+            batch_size=args.batch_size,
+            threads=args.threads,
+            progress=show,
+        )
+    write(args, sheet, x, model.levels, picture_of(x, model, sheet))
+
+
 def sample_pixels(args: argparse.Namespace, device: torch.device) -> None:
     """Samples from an autoregressive model, or from one with a latent code."""
     from nextpixel import sampling
-    from nextpixel.cli.loading import check_guidance, load_model_or_latent
+    from nextpixel.cli.contexts import check_guidance
+    from nextpixel.cli.loading import load_model_or_latent
+    from nextpixel.cli.programs import keep_program
     from nextpixel.models.base.latent import LatentModel
     from nextpixel.viz import images as plots
 
-    if args.pixels is not None:
-        raise UserError(
-            f"--pixels is for a VQ-VAE with its prior, and {args.model} is none: leave it out."
-        )
+    refuse_pixels(args)
     model = load_model_or_latent(args.model, device, trust=args.trust)
     options: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
     ordered = {"guidance": args.guidance, "sampler": args.sampler}
@@ -168,6 +241,8 @@ def sample_pixels(args: argparse.Namespace, device: torch.device) -> None:
         ordered = {}
     check_guidance(args.model, args.guidance)
     sheet = plan_interpolation(args, model) if args.interpolate else plan_classes(args, model)
+    if is_plain(args):
+        keep_program(args.model, model)
     x, moments = sample(model, sheet, args, options | ordered)
     picture = picture_of(x, model, sheet)
     if args.all_at_once and not isinstance(model, LatentModel):
@@ -230,17 +305,33 @@ def sample_codes(args: argparse.Namespace, generator: LatentGenerator) -> None:
     write(args, sheet, x, generator.levels, picture_of(x, generator, sheet))
 
 
-def refuse(args: argparse.Namespace, kind: str, reason: str, sampler: bool = True) -> None:
+def refuse_pixels(args: argparse.Namespace) -> None:
+    """Raises a UserError for --pixels."""
+    if args.pixels is not None:
+        raise UserError(
+            f"--pixels is for a VQ-VAE with its prior, and {args.model} is none: leave it out."
+        )
+
+
+def refuse(
+    args: argparse.Namespace,
+    kind: str,
+    reason: str,
+    *,
+    guidance: bool = True,
+    sampler: bool = True,
+) -> None:
     """Raises a UserError for options that only a model of another kind has.
 
     Args:
         args: The command's arguments.
         kind: The kind of model that has them, in the plural.
         reason: Why this model has not.
+        guidance: Whether --guidance is one of them.
         sampler: Whether --sampler is one of them.
     """
     given = {
-        "--guidance": args.guidance != 1,
+        "--guidance": guidance and args.guidance != 1,
         "--gif": args.gif is not None,
         "--all-at-once": args.all_at_once,
         "--interpolate": args.interpolate,
@@ -251,7 +342,7 @@ def refuse(args: argparse.Namespace, kind: str, reason: str, sampler: bool = Tru
             raise UserError(f"{option} is for {kind}, and {reason}: leave it out.")
 
 
-def picture_of(x: Tensor, model: ImageModel | LatentGenerator, sheet: Sheet) -> Image:
+def picture_of(x: ArrayLike, model: HasClasses, sheet: Sheet) -> Image:
     """Lays images out as a sheet says."""
     from nextpixel.viz import images as plots
 
@@ -263,7 +354,7 @@ def picture_of(x: Tensor, model: ImageModel | LatentGenerator, sheet: Sheet) -> 
 def write(
     args: argparse.Namespace,
     sheet: Sheet,
-    x: Tensor,
+    x: ArrayLike,
     levels: int,
     picture: Image,
     film: Iterable[Image] = (),
@@ -284,29 +375,29 @@ def report(sheet: Sheet, written: Sequence[Path]) -> None:
     print(f"Sampled {count(sheet.n, 'image')}: {', '.join(map(str, written))}")
 
 
-def write_npz(path: Path, x: Tensor, sheet: Sheet, levels: int) -> None:
+def write_npz(path: Path, x: ArrayLike, sheet: Sheet, levels: int) -> None:
     """Writes images as integers, with their classes if each has one."""
     import numpy as np
 
     from nextpixel.utils.files import atomic_write
 
-    pixels = x.numpy().astype(np.uint8 if levels <= 256 else np.int64)
+    pixels = np.asarray(x).astype(np.uint8 if levels <= 256 else np.int64)
     with atomic_write(path) as file:
-        if sheet.c is None or sheet.c.is_floating_point():
+        if sheet.c is None or sheet.c.dtype.kind == "f":
             np.savez_compressed(file, x=pixels, levels=levels)
         else:
-            np.savez_compressed(file, x=pixels, y=sheet.c.numpy(), levels=levels)
+            np.savez_compressed(file, x=pixels, y=sheet.c, levels=levels)
 
 
-def plan_classes(args: argparse.Namespace, model: ImageModel) -> Sheet:
+def plan_classes(args: argparse.Namespace, model: HasClasses) -> Sheet:
     """Plans images of the classes in turn, with a class in each row; or of one class, mix or none.
 
     Image k has the same class, and the same noise, whatever the layout: `places` makes the rows.
     """
-    from nextpixel.cli.loading import choose_classes, class_names
+    from nextpixel.cli.contexts import choose_classes, class_names, in_turn, is_mix
 
     c = choose_classes(args.classes, model)
-    if c is None or c.is_floating_point() or len(c) == 1:
+    if c is None or is_mix(c) or len(c) == 1:
         n = args.n or WITHOUT_CLASSES
         return Sheet(n, in_turn(c, n), layout={"columns": args.columns})
     n = args.n or min(PER_CLASS * len(c), MOST)
@@ -327,7 +418,7 @@ def plan_interpolation(args: argparse.Namespace, model: ImageModel) -> Sheet:
     """Plans rows from one class to another through mixes of both, with the same noise in a row."""
     import torch
 
-    from nextpixel.cli.loading import class_names
+    from nextpixel.cli.contexts import class_names
 
     first, last = interpolated_classes(args, model)
     rows, columns = args.n or PER_CLASS, args.columns or INTERPOLATED
@@ -341,17 +432,17 @@ def plan_interpolation(args: argparse.Namespace, model: ImageModel) -> Sheet:
     labels = [names[first], *between, names[last]]
     numbers = [row for row in range(rows) for _ in range(columns)]
     layout = {"columns": columns, "column_labels": labels}
-    return Sheet(rows * columns, mixes.repeat(rows, 1), numbers, layout)
+    return Sheet(rows * columns, mixes.repeat(rows, 1).numpy(), numbers, layout)
 
 
 def interpolated_classes(args: argparse.Namespace, model: ImageModel) -> list[int]:
     """Returns the two class ids to interpolate between."""
-    from nextpixel.cli.loading import choose_classes
+    from nextpixel.cli.contexts import choose_classes, is_mix
 
     if model.classes is None:
         raise UserError("This model is unconditional: leave --interpolate out.")
     c = None if args.classes is None else choose_classes(args.classes, model)
-    if c is None or c.is_floating_point() or len(c) != 2:
+    if c is None or is_mix(c) or len(c) != 2:
         raise UserError("--interpolate takes two classes: name them, as --class 3,8.")
     ids: list[int] = c.tolist()
     return ids

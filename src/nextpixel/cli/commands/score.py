@@ -210,7 +210,7 @@ def load_threshold(
     from nextpixel.cli.pictures import is_dataset
     from nextpixel.evaluation import anomaly
     from nextpixel.evaluation.thresholds import Threshold, model_digest
-    from nextpixel.saving import training_record
+    from nextpixel.model_folders import training_record
 
     digest = model_digest(args.model)
     if args.threshold not in (None, "fit"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpixel.cli.options import Parser, add_common, add_noise, in_turn, positive
+from nextpixel.cli.options import Parser, add_common, add_noise, positive
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
 from nextpixel.utils.words import count
@@ -61,8 +61,9 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Samples the sounds and writes them."""
-    import torch
+    import numpy as np
 
+    from nextpixel.cli.contexts import in_turn
     from nextpixel.latents.generator import LatentGenerator, find_bundle
     from nextpixel.utils.devices import set_up
 
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         ids = [i for i in ids if i not in generator.data_record.untrained]
         if not ids:
             raise UserError(f"{args.model} was trained on no sounds of {' '.join(asked)}.")
-    c = in_turn(None if ids is None else torch.tensor(ids), args.n)
+    c = in_turn(None if ids is None else np.array(ids), args.n)
     with progress("sampling") as show:
         x = generator.sample(args.n, c, seed=args.seed, temperature=args.temperature, progress=show)
     names = [UNNAMED] * args.n

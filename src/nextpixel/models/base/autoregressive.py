@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
@@ -24,6 +25,7 @@ from nextpixel.models.base.image_model import ImageModel
 from nextpixel.nn import Cache, CausalLayer, Site
 from nextpixel.nn.context_bias import ContextBias
 from nextpixel.sampling.config import MaskLike, SampleOptions, as_mask, check_mask
+from nextpixel.sampling.programs import save_program
 
 __all__ = ["AutoregressiveModel", "CausalNetwork", "Inputs", "WholePixelNetwork", "autoregressive"]
 
@@ -214,8 +216,6 @@ class CausalNetwork(AutoregressiveModel):
         cache = Cache(context=context, prepared=self.condition.prepare(context))
         channels = self.shape[0] if self.groups == 1 else 1
         cache.newest = torch.zeros(batch, channels, dtype=torch.int64, device=self.device)
-        names = {type(module).__module__.partition(".")[0] for module in self.modules()}
-        cache.replay_safe = names <= {"nextpixel", "torch"}
         for layer in self.modules():
             if isinstance(layer, CausalLayer):
                 columns = -(-self.shape[2] // layer.scale)
@@ -234,10 +234,32 @@ class CausalNetwork(AutoregressiveModel):
                     cache.biases = self.condition.biases(cache.prepared, site.row)
                 return self.network(self.encode(newest), cache.biases, cache)
 
-            cache.parameters = cache.replay.step(site, compute) if cache.replay else compute()
+            cache.parameters = cache.watch(site, compute) if cache.watch else compute()
         pixel = x[:, :, site.row, site.col]
         distribution = self.distribution(cast(Tensor, cache.parameters), pixel)
         return distribution[:, site.channel if self.groups == 1 else 0]
+
+    def save_program(self, path: str | Path) -> None:
+        """Compiles the model and writes a program, which runs without PyTorch.
+
+        The file also holds the weights. It describes itself by the entries of `config.json`: the
+        class, the hyperparameters, the names of the classes, and the sha256 of the weights.
+
+        Args:
+            path: The file to write; missing folders are created.
+
+        Raises:
+            UserError: The engine cannot run the model: its weights are not float32 on the CPU, or
+                its layers do what the engine has no instruction for.
+            OSError: The file cannot be written.
+
+        Example:
+            >>> npx.load("mnist-gated").save_program("digits.program")
+            >>> from nextpixel.engine import Program  # imports no torch
+            >>> pictures = Program.load("digits.program").sample(4, classes=[3, 1, 4, 1])
+        """
+        description = {"nextpixel": version("nextpixel"), **self.saved_config(self.digest())}
+        save_program(self, path, description)
 
     def newest(self, x: Tensor, site: Site) -> Tensor:
         """Picks the newest values before a site: one channel `(B, 1)`, with one group a pixel.

@@ -20,16 +20,9 @@ from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.data.classes import translate_ids
 from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
+from nextpixel.model_folders import find, recorded_classes
 from nextpixel.sampling.config import CommonOptions
-from nextpixel.saving import (
-    Model,
-    arguments_of,
-    check_images,
-    find,
-    find_kind,
-    read_kind,
-    recorded_classes,
-)
+from nextpixel.saving import Model, arguments_of, check_images, find_kind, read_kind
 from nextpixel.utils.devices import find_device
 from nextpixel.utils.inference import evaluation_mode
 

@@ -1,0 +1,111 @@
+"""Compiled libraries in the user's cache: damaged ones, and those of others, are not loaded."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nextpixel.utils import compiling
+from nextpixel.utils.compiling import c_compiler, load_c_library
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("cc") is None or not hasattr(os, "getuid"), reason="there is no C compiler"
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in C, and a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "answer.c"
+    path.write_text("int answer(void) { return 42; }")
+    return path
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """All libraries that are compiled."""
+    done: list[Path] = []
+    build = compiling.build
+    monkeypatch.setattr(
+        compiling, "build", lambda library, *rest: [done.append(library), build(library, *rest)]
+    )
+    return done
+
+
+def answer(source: Path) -> int:
+    """Loads the program as a new process would."""
+    load_c_library.cache_clear()
+    library = load_c_library(source, "answer")
+    assert library is not None
+    return int(library.answer())
+
+
+def stored(source: Path) -> Path:
+    return next((source.parent / "cache" / "nextpixel" / "compiled").glob("*.so"))
+
+
+def test_it_is_compiled_once(source: Path, built: list[Path]) -> None:
+    assert [answer(source), answer(source)] == [42, 42]
+    assert len(built) == 1
+    source.write_text("int answer(void) { return 43; }")
+    assert answer(source) == 43
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "hole", "no digest", "writable", "folder"])
+def test_what_could_be_wrong_is_compiled_again(
+    damage: str, source: Path, built: list[Path]
+) -> None:
+    answer(source)
+    file = stored(source)
+    whole = file.read_bytes()
+    # A new file: the old one is loaded, and must not change under it.
+    if damage in ("cut off", "empty", "hole"):
+        file.unlink()
+        size = {"cut off": len(whole) // 2, "empty": 0, "hole": 4096}[damage]
+        rest = b"\0" * (len(whole) - size) if damage == "hole" else b""
+        file.write_bytes(whole[:size] + rest)
+        file.chmod(0o700)
+    elif damage == "no digest":
+        file.with_suffix(".sha256").unlink()
+    elif damage == "writable":
+        file.chmod(0o722)
+    else:
+        file.parent.chmod(0o777)
+    assert answer(source) == 42
+    assert len(built) == 2
+    if damage != "folder":
+        assert answer(source) == 42
+        assert len(built) == 2  # it was stored again
+
+
+def test_a_full_disk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compiling, "replace_file", full)
+    assert answer(source) == 42
+
+
+def test_a_failure_is_remembered_for_the_process_only(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "false")
+    load_c_library.cache_clear()
+    assert load_c_library(source, "answer") is None
+    monkeypatch.delenv("CC")
+    assert answer(source) == 42
+
+
+def test_no_module_of_the_current_folder_is_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr(compiling, "find_spec", lambda _: True)
+    (tmp_path / "ziglang.py").write_text("print('planted')")
+    monkeypatch.chdir(tmp_path)
+    command = c_compiler()
+    done = compiling.subprocess.run(command, capture_output=True, text=True)
+    assert "planted" not in done.stdout
