@@ -72,7 +72,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         external: One tensor in each storage that existed before the step, by the storage's address.
         created_sizes: Bytes of each storage that the step allocated.
         result: The view of the step's result.
-        problem: Why the step cannot be replayed; None if nothing prevents it.
+        problem: Why the step cannot be compiled; None if nothing prevents it.
     """
 
     def __init__(self, site: Site) -> None:
@@ -161,9 +161,9 @@ def effect_of(func: Any) -> Literal["view", "write", "create", "composite", "oth
     Returns:
         "view" if its results share the memory of its arguments; "write" if it writes to its first
         argument; "create" if it returns a new tensor; "composite" if it consists of other
-        operations; "other" if it cannot be replayed, for example because it draws random numbers.
+        operations; "other" if it cannot be compiled, for example because it draws random numbers.
     """
-    # Fused attention is replayed as a whole. It draws random numbers only for dropout.
+    # Fused attention is one instruction. It draws random numbers only for dropout.
     if func is aten.scaled_dot_product_attention.default:
         return "create"
     if func is aten._unsafe_view.default:  # shares its memory, though its schema denies it
