@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ __all__ = [
     "in_turn",
     "is_mix",
     "parse_classes",
+    "refuse_guidance",
 ]
 
 Classes: TypeAlias = NDArray[Any]  # class ids `(K,)`, integers; or the weights of a mix, float32
@@ -47,10 +48,15 @@ def check_guidance(name: str, guidance: float) -> None:
     """Raises a UserError for guidance of a model that has not learned the null context."""
     record = training_record(name)
     if guidance != 1 and record and not record.get("train", {}).get("drop_context"):
-        raise UserError(
-            f"{name} was trained without train.drop_context, so it has no unconditional prediction "
-            "for --guidance to start from: leave it out, or train a model with it."
-        )
+        refuse_guidance(name)
+
+
+def refuse_guidance(name: str) -> NoReturn:
+    """Raises the UserError of `check_guidance`."""
+    raise UserError(
+        f"{name} was trained without train.drop_context, so it has no unconditional prediction "
+        "for --guidance to start from: leave it out, or train a model with it."
+    )
 
 
 def class_names(model: HasClasses) -> Sequence[str]:

@@ -133,3 +133,15 @@ def test_a_full_disk_keeps_the_old_program(
 )
 def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_refused(words, reason, here, capsys)
+
+
+def test_guidance_needs_a_model_that_was_trained_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    PixelCNN(shape=(1, 4, 5), levels=3, width=8, blocks=1, classes=4).save("own")
+    for name in ("mnist-gated", "own"):
+        run(f"export {name} --program {name}.program", capsys)
+    sample = "sample {}.program --class 3 -n 1 --guidance 2"
+    assert_refused(sample.format("mnist-gated"), "without train.drop_context", tmp_path, capsys)
+    run(sample.format("own"), capsys)  # nobody knows how it was trained

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nextpixel.cli.options import MODEL, Parser, add_trust
 from nextpixel.errors import UserError
+from nextpixel.model_folders import training_record
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
             f"{args.model} ({type(model).__name__}) cannot be compiled: it has no cached path, "
             "which a CausalNetwork has."
         )
-    model.save_program(args.program)
+    record = training_record(args.model)
+    guidance = not record or bool(record.get("train", {}).get("drop_context"))
+    model.save_program(args.program, guidance=guidance)
     report(args.program, Program.load(args.program))
 
 

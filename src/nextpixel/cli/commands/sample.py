@@ -154,12 +154,15 @@ def find_program(args: argparse.Namespace) -> ProgramModel | None:
     Raises:
         UserError: It is a damaged file, or an option does not fit it.
     """
-    from nextpixel.cli.contexts import check_guidance
+    from nextpixel.cli.contexts import check_guidance, refuse_guidance
     from nextpixel.cli.programs import is_program, kept_program, load_program
 
     if is_program(args.model):
         refuse_for_program(args)
-        return load_program(args.model)
+        model = load_program(args.model)
+        if args.guidance != 1 and model.program.description.get("guidance") is False:
+            refuse_guidance(args.model)
+        return model
     program = kept_program(args.model) if is_plain(args) else None
     if program is not None:
         check_guidance(args.model, args.guidance)

@@ -239,7 +239,7 @@ class CausalNetwork(AutoregressiveModel):
         distribution = self.distribution(cast(Tensor, cache.parameters), pixel)
         return distribution[:, site.channel if self.groups == 1 else 0]
 
-    def save_program(self, path: str | Path) -> None:
+    def save_program(self, path: str | Path, **more: Any) -> None:
         """Compiles the model and writes a program, which runs without PyTorch.
 
         The file also holds the weights. It describes itself by the entries of `config.json`: the
@@ -247,6 +247,7 @@ class CausalNetwork(AutoregressiveModel):
 
         Args:
             path: The file to write; missing folders are created.
+            more: Further entries, which JSON can hold.
 
         Raises:
             UserError: The engine cannot run the model: its weights are not float32 on the CPU, or
@@ -259,7 +260,7 @@ class CausalNetwork(AutoregressiveModel):
             >>> pictures = Program.load("digits.program").sample(4, classes=[3, 1, 4, 1])
         """
         description = {"nextpixel": version("nextpixel"), **self.saved_config(self.digest())}
-        save_program(self, path, description)
+        save_program(self, path, description | more)
 
     def newest(self, x: Tensor, site: Site) -> Tensor:
         """Picks the newest values before a site: one channel `(B, 1)`, with one group a pixel.
