@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from nextpixel.cli.options import MODEL, Parser, add_trust
 from nextpixel.errors import UserError
-from nextpixel.model_folders import training_record
 
 if TYPE_CHECKING:
     import argparse
@@ -39,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     """Compiles the model and writes the program."""
     from nextpixel.cli.loading import load_model
     from nextpixel.engine import Program
+    from nextpixel.model_folders import training_record
     from nextpixel.models.base.autoregressive import CausalNetwork
 
     model = load_model(args.model, conditioned=True, trust=args.trust)
