@@ -41,6 +41,7 @@ __all__ = [
     "content_key",
     "make_seed",
     "seeded",
+    "site_noise",
 ]
 
 
@@ -61,7 +62,7 @@ class Stream(Enum):
         ("seed", "image number"),
         (0, 0),
         "a uniform number for each site of a sampled image",
-        "sampling.config.site_noise",
+        "noise.site_noise",
     )
     DEGRADATIONS = (
         "images",
@@ -197,6 +198,20 @@ SEEDS = (
         "latents.generator.LatentGenerator",
     ),
 )
+
+
+def site_noise(
+    shape: tuple[int, int, int], seed: int, numbers: Sequence[int]
+) -> NDArray[np.float64]:
+    """Draws a uniform number in `[0, 1)` for each site of each image, `(len(numbers), *shape)`.
+
+    The noise of image k depends only on `(seed, k)`.
+
+    Raises:
+        UserError: The seed or a number is out of range.
+    """
+    check_seed(seed, numbers)
+    return np.stack([Stream.PIXELS.generator(seed, number).random(shape) for number in numbers])
 
 
 def check_seed(seed: int, numbers: Sequence[int] = ()) -> None:

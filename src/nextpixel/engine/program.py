@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from nextpixel.engine.file import HEADER, INPUTS
 from nextpixel.engine.library import Job, load_library
 from nextpixel.errors import MIX_ERROR, UserError
-from nextpixel.noise import Stream, check_seed
+from nextpixel.noise import site_noise
 
 __all__ = ["TOTAL", "Images", "Program", "Session"]
 
@@ -126,15 +126,14 @@ class Program:
         numbers = range(n) if numbers is None else numbers
         if len(numbers) != n:
             raise UserError(f"{n} pictures need {n} numbers, not {len(numbers)}.")
-        check_seed(seed, numbers)
-        noise = [Stream.PIXELS.generator(seed, k).random(self.shape) for k in numbers]
+        noise = site_noise(self.shape, seed, numbers)
         inputs = self._inputs(n, context)
         if guidance != 1 and not inputs:
             raise UserError("guidance needs a context, and this model is unconditional.")
         if guidance != 1:
             null = {name: np.zeros_like(values) for name, values in inputs.items()}
             inputs = {name: np.concatenate([inputs[name], null[name]]) for name in inputs}
-        images = Images(np.zeros((n, *self.shape), np.int64), inputs, noise=np.stack(noise))
+        images = Images(np.zeros((n, *self.shape), np.int64), inputs, noise=noise)
         self.run(images, temperature=temperature, guidance=guidance, threads=threads, show=progress)
         return images.levels
 

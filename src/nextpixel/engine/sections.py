@@ -50,7 +50,7 @@ class Steps(Protocol):
         """Computes the distribution at a site, and watches it by `cache.watch`."""
 
 
-class Kind(NamedTuple):
+class CapturedKind(NamedTuple):
     """The sites to capture for a kind: the last one is to check what the others say.
 
     Attributes:
@@ -66,7 +66,7 @@ class Kind(NamedTuple):
     last: Site
 
 
-def kinds_of(size: tuple[int, int], period: int, groups: int) -> list[Kind | None]:
+def kinds_of(size: tuple[int, int], period: int, groups: int) -> list[CapturedKind | None]:
     """Lists the kinds of sites in the order of `np_kind_of` in engine.h; None where there is none.
 
     Args:
@@ -76,7 +76,7 @@ def kinds_of(size: tuple[int, int], period: int, groups: int) -> list[Kind | Non
     """
     height, width = size
 
-    def kind(row: int, col: int, group: int) -> Kind | None:
+    def kind(row: int, col: int, group: int) -> CapturedKind | None:
         if row >= height or col >= width:
             return None
         rows, cols = range(row, height, period), range(col, width if col else 1, period)
@@ -86,9 +86,11 @@ def kinds_of(size: tuple[int, int], period: int, groups: int) -> list[Kind | Non
             (rows[0], cols[:2][-1]),
             (rows[-1], cols[-1]),
         ]
-        return Kind(*(Site(*corner, group) for corner in corners))
+        return CapturedKind(*(Site(*corner, group) for corner in corners))
 
-    kinds: list[Kind | None] = [Kind(*(Site(0, 0, group),) * 4) for group in range(groups)]
+    kinds: list[CapturedKind | None] = [
+        CapturedKind(*(Site(0, 0, group),) * 4) for group in range(groups)
+    ]
     kinds += [kind(row or period, 0, g) for row in range(period) for g in range(groups)]
     kinds += [
         kind(row, col or period, group)
@@ -99,7 +101,9 @@ def kinds_of(size: tuple[int, int], period: int, groups: int) -> list[Kind | Non
     return kinds
 
 
-def capture_steps(model: Steps, cache: Cache, kinds: list[Kind | None]) -> dict[Site, Capture]:
+def capture_steps(
+    model: Steps, cache: Cache, kinds: list[CapturedKind | None]
+) -> dict[Site, Capture]:
     """Captures the steps at the sites of kinds, in raster order; their numbers do not matter."""
     wanted = {site for kind in kinds if kind is not None for site in kind}
     begins = {Site(site.row, 0, 0) for site in wanted}  # where a row's biases are computed
@@ -189,7 +193,7 @@ def lower_calls(captures: Sequence[Capture], state: set[int], period: int = 1) -
     """Lowers the calls that were captured at the sites of a kind.
 
     Args:
-        captures: Those at the sites of a `Kind`, in its order.
+        captures: Those at the sites of a `CapturedKind`, in its order.
         state: The addresses of the storages that hold something for each image.
         period: Rows, and columns, from one site of the kind to the next.
 

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextpixel import noise as streams
 from nextpixel.context import Context, ContextLike
 from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
-from nextpixel.noise import Stream, check_integer, check_seed
+from nextpixel.noise import check_integer
 from nextpixel.utils.inference import Switchable
 
 __all__ = [
@@ -207,9 +208,7 @@ def site_noise(shape: tuple[int, int, int], seed: int, numbers: Sequence[int]) -
     Raises:
         UserError: The seed or a number is out of range.
     """
-    check_seed(seed, numbers)
-    noise = [Stream.PIXELS.generator(seed, number).random(shape) for number in numbers]
-    return torch.from_numpy(np.stack(noise))
+    return torch.from_numpy(streams.site_noise(shape, seed, numbers))
 
 
 def known_pixels(
