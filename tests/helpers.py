@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,21 @@ ROOT = Path(__file__).parents[1]
 # Options that train a tiny model on real digits.
 DIGITS = "--data mnist --levels 4 --train.batch_size 8 --train.valid_images 16"
 TINY = f"{DIGITS} --model GatedPixelCNN --model.width 8 --model.blocks 2 --model.kernel_size 3"
+
+
+def needs(command: str, package: str) -> None:
+    """Skips a test where a command is missing; fails it in `.ci/run`, which installs all.
+
+    Args:
+        command: The command.
+        package: The package of Debian that has it.
+    """
+    if shutil.which(command) is None:
+        reason = f"there is no {command}: install {package}"
+        if os.environ.get("NEXTPIXEL_SKIP_NOTHING") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
 
 # --- commands -------------------------------------------------------------------------------------
 

@@ -1,12 +1,12 @@
 """Damaged and hostile programs end in a sentence, never in memory that is not theirs."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.engine.test_same_bits import HERE, MODELS, NATIVE, build
+from tests.helpers import needs
 
 TIMES = 640  # for each model: 5,120 in all
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
@@ -15,8 +15,7 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g",
 @pytest.fixture(scope="module")
 def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compiles the engine with sanitizers that end it at the first fault."""
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no gcc")
+    needs("gcc", "gcc")
     program = tmp_path_factory.mktemp("fuzz") / "fuzz"
     sources = [HERE / "fuzz.c", NATIVE / "engine.c", NATIVE / "run.c"]
     words = ["gcc", *SANITIZERS, "-w", "-ffp-contract=off", f"-I{NATIVE}", *map(str, sources)]

@@ -6,7 +6,6 @@ must give them.
 """
 
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from nextpixel.models import (
     RowLSTM,
 )
 from nextpixel.noise import Stream
+from tests.helpers import needs
 
 HERE = Path(__file__).parent / "native"
 NATIVE = Path(library.__file__).parent / "native"
@@ -160,8 +160,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 )
 def test_another_compiler(name: str, file: Path, flags: tuple[str, ...], compiled: Compile) -> None:
     """Also where a processor could contract a product and a sum."""
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no gcc")
+    needs("gcc", "gcc")
     if platform.machine() not in ("x86_64", "AMD64") and flags[-1] != "-march=native":
         pytest.skip("this is no x86-64 processor")
     if "-mfma" in flags and load_library().np_choose(2) < 1:
@@ -171,8 +170,7 @@ def test_another_compiler(name: str, file: Path, flags: tuple[str, ...], compile
 
 def test_another_processor(name: str, file: Path, compiled: Compile) -> None:
     """AArch64, in QEMU."""
-    if shutil.which("qemu-aarch64") is None:
-        pytest.skip("there is no qemu-aarch64: install qemu-user")
+    needs("qemu-aarch64", "qemu-user")
     pytest.importorskip("ziglang", reason="there is no ziglang, which the extra dev installs")
     zig = (sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static")
     assert output("qemu-aarch64", compiled(*zig, "-O3"), file, IMAGES) == HASHES[name]
@@ -180,7 +178,6 @@ def test_another_processor(name: str, file: Path, compiled: Compile) -> None:
 
 def test_a_browsers_machine(name: str, file: Path) -> None:
     """WebAssembly, in Node."""
-    if shutil.which("node") is None:
-        pytest.skip("there is no node: install nodejs")
+    needs("node", "nodejs")
     wasm = NATIVE.parent / "libraries" / "engine-wasm32.wasm"
     assert output("node", HERE / "hash.mjs", wasm, file, IMAGES) == HASHES[name]

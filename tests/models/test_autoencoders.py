@@ -309,7 +309,13 @@ def test_evaluate_with_another_score() -> None:
     model = make(VAE, shape=(1, 8, 8))
     x = random_images(model, 5)
     data = Images(x.numpy().astype(np.uint8), None, 2)
-    score = evaluate(model, data, score=lambda x: model.importance_bound(x, 20), batch_size=2)
+
+    def bound(network: Any, x: Tensor) -> Any:
+        assert not network.training
+        return network.importance_bound(x, 20)
+
+    score = evaluate(model.train(), data, score=bound, batch_size=2)
+    model.eval()
     with torch.no_grad():
         assert score.nats == pytest.approx(-model.importance_bound(x, 20).mean().item())
         assert evaluate(model, data).nats == pytest.approx(-model.elbo(x).mean().item())

@@ -397,9 +397,10 @@ def test_features_and_classifiers_ignore_autocast() -> None:
 
 def test_evaluation_mode_leaves_all_as_it_was(model: Rows) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        with evaluation_mode(model):
+        with evaluation_mode(model) as network:
             assert not torch.is_autocast_enabled("cpu")
-            assert not model.training
+            assert not network.training
+            assert model.training
         assert torch.is_autocast_enabled("cpu")
         assert torch.get_autocast_dtype("cpu") == torch.bfloat16
         assert model.training

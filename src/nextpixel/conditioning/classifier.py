@@ -192,8 +192,8 @@ class Classifier(Model):
         correct = 0
         for numbers in batches(len(images), batch_size):
             x, y = images.batch(numbers)
-            with evaluation_mode(self):
-                guess = self(torch.from_numpy(x).to(self.device)).argmax(1)
+            with evaluation_mode(self) as network:
+                guess = network(torch.from_numpy(x).to(self.device)).argmax(1)
             correct += int((guess.cpu() == torch.as_tensor(y)).sum())
         return correct / len(images)
 

@@ -80,8 +80,8 @@ class Features(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Computes the features of images, integers `(B, C, H, W)` -> `(B, *shape)`."""
-        with evaluation_mode(self.classifier):
-            return self.classifier.features(x.to(self.classifier.device), self.layer)
+        with evaluation_mode(self.classifier) as classifier:
+            return classifier.features(x.to(classifier.device), self.layer)
 
     def between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
         """Interpolates between the features of two images.

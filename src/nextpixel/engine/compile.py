@@ -42,7 +42,7 @@ from nextpixel.engine.sections import (
 )
 from nextpixel.nn import Cache
 from nextpixel.nn.context_bias import ContextBias
-from nextpixel.utils.inference import evaluation_copy, evaluation_mode
+from nextpixel.utils.inference import evaluation_mode
 
 __all__ = ["Compilable", "compile_model"]
 
@@ -89,8 +89,7 @@ def compile_model(
         NotAffineError: Its steps cannot be captured, or the engine has no instruction for them.
         UserError: There is no engine for this machine.
     """
-    model = evaluation_copy(model)
-    with evaluation_mode(model):
+    with evaluation_mode(model) as model:
         context = model.context("null" if model.context_spec.parts else None, IMAGES)
         cache = model.start(IMAGES, context)
         newest = cast(Tensor, cache.newest)

@@ -27,7 +27,7 @@ AVX512 = 2  # the best that np_choose knows; it takes what the processor has
 
 
 class Job(ctypes.Structure):
-    """The struct `np_job` of engine.h; the first four are addresses of arrays, or None."""
+    """The struct `np_job` of engine.h; the pointers are addresses, or None."""
 
     _fields_ = (
         ("levels", ctypes.c_void_p),
@@ -37,6 +37,7 @@ class Job(ctypes.Structure):
         ("temperature", ctypes.c_double),
         ("guidance", ctypes.c_double),
         ("images", ctypes.c_int64),
+        ("crew", ctypes.c_void_p),
     )
 
 
@@ -51,6 +52,8 @@ FUNCTIONS = {  # engine.h: the result and the arguments
     "np_input_at": (POINTER, (POINTER, POINTER, INTEGER, INTEGER)),
     "np_prepare": (None, (POINTER, POINTER, INTEGER)),
     "np_run": (INTEGER, (POINTER, POINTER, ctypes.POINTER(Job), INTEGER, INTEGER)),
+    "np_crew_bytes": (INTEGER, (POINTER, INTEGER)),
+    "np_help": (INTEGER, (POINTER, POINTER)),
     "np_parameters": (POINTER, (POINTER, POINTER, INTEGER, INTEGER)),
     "np_noise": (None, (ctypes.c_uint64, ctypes.c_uint64, POINTER, INTEGER)),
     "np_choose": (INTEGER, (INTEGER,)),

@@ -15,8 +15,9 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = ["TOTAL", "Images", "Program", "Session"]
 TOTAL = 2**30  # of the integer CDF
 MOST_TOGETHER = 64  # images that a thread takes through the picture side by side
 TICK = 0.05  # seconds between two reports of progress
+NAP = 0.0005  # seconds that a helper sleeps when there was nothing to do
 
 Inputs = Mapping[str, NDArray[np.float32]]
 
@@ -174,7 +176,9 @@ class Program:
     ) -> None:
         """Runs all sites of images: draws levels where there is noise, else scores them.
 
-        A thread takes some images through the whole picture, and never waits for another.
+        A thread takes some images through the whole picture, and never waits for another. Where
+        there are twice as many threads as images, each image has a second one, which helps with
+        large products.
 
         Args:
             images: The images.
@@ -202,13 +206,14 @@ class Program:
             if stop.is_set():
                 return
             session = self.begin(images.part(parts[number]), temperature, guidance)
-            for row in range(rows):
-                if stop.is_set():
-                    return
-                session.run_rows(row, row + 1)
-                done[number] = row + 1
-                if len(parts) == 1:
-                    report()
+            with session.helper() if threads >= 2 * len(parts) else nullcontext():
+                for row in range(rows):
+                    if stop.is_set():
+                        return
+                    session.run_rows(row, row + 1)
+                    done[number] = row + 1
+                    if len(parts) == 1:
+                        report()
 
         def report() -> None:
             if show is not None:
@@ -377,6 +382,32 @@ class Session:
                 self.program._address, self._state.ctypes.data, image, which
             )
             ctypes.memmove(place, row.ctypes.data, row.nbytes)
+
+    @contextmanager
+    def helper(self) -> Iterator[None]:
+        """Lets a second thread help within the context, if there are products large enough."""
+        library, address = self.program.library, self.program._address
+        size = library.np_crew_bytes(address, self._count)
+        if not size:
+            yield
+            return
+        crew, finished = aligned(size), threading.Event()
+        crew.fill(0)
+
+        def help_leader() -> None:
+            while not finished.is_set():
+                if not library.np_help(address, crew.ctypes.data):
+                    finished.wait(NAP)
+
+        thread = threading.Thread(target=help_leader, name="nextpixel helper", daemon=True)
+        thread.start()
+        self._job.crew = crew.ctypes.data
+        try:
+            yield
+        finally:
+            self._job.crew = None
+            finished.set()
+            thread.join()
 
     def run(self, first: int, end: int) -> None:
         """Runs the sites from `first` to `end - 1`, which follow those already run.

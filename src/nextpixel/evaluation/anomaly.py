@@ -123,8 +123,8 @@ def score_images(
     for numbers in batches(len(images), batch_size, progress):
         x, _ = images.batch(numbers)
         for name, scorer in models.items():
-            with evaluation_mode(scorer):
-                bits = mixture_bits(scorer, torch.from_numpy(x).to(scorer.device))
+            with evaluation_mode(scorer) as network:
+                bits = mixture_bits(network, torch.from_numpy(x).to(scorer.device))
             parts[name].append(bits.cpu().numpy() / dims)
         if complexity or ordinary is not None:
             sizes = file_sizes(x)
@@ -179,8 +179,8 @@ def features_of(
     model: AutoregressiveModel, x: NDArray[Any], sizes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Describes images `(B, C, H, W)` for the combined score, see `image_features`."""
-    with evaluation_mode(model):
-        bits = site_bits(model, torch.from_numpy(x).to(model.device)).mean(1).cpu().numpy()
+    with evaluation_mode(model) as network:
+        bits = site_bits(network, torch.from_numpy(x).to(model.device)).mean(1).cpu().numpy()
     return image_features(x, bits, sizes)
 
 

@@ -104,7 +104,7 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = 100,
     progress: Callable[[float], None] | None = None,
-    score: Callable[[Tensor], Tensor] | None = None,
+    score: Callable[[ImageModel, Tensor], Tensor] | None = None,
 ) -> Score:
     """Scores images under a model, in the precision of its weights, without autocast.
 
@@ -114,7 +114,8 @@ def evaluate(
         limit: The number of images to score, spread evenly over all; all by default.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
-        score: A function to use in place of `model.score`, `(B, C, H, W)` -> `(B,)` nats.
+        score: A function to use in place of `model.score`: of the model and images
+            `(B, C, H, W)`, -> `(B,)` nats.
 
     Returns:
         The score. Standard errors are `s / sqrt(N)`, with s the sample standard deviation.
@@ -133,14 +134,14 @@ def evaluate(
             f"load them with levels={model.levels}."
         )
     parts = []
-    with evaluation_mode(model):
+    with evaluation_mode(model) as network:
         for batch in batches(count, batch_size, progress):
             x, conditioning = model.inputs(images, numbers[batch])
             x = x.to(model.device)
             if score is None:
-                log_prob = model.score(x, conditioning.context, conditioning.mask)
+                log_prob = network.score(x, conditioning.context, conditioning.mask)
             else:
-                log_prob = score(x)
+                log_prob = score(network, x)
             parts.append(-log_prob.double().cpu())
     return Score.of(torch.cat(parts), images.sites()[numbers])
 
@@ -230,11 +231,11 @@ def classify(
             + ("these have none." if images.y is None else f"one has {images.y.max()}.")
         )
     predicted = []
-    with evaluation_mode(model):
+    with evaluation_mode(model) as network:
         for numbers in batches(len(images), batch_size, progress):
             x, _ = images.batch(numbers)
             mask = model.padding(images, numbers)
-            log_probs = class_log_probs(model, torch.from_numpy(x).to(model.device), mask)
+            log_probs = class_log_probs(network, torch.from_numpy(x).to(model.device), mask)
             predicted.append(log_probs.argmax(1).cpu().numpy())
     return Classification.of(images.y, np.concatenate(predicted), model.classes)
 
@@ -309,10 +310,10 @@ def hidden_bits(model: IncrementalModel, x: Tensor, mask: Tensor, c: ContextLike
     check_mask(mask, x.shape)
     context = model.context(c, len(x))
     bits = []
-    with evaluation_mode(model):
+    with evaluation_mode(model) as network:
         for part in batch_slices(len(x)):
             images = x[part].to(model.device)
-            distribution = model(images, None if context is None else context[part])
+            distribution = network(images, None if context is None else context[part])
             bits.append(distribution.log_prob(images).cpu() / -math.log(2))
     return torch.cat(bits).masked_fill(mask.cpu(), 0)
 
@@ -349,7 +350,7 @@ def entropy(model: AutoregressiveModel, x: ImagesLike, c: ContextLike = None) ->
         given the true channels before it.
     """
     x = x if isinstance(x, Tensor) else model.to_images(x)
-    with evaluation_mode(model):
-        pmf = model(x.to(model.device), c).pmf()
+    with evaluation_mode(model) as network:
+        pmf = network(x.to(model.device), c).pmf()
     bits: Tensor = torch.special.entr(pmf).sum((1, -1)) / math.log(2)
     return bits.cpu()

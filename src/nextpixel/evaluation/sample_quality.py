@@ -270,8 +270,8 @@ def reconstruct(
         padding = images.padding(numbers)
         x = torch.from_numpy(images.x[numbers]).to(model.device)
         mask = None if padding is None else torch.tensor(padding, device=model.device)
-        with torch.inference_mode(), evaluation_mode(model):
-            codes = model.codes_of_unknown(x, mask)
+        with torch.inference_mode(), evaluation_mode(model) as network:
+            codes = network.codes_of_unknown(x, mask)
         shown = model.picture(codes).round().numpy()
         parts.append(shown if padding is None else np.where(padding, 0, shown))
         if progress is not None:
@@ -457,8 +457,8 @@ def classify_images(
     Returns:
         The classification by class, and the classifications by word.
     """
-    with evaluation_mode(classifier):
-        logits = torch.cat([classifier(x).cpu() for x in _tensors(classifier, images)])
+    with evaluation_mode(classifier) as network:
+        logits = torch.cat([network(x).cpu() for x in _tensors(classifier, images)])
     logits = logits if order is None else logits[:, torch.from_numpy(order)]
     probabilities, y = logits.double().softmax(1).numpy(), _class_ids(images)
     by_word = {}
@@ -470,8 +470,8 @@ def classify_images(
 
 @torch.inference_mode()
 def _embeddings(classifier: Classifier, images: Images) -> _Floats:
-    with evaluation_mode(classifier):
-        parts = [classifier.features(x, "embedding").cpu() for x in _tensors(classifier, images)]
+    with evaluation_mode(classifier) as network:
+        parts = [network.features(x, "embedding").cpu() for x in _tensors(classifier, images)]
     return torch.cat(parts).double().numpy()
 
 

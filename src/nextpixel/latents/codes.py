@@ -263,8 +263,8 @@ def encode(
     with closing(track(blocks, "encoding", len(blocks))) as counted:
         for split, numbers in counted:
             x, _ = split.batch(numbers, (0, int(numbers[0])))
-            with torch.inference_mode(), evaluation_mode(model):
-                codes = model.codes(torch.from_numpy(x).to(model.device)).cpu().numpy()
+            with torch.inference_mode(), evaluation_mode(model) as network:
+                codes = network.codes(torch.from_numpy(x).to(model.device)).cpu().numpy()
             if split.rows is not None:
                 real, _ = code_rows(split.rows[numbers], model)
                 codes[np.arange(codes.shape[1]) >= real[:, None]] = model.code_count

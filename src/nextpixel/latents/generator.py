@@ -264,8 +264,8 @@ class LatentGenerator:
             `(B, 1, h, w)`.
         """
         x = to_model_images(x, self.shape, self.levels)
-        with inference.evaluation_mode(self.decoder):
-            codes = self.decoder.codes(x.to(self.decoder.device)).cpu()
+        with inference.evaluation_mode(self.decoder) as decoder:
+            codes = decoder.codes(x.to(decoder.device)).cpu()
         if self.end_code is not None:
             if rows is None:
                 audible = (x.cpu() > 0).any(3).any(1).numpy()

@@ -68,6 +68,6 @@ class Autoencoder(IndependentPixels):
     def score(self, x: ImagesLike, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | z = e(x)) in nats, `(B,)`, without the cost of the code."""
         if not isinstance(x, Tensor):
-            return self.of_pictures(self.score, x, c, mask)
+            return self.of_pictures("score", x, c, mask)
         self.context(c, len(x))
         return self.log_likelihood(x, mask)(self.embed(x)[None])[0]

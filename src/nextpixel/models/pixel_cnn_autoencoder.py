@@ -91,7 +91,7 @@ class PixelCNNAutoencoder(LatentModel):
     def score(self, x: ImagesLike, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | z = e(x)) in nats, `(B,)`, without the cost of the code."""
         if not isinstance(x, Tensor):
-            return self.of_pictures(self.score, x, c, mask)
+            return self.of_pictures("score", x, c, mask)
         self.context(c, len(x))
         return self.decoder.log_prob(x, self.embed(x), mask)
 

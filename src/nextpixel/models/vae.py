@@ -136,7 +136,7 @@ class VAE(IndependentPixels):
     def score(self, x: ImagesLike, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes the ELBO with one sample per image, without beta and free bits."""
         if not isinstance(x, Tensor):
-            return self.of_pictures(self.score, x, c, mask)
+            return self.of_pictures("score", x, c, mask)
         self.context(c, len(x))
         return self.elbo(x, mask=mask)
 

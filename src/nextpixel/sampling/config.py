@@ -19,7 +19,6 @@ from nextpixel.distributions import Distribution
 from nextpixel.errors import UserError
 from nextpixel.nn import Cache, Site
 from nextpixel.noise import check_integer
-from nextpixel.utils.inference import Switchable
 
 __all__ = [
     "CommonOptions",
@@ -39,11 +38,12 @@ __all__ = [
 ]
 
 
-class IncrementalModel(Switchable, Protocol):
+class IncrementalModel(Protocol):
     """A model that the generation loop can sample from, one site at a time."""
 
     shape: tuple[int, int, int]
     levels: int
+    training: bool
 
     @property
     def device(self) -> torch.device:

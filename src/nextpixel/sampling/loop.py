@@ -318,8 +318,8 @@ def fixed_point(
             )
         count += 1
         computed = torch.cat([moving + copy * n for copy in range(config.copies)])
-        with evaluation_mode(model):
-            distribution = model(x[computed % n], None if context is None else context[computed])
+        with evaluation_mode(model) as network:
+            distribution = network(x[computed % n], None if context is None else context[computed])
         # Row by row: the probabilities of all levels at all sites take much memory.
         rows = []
         for row in range(model.shape[1]):
@@ -436,11 +436,11 @@ def all_at_once(
     empty = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     context = model.context(c, n)
     pictures = []
-    with evaluation_mode(model):
+    with evaluation_mode(model) as network:
         # Two at a time: the probabilities of all levels at all sites take much memory.
         for part in batch_slices(n, 2):
             noise = site_noise(model.shape, seed, range(n)[part]).to(model.device)
-            distribution = model(empty[part], None if context is None else context[part])
+            distribution = network(empty[part], None if context is None else context[part])
             pictures.append(distribution.sample(noise, temperature).cpu())
     return torch.cat(pictures)
 

@@ -21,7 +21,7 @@ from nextpixel.engine.library import load_library
 from nextpixel.errors import UserError
 from nextpixel.sampling.config import IncrementalModel, Sampler
 from nextpixel.utils.files import atomic_write
-from nextpixel.utils.inference import evaluation_copy, evaluation_mode
+from nextpixel.utils.inference import evaluation_mode
 
 __all__ = ["images_of", "program_of", "save_program"]
 
@@ -50,12 +50,15 @@ def program_of(model: IncrementalModel, sampler: Sampler) -> Program | None:
             raise UserError(f"The engine cannot run this model: {obstacle}.")
         return None
     try:
-        return kept_program(cast("nn.Module", model))
-    except (NotAffineError, UserError) as error:
-        if sampler == "engine":
-            raise UserError(f"The engine cannot run this model: {error}") from None
-        warnings.warn(f"Sampling without the engine, which is slow: {error}", stacklevel=2)
-        return None
+        program = kept_program(cast("nn.Module", model))
+    except UserError as error:  # there is no engine for this machine
+        program = str(error)
+    if isinstance(program, Program):
+        return program
+    if sampler == "engine":
+        raise UserError(f"The engine cannot run this model: {program}")
+    warnings.warn(f"Sampling without the engine, which is slow: {program}", stacklevel=2)
+    return None
 
 
 def save_program(
@@ -132,9 +135,9 @@ def images_of(
     """
     inputs: dict[str, Any] = {}
     if context is not None:
-        condition = evaluation_copy(cast(Compilable, model).condition)
-        with torch.inference_mode(), evaluation_mode(condition):
-            maps = condition.maps(context)
+        condition = cast(Compilable, model).condition
+        with torch.inference_mode(), evaluation_mode(condition) as network:
+            maps = network.maps(context)
         parts = {"classes": context.classes, "vector": context.vector, "present": context.present}
         parts["map"] = maps
         inputs = {
@@ -155,13 +158,13 @@ class KeptProgram:
 
     Attributes:
         model: The model it belongs to: a copied attribute would belong to another.
-        program: The program.
+        program: The program; or why there is none.
         fingerprint: The model's fingerprint when it was compiled.
         checksums: The checksums of its tensors then.
     """
 
     model: weakref.ref[nn.Module]
-    program: Program
+    program: Program | str
     fingerprint: Fingerprint
     checksums: list[int]
 
@@ -173,8 +176,11 @@ class KeptProgram:
         return type(None), ()
 
 
-def kept_program(model: nn.Module) -> Program:
-    """Returns the program of a model: the kept one if nothing has changed, else a new one."""
+def kept_program(model: nn.Module) -> Program | str:
+    """Returns the program of a model, or why it has none.
+
+    It is the kept one if nothing has changed, else a new one.
+    """
     now, checksums = Fingerprint.of(model), checksums_of(model)
     kept: KeptProgram | None = vars(model).get(NAME)
     if (
@@ -184,13 +190,16 @@ def kept_program(model: nn.Module) -> Program:
         and kept.checksums == checksums
     ):
         return kept.program
-    program = Program(compile_model(cast(Compilable, model)))
+    try:
+        program: Program | str = Program(compile_model(cast(Compilable, model)))
+    except (NotAffineError, UserError) as error:
+        program = str(error)
     keep(model, program, now, checksums)
     return program
 
 
-def keep(model: nn.Module, program: Program, now: Fingerprint, checksums: list[int]) -> None:
-    """Keeps a program with its model."""
+def keep(model: nn.Module, program: Program | str, now: Fingerprint, checksums: list[int]) -> None:
+    """Keeps a program, or why there is none, with its model."""
     vars(model)[NAME] = KeptProgram(weakref.ref(model), program, now, checksums)
 
 

@@ -128,5 +128,5 @@ def check_continuous_code(model: LatentModel) -> None:
 @torch.no_grad()
 def embed(model: LatentModel, x: Tensor) -> Tensor:
     """Computes the codes of images in evaluation mode, on the CPU."""
-    with evaluation_mode(model):
-        return model.embed(x.to(model.device)).cpu()
+    with evaluation_mode(model) as network:
+        return network.embed(x.to(model.device)).cpu()

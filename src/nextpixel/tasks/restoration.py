@@ -119,11 +119,11 @@ def score(
     """
     context = make_context(model, degraded, classes)
     nats = []
-    with evaluation_mode(model):
+    with evaluation_mode(model) as network:
         for numbers in torch.split(torch.arange(len(x)), batch_size):
             mask = None if degraded.mask is None else degraded.mask[numbers].to(model.device)
             part = None if context is None else context[numbers]
-            nats.append(-model.log_prob(x[numbers].to(model.device), part, mask).double().cpu())
+            nats.append(-network.log_prob(x[numbers].to(model.device), part, mask).double().cpu())
     return Score.of(torch.cat(nats), np.full(len(x), math.prod(model.shape)))
 
 

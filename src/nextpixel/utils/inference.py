@@ -1,41 +1,37 @@
-"""Switches a model to evaluation mode temporarily, or makes a copy that is."""
+"""Gives a network in evaluation mode, without a change that another thread could see."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
 
-__all__ = ["Switchable", "evaluation_copy", "evaluation_mode"]
+__all__ = ["evaluation_copy", "evaluation_mode"]
 
 Model = TypeVar("Model")
 
 
-class Switchable(Protocol):
-    """Describes a network with a training mode."""
-
-    training: bool
-
-    def train(self, mode: bool = True) -> object:
-        """Switches between training mode and evaluation mode."""
-
-
 @contextmanager
-def evaluation_mode(model: Switchable) -> Iterator[None]:
-    """Makes a network compute exactly and reproducibly within the context.
+def evaluation_mode(model: Model) -> Iterator[Model]:
+    """Gives a network that computes exactly and reproducibly within the context.
 
-    Switches off dropout, autocast on the CPU and on GPUs, and TF32 in convolutions on a GPU. All
-    three are restored afterwards, the mode of each submodule, too.
+    It has no dropout. Autocast is off in this thread, on the CPU and on GPUs, and so is TF32 in
+    convolutions on a GPU; both are restored afterwards.
 
     Args:
-        model: The model.
+        model: The model, in any mode.
+
+    Yields:
+        The network to compute with: the model, or a copy with the same tensors, see
+        `evaluation_copy`. Only a model that cannot be copied is switched itself, and each of its
+        submodules is restored afterwards.
     """
-    modules = model.modules() if isinstance(model, nn.Module) else [model]
-    training = [module for module in modules if module.training]
+    network = evaluation_copy(model)
+    training = training_modules(network)
     on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # of torch
     tf32 = on_gpu and torch.backends.cudnn.allow_tf32
     # Not by torch.autocast(enabled=False), which is slow: this runs at every site.
@@ -48,7 +44,7 @@ def evaluation_mode(model: Switchable) -> Iterator[None]:
     for device in autocast:
         torch.set_autocast_enabled(device, False)
     try:
-        yield
+        yield network
     finally:
         for device in autocast:
             torch.set_autocast_enabled(device, True)
@@ -61,10 +57,9 @@ def evaluation_mode(model: Switchable) -> Iterator[None]:
 def evaluation_copy(model: Model) -> Model:
     """Returns the model if it is in evaluation mode, else a copy that is, with the same tensors.
 
-    Unlike `evaluation_mode` it changes nothing that another thread could see. A model with methods
-    of its own, which may hold the model, is returned as it is: use `evaluation_mode` in any case.
+    A model with methods of its own, which may hold the model, is returned as it is.
     """
-    if not isinstance(model, nn.Module) or not any(m.training for m in model.modules()):
+    if not isinstance(model, nn.Module) or not training_modules(model):
         return model
     if any(callable(x) for m in model.modules() for x in list(vars(m).values())):
         return model
@@ -74,3 +69,9 @@ def evaluation_copy(model: Model) -> Model:
         children = module._modules.items()
         twin._modules = {name: child and twins[child] for name, child in children}
     return cast(Model, twins[model])
+
+
+def training_modules(model: object) -> list[nn.Module]:
+    """Lists the modules that are in training mode."""
+    modules = model.modules() if isinstance(model, nn.Module) else [cast(nn.Module, model)]
+    return [module for module in modules if module.training]

@@ -52,7 +52,7 @@ static void damage(char *file, int64_t size) {
     h->checksum = np_checksum(from, size - (from - file));
 }
 
-/* Draws two images by a program, if it opens. Returns whether it did. */
+/* Draws two images by a program, if it opens, with a crew that nobody joins. Returns whether it did. */
 static int run(const char *file, int64_t size) {
     const int64_t needed = np_memory(file, size), images = 2;
     if (needed < 0) return np_error(-needed)[0] ? 0 : (exit(4), 0);
@@ -74,9 +74,11 @@ static int run(const char *file, int64_t size) {
             if (present) *present = 1;
         }
         np_prepare(program, slabs, images);
-        const np_job job = {levels, noise, 0, intervals, 1, 1, images};
+        const int64_t shared = np_crew_bytes(program, images);
+        void *crew = shared ? memset(aligned(shared), 0, shared) : 0;
+        const np_job job = {levels, noise, 0, intervals, 1, 1, images, crew};
         np_run(program, slabs, &job, 0, sites);
-        free(slabs), free(levels), free(noise), free(intervals);
+        free(slabs), free(levels), free(noise), free(intervals), free(crew);
     }
     free(memory);
     return 1;

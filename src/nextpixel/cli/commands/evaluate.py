@@ -169,7 +169,7 @@ def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> E
 
 def kind_of_score(
     args: argparse.Namespace, model: ImageModel
-) -> tuple[str, Callable[[Tensor], Tensor] | None]:
+) -> tuple[str, Callable[[ImageModel, Tensor], Tensor] | None]:
     """Returns the kind of score in words, and a function if it is not the model's own score."""
     if args.importance is None:
         return model.scores, None
@@ -179,7 +179,7 @@ def kind_of_score(
             "it out."
         )
     kind = f"importance-weighted bound on log p(x), {args.importance} codes per image"
-    return kind, lambda x: cast("VAE", model).importance_bound(x, args.importance)
+    return kind, lambda network, x: cast("VAE", network).importance_bound(x, args.importance)
 
 
 def images_to_score(args: argparse.Namespace, dataset: Dataset) -> Images:

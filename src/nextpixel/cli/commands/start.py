@@ -261,13 +261,13 @@ def score_each(
     done, parts = [], []
     with (
         progress("scoring test pictures") as show,
-        evaluation_mode(model),
+        evaluation_mode(model) as network,
         torch.inference_mode(),
     ):
         for first in range(rounds):
             batch = chosen[first::rounds]  # so that each batch is spread over all pictures
             x, conditioning = model.inputs(dataset.test, batch)
-            nats = -model.score(x.to(model.device), conditioning.context, conditioning.mask)
+            nats = -network.score(x.to(model.device), conditioning.context, conditioning.mask)
             parts.append(nats.double().cpu())
             done.append(batch)
             show((first + 1) / rounds)

@@ -12,14 +12,11 @@ const char *np_build(void) { return "nextpixel engine " NP_DIGEST; }
 
 /* --- instructions ----------------------------------------------------------------------------- */
 
-np_runner np_run_basic;
-np_preparer np_prepare_basic;
+extern const np_variant np_basic;
 
 #ifdef NP_VARIANTS
-np_runner np_run_avx2, np_run_avx512;
-np_preparer np_prepare_avx2, np_prepare_avx512;
-static np_runner *const runners[] = {np_run_basic, np_run_avx2, np_run_avx512};
-static np_preparer *const preparers[] = {np_prepare_basic, np_prepare_avx2, np_prepare_avx512};
+extern const np_variant np_avx2, np_avx512;
+static const np_variant *const variants[] = {&np_basic, &np_avx2, &np_avx512};
 
 static void cpuid(uint32_t leaf, uint32_t *r) {
     __asm__("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
@@ -40,8 +37,7 @@ static int64_t best_variant(void) {
     return (saved & 0xe6) == 0xe6 && (r[1] & avx512) == avx512 ? 2 : 1;
 }
 #else
-static np_runner *const runners[] = {np_run_basic};
-static np_preparer *const preparers[] = {np_prepare_basic};
+static const np_variant *const variants[] = {&np_basic};
 static int64_t best_variant(void) { return 0; }
 #endif
 
@@ -312,8 +308,8 @@ static int64_t check(const void *file, int64_t size) {
 
 static int64_t aligned(int64_t bytes) { return (bytes + ALIGNED - 1) / ALIGNED * ALIGNED; }
 
-static int64_t packed_numbers(const np_matrix *m) {
-    return m->depth * ((m->columns + NP_PANEL - 1) / NP_PANEL * NP_PANEL);
+static int64_t packed_numbers(const np_matrix *m, int64_t panel) {
+    return m->depth * ((m->columns + panel - 1) / panel * panel);
 }
 
 /* The parts of a program in memory: the program, its packed matrices, and copies of the file's
@@ -331,7 +327,7 @@ static parts parts_of(const np_header *h) {
     p.matrices = p.constants + aligned(h->plain_count * (int64_t)sizeof(float));
     p.end = p.matrices;
     for (int64_t i = 0; i < h->matrix_count; i++)
-        p.end += packed_numbers(m + i) * (int64_t)sizeof(float);
+        p.end += packed_numbers(m + i, NP_WIDEST) * (int64_t)sizeof(float);
     return p;
 }
 
@@ -340,11 +336,11 @@ int64_t np_memory(const void *file, int64_t size) {
     return error ? -error : parts_of(file).end;
 }
 
-/* Packs a matrix into panels of NP_PANEL columns. */
-static void pack(const float *w, int64_t depth, int64_t columns, float *to) {
-    for (int64_t begin = 0; begin < columns; begin += NP_PANEL)
+/* Packs a matrix into panels of some columns. */
+static void pack(const float *w, int64_t depth, int64_t columns, int64_t panel, float *to) {
+    for (int64_t begin = 0; begin < columns; begin += panel)
         for (int64_t k = 0; k < depth; k++)
-            for (int64_t j = begin; j < begin + NP_PANEL; j++)
+            for (int64_t j = begin; j < begin + panel; j++)
                 *to++ = j < columns ? w[k * columns + j] : 0;
 }
 
@@ -356,14 +352,27 @@ static int are_finite(const float *w, int64_t count) {
 
 static void pack_all(np_program *p, const np_header *h, float *to) {
     const np_matrix *m = PART(np_matrix, h, matrices);
+    const int64_t panel = p->variant->panel;
     p->deepest = p->finite = 1;
-    for (int64_t i = 0; i < h->matrix_count; to += packed_numbers(m), i++, m++) {
+    for (int64_t i = 0; i < h->matrix_count; to += packed_numbers(m, panel), i++, m++) {
         const float *w = PART(float, h, constants) + m->offset;
         p->finite &= are_finite(w, m->depth * m->columns);
         if (m->depth > p->deepest) p->deepest = m->depth;
-        pack(w, m->depth, m->columns, to);
+        pack(w, m->depth, m->columns, panel, to);
         p->packed[i] = to;
     }
+}
+
+/* Returns the most results that a large product has for an image; 0 if there is none. */
+static int64_t largest_of(const np_header *h) {
+    const np_instruction *in = PART(np_instruction, h, instructions);
+    int64_t most = 0;
+    for (int64_t i = 0; i < h->instruction_count; i++, in++) {
+        const int64_t results = (int64_t)in->outer * in->inner;
+        /* No site runs an instruction with more results than the state has numbers. */
+        if (np_is_large(in) && within(results, most, h->state)) most = results;
+    }
+    return most;
 }
 
 const np_program *np_open(const void *file, int64_t size, void *memory) {
@@ -374,6 +383,7 @@ const np_program *np_open(const void *file, int64_t size, void *memory) {
 #define COPIED(part, from, count, type)                                                            \
     (type *)np_copy((char *)memory + at.part, (const char *)file + (from),                         \
                     (count) * sizeof(type))
+    p->variant = variants[choice()];
     p->header = COPIED(header, 0, 1, np_header);
     p->kinds = COPIED(kinds, h->kinds, h->kind_count, np_kind);
     p->instructions = COPIED(instructions, h->instructions, h->instruction_count, np_instruction);
@@ -386,6 +396,7 @@ const np_program *np_open(const void *file, int64_t size, void *memory) {
     const int64_t of_product = p->deepest * (int64_t)(sizeof(int32_t) + sizeof(float));
     const int64_t of_board = 8 * np_board_size(h) * (int64_t)sizeof(double);
     p->scratch = aligned(of_product > of_board ? of_product : of_board);
+    p->largest = largest_of(h);
     return p;
 }
 
@@ -425,7 +436,7 @@ float *np_input_at(const np_program *p, void *state, int64_t image, int64_t whic
 }
 
 void np_prepare(const np_program *p, void *state, int64_t images) {
-    if (within(images, 1, NP_MOST_IMAGES)) preparers[choice()](p, state, images);
+    if (within(images, 1, NP_MOST_IMAGES)) p->variant->prepare(p, state, images);
 }
 
 static int is_finite(double x) { return x - x == 0; }
@@ -436,8 +447,15 @@ int64_t np_run(const np_program *p, void *state, const np_job *job, int64_t firs
     if (!job->levels || !within(job->images, 1, NP_MOST_IMAGES) || !(job->temperature > 0) ||
         !is_finite(job->temperature) || !is_finite(job->guidance))
         return -NP_WRONG_JOB;
-    return runners[choice()](p, state, job, first, end);
+    return p->variant->run(p, state, job, first, end);
 }
+
+int64_t np_crew_bytes(const np_program *p, int64_t images) {
+    if (!p->largest || !within(images, 1, NP_MOST_IMAGES)) return 0;
+    return NP_CREW + p->scratch + images * p->largest * (int64_t)sizeof(float);
+}
+
+int64_t np_help(const np_program *p, void *crew) { return p->variant->help(p, crew); }
 
 const float *np_parameters(const np_program *p, const void *state, int64_t image, int64_t site) {
     const np_header *h = p->header;

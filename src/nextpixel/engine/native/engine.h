@@ -30,13 +30,15 @@ typedef struct {
     double temperature;
     double guidance;       /* not 1: the images are followed by the same ones without context */
     int64_t images;
+    void *crew;            /* what a second thread shares that calls `np_help`, or NULL */
 } np_job;
 
 /* Checks a file (aligned to 8 bytes). Returns the bytes of memory that `np_open` needs, at most a
  * few more than 64 times the size of the file; or minus an error. */
 NP_API int64_t np_memory(const void *file, int64_t size);
 
-/* Copies a file to `memory` (aligned to 64 bytes), ready to run; NULL if the file is wrong. */
+/* Copies a file to `memory` (aligned to 64 bytes), ready to run; NULL if the file is wrong. The
+ * program always runs with the instructions that are chosen now. */
 NP_API const np_program *np_open(const void *file, int64_t size, void *memory);
 
 /* Describes an error in a sentence. */
@@ -63,6 +65,15 @@ NP_API void np_prepare(const np_program *program, void *state, int64_t images);
 NP_API int64_t np_run(const np_program *program, void *state, const np_job *job, int64_t first,
                       int64_t end);
 
+/* Returns the bytes of a crew (aligned to 64 bytes, all 0): what two threads share that run the
+ * same images. 0 if a second thread would be of no use. */
+NP_API int64_t np_crew_bytes(const np_program *program, int64_t images);
+
+/* Helps the thread that runs a job with this crew, until it has needed no help for half a
+ * millisecond. Call it again until `np_run` has returned; then wait for the last call before you
+ * free anything. Returns how much it did. */
+NP_API int64_t np_help(const np_program *program, void *crew);
+
 /* Returns where the parameters of the distribution at a site lie, after `np_run` ran it; NULL if
  * there is no such site. */
 NP_API const float *np_parameters(const np_program *program, const void *state, int64_t image,
@@ -71,8 +82,9 @@ NP_API const float *np_parameters(const np_program *program, const void *state, 
 /* Fills noise[0 .. count - 1] with the uniform numbers of an image. */
 NP_API void np_noise(uint64_t seed, uint64_t number, double *noise, int64_t count);
 
-/* Chooses the best instructions of this processor up to those wanted: 0 those that every one has,
- * 1 AVX2, 2 AVX-512. Returns the choice. The results are the same. Without it, 2 is wanted. */
+/* Chooses the best instructions of this processor up to those wanted, for programs that are opened
+ * from now on: 0 those that every one has, 1 AVX2, 2 AVX-512. Returns the choice. The results are
+ * the same. Without it, 2 is wanted. */
 NP_API int64_t np_choose(int64_t wanted);
 
 /* Computes the checksum of bytes. */
@@ -97,7 +109,9 @@ enum np_errors {
 
 #define NP_VERSION 1
 #define NP_TOTAL ((int64_t)1 << 30)        /* of the integer CDF */
-#define NP_PANEL 64                        /* columns of a panel of weights */
+#define NP_WIDEST 64                       /* columns of the widest panel of weights */
+#define NP_CREW 512                        /* bytes of a crew before the helper's memory */
+#define NP_LARGE 16384                     /* multiplications of a product that is shared */
 #define NP_MOST_IMAGES ((int64_t)1 << 20)  /* in a state */
 #define NP_MOST_STATE ((int64_t)1 << 28)   /* numbers of an image */
 
@@ -147,15 +161,25 @@ typedef struct {
 
 /* --- what engine.c and run.c share ------------------------------------------------------------ */
 
+/* Run.c defines one for each set of instructions. */
+typedef struct {
+    int64_t (*run)(const np_program *, void *, const np_job *, int64_t, int64_t);
+    void (*prepare)(const np_program *, void *, int64_t);
+    int64_t (*help)(const np_program *, void *);
+    int64_t panel;         /* columns of a panel of weights */
+} np_variant;
+
 struct np_program {
+    const np_variant *variant;
     const np_header *header;
     const np_kind *kinds;
     const np_instruction *instructions;
     const float *constants;
-    float **packed;        /* each matrix in panels of NP_PANEL columns */
+    float **packed;        /* each matrix in panels of columns */
     int64_t state;         /* numbers for each image, so that images lie apart in the cache */
     int64_t scratch;       /* bytes after the images, for products and distributions */
     int64_t deepest;       /* the longest sum of a product */
+    int64_t largest;       /* the most results of a large product of an image, or 0 */
     int64_t finite;        /* whether all weights are, so that zeros may be skipped */
 };
 
@@ -167,14 +191,17 @@ static inline int64_t np_kind_of(const np_header *h, int64_t row, int64_t col, i
     return 1 + g + p * g + (row % p * p + col % p) * g + group;
 }
 
+/* Whether an instruction is a product that is large enough for two threads. */
+static inline int np_is_large(const np_instruction *in) {
+    const int64_t results = (int64_t)in->outer * in->inner;
+    return in->operation == NP_PRODUCT && (in->inner > NP_WIDEST || in->outer > 1) &&
+           results > 0 && in->depth >= NP_LARGE / results;
+}
+
 /* Returns the size of the distribution's arrays: 8 of them, a multiple of 8 numbers each. */
 static inline int64_t np_board_size(const np_header *h) {
     return ((h->levels > h->components ? h->levels : h->components) + 7) / 8 * 8;
 }
-
-/* Run.c defines these two, once for each set of instructions. */
-typedef int64_t np_runner(const np_program *, void *, const np_job *, int64_t, int64_t);
-typedef void np_preparer(const np_program *, void *, int64_t);
 
 #define np_copy __builtin_memcpy
 

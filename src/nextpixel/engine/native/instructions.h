@@ -11,6 +11,8 @@
 typedef struct {
     const np_program *program;
     float *state;
+    char *scratch;
+    struct np_crew *crew;  /* NULL if nobody helps */
     int64_t images;
     int64_t row, col;  /* of the site, counted in periods */
     int64_t pixel;
@@ -22,7 +24,10 @@ INLINE float *place(const step *s, const np_operand *o, int64_t image) {
     return s->state + image * s->program->state + at;
 }
 
-INLINE char *scratch(const step *s) { return (char *)(s->state + s->images * s->program->state); }
+/* Begins a step; the scratch lies behind the images. */
+INLINE step step_of(const np_program *program, float *state, int64_t images, void *crew) {
+    return (step){program, state, (char *)(state + images * program->state), crew, images, 0, 0, 0};
+}
 
 INLINE int64_t at_most(int64_t x, int64_t most) { return x < most ? x : most; }
 
@@ -59,7 +64,8 @@ INLINE void write(float *to, vec x, int64_t count) {
 #else
 #define WIDE 2
 #endif
-#define VECTORS (NP_PANEL / LANES)  /* in a row of a panel */
+#define PANEL ((int64_t)WIDE * LANES)  /* columns of a panel, whose weights follow each other */
+#define PANELS (NP_WIDEST / PANEL)     /* that a product of one row computes together */
 
 /* A row of a product: where its tensors lie; b and more may be NULL. */
 typedef struct { const float *a, *b, *more; float *out; } line;
@@ -95,7 +101,8 @@ INLINE void finish(vec *sum, const int vectors, const line *l, int relu_, int64_
             write(l->out + at + v * LANES, sum[v], columns - v * LANES);
 }
 
-/* Computes a tile: `rows` x `vectors` sums, from column `at` on, of which there are `columns`. */
+/* Computes a tile: `rows` x `vectors` sums by a panel, from column `at` on, of which there are
+ * `columns`. */
 INLINE void tile(const int rows, const int vectors, const line *l, int64_t depth, int relu_,
                  const float *w, int64_t at, int64_t columns) {
     /* The address of `sum` is never taken: it stays in registers. */
@@ -106,7 +113,7 @@ INLINE void tile(const int rows, const int vectors, const line *l, int64_t depth
         for (int v = 0; v < vectors; v++) sum[i][v] = edge[v];
         a[i] = l[i].a;
     }
-    for (int64_t k = 0; k < depth; k++, w += NP_PANEL) {
+    for (int64_t k = 0; k < depth; k++, w += PANEL) {
         vec weights[WIDE];
         for (int v = 0; v < vectors; v++) weights[v] = *(const vec *)(w + v * LANES);
         for (int i = 0; i < rows; i++) {
@@ -153,80 +160,101 @@ INLINE void any_tile(int64_t rows, const line *l, int64_t depth, int relu_, cons
     }
 }
 
-/* Computes a panel of a single row from the inputs that are listed. */
-INLINE void single(const int vectors, const line *l, int relu_, const int32_t *which,
-                   const float *value, int64_t used, const float *w, int64_t at, int64_t columns) {
-    vec sum[VECTORS];
-    for (int v = 0; v < vectors; v += WIDE) {
-        const int64_t left = columns - v * LANES;
-        if (left > 0) begin(sum + v, WIDE, l, at + v * LANES, left);
-        else for (int u = v; u < v + WIDE; u++) sum[u] = fill(0);
-    }
+/* Computes some panels of a single row from the inputs that are listed; `size` numbers are in a
+ * panel. */
+INLINE void single(const int panels, const line *l, int relu_, const int32_t *which,
+                   const float *value, int64_t used, const float *w, int64_t size, int64_t at,
+                   int64_t columns) {
+    vec sum[PANELS][WIDE];
+    for (int p = 0; p < panels; p++) begin(sum[p], WIDE, l, at + p * PANEL, columns - p * PANEL);
     for (int64_t n = 0; n < used; n++) {
-        const float *wn = w + (int64_t)which[n] * NP_PANEL;
+        const float *wn = w + (int64_t)which[n] * PANEL;
         const vec x = fill(value[n]);
-        for (int v = 0; v < vectors; v++) sum[v] += x * *(const vec *)(wn + v * LANES);
+        for (int p = 0; p < panels; p++)
+            for (int v = 0; v < WIDE; v++)
+                sum[p][v] += x * *(const vec *)(wn + p * size + v * LANES);
     }
-    for (int v = 0; v < vectors; v += WIDE) {
-        const int64_t left = columns - v * LANES;
-        if (left > 0) finish(sum + v, WIDE, l, relu_, at + v * LANES, left);
-    }
-}
-
-/* Computes a product of one row. Inputs that are 0 (half of them, after a ReLU) are skipped: with
- * finite weights they would change nothing, as no sum is -0. */
-static void product_of_row(const step *s, const np_instruction *in, const line *l) {
-    const np_program *p = s->program;
-    const float *w = p->packed[in->weight];
-    int32_t *which = (int32_t *)scratch(s);
-    float *value = (float *)(which + p->deepest);
-    int64_t used = 0;
-    for (int64_t k = 0; k < in->depth; k++) {
-        which[used] = (int32_t)k, value[used] = l->a[k];
-        used += !p->finite || l->a[k] != 0;
-    }
-    for (int64_t at = 0; at < in->inner; at += NP_PANEL, w += in->depth * (int64_t)NP_PANEL) {
-        const int64_t width = at_most(in->inner - at, NP_PANEL);
-        if (width > WIDE * LANES)
-            single(VECTORS, l, in->relu, which, value, used, w, at, width);
-        else
-            single(WIDE, l, in->relu, which, value, used, w, at, width);
-    }
+    for (int p = 0; p < panels; p++)
+        finish(sum[p], WIDE, l, relu_, at + p * PANEL, columns - p * PANEL);
 }
 
 /* Finds where the tensors of a product lie in rows `first` to `first + count - 1`. */
 INLINE void find_lines(const step *s, const np_instruction *in, int64_t first, int64_t count,
                        line *l) {
+    int64_t image = first / in->outer, o = first % in->outer;
     for (int64_t i = 0; i < count; i++) {
-        const int64_t image = (first + i) / in->outer, o = (first + i) % in->outer;
         l[i].a = place(s, &in->a, image) + o * in->a.per_outer;
         l[i].b = in->b.space ? place(s, &in->b, image) + o * in->b.per_outer : 0;
         l[i].more = in->more.space ? place(s, &in->more, image) + o * in->more.per_outer : 0;
         l[i].out = place(s, &in->out, image) + o * in->out.per_outer;
+        if (++o == in->outer) image++, o = 0;
     }
 }
 
-/* Computes out = relu(b + a W) + more, with images x outer rows; relu is optional. */
-static void product(const step *s, const np_instruction *in) {
+/* Lists the inputs of a product of one row in the scratch, and returns their number. Zeros (half
+ * of them, after a ReLU) are left out: with finite weights they would change nothing, as no sum is
+ * -0. */
+static int64_t list_inputs(const step *s, const np_instruction *in, int64_t rows) {
+    if (rows > 1) return 0;
+    int32_t *which = (int32_t *)s->scratch;
+    float *value = (float *)(which + s->program->deepest);
+    const int64_t finite = s->program->finite;
+    const float *a = place(s, &in->a, 0);
+    int64_t used = 0;
+    for (int64_t k = 0; k < in->depth; k++) {
+        which[used] = (int32_t)k, value[used] = a[k];
+        used += !finite || a[k] != 0;
+    }
+    return used;
+}
+
+/* Computes columns `at` to `end - 1` of a product of one row. */
+static void columns_of_row(const step *s, const np_instruction *in, int64_t used, const line *l,
+                           int64_t at, int64_t end) {
+    const int32_t *which = (int32_t *)s->scratch;
+    const float *value = (float *)(which + s->program->deepest);
+    const float *w = s->program->packed[in->weight] + at * in->depth;
+    const int64_t size = in->depth * PANEL;
+    while (at < end) {
+        const int64_t left = end - at, panels = left > (PANELS - 1) * PANEL ? PANELS : 1;
+        if (panels > 1) single(PANELS, l, in->relu, which, value, used, w, size, at, left);
+        else single(1, l, in->relu, which, value, used, w, size, at, left);
+        at += panels * PANEL, w += panels * size;
+    }
+}
+
+/* Computes columns `begin` to `end - 1` of a product; `begin` is that of a panel. With `out`, its
+ * rows are written there, one after the other. */
+static void product_part(const step *s, const np_instruction *in, int64_t used, int64_t begin,
+                         int64_t end, float *out) {
     const int64_t rows = s->images * in->outer, depth = in->depth;
-    const float *w = s->program->packed[in->weight];
     line l[TALL];
     if (rows == 1) {
         find_lines(s, in, 0, 1, l);
-        product_of_row(s, in, l);
+        if (out) l->out = out;
+        columns_of_row(s, in, used, l, begin, end);
         return;
     }
-    for (int64_t panel = 0; panel < in->inner; panel += NP_PANEL, w += depth * NP_PANEL) {
-        const int64_t width = at_most(in->inner - panel, NP_PANEL);
+    const float *w = s->program->packed[in->weight] + begin * depth;
+    for (int64_t at = begin; at < end; at += PANEL, w += depth * PANEL)
         for (int64_t first = 0, now; first < rows; first += now) {
             const int64_t left = rows - first;
             now = left <= TALL ? left : left < 2 * TALL ? (left + 1) / 2 : TALL;
             find_lines(s, in, first, now, l);
-            for (int64_t at = 0; at < width; at += WIDE * LANES)
-                any_tile(now, l, depth, in->relu, w + at, panel + at,
-                         at_most(width - at, WIDE * LANES));
+            for (int64_t i = 0; out && i < now; i++) l[i].out = out + (first + i) * in->inner;
+            any_tile(now, l, depth, in->relu, w, at, at_most(end - at, PANEL));
         }
-    }
+}
+
+#include "sharing.h"
+
+/* Computes out = relu(b + a W) + more, with images x outer rows; relu is optional. */
+static void product(const step *s, const np_instruction *in) {
+    const int64_t rows = s->images * in->outer;
+    if (s->crew && np_is_large(in) && in->inner > piece_of(in, rows))
+        product_of_two(s, in);
+    else
+        product_part(s, in, list_inputs(s, in, rows), 0, in->inner, 0);
 }
 
 /* --- attention -------------------------------------------------------------------------------- */

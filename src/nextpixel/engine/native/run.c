@@ -93,8 +93,8 @@ static int choose_level(const step *s, board *b, const np_job *job, const np_kin
 ALONE int64_t run_sites(const np_program *program, float *state, const np_job *job,
                         int64_t first, int64_t end) {
     const np_header *h = program->header;
-    step s = {program, state, (job->guidance == 1 ? 1 : 2) * job->images, 0, 0, 0};
-    board b = make_board(h, scratch(&s), job);
+    step s = step_of(program, state, (job->guidance == 1 ? 1 : 2) * job->images, job->crew);
+    board b = make_board(h, s.scratch, job);
     for (int64_t site = first; site < end; site++) {
         const int64_t channel = site % h->channels, pixel = site / h->channels;
         const int64_t row = pixel / h->width, col = pixel % h->width;
@@ -115,15 +115,12 @@ ALONE int64_t run_sites(const np_program *program, float *state, const np_job *j
 }
 
 ALONE void prepare_images(const np_program *program, float *state, int64_t images) {
-    const step s = {program, state, images, 0, 0, 0};
+    const step s = step_of(program, state, images, 0);
     run_kind(&s, program->kinds);
 }
 
-np_runner JOIN(np_run_, NP_VARIANT);
-np_preparer JOIN(np_prepare_, NP_VARIANT);
-
-int64_t JOIN(np_run_, NP_VARIANT)(const np_program *program, void *state, const np_job *job,
-                                  int64_t first, int64_t end) {
+static int64_t run(const np_program *program, void *state, const np_job *job, int64_t first,
+                   int64_t end) {
     const float_mode mode = get_mode();
     set_mode(STRICT);
     const int64_t error = run_sites(program, state, job, first, end);
@@ -131,9 +128,22 @@ int64_t JOIN(np_run_, NP_VARIANT)(const np_program *program, void *state, const 
     return error;
 }
 
-void JOIN(np_prepare_, NP_VARIANT)(const np_program *program, void *state, int64_t images) {
+static void prepare(const np_program *program, void *state, int64_t images) {
     const float_mode mode = get_mode();
     set_mode(STRICT);
     prepare_images(program, state, images);
     set_mode(mode);
 }
+
+ALONE int64_t help_images(const np_program *program, void *crew) { return help(program, crew); }
+
+static int64_t help_strictly(const np_program *program, void *crew) {
+    const float_mode mode = get_mode();
+    set_mode(STRICT);
+    const int64_t taken = help_images(program, crew);
+    set_mode(mode);
+    return taken;
+}
+
+extern const np_variant JOIN(np_, NP_VARIANT);
+const np_variant JOIN(np_, NP_VARIANT) = {run, prepare, help_strictly, PANEL};

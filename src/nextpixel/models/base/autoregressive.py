@@ -77,7 +77,7 @@ class AutoregressiveModel(ImageModel):
             UserError: x, c or the mask does not fit.
         """
         if not isinstance(x, Tensor):
-            return self.of_pictures(self.log_prob, x, c, mask)
+            return self.of_pictures("log_prob", x, c, mask)
         self.check(x)
         distribution: Distribution = self(x, c)
         by_site = distribution.log_prob(x)

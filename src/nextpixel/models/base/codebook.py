@@ -140,7 +140,7 @@ class CodebookModel(IndependentPixels):
     def score(self, x: ImagesLike, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
         """Computes log p(x | codes(x)) in nats, `(B,)`, without the cost of the codes."""
         if not isinstance(x, Tensor):
-            return self.of_pictures(self.score, x, c, mask)
+            return self.of_pictures("score", x, c, mask)
         self.context(c, len(x))
         return sum_unknown(self.decode(self.codes_of_unknown(x, mask)).log_prob(x), mask)
 
@@ -197,8 +197,8 @@ class CodebookModel(IndependentPixels):
             the levels, averaged over a subset of the images. Known pixels, such as padding, do not
             count.
         """
-        with evaluation_mode(self):
-            codes = self.codes_of_unknown(x.to(self.device), mask).cpu()
+        with evaluation_mode(self) as network:
+            codes = network.codes_of_unknown(x.to(self.device), mask).cpu()
         measured = {}
         for (name, size), grid in zip(self.sizes.items(), self.split(codes), strict=True):
             counted = self.has_unknown(x, mask, size).cpu()

@@ -90,8 +90,8 @@ class LatentModel(ImageModel):
             Integers in `[0, levels)`, `(draws, B, C, H, W)`, int64, on the CPU.
         """
         x = x if isinstance(x, Tensor) else self.to_images(x)
-        with torch.no_grad(), evaluation_mode(self):
-            z = self.embed(x.to(self.device))
+        with torch.no_grad(), evaluation_mode(self) as network:
+            z = network.embed(x.to(self.device))
 
         def draw(images: Tensor) -> Tensor:
             return self.sample(len(images), z[images], **how)
@@ -180,8 +180,8 @@ class IndependentPixels(LatentModel):
     @torch.no_grad()
     def picture(self, z: Tensor, seed: int = 0) -> Tensor:
         """Computes the mean of each pixel, see `LatentModel.picture`; the seed does not matter."""
-        with evaluation_mode(self):
-            distribution = self.decode(self.read_codes(z, len(z)))
+        with evaluation_mode(self) as network:
+            distribution = network.decode(self.read_codes(z, len(z)))
         rows = []
         for row in range(self.shape[1]):  # the probabilities of all levels take much memory
             pmf = distribution[:, :, row].pmf()
@@ -223,8 +223,8 @@ class IndependentPixels(LatentModel):
         z, pictures = self.read_codes(c, n), []
         for part in batch_slices(n, batch_size):
             noise = site_noise(self.shape, seed, numbers[part]).to(self.device)
-            with evaluation_mode(self):
-                distribution = self.decode(z[part])
+            with evaluation_mode(self) as network:
+                distribution = network.decode(z[part])
             rows = [
                 distribution[:, :, row].sample(noise[:, :, row], temperature)
                 for row in range(self.shape[1])
