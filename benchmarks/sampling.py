@@ -60,7 +60,7 @@ MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
     "DiagonalBiLSTM": lambda: npx.DiagonalBiLSTM(shape=(1, 28, 28)),
 }
 TIE = 1e-5  # in probability
-LONG = 10.0  # seconds; longer measurements are not repeated
+LONG = 10.0  # seconds after which nothing is measured once more, but for a second drawing
 LONGEST = 60.0  # seconds of a first drawing, compiling included, after which there is no second
 
 

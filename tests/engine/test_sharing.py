@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from nextpixel import GatedPixelCNN, PixelCNN, PixelCNNPP, PixelSNAIL
 from nextpixel.engine import Images, Program, Session
 from nextpixel.engine.compile import compile_model
+from nextpixel.engine.library import load_library
 from nextpixel.models import DiagonalBiLSTM, RowLSTM
 from nextpixel.noise import site_noise
 from tests.engine.test_fuzz import SANITIZERS
@@ -62,50 +64,92 @@ def intervals_of(program: Program, *, threads: int, guidance: float = 1) -> NDAr
 
 @pytest.fixture
 def helped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts the pieces that helpers take; they begin before the image does."""
+    """Counts the pieces that helpers take."""
     taken: list[int] = []
-    unhelped = Session.helper
+    original = Session.helper
 
     @contextmanager
     def helper(session: Session) -> Iterator[None]:
         library = session.program.library
-        help_leader = library.np_help
 
         class Counting:
             def __getattr__(self, name: str) -> Any:
                 return getattr(library, name)
 
             def np_help(self, program: int, crew: int) -> int:
-                taken.append(help_leader(program, crew))
+                taken.append(library.np_help(program, crew))
                 return taken[-1]
 
         session.program.library = Counting()  # type: ignore[assignment]
-        with unhelped(session):
-            yield
-        session.program.library = library
+        try:
+            with original(session):
+                yield
+        finally:
+            session.program.library = library
 
     monkeypatch.setattr(Session, "helper", helper)
     return taken
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_helper_changes_no_bits(name: str, helped: list[int]) -> None:
-    program = Program(large(name))
-    alone = intervals_of(program, threads=1)
+def check_help(program: Program, helped: list[int], guidance: float = 1) -> None:
+    """Compares an image with and without help, until the system has run the helper beside it."""
+    alone = intervals_of(program, threads=1, guidance=guidance)
     assert not helped
-    for _ in range(100):  # until the system has run the helper beside the image
-        assert np.array_equal(intervals_of(program, threads=2), alone)
+    for _ in range(100):
+        assert np.array_equal(intervals_of(program, threads=2, guidance=guidance), alone)
         if sum(helped):
             break
     assert sum(helped) > 0
 
 
-def test_a_helper_with_guidance() -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_a_helper_changes_no_bits(name: str, helped: list[int]) -> None:
+    check_help(Program(large(name)), helped)
+
+
+def test_a_helper_with_guidance(helped: list[int]) -> None:
     program = Program(large("GatedPixelCNN"))
-    alone = intervals_of(program, threads=1, guidance=2)
-    assert not np.array_equal(alone, intervals_of(program, threads=1))
-    for _ in range(5):
-        assert np.array_equal(intervals_of(program, threads=2, guidance=2), alone)
+    guided = intervals_of(program, threads=1, guidance=2)
+    assert not np.array_equal(guided, intervals_of(program, threads=1))
+    check_help(program, helped, guidance=2)
+
+
+@pytest.mark.parametrize("instructions", [0, 1, 2], ids=["baseline", "AVX2", "AVX-512"])
+def test_a_helper_by_other_instructions(instructions: int, helped: list[int]) -> None:
+    """Their panels are of other widths."""
+    library = load_library()
+    try:
+        if library.np_choose(instructions) != instructions:
+            pytest.skip("this processor does not have these instructions")
+        check_help(Program(large("PixelSNAIL")), helped)
+    finally:
+        library.np_choose(2)
+
+
+def test_an_interrupt_ends_the_helper() -> None:
+    program = Program(large("PixelCNN"))
+    noise = site_noise(program.shape, 0, range(1))
+    session = program.begin(Images(np.zeros((1, *program.shape), np.int64), {}, noise))
+
+    def interrupted() -> None:
+        with session.helper():
+            session.run_rows(0, 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not [t for t in threading.enumerate() if t.name == "nextpixel helper"]
+    session.run_rows(1, 2)  # alone
+
+
+def test_a_system_without_threads_draws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    program = Program(large("PixelCNN"))
+    alone = intervals_of(program, threads=1)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert np.array_equal(intervals_of(program, threads=2), alone)
 
 
 def test_small_products_are_not_shared(helped: list[int]) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel.engine import Program
+from nextpixel.engine.affine import NotAffineError
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN, PixelCNN, PixelCNNPP
 from nextpixel.models.base.autoregressive import CausalNetwork
@@ -296,6 +297,27 @@ def test_autocast_does_not_change_the_pictures() -> None:
     x = model.sample(2)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(copy.deepcopy(model).sample(2), x)
+
+
+def test_a_failed_compilation_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = small(), list[int]()
+
+    def refuse(model: Any, *arguments: Any) -> None:
+        calls.append(1)
+        raise NotAffineError("its steps are none")
+
+    monkeypatch.setattr(programs, "compile_model", refuse)
+    for _ in range(3):
+        with pytest.raises(UserError, match="its steps are none"):
+            model.sample(1, sampler="engine")
+    with pytest.warns(UserWarning, match="its steps are none"):
+        model.sample(1)
+    assert len(calls) == 1
+    with torch.no_grad():
+        next(iter(model.parameters())).add_(1)
+    with pytest.raises(UserError, match="its steps are none"):
+        model.sample(1, sampler="engine")
+    assert len(calls) == 2
 
 
 # --- threads, processes and interrupts ------------------------------------------------------------

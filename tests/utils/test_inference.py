@@ -8,7 +8,9 @@ import torch
 import nextpixel as npx
 from nextpixel.data import Images
 from nextpixel.evaluation.likelihood import evaluate, surprisal
+from nextpixel.nn import Pointwise
 from nextpixel.utils.inference import evaluation_mode
+from tests.engine.test_same_bits import MODELS
 from tests.helpers import randomize
 
 
@@ -61,3 +63,41 @@ def test_a_model_that_cannot_be_copied_is_switched_and_restored(model: npx.Pixel
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert modes(model) == before
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_are_copied_with_the_same_tensors(name: str) -> None:
+    cls, arguments = MODELS[name]
+    network = cls(**{"width": 8, "blocks": 2, **arguments}).train()
+    with evaluation_mode(network) as twin:
+        assert twin is not network
+        assert not any(modes(twin))
+        for a, b in zip(network.parameters(), twin.parameters(), strict=True):
+            assert a is b
+
+
+def test_parametrized_layers_are_scored_in_training_mode(model: npx.PixelCNNPP) -> None:
+    layer = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d | Pointwise))
+    torch.nn.utils.parametrizations.weight_norm(layer)
+    x = torch.randint(16, (2, *model.shape))
+    bits = surprisal(model, x)
+    assert torch.equal(bits, surprisal(model.eval(), x))
+
+
+class Branches(torch.nn.Module):
+    """Holds its layers in a plain list, too, through which it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Dropout(0.5)
+        self.pairs = [("a", self.layer)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pairs[0][1](x)
+
+
+def test_layers_in_lists_are_switched_too() -> None:
+    branches, x = Branches(), torch.ones(100)
+    with evaluation_mode(branches) as network:
+        assert torch.equal(network(x), x)
+    assert modes(branches) == [True, True]

@@ -89,13 +89,13 @@ def compile_model(
         NotAffineError: Its steps cannot be captured, or the engine has no instruction for them.
         UserError: There is no engine for this machine.
     """
-    with evaluation_mode(model) as model:
-        context = model.context("null" if model.context_spec.parts else None, IMAGES)
-        cache = model.start(IMAGES, context)
+    with evaluation_mode(model) as network:
+        context = network.context("null" if network.context_spec.parts else None, IMAGES)
+        cache = network.start(IMAGES, context)
         newest = cast(Tensor, cache.newest)
         layout = Layout(cache)
-        kinds = kinds_of(model.shape[1:], cache.period, model.groups)
-        captures = capture_steps(model, cache, kinds)
+        kinds = kinds_of(network.shape[1:], cache.period, network.groups)
+        captures = capture_steps(network, cache, kinds)
         state = set(layout.state)
         sections = [
             None
@@ -103,8 +103,8 @@ def compile_model(
             else lower_calls([captures[site] for site in kind], state, cache.period)
             for kind in kinds
         ]
-        inputs, prologue = begin_section(model, layout, cache, context)
-        distribution = distribution_of(model, cache)
+        inputs, prologue = begin_section(network, layout, cache, context)
+        distribution = distribution_of(network, cache)
     for section in (prologue, *sections):
         layout.add(section)
     numbers = {

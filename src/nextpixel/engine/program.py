@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,9 +176,9 @@ class Program:
     ) -> None:
         """Runs all sites of images: draws levels where there is noise, else scores them.
 
-        A thread takes some images through the whole picture, and never waits for another. Where
-        there are twice as many threads as images, each image has a second one, which helps with
-        large products.
+        A thread takes some images through the whole picture. Where there are twice as many threads
+        as images, each image has a second one, which helps with large products. No thread waits
+        for another that the system has stopped.
 
         Args:
             images: The images.
@@ -386,28 +386,32 @@ class Session:
     @contextmanager
     def helper(self) -> Iterator[None]:
         """Lets a second thread help within the context, if there are products large enough."""
-        library, address = self.program.library, self.program._address
-        size = library.np_crew_bytes(address, self._count)
+        program = self.program
+        size = program.library.np_crew_bytes(program._address, self._count)
         if not size:
             yield
             return
         crew, finished = aligned(size), threading.Event()
         crew.fill(0)
 
-        def help_leader() -> None:
+        def help_leader(session: Session) -> None:  # which it keeps alive while it reads its state
             while not finished.is_set():
-                if not library.np_help(address, crew.ctypes.data):
+                if not program.library.np_help(program._address, crew.ctypes.data):
                     finished.wait(NAP)
 
-        thread = threading.Thread(target=help_leader, name="nextpixel helper", daemon=True)
-        thread.start()
-        self._job.crew = crew.ctypes.data
+        thread = threading.Thread(
+            target=help_leader, args=(self,), name="nextpixel helper", daemon=True
+        )
         try:
+            with suppress(RuntimeError):  # the system gives no more threads
+                thread.start()
+                self._job.crew = crew.ctypes.data
             yield
         finally:
             self._job.crew = None
             finished.set()
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def run(self, first: int, end: int) -> None:
         """Runs the sites from `first` to `end - 1`, which follow those already run.

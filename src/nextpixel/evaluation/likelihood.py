@@ -114,8 +114,8 @@ def evaluate(
         limit: The number of images to score, spread evenly over all; all by default.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
-        score: A function to use in place of `model.score`: of the model and images
-            `(B, C, H, W)`, -> `(B,)` nats.
+        score: A function to use in place of `model.score`: takes the network and images
+            `(B, C, H, W)`, and returns nats, `(B,)`.
 
     Returns:
         The score. Standard errors are `s / sqrt(N)`, with s the sample standard deviation.
@@ -136,7 +136,7 @@ def evaluate(
     parts = []
     with evaluation_mode(model) as network:
         for batch in batches(count, batch_size, progress):
-            x, conditioning = model.inputs(images, numbers[batch])
+            x, conditioning = network.inputs(images, numbers[batch])
             x = x.to(model.device)
             if score is None:
                 log_prob = network.score(x, conditioning.context, conditioning.mask)

@@ -380,7 +380,7 @@ def check_cache(model: AutoregressiveModel) -> Finding:
     x, c = random_images(network, 2, 0), random_context(network, 2)
     worst, first = 0.0, None
     error = 1e-9 if network.dtype == torch.float64 else 1e-4
-    with evaluation_mode(network) as network:
+    with evaluation_mode(network):
         full, cache, drawn = network(x, c), network.start(2, c), torch.zeros_like(x)
         for site in sites(network.shape):
             at = (..., site.channel, site.row, site.col)

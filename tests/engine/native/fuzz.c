@@ -1,5 +1,6 @@
 /* Damages a program in many ways and runs what still opens: fuzz FILE TIMES SEED. To be compiled with
  * sanitizers, which end it where it touches memory that it does not own. */
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,9 +53,19 @@ static void damage(char *file, int64_t size) {
     h->checksum = np_checksum(from, size - (from - file));
 }
 
-/* Draws two images by a program, if it opens, with a crew that nobody joins. Returns whether it did. */
+static const np_program *helped;
+static void *crew;
+static int finished;
+static int64_t crews;
+
+static void *help(void *unused) {
+    while (!__atomic_load_n(&finished, __ATOMIC_ACQUIRE)) np_help(helped, crew);
+    return unused;
+}
+
+/* Draws one or two images by a program, if it opens, with a helper if it has large products. Returns whether it did. */
 static int run(const char *file, int64_t size) {
-    const int64_t needed = np_memory(file, size), images = 2;
+    const int64_t needed = np_memory(file, size), images = 1 + random64() % 2;
     if (needed < 0) return np_error(-needed)[0] ? 0 : (exit(4), 0);
     if (needed > 1 << 28) return 0;
     void *memory = aligned(needed);
@@ -75,9 +86,14 @@ static int run(const char *file, int64_t size) {
         }
         np_prepare(program, slabs, images);
         const int64_t shared = np_crew_bytes(program, images);
-        void *crew = shared ? memset(aligned(shared), 0, shared) : 0;
+        crew = shared ? memset(aligned(shared), 0, shared) : 0;
+        pthread_t helper;
+        finished = 0, helped = program, crews += shared > 0;
+        if (crew && pthread_create(&helper, 0, help, 0)) exit(7);
         const np_job job = {levels, noise, 0, intervals, 1, 1, images, crew};
         np_run(program, slabs, &job, 0, sites);
+        __atomic_store_n(&finished, 1, __ATOMIC_RELEASE);
+        if (crew) pthread_join(helper, 0);
         free(slabs), free(levels), free(noise), free(intervals), free(crew);
     }
     free(memory);
@@ -104,7 +120,8 @@ int main(int count, char **arguments) {
         if (np_memory(part, shorter) >= 0) return 6;
         free(part);
     }
-    printf("%lld of %lld opened\n", (long long)opened, (long long)times);
+    printf("%lld of %lld opened, %lld with a helper\n", (long long)opened, (long long)times,
+           (long long)crews);
     free(whole), free(file), fclose(input);
     return 0;
 }

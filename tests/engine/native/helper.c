@@ -8,14 +8,13 @@
 
 #include "run.c"
 
-/* What the helper does: helps; takes pieces and never finishes them; finishes them too late, when
- * the offer is over, or in time, by chance; or says of everything that it is done, of an offer
- * long ago. */
+/* What the helper does: helps; takes pieces and never finishes them; finishes them by chance in
+ * time or too late, when the offer is over; or says that all of the offer before is done. */
 enum { HELPS, DROPS, DAWDLES, LIES };
 
 static const np_program *program;
 static struct np_crew *crew;
-static int kind, finished;
+static int kind, running, finished;
 
 static void *aligned(int64_t bytes) {
     void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
@@ -31,12 +30,13 @@ static void dawdle(long microseconds) {
 static void *misbehave(void *unused) {
     int64_t taken = 0;
     uint32_t random = 1;
+    __atomic_store_n(&running, 1, __ATOMIC_RELEASE);
     while (!__atomic_load_n(&finished, __ATOMIC_ACQUIRE)) {
         if (kind == HELPS) { taken += np_help(program, crew); continue; }
         const uint64_t open = __atomic_load_n(&crew->open, __ATOMIC_ACQUIRE), offer = open >> 32;
         if (!(uint32_t)open) continue;
         const np_instruction *in = crew->in;
-        step s = crew->of;
+        step s = crew->work;
         const int64_t piece = take(crew, offer);
         if (piece < 0) continue;
         taken++;
@@ -84,6 +84,7 @@ int main(int count, char **arguments) {
     crew = aligned(np_crew_bytes(program, 1));
     pthread_t helper;
     if (pthread_create(&helper, 0, misbehave, 0)) return 1;
+    while (!__atomic_load_n(&running, __ATOMIC_ACQUIRE)) dawdle(10);
     const np_job job = {levels, noise, 0, intervals, 1, 1, 1, crew};
     const int64_t error = np_run(program, state, &job, 0, sites);
     void *taken;

@@ -266,7 +266,7 @@ def score_each(
     ):
         for first in range(rounds):
             batch = chosen[first::rounds]  # so that each batch is spread over all pictures
-            x, conditioning = model.inputs(dataset.test, batch)
+            x, conditioning = network.inputs(dataset.test, batch)
             nats = -network.score(x.to(model.device), conditioning.context, conditioning.mask)
             parts.append(nats.double().cpu())
             done.append(batch)

@@ -4,7 +4,8 @@
  * engine allocates nothing and needs no library, not even C's own. To build it with your own
  * compiler: cc -O3 -ffp-contract=off engine.c run.c
  *
- * Callers own all memory. A program may be used by several threads at once, a state by one.
+ * Callers own all memory. A program may be used by several threads at once, a state by one and by
+ * its helper, see `np_help`.
  */
 #ifndef NEXTPIXEL_ENGINE_H
 #define NEXTPIXEL_ENGINE_H
@@ -30,7 +31,7 @@ typedef struct {
     double temperature;
     double guidance;       /* not 1: the images are followed by the same ones without context */
     int64_t images;
-    void *crew;            /* what a second thread shares that calls `np_help`, or NULL */
+    void *crew;            /* shared with a thread that calls `np_help`; NULL if none does */
 } np_job;
 
 /* Checks a file (aligned to 8 bytes). Returns the bytes of memory that `np_open` needs, at most a
@@ -65,13 +66,14 @@ NP_API void np_prepare(const np_program *program, void *state, int64_t images);
 NP_API int64_t np_run(const np_program *program, void *state, const np_job *job, int64_t first,
                       int64_t end);
 
-/* Returns the bytes of a crew (aligned to 64 bytes, all 0): what two threads share that run the
- * same images. 0 if a second thread would be of no use. */
+/* Returns the bytes of a crew (aligned to 64 bytes, all 0), the memory that two threads share while
+ * they run the same images; their number as for `np_state_bytes`. 0 if a second thread would be of
+ * no use. */
 NP_API int64_t np_crew_bytes(const np_program *program, int64_t images);
 
-/* Helps the thread that runs a job with this crew, until it has needed no help for half a
- * millisecond. Call it again until `np_run` has returned; then wait for the last call before you
- * free anything. Returns how much it did. */
+/* Helps the thread that runs a job with this crew, until it has needed no help for a moment. Call it
+ * again and again until `np_run` has returned; then wait for the last call before you free anything.
+ * Returns how many pieces of work it did. */
 NP_API int64_t np_help(const np_program *program, void *crew);
 
 /* Returns where the parameters of the distribution at a site lie, after `np_run` ran it; NULL if
@@ -111,7 +113,9 @@ enum np_errors {
 #define NP_TOTAL ((int64_t)1 << 30)        /* of the integer CDF */
 #define NP_WIDEST 64                       /* columns of the widest panel of weights */
 #define NP_CREW 512                        /* bytes of a crew before the helper's memory */
+#ifndef NP_LARGE
 #define NP_LARGE 16384                     /* multiplications of a product that is shared */
+#endif
 #define NP_MOST_IMAGES ((int64_t)1 << 20)  /* in a state */
 #define NP_MOST_STATE ((int64_t)1 << 28)   /* numbers of an image */
 

@@ -4,23 +4,24 @@
  * threads take pieces until none is left; the helper writes its sums into memory of its own, from
  * where they are copied. The results are the same, whoever computes them.
  *
- * Nobody waits long: a piece that the helper took and has not finished soon (the system may have
+ * Nobody waits long: a piece that the helper took and does not finish soon (the system may have
  * given its processor to another process) is computed again, and the offer is over. What a late
  * helper then reads may be wrong, but lies in memory that exists, and nobody looks at its sums.
+ * Tools that look for data races report this.
  */
 
 #define MOST_PIECES 32
-#define PATIENCE 64         /* multiplications of a piece for each look at whether it is done */
-#define IDLE_LOOKS 20000    /* for an offer, before a helper gives up for now: some 0.5 ms */
+#define PATIENCE 64       /* multiplications of a piece for each look at whether it is done */
+#define IDLE_LOOKS 20000  /* for an offer, before a helper gives up for now: 0.1 to 1 ms */
 
-/* What the threads share. Each of the first two is written often, and has a cache line of its own:
- * the number of an offer in the high half, and in the low half ... */
+/* What the threads share. The first two words are written often, and so lie apart. Each has the
+ * number of an offer in its high half. */
 struct np_crew {
-    uint64_t open, apart[7];  /* the pieces that nobody has taken */
-    uint64_t done, too[7];    /* a bit for each piece that the helper has finished */
+    uint64_t open, padding[15];  /* and how many pieces nobody has taken */
+    uint64_t done, padding2[15]; /* and a bit for each piece that the helper has finished */
     const np_instruction *in;
-    step of;
-    char memory[];            /* of the helper: the inputs that it lists, and its sums */
+    step work;
+    char memory[];               /* of the helper: the inputs that it lists, and its sums */
 };
 
 INLINE void look_again(void) {
@@ -67,8 +68,9 @@ static void product_of_two(const step *s, const np_instruction *in) {
     const int64_t rows = s->images * in->outer, columns = piece_of(in, rows);
     const int64_t pieces = (in->inner + columns - 1) / columns;
     const int64_t patience = 16 + rows * in->depth * columns / PATIENCE;
-    const uint64_t offer = (uint32_t)((crew->open >> 32) + 1);
-    crew->in = in, crew->of = *s;
+    const uint64_t open = __atomic_load_n(&crew->open, __ATOMIC_RELAXED);
+    const uint64_t offer = (uint32_t)((open >> 32) + 1);
+    crew->in = in, crew->work = *s;
     __atomic_store_n(&crew->open, offer << 32 | (uint64_t)pieces, __ATOMIC_RELEASE);
     const int64_t used = list_inputs(s, in, rows);
     uint64_t left = ((uint64_t)1 << pieces) - 1;
@@ -95,13 +97,13 @@ _Static_assert(sizeof(struct np_crew) <= NP_CREW, "what comes before a crew's me
 static int64_t help(const np_program *program, struct np_crew *crew) {
     const np_instruction *in = 0;
     step s = {0};
-    uint64_t last = 0, bits = 0;
+    uint64_t last = ~(uint64_t)0, bits = 0; /* no offer has this number */
     int64_t used = 0, taken = 0;
     for (int64_t idle = 0; idle < IDLE_LOOKS; idle++, look_again()) {
         const uint64_t now = __atomic_load_n(&crew->open, __ATOMIC_ACQUIRE), offer = now >> 32;
         if (!(uint32_t)now) continue;
         /* If the offer is over meanwhile, these may be torn, and there is nothing to take. */
-        if (offer != last) in = crew->in, s = crew->of, bits = 0;
+        if (offer != last) in = crew->in, s = crew->work, bits = 0;
         const int64_t piece = take(crew, offer);
         if (piece < 0) continue;
         const int64_t rows = s.images * in->outer, columns = piece_of(in, rows);

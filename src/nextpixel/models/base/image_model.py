@@ -304,11 +304,11 @@ class ImageModel(Model):
         """
         return to_model_images(pictures, self.shape, self.levels).to(self.device)
 
-    def of_pictures(self, compute: str, pictures: ImagesLike, *arguments: Any) -> Tensor:
+    def of_pictures(self, method: str, pictures: ImagesLike, *arguments: Any) -> Tensor:
         """Computes something of pictures, in evaluation mode.
 
         Args:
-            compute: The name of a method that takes images.
+            method: The name of a method that takes images.
             pictures: The pictures, see `to_images`.
             arguments: Its other arguments.
 
@@ -316,8 +316,8 @@ class ImageModel(Model):
             The result, without a graph, on the CPU.
         """
         with torch.no_grad(), evaluation_mode(self) as network:
-            of_images: Tensor = getattr(network, compute)(self.to_images(pictures), *arguments)
-            return of_images.cpu()
+            result: Tensor = getattr(network, method)(self.to_images(pictures), *arguments)
+            return result.cpu()
 
     @abstractmethod
     def score(self, x: Tensor, c: ContextLike = None, mask: Tensor | None = None) -> Tensor:
