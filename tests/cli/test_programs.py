@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +17,7 @@ from nextpixel import GatedPixelCNN, PixelCNN
 from nextpixel.cli import programs
 from nextpixel.data import DataRecord
 from nextpixel.utils import devices
-from tests.helpers import arrays, assert_refused, pixels, randomize, refused, run
+from tests.helpers import ROOT, arrays, assert_refused, pixels, randomize, refused, run
 
 
 def small(seed: int = 0, **arguments: Any) -> GatedPixelCNN:
@@ -302,6 +305,27 @@ def test_a_program_file_is_a_model(
     loaded.clear()
     assert results(f"digits.program {options}", capsys) == expected
     assert loaded == []
+
+
+def test_numpy_and_pillow_are_enough(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after `pip install --no-deps . && pip install numpy pillow`."""
+    run("export model --program digits.program", capsys)
+    run("sample digits.program --npz expected.npz", capsys)
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[\[>=<]", each)[0] for each in needed} - {"numpy", "pillow"}
+    modules = {"lightning-fabric": "lightning_fabric", "pyyaml": "yaml", "scikit-image": "skimage"}
+    missing = dict.fromkeys(modules.get(name, name) for name in names)
+    assert "matplotlib" in missing
+    code = (
+        f"import sys; sys.modules |= {missing}; from nextpixel.cli.main import main; "
+        "sys.exit(main())"
+    )
+    for options in ("--npz found.npz", "-n 4 --class 1"):
+        words = [sys.executable, "-c", code, "sample", "digits.program", *options.split()]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    with np.load("expected.npz") as expected, np.load("found.npz") as found:
+        assert np.array_equal(found["x"], expected["x"])
 
 
 def test_a_program_without_classes(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 from PIL import ImageFont
 
@@ -11,12 +12,13 @@ __all__ = ["label_font"]
 
 @lru_cache
 def label_font(size: int) -> ImageFont.FreeTypeFont:
-    """Loads the font of labels, DejaVu Sans, which Matplotlib has in its package.
+    """Loads the font of labels: DejaVu Sans, which Matplotlib has in its package.
 
-    Pillow's own font lacks most letters but those of English, and names of classes may have any.
+    Where only programs run, there may be no Matplotlib. Pillow's own font then has to do, which
+    lacks most letters but those of English.
     """
     package = find_spec("matplotlib")
-    assert package is not None
-    assert package.origin is not None
+    if package is None or package.origin is None:
+        return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
     folder = Path(package.origin).parent / "mpl-data/fonts/ttf"
     return ImageFont.truetype(folder / "DejaVuSans.ttf", size)
