@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from PIL import Image
 
 from nextpixel.engine import Program
-from tests.helpers import ROOT, succeed
+from tests.helpers import ROOT, needs, succeed
 
 TEXT = (ROOT / "docs" / "engine.md").read_text()
 BLOCKS = {
@@ -74,11 +73,11 @@ def test_the_web_service_draws_digits(service: str, program: Path) -> None:
             urlopen(service.replace("/3/42.png", wrong), timeout=60)
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Unix shell")
 def test_the_program_in_c_draws_the_same_digits(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    needs("cc", "gcc")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "digits.program").symlink_to(program)
