@@ -134,6 +134,7 @@ class PixelSNAIL(WholePixelNetwork):
     """
 
     paper = "PixelSNAIL: An Improved Autoregressive Generative Model (Chen et al., 2017)"
+    fixed_size = "its attention knows each pixel by its place in an image of the size it learned"
     place: Tensor
 
     def __init__(

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Self, Unpack, cast
 
 import numpy as np
 import torch
@@ -69,6 +69,8 @@ class ImageModel(Model):
         is_likelihood: Whether the score is log p(x | c) itself, not a bound or a part of it.
         has_importance_bound: Whether it has `importance_bound`, a tighter bound than its score.
         fits_codes: Whether it can be a prior over the codes of a VQ-VAE.
+        fixed_size: Why its weights do not apply to images of another size; "" if they do, unless
+            the shape of one of them says otherwise.
     """
 
     noun = "a model of images"
@@ -77,6 +79,7 @@ class ImageModel(Model):
     is_likelihood = False
     has_importance_bound = False
     fits_codes = False
+    fixed_size = ""
     conditioner: Conditioner | None
 
     def __init__(
@@ -267,6 +270,33 @@ class ImageModel(Model):
                 f"The model is conditioned on {conditioner.in_words()}: make it with {part}={size}."
             )
 
+    def resized(self, shape: tuple[int, int, int]) -> Self:
+        """Makes a model with the same weights for images of another height and width.
+
+        Args:
+            shape: `(C, H, W)` of an image; the channels stay.
+
+        Raises:
+            UserError: Its weights belong to places in images of one size.
+        """
+        old, new = self.state_dict(), " x ".join(map(str, shape[1:]))
+        refused = f"{type(self).__name__} cannot be used on images of {new}:"
+        if len(shape) != 3 or shape[0] != self.shape[0]:
+            raise UserError(f"shape is ({self.shape[0]}, height, width), not {tuple(shape)}.")
+        if tuple(shape) == self.shape:
+            return self
+        if self.fixed_size:
+            raise UserError(f"{refused} {self.fixed_size}.")
+        if self.conditioner is not None or self.context_spec.image is not None:
+            raise UserError(f"{refused} it is given an image or its features, of one size.")
+        model = type(self)(**{**self.hyperparameters, "shape": tuple(shape)})
+        for name, weight in model.state_dict().items():
+            if name not in old or old[name].shape != weight.shape:
+                raise UserError(f"{refused} its weights {name} belong to places of an image.")
+        model.load_state_dict(old)
+        model.data_record = self.data_record
+        return model.to(self.device).train(self.training)
+
     def extra_config(self) -> dict[str, Any]:
         """Returns the entries of the conditioner and the data record for `config.json`."""
         entries = self.data_record.settings()
@@ -377,12 +407,19 @@ class ImageModel(Model):
 
 
 def load(
-    name: str | Path, *, device: str | torch.device = "cpu", trust: bool = False
+    name: str | Path,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    device: str | torch.device = "cpu",
+    trust: bool = False,
 ) -> ImageModel:
     """Loads a model: a pretrained one by name, the best one of a run, or any saved folder.
 
     Args:
         name: The name of a pretrained model, a run folder, or a folder with a `config.json`.
+        shape: `(C, H, W)` for images of another height and width, with the same weights: a network
+            whose layers do the same everywhere draws textures, and scores, completes and compresses
+            images of any size.
         device: The device for the weights, as "cpu", "cuda", "cuda:N" or "auto".
         trust: Whether to load a model that is not nextpixel's own, by importing the module that its
             `config.json` names. Set it only for a folder whose code you would run.
@@ -391,10 +428,14 @@ def load(
         The model, in evaluation mode.
 
     Raises:
-        UserError: There is no such model or device, it is damaged, or it is not trusted.
+        UserError: There is no such model or device, it is damaged, it is not trusted, or its
+            weights belong to places in images of its own size.
     """
     found = find_device(device)
-    return read_model(find(name), trust=trust).to(found).eval()
+    model = read_model(find(name), trust=trust)
+    if shape is not None:
+        model = model.resized(shape)
+    return model.to(found).eval()
 
 
 def read_model(folder: Path, *, trust: bool = False) -> ImageModel:
