@@ -47,7 +47,7 @@ int main(int argc, char **argv) {
         *np_input_at(program, state, i, NP_INPUT_PRESENT) = 1;
     }
     np_prepare(program, state, count);
-    const np_job job = {levels, noise, NULL, NULL, 1.0, 1.0, count, NULL};
+    const np_job job = {levels, noise, NULL, NULL, 1.0, 1.0, count, NULL, NULL};
     const int64_t error = np_run(program, state, &job, 0, sites);
     if (error) stop(np_error(-error));
 

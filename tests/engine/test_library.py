@@ -62,7 +62,7 @@ def test_the_functions_have_the_types_of_the_header() -> None:
     declared = {
         words.partition("(")[0].split()[-1].lstrip("*"): words.count(",") + ("void)" not in words)
         for words in header.replace("\n", " ").split("NP_API ")[1:]
-        if words.startswith(("const", "int64_t", "void", "float", "uint64_t"))
+        if words.startswith(("const", "int64_t", "void", "float", "uint"))
         for words in [words.partition(";")[0]]
     }
     assert declared == {name: len(arguments) for name, (_, arguments) in library.FUNCTIONS.items()}

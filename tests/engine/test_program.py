@@ -11,7 +11,8 @@ import torch
 
 from nextpixel.engine import Images, Program
 from nextpixel.engine.compile import compile_model
-from nextpixel.engine.program import TOTAL, read_description
+from nextpixel.engine.file import read_description
+from nextpixel.engine.program import TOTAL
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN, PixelCNN, PixelCNNPP
 from nextpixel.sampling import trace

@@ -12,6 +12,7 @@ Making a program needs PyTorch and the model (`compile.py`); running it needs Nu
 No network is written twice: the operations of its layers are captured.
 """
 
+from nextpixel.engine.coder import Coder
 from nextpixel.engine.program import Images, Program, Session
 
-__all__ = ["Images", "Program", "Session"]
+__all__ = ["Coder", "Images", "Program", "Session"]

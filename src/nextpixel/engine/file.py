@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpixel.engine.library import load_library
+from nextpixel.errors import UserError
 
 __all__ = [
     "CONSTANTS",
@@ -26,6 +27,7 @@ __all__ = [
     "Line",
     "Matrix",
     "Place",
+    "read_description",
     "write_program",
 ]
 
@@ -208,3 +210,18 @@ def write_program(
     header["checksum"] = checksum
     file[: HEADER.itemsize] = np.frombuffer(header.tobytes(), np.uint8)
     return file
+
+
+def read_description(text: bytes) -> dict[str, Any]:
+    """Reads what a file says about itself.
+
+    Raises:
+        UserError: It is no JSON object.
+    """
+    try:
+        description = json.loads(text)
+    except (ValueError, RecursionError):
+        description = None
+    if not isinstance(description, dict):
+        raise UserError("This is no program: its description cannot be read.")
+    return description

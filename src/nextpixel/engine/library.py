@@ -11,9 +11,12 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nextpixel.errors import UserError
 
-__all__ = ["Job", "load_library"]
+__all__ = ["CoderState", "Job", "aligned", "failed", "load_library"]
 
 LIBRARIES = Path(__file__).parent / "libraries"
 NAMES = {  # by sys.platform and platform.machine()
@@ -24,6 +27,19 @@ NAMES = {  # by sys.platform and platform.machine()
     ("win32", "AMD64"): "engine-windows-x86_64.dll",
 }
 AVX512 = 2  # the best that np_choose knows; it takes what the processor has
+
+
+class CoderState(ctypes.Structure):
+    """The struct `np_coder` of engine.h."""
+
+    _fields_ = (
+        ("bytes", ctypes.c_void_p),
+        ("at", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("number", ctypes.c_uint64),
+        ("range", ctypes.c_uint64),
+        ("decodes", ctypes.c_int64),
+    )
 
 
 class Job(ctypes.Structure):
@@ -38,6 +54,7 @@ class Job(ctypes.Structure):
         ("guidance", ctypes.c_double),
         ("images", ctypes.c_int64),
         ("crew", ctypes.c_void_p),
+        ("coder", ctypes.POINTER(CoderState)),
     )
 
 
@@ -45,6 +62,10 @@ POINTER, INTEGER = ctypes.c_void_p, ctypes.c_int64
 FUNCTIONS = {  # engine.h: the result and the arguments
     "np_memory": (INTEGER, (POINTER, INTEGER)),
     "np_open": (POINTER, (POINTER, INTEGER, POINTER)),
+    "np_encode": (None, (ctypes.POINTER(CoderState), POINTER, INTEGER)),
+    "np_finish": (INTEGER, (ctypes.POINTER(CoderState),)),
+    "np_decode": (None, (ctypes.POINTER(CoderState), POINTER, INTEGER)),
+    "np_code_numbers": (INTEGER, (ctypes.POINTER(CoderState), POINTER, INTEGER, INTEGER)),
     "np_error": (ctypes.c_char_p, (INTEGER,)),
     "np_number_of": (INTEGER, (POINTER, INTEGER)),
     "np_state_bytes": (INTEGER, (POINTER, INTEGER)),
@@ -57,6 +78,7 @@ FUNCTIONS = {  # engine.h: the result and the arguments
     "np_parameters": (POINTER, (POINTER, POINTER, INTEGER, INTEGER)),
     "np_noise": (None, (ctypes.c_uint64, ctypes.c_uint64, POINTER, INTEGER)),
     "np_choose": (INTEGER, (INTEGER,)),
+    "np_crc32c": (ctypes.c_uint32, (POINTER, INTEGER)),
     "np_checksum": (ctypes.c_uint64, (POINTER, INTEGER)),
     "np_build": (ctypes.c_char_p, ()),
 }
@@ -112,3 +134,15 @@ def check(path: Path) -> None:
         raise UserError(f"The engine {path} cannot be read: {error}.") from None
     if found != digest:
         raise UserError(f"The engine {path} is damaged: install nextpixel again.")
+
+
+def failed(error: int, what: str = "The engine stopped") -> UserError:
+    """Makes the error of a function of the engine that returned minus one of its errors."""
+    return UserError(f"{what}: {load_library().np_error(-error).decode()}.")
+
+
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Makes an array of bytes that begins at a multiple of 64."""
+    whole = np.empty(size + 64, np.uint8)
+    begin = -whole.ctypes.data % 64
+    return whole[begin : begin + size]

@@ -10,7 +10,6 @@ Example:
 from __future__ import annotations
 
 import ctypes
-import json
 import math
 import operator
 import os
@@ -18,13 +17,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nextpixel.engine.file import HEADER, INPUTS
-from nextpixel.engine.library import Job, load_library
+from nextpixel.engine.coder import Coder
+from nextpixel.engine.file import HEADER, INPUTS, read_description
+from nextpixel.engine.library import Job, aligned, failed, load_library
 from nextpixel.errors import MIX_ERROR, UserError
 from nextpixel.noise import site_noise
 
@@ -65,7 +65,7 @@ class Program:
         data[:] = np.frombuffer(file, np.uint8)
         size = self.library.np_memory(data.ctypes.data, len(data))
         if size < 0:
-            raise UserError(f"This is no program: {self._error(size)}.")
+            raise failed(size, "This is no program")
         self._memory = aligned(size)
         self._address = self.library.np_open(data.ctypes.data, len(data), self._memory.ctypes.data)
         header = np.frombuffer(data[: HEADER.itemsize].tobytes(), HEADER)[0]
@@ -233,6 +233,10 @@ class Program:
             finally:
                 stop.set()
 
+    def state_bytes(self, images: int) -> int:
+        """Counts the bytes of memory that images take which go through the program together."""
+        return int(self.library.np_state_bytes(self._address, images))
+
     def begin(self, images: Images, temperature: float = 1.0, guidance: float = 1.0) -> Session:
         """Begins images, to go through them site by site."""
         return Session(self, images, temperature, guidance)
@@ -269,8 +273,12 @@ class Program:
             inputs[name] = np.broadcast_to(values, (n, size)).astype(np.float32)
         return inputs
 
-    def _error(self, error: int) -> str:
-        return str(self.library.np_error(-error).decode())
+
+def memory_of(file: bytes) -> int:
+    """Returns the bytes of memory that a program needs; minus an error if it is none."""
+    data = aligned(len(file))
+    data[:] = np.frombuffer(file, np.uint8)
+    return int(load_library().np_memory(data.ctypes.data, len(data)))
 
 
 class Images(NamedTuple):
@@ -280,7 +288,7 @@ class Images(NamedTuple):
         levels: `(n, C, H, W)`, int64: drawn levels, and those that are given.
         inputs: For each of `INPUTS` that the program takes, `(n, count)`, float32; with guidance
             `(2 n, count)`.
-        noise: Numbers in [0, 1), `(n, C, H, W)`, float64; None to score.
+        noise: Numbers in [0, 1), `(n, C, H, W)`, float64; None to score or to code.
         known: True where the level is given, `(n, C, H, W)`; None if none is.
         intervals: Gets the low end and the width of each level's interval of the integer CDF,
             `(n, C, H, W, 2)`, uint32; or None.
@@ -342,13 +350,19 @@ class Session:
         images: The images.
         temperature: Divides the logits.
         guidance: See `Program.run`.
+        coder: Encodes all levels that are not known, or decodes them; there is no noise then.
 
     Raises:
         UserError: The temperature or the guidance is out of range.
     """
 
     def __init__(
-        self, program: Program, images: Images, temperature: float = 1.0, guidance: float = 1.0
+        self,
+        program: Program,
+        images: Images,
+        temperature: float = 1.0,
+        guidance: float = 1.0,
+        coder: Coder | None = None,
     ) -> None:
         if not 0 < temperature < math.inf:
             raise UserError(f"The temperature must be above 0, not {temperature}.")
@@ -362,6 +376,9 @@ class Session:
         arrays = (images.levels, images.noise, images.known, images.intervals)
         places = [None if a is None else a.ctypes.data for a in arrays]
         self._job = Job(*places, temperature, guidance, n)
+        if coder is not None:
+            self._coder = coder  # keeps its memory
+            self._job.coder = ctypes.pointer(coder.state)
         self._state = aligned(library.np_state_bytes(address, self._count))
         state = self._state.ctypes.data
         library.np_begin(address, state, self._count)
@@ -426,7 +443,7 @@ class Session:
             program._address, self._state.ctypes.data, ctypes.byref(self._job), first, end
         )
         if error:
-            raise UserError(f"The engine stopped: {program._error(error)}.")
+            raise failed(error)
 
     def run_rows(self, first: int, end: int) -> None:
         """Runs the rows from `first` to `end - 1`, see `run`."""
@@ -463,28 +480,6 @@ class Session:
             raise ValueError(f"give the index of each of the {self._count} images")
         whole = self._state[: self._count * self._stride].reshape(self._count, self._stride or -1)
         whole[:] = whole[chosen]
-
-
-def read_description(text: bytes) -> dict[str, Any]:
-    """Reads what a file says about itself.
-
-    Raises:
-        UserError: It is no JSON object.
-    """
-    try:
-        description = json.loads(text)
-    except (ValueError, RecursionError):
-        description = None
-    if not isinstance(description, dict):
-        raise UserError("This is no program: its description cannot be read.")
-    return description
-
-
-def aligned(size: int) -> NDArray[np.uint8]:
-    """Makes an array of bytes that begins at a multiple of 64."""
-    whole = np.empty(size + 64, np.uint8)
-    begin = -whole.ctypes.data % 64
-    return whole[begin : begin + size]
 
 
 def processors() -> int:

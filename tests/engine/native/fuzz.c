@@ -90,7 +90,7 @@ static int run(const char *file, int64_t size) {
         pthread_t helper;
         finished = 0, helped = program, crews += shared > 0;
         if (crew && pthread_create(&helper, 0, help, 0)) exit(7);
-        const np_job job = {levels, noise, 0, intervals, 1, 1, images, crew};
+        const np_job job = {levels, noise, 0, intervals, 1, 1, images, crew, 0};
         np_run(program, slabs, &job, 0, sites);
         __atomic_store_n(&finished, 1, __ATOMIC_RELEASE);
         if (crew) pthread_join(helper, 0);

@@ -46,7 +46,7 @@ int main(int count, char **arguments) {
         fill_inputs(program, state, image);
     }
     np_prepare(program, state, images);
-    const np_job job = {levels, noise, 0, intervals, 1, 1, images, 0};
+    const np_job job = {levels, noise, 0, intervals, 1, 1, images, 0, 0};
     const int64_t error = np_run(program, state, &job, 0, sites);
     if (error) return printf("%s\n", np_error(-error)), 1;
     printf("%016llx\n", (unsigned long long)np_checksum(intervals, images * sites * 8));

@@ -40,7 +40,7 @@ for (let image = 0n; image < images; image++) {
   input(INPUT_PRESENT, 1).fill(1);
 }
 np.np_prepare(program, state, images);
-const job = allocate(48); // of wasm32: no crew
+const job = allocate(48); // of wasm32: no crew, no coder
 new Uint32Array(memory.buffer, job, 4).set([levels, noise, 0, intervals]);
 new Float64Array(memory.buffer, job + 16, 2).fill(1);
 new BigInt64Array(memory.buffer, job + 32, 1)[0] = images;

@@ -85,7 +85,7 @@ int main(int count, char **arguments) {
     pthread_t helper;
     if (pthread_create(&helper, 0, misbehave, 0)) return 1;
     while (!__atomic_load_n(&running, __ATOMIC_ACQUIRE)) dawdle(10);
-    const np_job job = {levels, noise, 0, intervals, 1, 1, 1, crew};
+    const np_job job = {levels, noise, 0, intervals, 1, 1, 1, crew, 0};
     const int64_t error = np_run(program, state, &job, 0, sites);
     void *taken;
     __atomic_store_n(&finished, 1, __ATOMIC_RELEASE);

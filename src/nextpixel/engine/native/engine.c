@@ -1,4 +1,5 @@
 /* Opens programs: checks every place in a file, packs the weights, and chooses the instructions. */
+#include "coder.h"
 #include "engine.h"
 
 #define MOST ((int64_t)1 << 31)  /* numbers in a space, and of anything that is counted */
@@ -73,6 +74,7 @@ const char *np_error(int64_t error) {
         case NP_WRONG_JOB:
             return "there are no levels or images, or the temperature or guidance is no number";
         case NP_WRONG_NOISE: return "the noise is not in [0, 1)";
+        case NP_NO_ROOM: return "there is no room for the bits";
         default: return "";
     }
 }
@@ -93,6 +95,16 @@ uint64_t np_checksum(const void *bytes, int64_t size) {
         sum ^= sum >> 32;
     }
     return sum;
+}
+
+uint32_t np_crc32c(const uint8_t *bytes, int64_t size) {
+    uint32_t table[256], sum = ~(uint32_t)0;
+    for (uint32_t i = 0; i < 256; i++) {
+        table[i] = i;
+        for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1) * 0x82f63b78;
+    }
+    for (int64_t i = 0; i < size; i++) sum = sum >> 8 ^ table[(sum ^ bytes[i]) & 0xff];
+    return ~sum;
 }
 
 static int within(int64_t x, int64_t least, int64_t most) { return least <= x && x <= most; }
@@ -447,6 +459,7 @@ int64_t np_run(const np_program *p, void *state, const np_job *job, int64_t firs
     if (!job->levels || !within(job->images, 1, NP_MOST_IMAGES) || !(job->temperature > 0) ||
         !is_finite(job->temperature) || !is_finite(job->guidance))
         return -NP_WRONG_JOB;
+    if (job->coder && (job->noise || job->coder->range < NP_FULL)) return -NP_WRONG_JOB;
     return p->variant->run(p, state, job, first, end);
 }
 
@@ -466,6 +479,40 @@ const float *np_parameters(const np_program *p, const void *state, int64_t image
     const int64_t at = o->offset + row / h->period * o->per_row + col / h->period * o->per_col;
     if (o->space == NP_IN_CONSTANTS) return p->constants + at;
     return (const float *)state + image * p->state + at;
+}
+
+/* --- coding ----------------------------------------------------------------------------------- */
+
+void np_encode(np_coder *c, uint8_t *bytes, int64_t size) { np_begin_code(c, bytes, size, 0); }
+
+int64_t np_finish(np_coder *c) {
+    /* The range is at least 2^48, so the interval has a number whose other words are 0. */
+    const uint64_t before = c->number;
+    c->number += NP_FULL - 1;
+    if (c->number < before) np_carry(c);
+    const int error = np_write_word(c);
+    return error ? error : c->at;
+}
+
+void np_decode(np_coder *c, uint8_t *bytes, int64_t size) {
+    np_begin_code(c, bytes, size, 1);
+    for (int i = 0; i < 4; i++) c->number = c->number << 16 | np_read_word(c);
+}
+
+int64_t np_code_numbers(np_coder *c, int64_t *numbers, int64_t count, int64_t most) {
+    if (!within(most, 1, NP_TOTAL) || c->range < NP_FULL) return -NP_WRONG_JOB;
+    const int64_t width = NP_TOTAL / most; /* the last number has what is left over */
+    for (int64_t i = 0; i < count; i++) {
+        if (c->decodes) numbers[i] = np_next_number(c) / width;
+        if (c->decodes && numbers[i] >= most) numbers[i] = most - 1;
+        if (!within(numbers[i], 0, most - 1)) return -NP_WRONG_LEVEL;
+        const int64_t low = numbers[i] * width, last = numbers[i] == most - 1;
+        const int64_t mine = last ? NP_TOTAL - low : width;
+        const int error = c->decodes ? 0 : np_encode_interval(c, low, mine);
+        if (error) return error;
+        if (c->decodes) np_skip_interval(c, low, mine);
+    }
+    return 0;
 }
 
 /* --- noise ------------------------------------------------------------------------------------ */

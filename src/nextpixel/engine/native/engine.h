@@ -22,16 +22,25 @@
 
 typedef struct np_program np_program;
 
+/* An entropy coder, see coder.h. */
+typedef struct {
+    uint8_t *bytes;        /* to write or to read */
+    int64_t at, size;      /* of the bytes */
+    uint64_t number, range;
+    int64_t decodes;       /* 1 if it decodes, 0 if it encodes */
+} np_coder;
+
 /* A job: images to draw or to score. All arrays are images x channels x height x width. */
 typedef struct {
     int64_t *levels;       /* drawn levels; read where they are known, and when scoring */
-    const double *noise;   /* in [0, 1), one for each site; NULL to score */
+    const double *noise;   /* in [0, 1), one for each site; NULL to score or to code */
     const uint8_t *known;  /* 1 where the level is given; NULL if none is */
     uint32_t *intervals;   /* where to write low and width of each level's interval, or NULL */
     double temperature;
     double guidance;       /* not 1: the images are followed by the same ones without context */
     int64_t images;
     void *crew;            /* shared with a thread that calls `np_help`; NULL if none does */
+    np_coder *coder;       /* codes all levels that are not known, site by site; or NULL */
 } np_job;
 
 /* Checks a file (aligned to 8 bytes). Returns the bytes of memory that `np_open` needs, at most a
@@ -41,6 +50,19 @@ NP_API int64_t np_memory(const void *file, int64_t size);
 /* Copies a file to `memory` (aligned to 64 bytes), ready to run; NULL if the file is wrong. The
  * program always runs with the instructions that are chosen now. */
 NP_API const np_program *np_open(const void *file, int64_t size, void *memory);
+
+/* Begins to encode to bytes, of which `np_run` may write 4 for each level and 8 more. */
+NP_API void np_encode(np_coder *coder, uint8_t *bytes, int64_t size);
+
+/* Ends an encoding, and returns the number of bytes, or minus an error. */
+NP_API int64_t np_finish(np_coder *coder);
+
+/* Begins to decode. */
+NP_API void np_decode(np_coder *coder, uint8_t *bytes, int64_t size);
+
+/* Codes numbers in [0, most), each as likely as any other; most is at most 2^30. Returns 0, or minus
+ * an error. */
+NP_API int64_t np_code_numbers(np_coder *coder, int64_t *numbers, int64_t count, int64_t most);
 
 /* Describes an error in a sentence. */
 NP_API const char *np_error(int64_t error);
@@ -92,6 +114,9 @@ NP_API int64_t np_choose(int64_t wanted);
 /* Computes the checksum of bytes. */
 NP_API uint64_t np_checksum(const void *bytes, int64_t size);
 
+/* Computes the CRC-32C (Castagnoli) of bytes, as in RFC 3720. */
+NP_API uint32_t np_crc32c(const uint8_t *bytes, int64_t size);
+
 /* Returns "nextpixel engine " and the digest of what this library was built from. */
 NP_API const char *np_build(void);
 
@@ -104,7 +129,7 @@ enum np_input { NP_INPUT_CLASSES, NP_INPUT_VECTOR, NP_INPUT_PRESENT, NP_INPUT_MA
 enum np_errors {
     NP_NO_PROGRAM = 1, NP_OTHER_VERSION, NP_TRUNCATED, NP_DAMAGED, NP_WRONG_HEADER, NP_WRONG_PLACE,
     NP_WRONG_INSTRUCTION, NP_WRONG_LEVEL, NP_NOT_FINITE, NP_WRONG_SITE, NP_WRONG_JOB,
-    NP_WRONG_NOISE
+    NP_WRONG_NOISE, NP_NO_ROOM
 };
 
 /* --- the file --------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* Runs programs. Compiled once for each set of instructions (-DNP_VARIANT=name) without
  * contraction: every sum, product and function rounds at the same places on every machine. */
+#include "coder.h"
 #include "engine.h"
 
 #pragma STDC FP_CONTRACT OFF
@@ -36,9 +37,11 @@ INLINE void set_mode(float_mode mode) { (void)mode; }
 #define STRICT 0
 #endif
 
-/* Whether the level at a place is given. */
+INLINE int is_known(const np_job *job, int64_t at) { return job->known && job->known[at]; }
+
+/* Whether the level at a place is given: it is neither drawn nor decoded. */
 INLINE int is_given(const np_job *job, int64_t at) {
-    return !job->noise || (job->known && job->known[at]);
+    return is_known(job, at) || !(job->noise || (job->coder && job->coder->decodes));
 }
 
 /* Writes the newest levels before a site into the state of all images; at the first one they are
@@ -63,7 +66,7 @@ INLINE int64_t noise_at(const np_job *job, int64_t at) {
     return noise >= 0 && noise < 1 ? (int64_t)(noise * (double)NP_TOTAL) : -1;
 }
 
-/* Chooses the level of a site in an image, or finds that of a given one. */
+/* Chooses the level of a site in an image: draws it, decodes it, or finds that of a given one. */
 static int choose_level(const step *s, board *b, const np_job *job, const np_kind *kind,
                         int64_t image, int64_t channel) {
     const np_header *h = s->program->header;
@@ -73,14 +76,18 @@ static int choose_level(const step *s, board *b, const np_job *job, const np_kin
     const int given = is_given(job, at);
     for (int64_t c = 0; c < channel + given; c++)
         if (of_pixel[c * size] < 0 || of_pixel[c * size] >= h->levels) return -NP_WRONG_LEVEL;
-    if (given && !job->intervals) return 0;
+    np_coder *coder = is_known(job, at) ? 0 : job->coder;
+    if (given && !coder && (job->coder || !job->intervals)) return 0;
     question q = {place(s, &kind->out, image), 0, channel, of_pixel, size, -1, 0};
     if (s->images > job->images) q.null = place(s, &kind->out, image + job->images);
     if (given) q.level = job->levels[at];
+    else if (coder) q.u = np_next_number(coder);
     else if ((q.u = noise_at(job, at)) < 0) return -NP_WRONG_NOISE;
     interval found = {0, 0, 0};
-    const int error = find_interval(b, &q, &found);
+    int error = find_interval(b, &q, &found);
+    if (!error && coder && given) error = np_encode_interval(coder, found.low, found.width);
     if (error) return error;
+    if (coder && !given) np_skip_interval(coder, found.low, found.width);
     if (!given) job->levels[at] = found.level;
     if (job->intervals) {
         job->intervals[2 * at] = (uint32_t)found.low;
