@@ -1,6 +1,5 @@
 """Convolutions in half precision against float64, and the layers with and without them."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,14 +13,18 @@ from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.nn import CausalConv2d, Pointwise, RowConv2d
 from nextpixel.nn.native_conv import Kind, Taps, convolve, fits, program
 from nextpixel.training.launch import has_bf16
+from tests.helpers import needs
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler"),
-    pytest.mark.skipif(
-        not has_bf16("cpu") or bool(torch.cpu.get_capabilities().get("amx_bf16")),
-        reason="a processor without products of bfloat16 numbers, or with better ones",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not has_bf16("cpu") or bool(torch.cpu.get_capabilities().get("amx_bf16")),
+    reason="a processor without products of bfloat16 numbers, or with better ones",
+)
+
+
+@pytest.fixture(autouse=True)
+def _compiler() -> None:
+    needs("cc", "gcc")
+
 
 TAPS: dict[str, Taps] = {
     "1x1": ((0, 0),),
