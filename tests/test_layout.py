@@ -31,6 +31,7 @@ ROOMS = [
     "tasks",
     "training",
     "comparison",
+    "codec",
     "cli",
 ]
 TOP = 10  # modules in no room, at most

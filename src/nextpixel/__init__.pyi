@@ -1,5 +1,9 @@
 # The public names, and the modules that they come from; `__init__.py` reads this list.
 
+from nextpixel.codec.archive import archive as archive
+from nextpixel.codec.compress import compress as compress
+from nextpixel.codec.decompress import Compressed as Compressed
+from nextpixel.codec.decompress import decompress as decompress
 from nextpixel.conditioning.classifier import Classifier as Classifier
 from nextpixel.conditioning.classifier import fit_classifier as fit_classifier
 from nextpixel.conditioning.classifier import load_classifier as load_classifier

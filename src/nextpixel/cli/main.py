@@ -25,6 +25,7 @@ GROUPS = {
     "Start": ["start", "models", "data", "train"],
     "Draw": ["sample", "complete", "restore", "vary", "reconstruct", "synthesize"],
     "Evaluate": ["eval", "score", "evaluate-samples", "compare"],
+    "Compress": ["compress", "archive", "decompress", "info", "verify"],
     "Understand": ["inspect", "check", "invert"],
     "Advanced": ["classifier", "bundle", "export"],
 }

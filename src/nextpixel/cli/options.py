@@ -136,12 +136,14 @@ class Parser(argparse.ArgumentParser):
         *,
         default: str | None = None,
         required: bool = False,
+        short: str | None = None,
     ) -> None:
         """Adds an option that names a file to write, of one of these formats."""
         path = None if default is None else Path(default)
         kind = output(*suffixes)
+        names = [option] if short is None else [short, option]
         self.add_argument(
-            option, type=kind, metavar="FILE", default=path, required=required, help=text
+            *names, type=kind, metavar="FILE", default=path, required=required, help=text
         )
 
     def _check_option(self, option: str) -> None:

@@ -108,7 +108,7 @@ def unsplit_from_arrays(
     path: Path, arrays: dict[str, NDArray[Any]], channels: int | None, levels: int | None
 ) -> Unsplit:
     """Concatenates the images of all splits, with the arguments of `dataset_from_arrays`."""
-    stated_levels = arrays.pop("levels", None)
+    stated_levels, rows = arrays.pop("levels", None), arrays.pop("rows", None)
     pairs = _name_splits(path, arrays).values()
     x = np.concatenate([_integers(path, x, channels) for x, _ in pairs])
     ids = [_class_ids(path, y) for _, y in pairs if y is not None]
@@ -119,7 +119,7 @@ def unsplit_from_arrays(
         if stated_levels is None:
             refuse_all_zero(path, highest, own_levels, levels)
         x = requantise(x, own_levels, levels)
-    images = Images(x, y, levels or own_levels)
+    images = Images(x, y, levels or own_levels, rows=rows)
     return Unsplit(images, [str(i) for i in range(len(x))], _class_names(ids))
 
 

@@ -14,7 +14,16 @@ from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
 from nextpixel.utils.words import count, list_names
 
-__all__ = ["SOUNDS", "File", "FileKind", "Skipped", "find_files", "folder_state", "list_files"]
+__all__ = [
+    "SOUNDS",
+    "File",
+    "FileKind",
+    "Skipped",
+    "find_files",
+    "folder_state",
+    "list_files",
+    "walk",
+]
 
 STATE_VERSION = 2  # increase it when a folder decodes to other integers, classes or splits
 SPLIT_FOLDERS = {  # in any case
@@ -99,14 +108,14 @@ def folder_state(folder: Path, endings: tuple[str, ...]) -> str:
     list of all names.
     """
     total = 0
-    for name, stat in track(_walk(folder, endings), f"looking through {folder}"):
+    for name, stat in track(walk(folder, endings), f"looking through {folder}"):
         written = (stat.st_size, stat.st_mtime_ns) if stat else None
         line = os.fsencode(f"{name}\0{written}")
         total += int.from_bytes(hashlib.sha256(line).digest())
     return f"{STATE_VERSION} {total:x}"
 
 
-def _walk(
+def walk(
     folder: Path,
     endings: tuple[str, ...],
     broken: list[str] | None = None,
@@ -172,7 +181,7 @@ def list_files(folder: Path, kind: FileKind) -> tuple[list[File], Skipped]:
     other: list[str] = []
     # The stat of a file takes more memory than its name, so it is dropped.
     names = sorted(
-        (name for name, stat in _walk(folder, kind.endings, broken, other) if stat is not None),
+        (name for name, stat in walk(folder, kind.endings, broken, other) if stat is not None),
         key=lambda name: name.split("/"),
     )
     tops = split_folders(folder, kind, names)

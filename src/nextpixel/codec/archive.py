@@ -1,0 +1,312 @@
+"""Compresses pictures by a small model of these very pictures, which goes into the file.
+
+The description length decides (Rissanen, 1978): the bytes of the model and those of the pictures
+under it. Networks of a few widths are trained for a short time each, and the best one for the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextpixel.codec.compress import Totals, compress
+from nextpixel.codec.models import Coding, Size, compiled
+from nextpixel.codec.pictures import smallest_file
+from nextpixel.codec.programs import pack_program
+from nextpixel.codec.sources import ArraySource, ImagesLike, Source, source_of
+from nextpixel.data.arrays import dataset_from_arrays
+from nextpixel.engine import Program
+from nextpixel.engine.file import CHECKED, HEADER
+from nextpixel.engine.library import load_library
+from nextpixel.models import PixelCNNPP
+from nextpixel.models.base.image_model import load
+from nextpixel.training.choosing import images_per_second, training_options
+from nextpixel.training.fitting import fit
+from nextpixel.utils.progress import track
+
+__all__ = ["Archived", "Trial", "archive"]
+
+SIDE = 32  # of the crops to train on
+WHOLE = 48  # side of images that are trained on as a whole, if all are of one size
+CROPS = 30_000  # to train on, at most
+OVERLAP = 4  # times that a pixel of a larger picture is in a crop
+WIDTHS = (8, 12, 16, 20, 24, 32, 40, 48)
+MODEL_SHARE = 0.1  # of the best files' bytes: about where the best model is
+BYTES_OF_WEIGHT = 0.9
+TRIED = 0.1  # of the time, for each of three widths
+SCORED = 96  # crops on which a model is scored
+GRIDS = (5, 6, 7, 8, 9, 10)  # weights are multiples of 2^-GRID; fewer bits cost less, and say less
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model that was tried.
+
+    Attributes:
+        width: The width of the network.
+        grid: The weights are multiples of 2^-grid.
+        model_bytes: Bytes of the packed model.
+        bits_per_dim: Of crops.
+        total: Bytes of the model and of all pictures, estimated.
+    """
+
+    width: int
+    grid: int
+    model_bytes: int
+    bits_per_dim: float
+    total: int
+
+
+@dataclass(frozen=True)
+class Archived:
+    """What was archived.
+
+    Attributes:
+        totals: What is in the file.
+        classical: Bytes of the best lossless file of each picture, a WebP or its own.
+        trial: The model in the file; None if it has none, because none was worth its bytes.
+    """
+
+    totals: Totals
+    classical: int
+    trial: Trial | None
+
+
+def archive(
+    images: ImagesLike | Source,
+    out: str | os.PathLike[str],
+    *,
+    minutes: float = 10,
+    threads: int | None = None,
+    say: Callable[[str], None] = print,
+    show: Callable[[float], None] | None = None,
+) -> Archived:
+    """Trains a small model on some images, and compresses them by it; the file holds the model.
+
+    Where a model gains nothing, all images are kept as the smallest of a WebP and their own file.
+
+    Args:
+        images: As for `nextpixel.compress`.
+        out: The .npxz to write; it appears when all is done.
+        minutes: Training time.
+        threads: Number of threads; by default one for each processor.
+        say: Called with sentences about what is done.
+        show: Called now and then with the number of images compressed.
+
+    Raises:
+        UserError: There are no images.
+        OSError: The file cannot be written.
+    """
+    source = source_of(images)
+    seen = look(source)
+    classical = seen.classical
+    say(f"The best lossless files of {source.count:,} images take {classical:,} bytes.")
+    if not len(seen.crops):
+        say("None of them is a picture that a model can take.")
+        return without_model(source, out, threads, show)
+    with tempfile.TemporaryDirectory() as folder:
+        file, trial = train(seen, minutes, Path(folder), say)
+    if trial.total >= classical:
+        say(
+            f"A model of them would need {trial.total:,} bytes, {trial.model_bytes:,} of them for "
+            "itself: nothing is gained."
+        )
+        return without_model(source, out, threads, show)
+    coding = Coding("archive", file)
+    say("Compressing ...")
+    totals = compress(coding, source, out, threads=threads, show=show)
+    if totals.bytes < classical:
+        return Archived(totals, classical, trial)
+    say(f"With a model they take {totals.bytes:,} bytes: nothing is gained.")
+    return without_model(source, out, threads, show)
+
+
+def without_model(
+    source: Source,
+    out: str | os.PathLike[str],
+    threads: int | None,
+    show: Callable[[float], None] | None,
+) -> Archived:
+    """Keeps all images as their best lossless files."""
+    totals = compress(None, source, out, threads=threads, show=show)
+    return Archived(totals, totals.files, None)
+
+
+# --- the images -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known about the images before training.
+
+    Attributes:
+        crops: Parts of them, or all, `(N, C, H, W)`.
+        levels: Their levels.
+        sizes: `(H, W)` of some images.
+        classical: Bytes of the best lossless file of each image.
+        taken: Bytes of those of images that a model can take.
+        dims: Levels of these, in all.
+    """
+
+    crops: NDArray[Any]
+    levels: int
+    sizes: list[Size]
+    classical: int
+    taken: int
+    dims: int
+
+
+def look(source: Source) -> Seen:
+    """Reads all images: compresses them by other codecs, and cuts crops out of them."""
+    levels = source.images.levels if isinstance(source, ArraySource) else 256
+    sizes = source.sizes()
+    height, width = (max(side, default=1) for side in zip(*sizes, strict=True)) if sizes else (1, 1)
+    side = (
+        (height, width)
+        if len(set(sizes)) == 1 and max(height, width) <= WHOLE
+        else (min(SIDE, height), min(SIDE, width))
+    )
+    parts = max(1.0, float(np.mean([h * w for h, w in sizes] or [1])) / (side[0] * side[1]))
+    density = min(1.0, CROPS / (OVERLAP * parts * max(1, source.count)))
+    random, crops, classical, taken, dims = np.random.default_rng(0), list[NDArray[Any]](), 0, 0, 0
+    for item in track(source.items(None), "looking at the pictures", source.count):
+        file = smallest_file(item, levels)
+        size = 0 if file is None else len(file[0])
+        classical += size
+        x = item.levels
+        if x is None:
+            continue
+        taken, dims = taken + size, dims + x.size
+        parts = max(1.0, x[0].size / (side[0] * side[1]))
+        wanted = density * (OVERLAP * parts if parts > 1 else 1.0)
+        crops += [cut(x, side, random) for _ in range(int(wanted + random.random()))]
+    if not crops:
+        return Seen(np.zeros((0, 1, *side), np.uint8), levels, sizes, classical, taken, dims)
+    whole = np.stack([crops[k] for k in random.permutation(len(crops))])
+    if (
+        whole.shape[1] == 3
+        and (whole == whole[:, :1]).all()
+        and not isinstance(source, ArraySource)
+    ):
+        whole, dims = whole[:, :1], dims // 3
+    return Seen(whole, levels, sizes, classical, taken, dims)
+
+
+def cut(x: NDArray[Any], side: Size, random: np.random.Generator) -> NDArray[Any]:
+    """Cuts a part out of an image at a random place; what it has less is 0."""
+    top, left = (
+        random.integers(0, max(0, n - s) + 1) for n, s in zip(x.shape[1:], side, strict=True)
+    )
+    part = x[:, top : top + side[0], left : left + side[1]]
+    missing = side[0] - part.shape[1], side[1] - part.shape[2]
+    return np.pad(part, ((0, 0), (0, missing[0]), (0, missing[1])))
+
+
+# --- the model ------------------------------------------------------------------------------------
+
+
+def train(
+    seen: Seen, minutes: float, folder: Path, say: Callable[[str], None]
+) -> tuple[bytes, Trial]:
+    """Trains models of some widths, and goes on with the best.
+
+    Returns:
+        The program's file, and what it needs.
+    """
+    trials = {}
+    for width in widths_for(seen):
+        run = folder / str(width)
+        trials[width] = (found := trained(seen, width, TRIED * minutes, run, say))[1]
+        say(
+            f"  width {width}: {found[1].bits_per_dim:.3f} bits/dim, a model of "
+            f"{found[1].model_bytes:,} bytes, {found[1].total:,} in all"
+        )
+    best = min(trials, key=lambda width: trials[width].total)
+    left = minutes * (1 - TRIED * len(trials))
+    say(f"Training width {best} for {left:.1f} minutes ...")
+    return trained(seen, best, left, folder / "best", say)
+
+
+def widths_for(seen: Seen) -> list[int]:
+    """Lists three widths around the one whose model takes a tenth of the best files' bytes."""
+    wanted = MODEL_SHARE * seen.taken / BYTES_OF_WEIGHT
+    sizes = [sum(p.numel() for p in network(seen, width).parameters()) for width in WIDTHS]
+    nearest = int(np.argmin(np.abs(np.log(np.array(sizes) / max(1.0, wanted)))))
+    first = min(max(0, nearest - 1), len(WIDTHS) - 3)
+    return list(WIDTHS[first : first + 3])
+
+
+def network(seen: Seen, width: int) -> PixelCNNPP:
+    """Makes a PixelCNN++ for crops."""
+    torch.manual_seed(0)
+    channels, height, side = seen.crops.shape[1:]
+    return PixelCNNPP(
+        shape=(channels, height, side),
+        levels=seen.levels,
+        width=width,
+        blocks=1,
+        components=5,
+        dropout=0.0,
+    )
+
+
+def trained(
+    seen: Seen, width: int, minutes: float, run: Path, say: Callable[[str], None]
+) -> tuple[bytes, Trial]:
+    """Trains a network for some minutes, and rounds its weights as coarsely as pays.
+
+    The images to be compressed are those to train on and those to validate on: the model is to
+    know these and no others.
+    """
+    some = seen.crops[:SCORED]
+    arrays = {
+        "x_train": seen.crops,
+        "x_valid": some,
+        "x_test": some,
+        "levels": np.array(seen.levels),
+    }
+    data = dataset_from_arrays(run, arrays, seen.crops.shape[1], None)
+    model = network(seen, width)
+    speed = images_per_second(model, data, minutes, "cpu")
+    options = training_options(speed, minutes, data, 4e-3 if width < 48 else 3e-3)
+    options |= {"valid_every": options["steps"], "patience": None}
+    fit(model, data, out=run, device="cpu", **options)
+    best: Any = load(run)
+    file, of_crops = compiled(best, seen.sizes), compiled(best)
+    trials = [try_grid(seen, width, grid, file, of_crops) for grid in GRIDS]
+    chosen = min(trials, key=lambda trial: trial.total)
+    return rounded(file, chosen.grid), chosen
+
+
+def try_grid(seen: Seen, width: int, grid: int, file: bytes, of_crops: bytes) -> Trial:
+    """Estimates what a model takes whose weights are rounded, see `rounded`."""
+    bits = score(Program(rounded(of_crops, grid)), seen.crops[:SCORED])
+    size = len(pack_program(rounded(file, grid)))
+    total = size + bits * seen.dims / 8 + seen.classical - seen.taken
+    return Trial(width, grid, size, bits, round(total))
+
+
+def score(program: Program, x: NDArray[Any]) -> float:
+    """Scores images in bits/dim."""
+    nats = -program.log_prob(x)
+    return float(nats.sum()) / (x.size * math.log(2))
+
+
+def rounded(file: bytes, grid: int) -> bytes:
+    """Rounds the constants of a program to multiples of 2^-grid, halves to even ones."""
+    data = np.frombuffer(file, np.uint8).copy()
+    header = data[: HEADER.itemsize].view(HEADER)
+    begin, count = int(header["constants"][0]), int(header["constant_count"][0])
+    constants = data[begin : begin + 4 * count].view("<f4")
+    constants[:] = np.rint(constants * 2.0**grid) / 2.0**grid
+    header["checksum"] = load_library().np_checksum(data[CHECKED:].ctypes.data, data.size - CHECKED)
+    return data.tobytes()

@@ -1,0 +1,247 @@
+"""The images that are to be compressed, read one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nextpixel.codec.models import Coding, Size
+from nextpixel.codec.names import check_name, png_names
+from nextpixel.codec.pictures import Item, read_file, size_of_file
+from nextpixel.data.files import walk
+from nextpixel.data.folders import PICTURE_FILES
+from nextpixel.data.images import Images
+from nextpixel.data.levels import level_type
+from nextpixel.data.sampler import batches, evenly_spaced
+from nextpixel.data.user_data import load_unsplit
+from nextpixel.errors import UserError
+
+__all__ = [
+    "ArraySource",
+    "FileSource",
+    "ImagesLike",
+    "Source",
+    "find_files",
+    "source_of",
+    "source_of_images",
+]
+
+ImagesLike: TypeAlias = "str | Path | Sequence[str | Path] | Images | Any"
+
+READ = 256  # images of an array that are read at once
+LOOKED_AT = 2000  # files of which the size is read, spread evenly
+ARRAYS = (".npz", ".npy", "-ubyte", "-ubyte.gz")  # endings of files that hold many images
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """Images to compress.
+
+    Attributes:
+        count: Number of images.
+        digest: What tells them from others.
+        bytes: Bytes of their files, or of the array.
+    """
+
+    count: int
+    digest: str
+    bytes: int
+
+    @abstractmethod
+    def sizes(self) -> list[Size]:
+        """Reads `(H, W)` of some of the images, spread evenly."""
+
+    @abstractmethod
+    def items(self, coding: Coding | None, first: int = 0) -> Iterator[Item]:
+        """Reads the images for a model, or for none, from a number on.
+
+        Raises:
+            UserError: One cannot be read.
+        """
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """Picture files.
+
+    Attributes:
+        files: The files, with their names below their folder.
+        left_out: The names of other files.
+    """
+
+    files: Sequence[tuple[Path, str]]
+    left_out: Sequence[str] = field(default_factory=list)
+
+    def sizes(self) -> list[Size]:
+        """Reads `(H, W)` of some of the pictures; of none that cannot be read."""
+        some = (self.files[i][0] for i in evenly_spaced(len(self.files), LOOKED_AT))
+        return [size for path in some if (size := size_of_file(path)) is not None]
+
+    def items(self, coding: Coding | None, first: int = 0) -> Iterator[Item]:
+        """Reads the pictures; a class is the name of its folder, if the model has such a class."""
+        pngs = png_names([name for _, name in self.files])
+        names = () if coding is None else coding.class_names or ()
+        ids = {name: i for i, name in enumerate(names)}
+        channels, levels = (3, 256) if coding is None else form_of(coding)
+        for path, name in self.files[first:]:
+            class_id = ids.get(name.split("/")[-2]) if "/" in name else None
+            yield read_file(path, name, pngs[name], channels, levels, class_id)
+
+
+def find_files(paths: Sequence[Path]) -> FileSource:
+    """Finds picture files.
+
+    Args:
+        paths: Picture files, and folders of them; of several, each has a folder of its own.
+
+    Raises:
+        UserError: There are no pictures, or a name that some system does not have.
+    """
+    files, left_out = list_files(paths)
+    if not files:
+        raise UserError(f"There are no pictures in {', '.join(map(str, paths))}.")
+    twice = [name for name, times in Counter(name for _, name in files).items() if times > 1]
+    if twice:
+        raise UserError(f"Two of the files are called {twice[0]}: give a folder that holds both.")
+    digest, total = hashlib.sha256(), 0
+    for path, name in files:
+        check_name(name)
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        total += stat.st_size
+    return FileSource(len(files), digest.hexdigest(), total, files, left_out)
+
+
+def list_files(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]]:
+    """Lists picture files with their names, in order, and the names of all other files."""
+    files, left_out = list[tuple[Path, str]](), list[str]()
+    for path in paths:
+        if not path.is_dir():
+            files.append((path, path.name))
+            continue
+        before = f"{path.resolve().name}/" if len(paths) > 1 else ""
+        other = list[str]()
+        found = walk(path, PICTURE_FILES.endings, other, other)
+        names = sorted(name for name, stat in found if stat is not None)
+        files += [(path / name, before + name) for name in names]
+        left_out += [before + name for name in sorted(other)]
+    return files, left_out
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ArraySource(Source):
+    """The images of an array or a data set, all of one size and without names.
+
+    Attributes:
+        images: The images.
+    """
+
+    images: Images
+
+    def sizes(self) -> list[Size]:
+        """Returns the size of all."""
+        return [self.images.x.shape[2:]]
+
+    def items(self, coding: Coding | None, first: int = 0) -> Iterator[Item]:
+        """Reads the images, with the model's classes if they have any; padding is left out."""
+        images = self.images
+        form = images.x.shape[1], images.levels
+        if coding is not None and form != form_of(coding):
+            channels, levels = form_of(coding)
+            raise UserError(
+                f"The images have {images.x.shape[1]} channels of {images.levels} levels, but "
+                f"{coding.name} takes {channels} of {levels}."
+            )
+        y = images.y
+        if coding is None or "classes" not in coding.program.inputs:
+            y = None
+        elif y is not None and coding.class_names is not None:
+            y = images.with_class_names(coding.class_names).y
+        for block in batches(len(images) - first, READ):
+            numbers = block + first
+            x = images.batch(numbers)[0].astype(level_type(images.levels), copy=False)
+            for k, number in enumerate(numbers):
+                rows = None if images.rows is None else int(images.rows[number])
+                if rows is not None and x[k, :, rows:].any():
+                    raise UserError(f"The padding of image {number} is not 0.")
+                yield Item(
+                    "",
+                    x[k, :, :rows],
+                    class_id=None if y is None else int(y[number]),
+                    own_class=None if images.y is None else int(images.y[number]),
+                )
+
+
+def form_of(coding: Coding) -> tuple[int, int]:
+    """Returns the channels and the levels of the images that a model takes."""
+    return coding.program.shape[0], coding.program.levels
+
+
+def source_of_images(images: Images) -> ArraySource:
+    """Makes a source of images in memory.
+
+    Raises:
+        UserError: They have no pixels, or change from time to time.
+    """
+    if 0 in images.x.shape[1:]:
+        raise UserError(f"Images {images.x.shape[1:]} have no pixels.")
+    if images.redraw or images.mutation_rate:
+        raise UserError(
+            "These images are drawn anew each time: compress those they are drawn from."
+        )
+    digest = hashlib.sha256(f"{images.x.shape} {images.levels}".encode())
+    for block in batches(len(images), READ):
+        x, y = images.batch(block)
+        digest.update(x.tobytes())
+        digest.update(b"" if y is None else y.tobytes())
+    digest.update(b"" if images.rows is None else images.rows.tobytes())
+    return ArraySource(len(images), digest.hexdigest(), images.x.nbytes, images)
+
+
+def source_of(images: ImagesLike) -> Source:
+    """Finds images: of files and folders, of one file of arrays, or in memory.
+
+    Args:
+        images: A path, several, a split of a data set, or integers `(N, H, W)` or `(N, C, H, W)`
+            below 256.
+
+    Raises:
+        UserError: There are none.
+    """
+    if isinstance(images, Source):
+        return images
+    if isinstance(images, Images):
+        return source_of_images(images)
+    if isinstance(images, str | Path):
+        images = [images]
+    if isinstance(images, Sequence) and all(isinstance(each, str | Path) for each in images):
+        paths = [Path(path).expanduser() for path in images]
+        missing = [path for path in paths if not path.exists()]
+        if missing:
+            raise UserError(f"There is no {missing[0]}.")
+        if len(paths) == 1 and paths[0].name.lower().endswith(ARRAYS):
+            return source_of_images(load_unsplit(paths[0]).images)
+        return find_files(paths)
+    x = np.asarray(images)
+    if x.dtype.kind not in "iu" or x.ndim not in (3, 4):
+        raise UserError(f"Images are integers (N, H, W) or (N, C, H, W), not {x.dtype} {x.shape}.")
+    if x.size and not 0 <= x.min() <= x.max() < 256:
+        raise UserError("Images in memory have levels from 0 to 255: give Images for others.")
+    x = x[:, None] if x.ndim == 3 else x
+    return source_of_images(Images(np.ascontiguousarray(x, np.uint8), None, 256))

@@ -1,0 +1,79 @@
+"""Writes the compressed files that must decode for ever, and what they decode to.
+
+    python -m tests.codec.golden.make
+
+It was run once for version 1 of the format. Add files for later versions; never write these again.
+"""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import nextpixel as npx
+from nextpixel.codec import chunks
+from nextpixel.codec.decompress import Compressed, Decoded
+from nextpixel.codec.models import Coding
+from nextpixel.data import Images
+from tests.engine.test_same_bits import build
+
+HERE = Path(__file__).parent
+DIGESTS = HERE / "digests.json"
+
+
+def digest(image: Decoded) -> str:
+    """Names an image by its name and all its values."""
+    about = f"{image.name} {image.mode} {image.kind} {image.class_id}".encode()
+    values = image.file if image.levels is None else image.levels.tobytes()
+    return hashlib.sha256(about + b"\0" + (values or b"")).hexdigest()[:16]
+
+
+def digests(path: Path) -> list[str]:
+    """Decodes a file and names its images."""
+    with Compressed(path) as file:
+        return [digest(image) for images in file.images() for image in images]
+
+
+def pictures(folder: Path) -> Path:
+    """Draws pictures of several kinds and sizes."""
+    random = np.random.default_rng(0)
+    for name, size in (("a", (6, 7, 3)), ("b", (17, 22, 3)), ("c", (9, 9, 4)), ("d", (5, 30))):
+        Image.fromarray(random.integers(0, 256, size, np.uint8)).save(folder / f"{name}.png")
+    rows = np.repeat(np.arange(0, 200, 5, dtype=np.uint8)[:, None], 40, 1)
+    Image.fromarray(rows).save(folder / "e.png")
+    return folder
+
+
+def main() -> None:
+    """Writes the files."""
+    smallest = chunks.smallest_file
+    # Random weights make pictures larger than a WebP does; they are to be coded nevertheless.
+    chunks.smallest_file = lambda item, levels: (
+        smallest(item, levels)
+        if item.levels is None or (item.levels == item.levels[0]).all()
+        else None
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in (("colour", "PixelSNAIL"), ("mixture", "PixelCNNPP")):
+            coding = Coding(name, build(kind))
+            npx.compress(coding, pictures(Path(folder)), HERE / f"{name}.npxz", threads=1)
+        chunks.smallest_file = smallest
+        npx.compress(None, Path(folder), HERE / "files.npxz", threads=1)
+    random = np.random.default_rng(0)
+    for name, kind, levels in (("classes", "PixelCNN", 16), ("bits", "PixelCNN of two levels", 2)):
+        file = build(kind)
+        shape = Coding(name, file).program.shape
+        x = random.integers(0, levels, (20, *shape), np.uint8)
+        y = np.arange(20) % 3 if name == "classes" else None
+        npx.compress(Coding(name, file), Images(x, y, levels), HERE / f"{name}.npxz", threads=1)
+    digits = npx.load_data("mnist").test.subset(30)
+    npx.compress("mnist-gated", digits, HERE / "digits.npxz", threads=1)
+    found = {path.name: digests(path) for path in sorted(HERE.glob("*.npxz"))}
+    DIGESTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
