@@ -126,6 +126,13 @@ class Stream(Enum):
         "which images of a file are held out, if it has no such split",
         "data.user_data.load_user_data",
     )
+    CROPS = (
+        "data sets",
+        ("0", "number of images"),
+        (0, 1),
+        "the parts of pictures that the model of an archive learns from",
+        "codec.archive.look",
+    )
     PHASES = (
         "sounds",
         ("1984", "0"),

@@ -29,6 +29,7 @@ from nextpixel.engine.file import CHECKED, HEADER
 from nextpixel.engine.library import load_library
 from nextpixel.models import PixelCNNPP
 from nextpixel.models.base.image_model import load
+from nextpixel.noise import Stream
 from nextpixel.training.choosing import images_per_second, training_options
 from nextpixel.training.fitting import fit
 from nextpixel.utils.progress import track
@@ -177,7 +178,8 @@ def look(source: Source) -> Seen:
     )
     parts = max(1.0, float(np.mean([h * w for h, w in sizes] or [1])) / (side[0] * side[1]))
     density = min(1.0, CROPS / (OVERLAP * parts * max(1, source.count)))
-    random, crops, classical, taken, dims = np.random.default_rng(0), list[NDArray[Any]](), 0, 0, 0
+    generator = Stream.CROPS.generator(0, source.count)
+    crops, classical, taken, dims = list[NDArray[Any]](), 0, 0, 0
     for item in track(source.items(None), "looking at the pictures", source.count):
         file = smallest_file(item, levels)
         size = 0 if file is None else len(file[0])
@@ -188,10 +190,10 @@ def look(source: Source) -> Seen:
         taken, dims = taken + size, dims + x.size
         parts = max(1.0, x[0].size / (side[0] * side[1]))
         wanted = density * (OVERLAP * parts if parts > 1 else 1.0)
-        crops += [cut(x, side, random) for _ in range(int(wanted + random.random()))]
+        crops += [cut(x, side, generator) for _ in range(int(wanted + generator.random()))]
     if not crops:
         return Seen(np.zeros((0, 1, *side), np.uint8), levels, sizes, classical, taken, dims)
-    whole = np.stack([crops[k] for k in random.permutation(len(crops))])
+    whole = np.stack([crops[k] for k in generator.permutation(len(crops))])
     if (
         whole.shape[1] == 3
         and (whole == whole[:, :1]).all()
@@ -201,10 +203,10 @@ def look(source: Source) -> Seen:
     return Seen(whole, levels, sizes, classical, taken, dims)
 
 
-def cut(x: NDArray[Any], side: Size, random: np.random.Generator) -> NDArray[Any]:
+def cut(x: NDArray[Any], side: Size, generator: np.random.Generator) -> NDArray[Any]:
     """Cuts a part out of an image at a random place; what it has less is 0."""
     top, left = (
-        random.integers(0, max(0, n - s) + 1) for n, s in zip(x.shape[1:], side, strict=True)
+        generator.integers(0, max(0, n - s) + 1) for n, s in zip(x.shape[1:], side, strict=True)
     )
     part = x[:, top : top + side[0], left : left + side[1]]
     missing = side[0] - part.shape[1], side[1] - part.shape[2]

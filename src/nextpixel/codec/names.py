@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from nextpixel.errors import UserError
 
-__all__ = ["check_name", "png_names"]
+__all__ = ["check_name", "png_name", "png_names"]
 
 FORBIDDEN = set('<>:"|?*\\') | {chr(code) for code in range(32)}  # in names, on some systems
 LONGEST, MOST_PARTS = 255, 64  # bytes of a part of a name; parts
@@ -42,9 +42,9 @@ def check_name(name: str) -> None:
 
 
 def png_names(names: Sequence[str]) -> Mapping[str, str]:
-    """Gives each file the name that it gets as a PNG, different from all others.
+    """Gives files that cannot have their `png_name` another name as a PNG, different from all.
 
-    That is its name with the ending .png; where another file has that, its whole name and .png.
+    That is the whole name and .png, or with a number before it.
 
     Args:
         names: The names of all files; a file keeps its own one if its bytes are kept.
@@ -53,15 +53,17 @@ def png_names(names: Sequence[str]) -> Mapping[str, str]:
     taken |= {folded(str(parent)) for name in names for parent in PurePosixPath(name).parents}
     chosen = {}
     for name in names:
-        png = (
-            name if folded(name).endswith(".png") else str(PurePosixPath(name).with_suffix(".png"))
-        )
+        png = png_name(name)
         if folded(png) in taken and png != name:
             candidates = chain([f"{name}.png"], (f"{name}.{k}.png" for k in count(2)))
-            png = next(each for each in candidates if folded(each) not in taken)
+            png = chosen[name] = next(each for each in candidates if folded(each) not in taken)
         taken.add(folded(png))
-        chosen[name] = png
     return chosen
+
+
+def png_name(name: str) -> str:
+    """Returns the name that a file gets as a PNG: that with the ending .png."""
+    return name if folded(name).endswith(".png") else str(PurePosixPath(name).with_suffix(".png"))
 
 
 def folded(name: str) -> str:

@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from nextpixel.codec.models import Coding, Size
-from nextpixel.codec.names import check_name, png_names
+from nextpixel.codec.names import check_name, png_name, png_names
 from nextpixel.codec.pictures import Item, read_file, size_of_file
 from nextpixel.data.files import walk
 from nextpixel.data.folders import PICTURE_FILES
@@ -22,6 +23,7 @@ from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
+from nextpixel.utils.progress import track
 
 __all__ = [
     "ArraySource",
@@ -75,7 +77,7 @@ class FileSource(Source):
     """Picture files.
 
     Attributes:
-        files: The files, with their names below their folder.
+        files: The folder of each file, and its name below that.
         left_out: The names of other files.
     """
 
@@ -84,8 +86,10 @@ class FileSource(Source):
 
     def sizes(self) -> list[Size]:
         """Reads `(H, W)` of some of the pictures; of none that cannot be read."""
-        some = (self.files[i][0] for i in evenly_spaced(len(self.files), LOOKED_AT))
-        return [size for path in some if (size := size_of_file(path)) is not None]
+        numbers = evenly_spaced(len(self.files), LOOKED_AT)
+        some = track(numbers, "looking at the pictures", len(numbers))
+        sizes = (size_of_file(Path(*self.files[i])) for i in some)
+        return [size for size in sizes if size is not None]
 
     def items(self, coding: Coding | None, first: int = 0) -> Iterator[Item]:
         """Reads the pictures; a class is the name of its folder, if the model has such a class."""
@@ -93,9 +97,10 @@ class FileSource(Source):
         names = () if coding is None else coding.class_names or ()
         ids = {name: i for i, name in enumerate(names)}
         channels, levels = (3, 256) if coding is None else form_of(coding)
-        for path, name in self.files[first:]:
+        for folder, name in islice(self.files, first, None):
             class_id = ids.get(name.split("/")[-2]) if "/" in name else None
-            yield read_file(path, name, pngs[name], channels, levels, class_id)
+            png = pngs.get(name) or png_name(name)
+            yield read_file(folder / name, name, png, channels, levels, class_id)
 
 
 def find_files(paths: Sequence[Path]) -> FileSource:
@@ -114,29 +119,30 @@ def find_files(paths: Sequence[Path]) -> FileSource:
     if twice:
         raise UserError(f"Two of the files are called {twice[0]}: give a folder that holds both.")
     digest, total = hashlib.sha256(), 0
-    for path, name in files:
+    for folder, name in files:
         check_name(name)
         try:
-            stat = path.stat()
+            stat = (folder / name).stat()
         except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+            raise UserError(f"{folder / name} cannot be read: {error.strerror}.") from None
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         total += stat.st_size
     return FileSource(len(files), digest.hexdigest(), total, files, left_out)
 
 
 def list_files(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]]:
-    """Lists picture files with their names, in order, and the names of all other files."""
+    """Lists picture files, each as its folder and its name below that, and all other files."""
     files, left_out = list[tuple[Path, str]](), list[str]()
     for path in paths:
         if not path.is_dir():
-            files.append((path, path.name))
+            files.append((path.parent, path.name))
             continue
-        before = f"{path.resolve().name}/" if len(paths) > 1 else ""
+        several = len(paths) > 1
+        folder = path.resolve().parent if several else path
+        before = f"{path.resolve().name}/" if several else ""
         other = list[str]()
         found = walk(path, PICTURE_FILES.endings, other, other)
-        names = sorted(name for name, stat in found if stat is not None)
-        files += [(path / name, before + name) for name in names]
+        files += sorted((folder, before + name) for name, stat in found if stat is not None)
         left_out += [before + name for name in sorted(other)]
     return files, left_out
 

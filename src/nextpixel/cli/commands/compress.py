@@ -130,8 +130,7 @@ def load(args: argparse.Namespace) -> tuple[Coding, Source]:
     if args.limit is not None:
         raise UserError("--limit is for data sets: name the images that you want.")
     source = source_of(args.images)
-    with progress("looking at the images"):
-        return coding_of(args.model, source.sizes(), trust=args.trust), source
+    return coding_of(args.model, source.sizes(), trust=args.trust), source
 
 
 def is_dataset(args: argparse.Namespace) -> bool:

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     with Compressed(args.file, salvage=args.salvage) as compressed:
         images, array = max(1, compressed.head["images"]), compressed.head["array"]
+        levels = compressed.totals().levels
     out = args.out or unused(Path(Path(args.file).stem + (".npz" if array else "")))
     with progress("decompressing") as show:
         done = decompress(
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
             show=lambda n: show(min(1.0, n / images)),
         )
     seconds = time.perf_counter() - began
-    print(f"Wrote {count(done.images, 'image')} to {done.path} in {seconds:.1f} s.")
+    speed = f", {levels / seconds / 1000:,.0f} KB/s by the model" if levels else ""
+    print(f"Wrote {count(done.images, 'image')} to {done.path} in {seconds:.1f} s{speed}.")
     for fault in done.faults:
         print(f"nextpixel: {args.file}: {fault}", file=sys.stderr)
     return 1 if done.faults else 0
