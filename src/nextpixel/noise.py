@@ -129,7 +129,7 @@ class Stream(Enum):
     CROPS = (
         "data sets",
         ("0", "number of images"),
-        (0, 1),
+        (2, 0),
         "the parts of pictures that the model of an archive learns from",
         "codec.archive.look",
     )
