@@ -99,7 +99,9 @@ def test_damage_is_said_and_the_rest_is_salvaged(
         assert "--salvage" in refused(words, capsys)
     assert not Path("y.npz").exists()
     assert main(["decompress", "x.npxz", "-o", "y.npz", "--salvage"]) == 1
-    assert "5 images are lost" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "5 images are lost" in error
+    assert "in all, 5 of 20 images are lost" in error
     before, after = arrays("x.npz")["x"], arrays("y.npz")["x"][:, 0]
     kept = np.r_[0:5, 10:20]
     assert np.array_equal(after[kept], before[kept])

@@ -231,9 +231,9 @@ def decompress(
         write = write_files if compressed.head["array"] is None else write_array
         for count in write(compressed, out, threads or processors(), show):
             done += count
-        missing = compressed.head["images"] - done
-        if missing and not compressed.faults:
-            compressed.faults.append(f"{missing} images are lost.")
+        images = compressed.head["images"]
+        if done < images:
+            compressed.faults.append(f"in all, {images - done} of {images} images are lost.")
         return Restored(done, out, compressed.faults)
 
 

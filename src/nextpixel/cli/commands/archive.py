@@ -69,7 +69,6 @@ def run(args: argparse.Namespace) -> None:
         )
     report(out, done.totals, source, time.perf_counter() - began)
     if done.trial is None:
-        print("No model is in it: as lossless files the images take the fewest bytes.")
         return
     saved = 1 - done.totals.bytes / done.classical
     print(

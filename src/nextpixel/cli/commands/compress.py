@@ -163,7 +163,9 @@ def report(out: Path, totals: Totals, source: Source, seconds: float) -> None:
             f"{8 * totals.code / totals.levels:.3f} bits/dim{speed}."
         )
     if totals.kept:
-        print(f"{count(totals.kept, 'image')} kept as lossless files, {totals.files:,} bytes.")
+        why = "" if totals.levels else ": no model makes them smaller"
+        kept = count(totals.kept, "image")
+        print(f"{kept} kept as lossless files, {totals.files:,} bytes{why}.")
     if isinstance(source, FileSource) and source.left_out:
         names = list_names(source.left_out)
         print(f"Left out, as no pictures: {count(len(source.left_out), 'file')} ({names}).")
