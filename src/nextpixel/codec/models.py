@@ -25,7 +25,7 @@ __all__ = ["CONTEXT", "Coding", "ModelLike", "Size", "best_canvas", "coding_of",
 ModelLike: TypeAlias = "str | Path | CausalNetwork"
 Size = tuple[int, int]  # height and width
 
-CONTEXT = 16  # pixels around a tile that its canvas keeps for what is known, at most
+CONTEXT = 8  # pixels around a tile that its canvas keeps for what is known, at most
 SQUARES = (32, 64, 128, 256)  # canvases, unless all pictures are of one size
 MEMORY = 1 << 28  # bytes that tiles side by side take
 LARGEST = 512  # side of a picture that is coded as a whole
