@@ -2,15 +2,19 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import nextpixel as npx
 from nextpixel.codec import archive as archiving
 from nextpixel.codec.models import compiled
+from nextpixel.engine import Program
 from nextpixel.model_folders import shipped
 from tests.cli.test_programs import small
 from tests.helpers import arrays, refused, run, succeed
@@ -123,7 +127,7 @@ def test_what_cannot_be_compressed_is_said(here: Path, capsys: pytest.CaptureFix
     assert not list(here.glob("*y.npxz*"))
 
 
-def test_a_pretrained_model_needs_no_pytorch(
+def test_a_pretrained_model_is_not_compiled(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its program is put together from its weights; the file names it and does not hold it."""
@@ -139,7 +143,10 @@ def test_a_pretrained_model_needs_no_pytorch(
     found = json.loads(run("info d.npxz --json", capsys))
     assert found["program_bytes"] == 0
     assert found["bits_per_dim"] < 1.1
-    run("decompress d.npxz -o back.npz", capsys)
+    words = "import sys; from nextpixel.cli.main import main; main(sys.argv[1:]); "
+    words += "sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", words, *["decompress", "d.npxz", "-o", "back.npz"]]
+    assert subprocess.run(command).returncode == 0  # PyTorch was not imported
     assert np.array_equal(arrays("back.npz")["x"], arrays("digits.npz")["x"])
 
 
@@ -156,7 +163,7 @@ def test_a_data_set_is_compressed_by_its_name(
 def test_an_archive_is_no_larger_than_the_best_files(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Noise of three values: a model of a few thousand bytes says that; no other codec is close."""
+    """Blocks of three values: few pictures, for which no model is worth its bytes."""
     random, values = np.random.default_rng(0), np.array([0, 100, 255], np.uint8)
     shutil.rmtree("pictures")
     Path("pictures").mkdir()
@@ -168,6 +175,7 @@ def test_an_archive_is_no_larger_than_the_best_files(
     assert "nothing is gained" in out  # 40 pictures are too few
     found = json.loads(run("info few.npxz --json", capsys))
     assert (found["model"], found["kept"], found["program_bytes"]) == (None, 40, 0)
+    assert found["files"] <= sum(p.stat().st_size for p in Path("pictures").iterdir())
     run("decompress few.npxz -o back", capsys)
     assert len(list(Path("back").iterdir())) == 40
 
@@ -197,7 +205,6 @@ def test_an_archive_holds_its_model(
 def test_skeletons_are_the_programs_of_their_models() -> None:
     """They were made once, and never change: files name them by their hash."""
     from nextpixel.codec.programs import shipped_programs
-    from nextpixel.engine import Program
 
     names = [name for name, folder in shipped().items() if list(folder.glob("*.skeleton"))]
     assert {"mnist-gated", "binarized-mnist-gated"} <= set(names)
@@ -211,3 +218,11 @@ def test_skeletons_are_the_programs_of_their_models() -> None:
             c = 1 if program.inputs else None
             drawn = network.sample(2, c, seed=3).numpy()
             assert np.array_equal(x, drawn)
+
+
+def test_a_network_of_one_size_says_that_it_codes_tiles(here: Path) -> None:
+    torch.manual_seed(0)
+    network = npx.PixelSNAIL(shape=(1, 6, 5), levels=8, width=8, blocks=1, layers=1).eval()
+    with pytest.warns(UserWarning, match="tiles of its own size"):
+        file = compiled(network, [(11, 14)])
+    assert Program(file).shape == (1, 6, 5)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,11 +141,14 @@ def compiled(network: CausalNetwork, sizes: Sequence[Size] = ()) -> bytes:
     Raises:
         UserError: The engine cannot run it.
     """
-    if sizes:
+    spec = network.context_spec
+    if sizes and spec.vector is None and spec.image is None:  # else `Coding.program` refuses it
         channels, own = network.shape[0], network.shape[1:]
         canvas = best_canvas([own, *canvases_for(sizes)], sizes)
-        with suppress(UserError):
+        try:
             network = network.resized((channels, *canvas))
+        except UserError as error:
+            warnings.warn(f"{error} Images are coded in tiles of its own size.", stacklevel=2)
     with tempfile.TemporaryDirectory() as folder:
         network.save_program(path := Path(folder) / "model.program")
         return path.read_bytes()

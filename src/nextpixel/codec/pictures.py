@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nextpixel.errors import UserError
+from nextpixel.viz.images import to_uint8
 
 __all__ = [
     "MODES",
@@ -26,7 +27,6 @@ __all__ = [
     "png_of",
     "read_file",
     "same_as_webp",
-    "size_of_file",
     "smallest_file",
 ]
 
@@ -108,15 +108,6 @@ def read_file(
         return Item(name, None, file=file, class_id=class_id)
 
 
-def size_of_file(path: Path) -> tuple[int, int] | None:
-    """Reads `(H, W)` of a picture file; None if it is none that can be read."""
-    try:
-        with path.open("rb") as file, Image.open(file) as picture:
-            return picture.height, picture.width
-    except Exception:  # whatever a decoder may raise
-        return None
-
-
 @contextmanager
 def opened(data: bytes, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
     """Opens a picture in memory; of one of these formats, or of all that Pillow reads."""
@@ -191,8 +182,7 @@ def levels_of_picture(picture: Image.Image, channels: int, levels: int) -> NDArr
 
 def shown(levels: int) -> NDArray[np.uint8]:
     """Returns the values from 0 to 255 that show the levels."""
-    values: NDArray[np.uint8] = np.rint(np.arange(levels) * 255 / (levels - 1)).astype(np.uint8)
-    return values
+    return to_uint8(np.arange(levels), levels)
 
 
 def levels_shown_by(x: NDArray[np.uint8], levels: int) -> NDArray[np.uint8] | None:

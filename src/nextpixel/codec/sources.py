@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 
 from nextpixel.codec.models import Coding, Size
 from nextpixel.codec.names import check_name, png_name, png_names
-from nextpixel.codec.pictures import Item, read_file, size_of_file
+from nextpixel.codec.pictures import Item, read_file
 from nextpixel.data.files import walk
-from nextpixel.data.folders import PICTURE_FILES
+from nextpixel.data.folders import PICTURE_FILES, picture_size
 from nextpixel.data.images import Images
 from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches, evenly_spaced
@@ -88,8 +89,12 @@ class FileSource(Source):
         """Reads `(H, W)` of some of the pictures; of none that cannot be read."""
         numbers = evenly_spaced(len(self.files), LOOKED_AT)
         some = track(numbers, "looking at the pictures", len(numbers))
-        sizes = (size_of_file(Path(*self.files[i])) for i in some)
-        return [size for size in sizes if size is not None]
+        sizes = list[Size]()
+        for i in some:
+            with suppress(UserError):  # it is kept as it is, and counted
+                width, height = picture_size(Path(*self.files[i]))
+                sizes.append((height, width))
+        return sizes
 
     def items(self, coding: Coding | None, first: int = 0) -> Iterator[Item]:
         """Reads the pictures; a class is the name of its folder, if the model has such a class."""
