@@ -32,7 +32,7 @@ from yardstick import print_table, write_json
 import nextpixel as npx
 from nextpixel.codec.archive import archive
 from nextpixel.codec.models import coding_of
-from nextpixel.codec.programs import pack_program
+from nextpixel.codec.packing import pack_program
 from nextpixel.codec.sources import source_of
 from nextpixel.data.images import Images
 from nextpixel.utils.machine import machine

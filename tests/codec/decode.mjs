@@ -1,7 +1,7 @@
 // Decodes a .npxz by WebAssembly, as docs/format.md says: node decode.mjs WASM FILE. Prints the
 // checksum of each chunk's levels, and how many images it has; ends with an error if one is wrong.
 import { readFileSync } from "node:fs";
-import { inflateSync } from "node:zlib";
+import { inflateRawSync, inflateSync } from "node:zlib";
 
 const [library, path] = process.argv.slice(2);
 const { instance } = await WebAssembly.instantiate(readFileSync(library), {});
@@ -52,21 +52,46 @@ function* records() {
   }
 }
 
+const numbersOf = (planes, width) =>
+  Uint32Array.from({ length: planes.length / width }, (_, i) => {
+    let sum = 0;
+    for (let byte = 0; byte < width; byte++) sum += planes[(byte * planes.length) / width + i] * 256 ** byte;
+    return sum;
+  });
+
+function unpackBlock(data, columns, width, exponent) {
+  if (columns) {
+    const table = new Uint32Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.length));
+    const rows = table.length / columns;
+    return table.map((_, i) => table[(i % columns) * rows + Math.floor(i / columns)]);
+  }
+  const numbers = numbersOf(data, width);
+  if (width === 4) return numbers;
+  const weights = Float32Array.from(numbers, (k) => (k % 2 ? -(k + 1) : k) / 2 * 2 ** exponent);
+  return new Uint32Array(weights.buffer);
+}
+
 function unpackProgram(body) {
-  const sizes = new DataView(body.buffer, body.byteOffset);
-  const size = Number(sizes.getBigUint64(0, true));
-  const count = Number(sizes.getBigUint64(8, true));
-  const planes = inflateSync(body.subarray(16));
-  const numbers = (begin, end) => {
-    const n = (end - begin) / 4;
-    return Uint32Array.from({ length: n }, (_, i) =>
-      [0, 1, 2, 3].reduce((sum, byte) => sum + planes[begin + byte * n + i] * 256 ** byte, 0),
-    );
-  };
-  const table = numbers(0, 4 * count);
-  const rest = numbers(4 * count, planes.length);
-  const values = count ? rest.map((place) => table[place]) : rest;
-  return new Uint8Array(values.buffer, 0, size);
+  const view = new DataView(body.buffer, body.byteOffset, body.length);
+  const size = Number(view.getBigUint64(0, true));
+  const parts = [];
+  if (view.getBigUint64(8, true) === 2n ** 64n - 1n) {
+    let at = 24 + Number(view.getBigUint64(16, true));
+    const listed = inflateSync(body.subarray(24, at));
+    for (let i = 0; i < listed.length; i += 12) {
+      const packed = listed.readUint32LE(i + 4);
+      const data = inflateRawSync(body.subarray(at, at + packed));
+      parts.push(unpackBlock(data, listed.readUint16LE(i + 8), listed[i + 10], listed.readInt8(i + 11)));
+      at += packed;
+    }
+  } else {
+    const count = Number(view.getBigUint64(8, true));
+    const planes = inflateSync(body.subarray(16));
+    const table = numbersOf(planes.subarray(0, 4 * count), 4);
+    const rest = numbersOf(planes.subarray(4 * count), 4);
+    parts.push(count ? rest.map((place) => table[place]) : rest);
+  }
+  return Buffer.concat(parts.map((x) => new Uint8Array(x.buffer))).subarray(0, size);
 }
 
 const found = [...records()];

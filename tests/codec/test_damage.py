@@ -30,6 +30,7 @@ from nextpixel.codec.container import (
     unpack_json,
 )
 from nextpixel.codec.decompress import Compressed, decompress
+from nextpixel.codec.head import HEAD
 from nextpixel.codec.models import Coding
 from nextpixel.codec.pictures import Item
 from nextpixel.codec.sources import FileSource, find_files
@@ -226,14 +227,40 @@ def interrupt(source: ItemSource, path: Path, file: bytes, *, after: int, embed:
         pack(replace(source, some=interrupted), path, file, embed=embed)
 
 
-def test_other_settings_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_resumes_may_embed_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some images, and where nothing but the end of the file is missing."""
     monkeypatch.setattr(compressing, "MOST_IMAGES", 4)
     file, path = build("PixelCNN of two levels"), tmp_path / "a.npxz"
     source = source_of(some_items(file))
-    for after in (2, 14):  # nothing but what is said about the file is written; some chunks are
-        interrupt(source, path, file, after=after, embed=False)
-        assert pack(source, path, file).resumed == 0
-        assert len(images_of(path)[0]) == 20
+    interrupt(source, path, file, after=14, embed=False)
+    assert 4 <= pack(source, path, file).resumed <= 12
+    assert len(images_of(path)[0]) == 20
+
+    def stopped(_: Writer) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pack(source, path, file, embed=False)
+    assert pack(source, path, file).resumed == 20
+    assert len(images_of(path)[0]) == 20
+
+
+def test_another_model_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressing, "MOST_IMAGES", 4)
+    file, path = build("PixelCNN of two levels"), tmp_path / "a.npxz"
+    source = source_of(some_items(file))
+    interrupt(source, path, file, after=14, embed=True)
+    assert compressing.compress(Coding("another", file), source, path).resumed == 0
+
+
+def test_without_coded_images_there_is_no_program(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "a.npxz"
+    totals = pack(find_files([folder / "alpha.png"]), path, build("PixelCNN of two levels"))
+    assert totals.kept == totals.images == 1
+    with Reader(path) as reader:
+        assert [record.kind for record in reader.records] == [HEAD, CHUNK, HEAD]
 
 
 def test_a_changed_picture_is_read_again(

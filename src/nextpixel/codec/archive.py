@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 
 from nextpixel.codec.compress import Totals, compress
 from nextpixel.codec.models import Coding, Size, compiled
+from nextpixel.codec.packing import pack_program
 from nextpixel.codec.pictures import smallest_file
-from nextpixel.codec.programs import pack_program
+from nextpixel.codec.rounding import best_steps, rounded
 from nextpixel.codec.sources import ArraySource, ImagesLike, Source, source_of
+from nextpixel.data import Dataset
 from nextpixel.data.arrays import dataset_from_arrays
 from nextpixel.engine import Program
-from nextpixel.engine.file import CHECKED, HEADER
-from nextpixel.engine.library import load_library
 from nextpixel.models import PixelCNNPP
 from nextpixel.models.base.image_model import load
 from nextpixel.noise import Stream
-from nextpixel.training.choosing import images_per_second, training_options
+from nextpixel.training.choosing import choose_threads, images_per_second, training_options
 from nextpixel.training.fitting import fit
 from nextpixel.utils.progress import track
 
@@ -41,11 +41,12 @@ WHOLE = 48  # side of images that are trained on as a whole, if all are of one s
 CROPS = 30_000  # to train on, at most
 OVERLAP = 4  # times that a pixel of a larger picture is in a crop
 WIDTHS = (8, 12, 16, 20, 24, 32, 40, 48)
-MODEL_SHARE = 0.1  # of the best files' bytes: about where the best model is
-BYTES_OF_WEIGHT = 0.9
-TRIED = 0.1  # of the time, for each of three widths
+MODEL_SHARE = 0.05  # of the best files' bytes: about where the best model is
+BYTES_OF_WEIGHT = 0.55
+RATE = 4e-3  # of learning
+TRIED = 0.05  # of the time, for each of three widths
 SCORED = 96  # crops on which a model is scored
-GRIDS = (5, 6, 7, 8, 9, 10)  # weights are multiples of 2^-GRID; fewer bits cost less, and say less
+COARSENESS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the weights, see `rounding`
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ class Trial:
 
     Attributes:
         width: The width of the network.
-        grid: The weights are multiples of 2^-grid.
+        coarseness: The steps of the weights, in best ones, see `rounding`.
         model_bytes: Bytes of the packed model.
         bits_per_dim: Of crops.
         total: Bytes of the model and of all pictures, estimated.
     """
 
     width: int
-    grid: int
+    coarseness: float
     model_bytes: int
     bits_per_dim: float
     total: int
@@ -115,7 +116,7 @@ def archive(
         say("None of them is a picture that a model can take.")
         return without_model(source, out, threads, show)
     with tempfile.TemporaryDirectory() as folder:
-        file, trial = train(seen, minutes, Path(folder), say)
+        file, trial = train(seen, minutes, threads, Path(folder), say)
     if trial.total >= classical:
         say(
             f"A model of them would need {trial.total:,} bytes, {trial.model_bytes:,} of them for "
@@ -217,17 +218,27 @@ def cut(x: NDArray[Any], side: Size, generator: np.random.Generator) -> NDArray[
 
 
 def train(
-    seen: Seen, minutes: float, folder: Path, say: Callable[[str], None]
+    seen: Seen, minutes: float, threads: int | None, folder: Path, say: Callable[[str], None]
 ) -> tuple[bytes, Trial]:
     """Trains models of some widths, and goes on with the best.
+
+    The images to be compressed are those to train on and those to validate on: the model is to
+    know these and no others.
 
     Returns:
         The program's file, and what it needs.
     """
+    some = seen.crops[:SCORED]
+    levels = np.array(seen.levels)
+    arrays = {"x_train": seen.crops, "x_valid": some, "x_test": some, "levels": levels}
+    data = dataset_from_arrays(folder, arrays, seen.crops.shape[1], None)
+    every = torch.get_num_threads()
+    if threads is None and choose_threads(data, minutes) < every:
+        say(f"One thread is faster than {every} now: other programs use the processor.")
     trials = {}
     for width in widths_for(seen):
         run = folder / str(width)
-        trials[width] = (found := trained(seen, width, TRIED * minutes, run, say))[1]
+        trials[width] = (found := trained(seen, data, width, TRIED * minutes, run))[1]
         say(
             f"  width {width}: {found[1].bits_per_dim:.3f} bits/dim, a model of "
             f"{found[1].model_bytes:,} bytes, {found[1].total:,} in all"
@@ -235,11 +246,11 @@ def train(
     best = min(trials, key=lambda width: trials[width].total)
     left = minutes * (1 - TRIED * len(trials))
     say(f"Training width {best} for {left:.1f} minutes ...")
-    return trained(seen, best, left, folder / "best", say)
+    return trained(seen, data, best, left, folder / "best")
 
 
 def widths_for(seen: Seen) -> list[int]:
-    """Lists three widths around the one whose model takes a tenth of the best files' bytes."""
+    """Lists three widths around the one whose model takes a twentieth of the best files' bytes."""
     wanted = MODEL_SHARE * seen.taken / BYTES_OF_WEIGHT
     sizes = [sum(p.numel() for p in network(seen, width).parameters()) for width in WIDTHS]
     nearest = int(np.argmin(np.abs(np.log(np.array(sizes) / max(1.0, wanted)))))
@@ -262,53 +273,31 @@ def network(seen: Seen, width: int) -> PixelCNNPP:
 
 
 def trained(
-    seen: Seen, width: int, minutes: float, run: Path, say: Callable[[str], None]
+    seen: Seen, data: Dataset, width: int, minutes: float, run: Path
 ) -> tuple[bytes, Trial]:
-    """Trains a network for some minutes, and rounds its weights as coarsely as pays.
-
-    The images to be compressed are those to train on and those to validate on: the model is to
-    know these and no others.
-    """
-    some = seen.crops[:SCORED]
-    arrays = {
-        "x_train": seen.crops,
-        "x_valid": some,
-        "x_test": some,
-        "levels": np.array(seen.levels),
-    }
-    data = dataset_from_arrays(run, arrays, seen.crops.shape[1], None)
+    """Trains a network for some minutes, and rounds its weights as coarsely as pays."""
     model = network(seen, width)
     speed = images_per_second(model, data, minutes, "cpu")
-    options = training_options(speed, minutes, data, 4e-3 if width < 48 else 3e-3)
+    options = training_options(speed, minutes, data, RATE, "cpu")
     options |= {"valid_every": options["steps"], "patience": None}
     fit(model, data, out=run, device="cpu", **options)
     best: Any = load(run)
-    file, of_crops = compiled(best, seen.sizes), compiled(best)
-    trials = [try_grid(seen, width, grid, file, of_crops) for grid in GRIDS]
+    some = seen.crops[:SCORED]
+    steps = best_steps(best, torch.as_tensor(some.astype(np.int64)), some.size / seen.dims)
+    trials = [try_rounding(seen, width, c, rounded(best, steps, c)) for c in COARSENESS]
     chosen = min(trials, key=lambda trial: trial.total)
-    return rounded(file, chosen.grid), chosen
+    return compiled(rounded(best, steps, chosen.coarseness), seen.sizes), chosen
 
 
-def try_grid(seen: Seen, width: int, grid: int, file: bytes, of_crops: bytes) -> Trial:
-    """Estimates what a model takes whose weights are rounded, see `rounded`."""
-    bits = score(Program(rounded(of_crops, grid)), seen.crops[:SCORED])
-    size = len(pack_program(rounded(file, grid)))
+def try_rounding(seen: Seen, width: int, coarseness: float, model: PixelCNNPP) -> Trial:
+    """Estimates what the images take with a model whose weights are rounded."""
+    file = compiled(model)
+    bits, size = score(Program(file), seen.crops[:SCORED]), len(pack_program(file))
     total = size + bits * seen.dims / 8 + seen.classical - seen.taken
-    return Trial(width, grid, size, bits, round(total))
+    return Trial(width, coarseness, size, bits, round(total))
 
 
 def score(program: Program, x: NDArray[Any]) -> float:
     """Scores images in bits/dim."""
     nats = -program.log_prob(x)
     return float(nats.sum()) / (x.size * math.log(2))
-
-
-def rounded(file: bytes, grid: int) -> bytes:
-    """Rounds the constants of a program to multiples of 2^-grid, halves to even ones."""
-    data = np.frombuffer(file, np.uint8).copy()
-    header = data[: HEADER.itemsize].view(HEADER)
-    begin, count = int(header["constants"][0]), int(header["constant_count"][0])
-    constants = data[begin : begin + 4 * count].view("<f4")
-    constants[:] = np.rint(constants * 2.0**grid) / 2.0**grid
-    header["checksum"] = load_library().np_checksum(data[CHECKED:].ctypes.data, data.size - CHECKED)
-    return data.tobytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,16 +25,17 @@ from nextpixel.codec.container import (
 )
 from nextpixel.codec.head import HEAD, read_head
 from nextpixel.codec.models import Coding, ModelLike, coding_of
+from nextpixel.codec.packing import pack_program
 from nextpixel.codec.parallel import Job, Tick, in_order
 from nextpixel.codec.pictures import Item
-from nextpixel.codec.programs import PROGRAM, find_plan, pack_program
+from nextpixel.codec.programs import PROGRAM, find_plan
 from nextpixel.codec.sources import ArraySource, ImagesLike, Source, source_of
 from nextpixel.engine.program import processors
 from nextpixel.errors import UserError
 
 __all__ = ["Settings", "Totals", "compress"]
 
-MOST_IMAGES = 1024  # of a chunk
+MOST_IMAGES = 2048  # of a chunk
 MOST_BYTES = 1 << 21  # of the images of a chunk, unless it has only one
 LANES = 4  # of a chunk, coded at the same time: each costs two bytes
 MANY_BYTES = 1 << 17  # of the images of a chunk that has lanes
@@ -221,28 +222,20 @@ def removed_if_empty(part: Path, totals: Totals) -> Iterator[None]:
 
 def begin(file: BinaryIO, part: Path, source: Source, settings: Settings, totals: Totals) -> Writer:
     """Begins the file, after the whole chunks of an interrupted compression of the same images."""
-    first = [(HEAD, pack_json(settings.head(source)))]
-    if settings.coding is not None and settings.embed:
-        first.append((PROGRAM, pack_program(settings.coding.file)))
-    left = list(chunks_left(part, first, settings.channels))
-    if len(left) < len(first):
-        left = []
+    head = pack_json(settings.head(source))
     writer = Writer(file)
-    for record, counts in left:
+    for record, counts in list(records_left(part, head, settings.channels)):
         writer.keep(record, counts)
         totals.add(counts)
     totals.resumed = totals.images
-    if not left:
-        for kind, body in first:
-            writer.add(kind, body)
+    if not writer.lines:
+        writer.add(HEAD, head)
     file.truncate()
     return writer
 
 
-def chunks_left(
-    part: Path, first: Sequence[tuple[bytes, bytes]], channels: int
-) -> Iterator[tuple[Record, Counts]]:
-    """Yields the records that an interrupted compression left, if it began with these."""
+def records_left(part: Path, head: bytes, channels: int) -> Iterator[tuple[Record, Counts]]:
+    """Yields the records that an interrupted compression left, if it began with this head."""
     if part.stat().st_size <= len(SIGNATURE):
         return
     try:
@@ -250,13 +243,13 @@ def chunks_left(
             images = 0
             for number, record in enumerate(reader.whole_records()):
                 body = reader.body(record)
-                if number < len(first):
-                    if (record.kind, body) != first[number]:
+                if number == 0 and (record.kind, body) != (HEAD, head):
+                    return
+                if record.kind != CHUNK:
+                    if number and record.kind != PROGRAM:  # the end, of an unfinished file
                         return
                     yield record, NOTHING
                     continue
-                if record.kind != CHUNK:
-                    return
                 counts = counts_of(body, channels)
                 if counts.first != images:
                     return
@@ -297,9 +290,19 @@ def write_chunks(
 
     for body in in_order(jobs(), settings.threads, show, totals.images):
         counts = counts_of(body, settings.channels)
+        if counts.code:
+            embed_program(writer, settings)
         writer.add(CHUNK, body, counts)
         writer.file.flush()
         totals.add(counts)
+    if totals.code:
+        embed_program(writer, settings)  # which an interrupted compression may have left out
+
+
+def embed_program(writer: Writer, settings: Settings) -> None:
+    """Writes the program, if it is to be in the file and is not yet."""
+    if settings.coding is not None and settings.embed and not writer.has(PROGRAM):
+        writer.add(PROGRAM, pack_program(settings.coding.file))
 
 
 def chunks_of(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -331,5 +334,5 @@ def check_file(path: Path, settings: Settings) -> None:
         for record in reader.records:
             reader.body(record)
         head = read_head(reader)
-        if settings.embed:
+        if any(record.kind == PROGRAM for record in reader.records):
             find_plan(reader, head)

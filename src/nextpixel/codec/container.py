@@ -147,6 +147,10 @@ class Writer:
         self.file.write(body)
         self.lines.append(LINE.pack(kind, begin, *counts))
 
+    def has(self, kind: bytes) -> bool:
+        """Whether the file holds a record of a kind."""
+        return any(line.startswith(kind) for line in self.lines)
+
     def finish(self) -> None:
         """Writes the index."""
         begin = self.file.tell()

@@ -19,14 +19,16 @@ from nextpixel.models.base.image_model import ImageModel, load
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.estimate import measure
 from nextpixel.training.fine_tuning import copy_weights
+from nextpixel.utils.devices import find_device
 
 __all__ = ["Plan", "choose", "choose_threads"]
 
 WIDTHS = (16, 24, 32, 48, 64)  # of PixelCNN++ with one block per stage
-BATCH = 16
+SMALL_BATCH = 4  # on a CPU: more steps are worth more than exact gradients in short runs
+BATCH = 16  # on a GPU, which computes 4 images in the same time
 WANTED = 25_000  # images that a model should see; a wider model that sees fewer is worse
 SCORED = 64  # validation images on which a pretrained model is tried
-SPARE = 4  # times as many steps as are expected, so that the time ends the run
+SPARE = 16  # times as many steps as are expected, so that the time ends the run
 VALIDATED_SHARE = 0.05  # images validated, as a share of those trained on
 
 
@@ -84,7 +86,7 @@ def choose(
         f"{60 * minutes * speed:,.0f} images, and {WANTED:,} would be better"
     )
     rate = 4e-3 if width < 48 else 3e-3
-    return Plan(model, training_options(speed, minutes, data, rate), speed, reason)
+    return Plan(model, training_options(speed, minutes, data, rate, device), speed, reason)
 
 
 def new_model(data: Dataset, width: int) -> PixelCNNPP:
@@ -146,27 +148,35 @@ def pretrained(
     bits, name, model = best
     speed = images_per_second(model, data, minutes, device)
     reason = f"the pretrained {name}, which predicts these pictures better than PNG already"
-    return Plan(model, training_options(speed, minutes, data, 1e-3), speed, reason, name)
+    return Plan(model, training_options(speed, minutes, data, 1e-3, device), speed, reason, name)
+
+
+def batch_size(device: str) -> int:
+    """Returns the images of a step, which are few on a CPU."""
+    return SMALL_BATCH if find_device(device).type == "cpu" else BATCH
 
 
 def images_per_second(model: ImageModel, data: Dataset, minutes: float, device: str) -> float:
     """Measures training."""
-    args = TrainArgs(batch_size=BATCH, minutes=minutes)
-    return BATCH / measure(model, data, args, device).step_seconds
+    args = TrainArgs(batch_size=batch_size(device), minutes=minutes)
+    return args.batch_size / measure(model, data, args, device).step_seconds
 
 
-def training_options(speed: float, minutes: float, data: Dataset, lr: float) -> dict[str, Any]:
+def training_options(
+    speed: float, minutes: float, data: Dataset, lr: float, device: str
+) -> dict[str, Any]:
     """Returns options for `fit` with which a run ends on time.
 
     The time ends it, also where the machine becomes faster than it was when it was measured.
     """
-    steps = max(10, int(60 * minutes * speed / BATCH))
+    batch = batch_size(device)
+    steps = max(10, int(60 * minutes * speed / batch))
     validations = int(np.clip(minutes, 2, 10))  # each also draws a preview, which takes seconds
-    wanted = int(VALIDATED_SHARE * steps * BATCH / validations)
+    wanted = int(VALIDATED_SHARE * steps * batch / validations)
     return {
         "steps": SPARE * steps,
         "minutes": _short(minutes),
-        "batch_size": BATCH,
+        "batch_size": batch,
         "lr": lr,
         "warmup": max(1, min(200, steps // 20)),
         "ema": _short(float(np.clip(1 - 20 / steps, 0.9, 0.999))),

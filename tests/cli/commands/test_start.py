@@ -156,11 +156,11 @@ def test_large_or_mixed_pictures_are_resized(folder: Path) -> None:
 
 
 def test_the_command_that_does_the_same_is_one(tmp_path: Path) -> None:
-    """Also where a fast machine takes a million steps."""
+    """Also where a fast machine takes millions of steps."""
     data = noise((1, 8, 8))
     model = PixelCNNPP(shape=(1, 8, 8), levels=256, width=16, blocks=1, stages=1)
-    options = choosing.training_options(4e4, 10.0, data, 4e-3)
-    assert options["steps"] == 6_000_000
+    options = choosing.training_options(4e4, 10.0, data, 4e-3, "cpu")
+    assert options["steps"] == 96_000_000
     words = ["my pictures", "--data-dir", "else", "--channels", "1"]
     words += ["--threads", "3", "--device", "cpu"]
     args = read("start", start, words)
@@ -215,8 +215,8 @@ def test_the_widest_model_that_sees_enough(
 ) -> None:
     """`speed` is that of the smallest model; others are slower by their parameters."""
 
-    def measure(model: GatedPixelCNN, *_: object) -> Estimate:
-        seconds = 16 / speed * (model.hyperparameters["width"] / 16)
+    def measure(model: GatedPixelCNN, _: Dataset, args: TrainArgs, __: str) -> Estimate:
+        seconds = args.batch_size / speed * (model.hyperparameters["width"] / 16)
         return Estimate(1, seconds, 1.0, 1)
 
     monkeypatch.setattr(choosing, "measure", measure)
@@ -224,9 +224,9 @@ def test_the_widest_model_that_sees_enough(
     assert plan.model.hyperparameters["width"] == width
     assert plan.options["minutes"] == 10.0
     assert plan.options["lr"] == (4e-3 if width < 48 else 3e-3)
-    # The time ends it: four times the steps that the speed allows would take four times as long.
+    # The time ends it: 16 times the steps that the speed allows would take 16 times as long.
     seen = plan.options["steps"] * plan.options["batch_size"]
-    assert seen == pytest.approx(4 * 600 * plan.speed, rel=0.1)
+    assert seen == pytest.approx(16 * 600 * plan.speed, rel=0.1)
     assert ("would be better" in plan.reason) == (speed == 20)
 
 
