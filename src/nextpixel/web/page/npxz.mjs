@@ -1,0 +1,304 @@
+// Reads and writes compressed files: docs/format.md says what is in them.
+import { Session, oneClass } from "./engine.mjs";
+
+const SIGNATURE = [0x89, 0x4e, 0x50, 0x58, 0x5a, 0x0d, 0x0a, 0x1a, 1, 0, 0, 0, 0, 0, 0, 0];
+const BY_BLOCKS = 2n ** 64n - 1n;
+const CODED = -2; // in place of an image's class: the one that is coded
+const TOGETHER = 64; // tiles side by side
+
+// --- bytes ----------------------------------------------------------------------------------------
+
+export function joined(parts) {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+async function through(bytes, stream) {
+  const packed = new Blob([bytes]).stream().pipeThrough(stream);
+  return new Uint8Array(await new Response(packed).arrayBuffer());
+}
+
+export const inflate = (bytes, form = "deflate") => through(bytes, new DecompressionStream(form));
+export const deflate = (bytes) => through(bytes, new CompressionStream("deflate"));
+const parsed = async (bytes) => JSON.parse(new TextDecoder().decode(await inflate(bytes)));
+const packed = (value) => deflate(new TextEncoder().encode(JSON.stringify(value)));
+const viewOf = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+function little(size, value) {
+  const bytes = new Uint8Array(size);
+  if (size === 8) viewOf(bytes).setBigUint64(0, BigInt(value), true);
+  else viewOf(bytes).setUint32(0, value, true);
+  return bytes;
+}
+
+// --- records --------------------------------------------------------------------------------------
+
+export function readRecords(engine, file) {
+  const view = viewOf(file);
+  const text = (at) => String.fromCharCode(...file.subarray(at, at + 4));
+  if (SIGNATURE.some((byte, i) => file[i] !== byte)) throw new Error("It is no .npxz file of version 1.");
+  const records = [];
+  for (let at = SIGNATURE.length; at < file.length - 12; ) {
+    const head = file.subarray(at, at + 20);
+    if (text(at) !== "npx>" || engine.crc32c(head) !== view.getUint32(at + 20, true))
+      throw new Error("The file is damaged.");
+    const size = Number(view.getBigUint64(at + 8, true));
+    const body = file.subarray(at + 24, at + 24 + size);
+    if (engine.crc32c(body) !== view.getUint32(at + 16, true)) throw new Error("The file is damaged.");
+    records.push({ kind: text(at + 4), body });
+    at += 24 + size;
+  }
+  return records;
+}
+
+// Writes a file of records, given as [kind, body, counts]; the index is added.
+export function writeRecords(engine, records) {
+  const ascii = (word) => new TextEncoder().encode(word);
+  const parts = [Uint8Array.from(SIGNATURE)];
+  const lines = [];
+  let at = SIGNATURE.length;
+  const add = (kind, body, counts) => {
+    const head = joined([ascii("npx>"), ascii(kind), little(8, body.length), little(4, engine.crc32c(body))]);
+    lines.push(joined([ascii(kind), ...[at, ...counts].map((value) => little(8, value))]));
+    parts.push(head, little(4, engine.crc32c(head)), body);
+    at += 24 + body.length;
+  };
+  for (const [kind, body, counts = [0, 0, 0, 0, 0, 0]] of records) add(kind, body, counts);
+  const index = at;
+  add("INDX", joined(lines), [0, 0, 0, 0, 0, 0]);
+  parts.push(little(8, index), ascii("<npx"));
+  return joined(parts);
+}
+
+// --- the program in a file ------------------------------------------------------------------------
+
+function numbersOf(planes, width) {
+  const count = planes.length / width;
+  return Uint32Array.from({ length: count }, (_, i) => {
+    let sum = 0;
+    for (let byte = 0; byte < width; byte++) sum += planes[byte * count + i] * 256 ** byte;
+    return sum;
+  });
+}
+
+function unpackBlock(data, columns, width, exponent) {
+  if (columns) {
+    const table = new Uint32Array(data.slice().buffer);
+    const rows = table.length / columns;
+    return table.map((_, i) => table[(i % columns) * rows + Math.floor(i / columns)]);
+  }
+  const numbers = numbersOf(data, width);
+  if (width === 4) return numbers;
+  const weights = Float32Array.from(numbers, (k) => ((k % 2 ? -(k + 1) : k) / 2) * 2 ** exponent);
+  return new Uint32Array(weights.buffer);
+}
+
+export async function unpackProgram(body) {
+  const view = viewOf(body);
+  const size = Number(view.getBigUint64(0, true));
+  const form = view.getBigUint64(8, true);
+  const parts = [];
+  if (form === BY_BLOCKS) {
+    let at = 24 + Number(view.getBigUint64(16, true));
+    const list = await inflate(body.subarray(24, at));
+    const blocks = viewOf(list);
+    for (let i = 0; i < list.length; i += 12) {
+      const length = blocks.getUint32(i + 4, true);
+      const data = await inflate(body.subarray(at, at + length), "deflate-raw");
+      parts.push(unpackBlock(data, blocks.getUint16(i + 8, true), list[i + 10], blocks.getInt8(i + 11)));
+      at += length;
+    }
+  } else {
+    const planes = await inflate(body.subarray(16));
+    const table = numbersOf(planes.subarray(0, 4 * Number(form)), 4);
+    const rest = numbersOf(planes.subarray(4 * Number(form)), 4);
+    parts.push(table.length ? rest.map((place) => table[place]) : rest);
+  }
+  return joined(parts.map((part) => new Uint8Array(part.buffer))).subarray(0, size);
+}
+
+// --- tiles ----------------------------------------------------------------------------------------
+
+function cuts(length, canvas, before, after) {
+  const parts = [];
+  for (let at = 0; at < length; ) {
+    let begin = Math.max(0, at - before);
+    let stop = begin + canvas - after;
+    if (begin + canvas >= length) [begin, stop] = [Math.max(0, length - canvas), length];
+    parts.push([at, stop - at, begin]);
+    at = stop;
+  }
+  return parts;
+}
+
+function wavesOf(sizes, { height, width }, [above, beside]) {
+  const waves = [];
+  sizes.forEach(([rows, cols], n) =>
+    cuts(rows, height, above, 0).forEach(([y, h, top], i) =>
+      cuts(cols, width, beside, beside).forEach(([x, w, left], j) =>
+        (waves[2 * i + j] ??= []).push({ n, y, x, h, w, top, left }),
+      ),
+    ),
+  );
+  return Array.from(waves, (wave) => wave ?? []);
+}
+
+// Visits the pixels of a tile's canvas that lie in its picture: whether a pixel is the tile's own,
+// where it lies on the canvases, and where in the picture.
+function visit({ channels, height, width }, tile, k, size, see) {
+  for (let c = 0; c < channels; c++)
+    for (let y = 0; y < height && tile.top + y < size[0]; y++)
+      for (let z = 0; z < width && tile.left + z < size[1]; z++) {
+        const [row, col] = [tile.top + y, tile.left + z];
+        const own = row >= tile.y && row < tile.y + tile.h && col >= tile.x && col < tile.x + tile.w;
+        see(own, ((k * channels + c) * height + y) * width + z, c, row, col);
+      }
+}
+
+// Codes tiles side by side; `decodes` fills their pixels in. Calls `tick` after each row.
+function codeTiles(program, tiles, images, classes, coder, decodes, tick) {
+  const count = tiles.length * program.dims;
+  const [levels, known] = [new Float64Array(count), new Uint8Array(count).fill(1)];
+  tiles.forEach((tile, k) => {
+    const { size, levels: image, done } = images[tile.n];
+    const value = (c, row, col) => image[(c * size[0] + row) * size[1] + col];
+    visit(program, tile, k, size, (own, at, c, row, col) => {
+      if (own) known[at] = 0;
+      if (own || done[row * size[1] + col]) levels[at] = value(c, row, col);
+      else if (row >= tile.y && tile.y > tile.top && done[(tile.y - 1) * size[1] + col])
+        levels[at] = value(c, tile.y - 1, col);
+    });
+  });
+  const weights = program.classes ? tiles.map((tile) => oneClass(program, classes[tile.n])) : null;
+  const session = new Session(program, { images: tiles.length, classes: weights, levels, known, coder });
+  const rows = Math.max(...tiles.map((tile) => tile.y + tile.h - tile.top));
+  const perRow = program.width * program.channels;
+  for (let row = 0; row < rows; row++) {
+    session.run(row * perRow, (row + 1) * perRow);
+    tick((row + 1) / rows);
+  }
+  const coded = session.levels;
+  if (decodes)
+    tiles.forEach((tile, k) => {
+      const { size, levels: image } = images[tile.n];
+      visit(program, tile, k, size, (own, at, c, row, col) => {
+        if (own) image[(c * size[0] + row) * size[1] + col] = Number(coded[at]);
+      });
+    });
+  session.free();
+}
+
+function codeImages(program, { context, together }, coders, images, classes, decodes, tick = () => {}) {
+  const sizes = images.map(({ size }) => size);
+  for (const wave of wavesOf(sizes, program, context)) {
+    coders.forEach((coder, lane) => {
+      const tiles = wave.filter((_, i) => i % coders.length === lane);
+      for (let i = 0; i < tiles.length; i += together)
+        codeTiles(program, tiles.slice(i, i + together), images, classes, coder, decodes, tick);
+    });
+    for (const { n, y, x, h, w } of wave)
+      for (let row = y; row < y + h; row++)
+        images[n].done.fill(1, row * sizes[n][1] + x, row * sizes[n][1] + x + w);
+  }
+}
+
+// --- decoding -------------------------------------------------------------------------------------
+
+export async function readHead(records) {
+  return parsed(records.find((record) => record.kind === "HEAD").body);
+}
+
+// Decodes a chunk; the images that are kept as files have only those.
+export async function decodeChunk(program, head, chunk) {
+  const { engine, channels } = program;
+  const length = viewOf(chunk).getUint32(0, true);
+  const about = await parsed(chunk.subarray(4, 4 + length));
+  let at = 4 + length;
+  const codes = about.codes.map((size) => chunk.subarray(at, (at += size)));
+  const column = (name, value) => {
+    const values = about.entries[name] ?? [value];
+    return Array.from({ length: about.images }, (_, i) => values[values.length === 1 ? 0 : i]);
+  };
+  const kinds = column("kind", "model");
+  const coded = column("size").filter((_, i) => kinds[i] === "model");
+  const kind = head.levels > 256 ? Uint16Array : Uint8Array;
+  const images = coded.map((size) => ({
+    size,
+    levels: new kind(channels * size[0] * size[1]),
+    done: new Uint8Array(size[0] * size[1]),
+  }));
+  const classes = engine.freeing(() => {
+    const coders = codes.map((code) => engine.decoder(code));
+    const none = new Array(coded.length).fill(0);
+    const found = program.classes && codes.length ? engine.codeNumbers(coders[0], none, program.classes) : none;
+    if (codes.length) codeImages(program, head, coders, images, found, true);
+    return found;
+  });
+  const levels = joined(images.map((image) => new Uint8Array(image.levels.buffer)));
+  if (engine.crc32c(levels) !== about.crc) throw new Error("The pixels are not those that were compressed.");
+  const names = column("name", "");
+  const ids = column("class_id", -1);
+  let next = 0;
+  return kinds.map((kept, i) => {
+    if (kept !== "model") {
+      const [size] = column("size")[i];
+      return { name: names[i], kept, file: chunk.subarray(at, (at += size)) };
+    }
+    const k = next++;
+    const classId = ids[i] === CODED ? classes[k] : ids[i];
+    return { name: names[i], kept, size: images[k].size, levels: images[k].levels, classId };
+  });
+}
+
+// --- encoding -------------------------------------------------------------------------------------
+
+// Compresses images of the program's own size: flat levels and, if the program takes any, classes.
+// `about` has the model's name, the SHA-256 of its program and the version that wrote it.
+export async function encodeImages(program, about, images, classes, tick) {
+  const { engine, channels, height, width } = program;
+  const head = {
+    nextpixel: about.version,
+    model: about.name,
+    program: about.sha256,
+    shape: [channels, height, width],
+    levels: program.levels,
+    context: [Math.min(8, Math.floor(height / 4)), Math.min(8, Math.floor(width / 4))],
+    together: TOGETHER,
+    images: images.length,
+    array: [channels, height, width],
+    class_names: about.classNames ?? null,
+    bytes: images.length * program.dims,
+    source: "",
+    verified: false,
+  };
+  const kind = program.levels > 256 ? Uint16Array : Uint8Array;
+  const some = images.map((levels) => ({
+    size: [height, width],
+    levels: kind.from(levels),
+    done: new Uint8Array(program.pixels),
+  }));
+  const code = engine.freeing(() => {
+    const coder = engine.encoder(4 * images.length * (program.dims + 1) + 8);
+    if (program.classes) engine.codeNumbers(coder, classes, program.classes);
+    codeImages(program, head, [coder], some, classes, false, (done) => tick?.(done, engine.written(coder)));
+    return engine.finish(coder);
+  });
+  const levels = joined(some.map((image) => new Uint8Array(image.levels.buffer)));
+  const description = await packed({
+    first: 0,
+    images: images.length,
+    entries: { size: [[height, width]], class_id: [program.classes ? CODED : -1] },
+    profiles: [],
+    codes: [code.length],
+    crc: engine.crc32c(levels),
+  });
+  const chunk = joined([little(4, description.length), description, code]);
+  const counts = [0, images.length, 0, images.length * program.dims, code.length, 0];
+  const packedHead = await packed(head);
+  return writeRecords(engine, [["HEAD", packedHead], ["CHNK", chunk, counts], ["HEAD", packedHead]]);
+}

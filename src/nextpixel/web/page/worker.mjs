@@ -1,0 +1,231 @@
+// Runs the engine beside the page, so that the page never waits.
+import { Engine, Program, Session, bitsOf, oneClass } from "./engine.mjs";
+import { decodeChunk, encodeImages, readHead, readRecords, unpackProgram } from "./npxz.mjs";
+
+const FEW = 0.5; // share of the particles that carry the weight, below which they are resampled
+const OTHER = 1e9; // first image number of the noise that resamples
+let engine;
+const programs = new Map();
+const cancelled = new Set();
+
+// Lets messages in, to be cancelled by one.
+const breathe = () =>
+  new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+
+class Cancelled extends Error {}
+
+// --- tasks ----------------------------------------------------------------------------------------
+
+async function open({ wasm, name, body }) {
+  engine ??= await Engine.load(wasm);
+  const program = new Program(engine, await unpackProgram(body));
+  programs.set(name, program);
+  const { channels, height, width, levels, classes, groups, distribution, components } = program;
+  const { parameters, maxLogScale, vector, map, about } = program;
+  return {
+    ...{ channels, height, width, levels, classes, groups, distribution, components },
+    ...{ parameters, maxLogScale, vector, map, about, pixels: program.pixels, dims: program.dims },
+  };
+}
+
+// Takes images through the program pixel by pixel. The parameters of the first image are kept.
+async function through(program, session, report, afterRow = () => {}) {
+  const { channels, width, pixels, groups } = program;
+  const perPixel = groups > 1 ? channels : 1;
+  const copies = session.states > session.images ? 2 : 1; // with guidance, of the null context too
+  const size = program.parameters;
+  const parameters = new Float32Array(pixels * perPixel * copies * size);
+  for (let pixel = 0; pixel < pixels; pixel++) {
+    for (let group = 0; group < perPixel; group++) {
+      const site = pixel * channels + group;
+      session.run(site, groups > 1 ? site + 1 : site + channels);
+      const at = (pixel * perPixel + group) * copies * size;
+      for (let copy = 0; copy < copies; copy++)
+        parameters.set(session.parameters(copy * session.images, site), at + copy * size);
+    }
+    if ((pixel + 1) % width) continue;
+    afterRow((pixel + 1) / width);
+    await report({ done: (pixel + 1) / pixels });
+  }
+  return parameters;
+}
+
+function widthsOf(session) {
+  const { intervals } = session;
+  return Uint32Array.from({ length: session.size }, (_, i) => intervals[2 * i + 1]);
+}
+
+async function draw(options, report) {
+  const program = programs.get(options.model);
+  const { seed, numbers, weights, levels, known, temperature, guidance } = options;
+  const images = numbers.length;
+  const repeated = (array) => array && numbers.flatMap(() => Array.from(array));
+  const noise = new Float64Array(images * program.dims);
+  numbers.forEach((number, i) => noise.set(engine.noise(seed, number, program.dims), i * program.dims));
+  const session = new Session(program, {
+    ...{ images, noise, temperature, guidance },
+    classes: weights ? numbers.map(() => weights) : null,
+    levels: repeated(levels),
+    known: repeated(known),
+  });
+  try {
+    const parameters = await through(program, session, report);
+    return { levels: Uint16Array.from(session.levels, Number), widths: widthsOf(session), parameters };
+  } finally {
+    session.free();
+  }
+}
+
+// Completes an image to fit the known pixels, also the later ones, by particles: unfinished
+// completions, weighted by the probability that they give to the known pixels of each row.
+async function complete({ model, seed, weights, levels, known, particles }, report) {
+  const program = programs.get(model);
+  const { channels, pixels, width } = program;
+  const all = Array.from({ length: particles }, (_, i) => i);
+  const noise = new Float64Array(particles * program.dims);
+  all.forEach((i) => noise.set(engine.noise(seed, i, program.dims), i * program.dims));
+  const uniform = engine.noise(seed, OTHER, program.height + 1);
+  const session = new Session(program, {
+    ...{ images: particles, noise },
+    classes: weights ? all.map(() => weights) : null,
+    levels: all.flatMap(() => Array.from(levels)),
+    known: all.flatMap(() => Array.from(known)),
+  });
+  let nats = new Float64Array(particles);
+  const chances = () => {
+    const most = Math.max(...nats);
+    const some = nats.map((x) => Math.exp(x - most));
+    const sum = some.reduce((a, b) => a + b, 0);
+    return some.map((x) => x / sum);
+  };
+  const weigh = (row) => {
+    const { intervals } = session;
+    for (let c = 0; c < channels; c++)
+      for (let at = c * pixels + (row - 1) * width; at < c * pixels + row * width; at++)
+        if (known[at])
+          for (const i of all) nats[i] -= bitsOf(intervals[2 * (i * program.dims + at) + 1]) * Math.LN2;
+    const shares = chances();
+    const effective = 1 / shares.reduce((sum, x) => sum + x * x, 0);
+    if (row === program.height || effective >= FEW * particles) return;
+    const chosen = systematic(shares, uniform[row]);
+    session.select(chosen);
+    nats = new Float64Array(particles);
+  };
+  try {
+    await through(program, session, report, weigh);
+    let [best, left] = [0, uniform[0]];
+    for (const share of chances()) {
+      if (left < share || best === particles - 1) break;
+      left -= share;
+      best++;
+    }
+    const part = (array) => array.slice(best * program.dims, (best + 1) * program.dims);
+    return { levels: Uint16Array.from(part(session.levels), Number), widths: part(widthsOf(session)) };
+  } finally {
+    session.free();
+  }
+}
+
+// Chooses as many items as there are, each in proportion to its share.
+function systematic(shares, uniform) {
+  let [sum, at] = [shares[0], 0];
+  return Array.from(shares, (_, i) => {
+    while (sum < (i + uniform) / shares.length && at < shares.length - 1) sum += shares[++at];
+    return at;
+  });
+}
+
+async function score({ model, levels, weights }, report) {
+  const program = programs.get(model);
+  const session = new Session(program, { images: 1, classes: weights ? [weights] : null, levels });
+  try {
+    const parameters = await through(program, session, report);
+    return { widths: widthsOf(session), parameters };
+  } finally {
+    session.free();
+  }
+}
+
+// Returns the bits that an image costs under each class.
+async function classify({ model, levels }, report) {
+  const program = programs.get(model);
+  const ids = Array.from({ length: program.classes }, (_, i) => i);
+  const session = new Session(program, {
+    images: ids.length,
+    classes: ids.map((id) => oneClass(program, id)),
+    levels: ids.flatMap(() => Array.from(levels)),
+  });
+  try {
+    const perRow = program.width * program.channels;
+    for (let row = 0; row < program.height; row++) {
+      session.run(row * perRow, (row + 1) * perRow);
+      await report({ done: (row + 1) / program.height });
+    }
+    const { intervals } = session;
+    return ids.map((id) => {
+      let bits = 0;
+      for (let i = id * program.dims; i < (id + 1) * program.dims; i++) bits += bitsOf(intervals[2 * i + 1]);
+      return bits;
+    });
+  } finally {
+    session.free();
+  }
+}
+
+async function compress({ model, about, images, classes }, report) {
+  return encodeImages(programs.get(model), about, images, classes, (done, bytes) => report({ done, bytes }));
+}
+
+// Decodes a file by its own program, or by an opened one that has the right hash.
+async function decompress({ file, hashes }, report) {
+  const records = readRecords(engine, file);
+  const head = await readHead(records);
+  const own = records.find((record) => record.kind === "PROG");
+  const name = Object.keys(hashes).find((name) => hashes[name] === head.program);
+  const before = engine.end;
+  let program = programs.get(name);
+  if (!program && own) program = new Program(engine, await unpackProgram(own.body));
+  if (!program && head.program) throw new Error(`It needs the model ${head.model}, which this page does not have.`);
+  try {
+    const images = [];
+    for (const { kind, body } of records) {
+      if (kind !== "CHNK") continue;
+      images.push(...(await decodeChunk(program, head, body)));
+      await report({ done: images.length / head.images });
+    }
+    return { head, images };
+  } finally {
+    engine.end = before;
+  }
+}
+
+// --- messages -------------------------------------------------------------------------------------
+
+const tasks = { open, draw, complete, score, classify, compress, decompress };
+let last = Promise.resolve(); // one task after the other, as they share the memory
+
+self.onmessage = ({ data }) => {
+  if (data.cancel !== undefined) cancelled.add(data.cancel);
+  else last = last.then(() => answer(data));
+};
+
+async function answer({ id, task, ...options }) {
+  const report = async (progress) => {
+    self.postMessage({ id, progress });
+    await breathe();
+    if (cancelled.has(id)) throw new Cancelled();
+  };
+  try {
+    if (cancelled.has(id)) throw new Cancelled();
+    self.postMessage({ id, result: await tasks[task](options, report) });
+  } catch (error) {
+    self.postMessage({ id, error: error instanceof Cancelled ? null : error.message });
+  }
+}
