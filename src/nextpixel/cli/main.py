@@ -27,7 +27,7 @@ GROUPS = {
     "Evaluate": ["eval", "score", "evaluate-samples", "compare"],
     "Compress": ["compress", "archive", "decompress", "info", "verify"],
     "Understand": ["inspect", "check", "invert"],
-    "Advanced": ["classifier", "bundle", "export"],
+    "Advanced": ["classifier", "bundle", "export", "studio"],
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
 MODULES = {"eval": "evaluate"}  # `eval` is a function of Python's

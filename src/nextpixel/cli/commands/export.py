@@ -1,8 +1,9 @@
-"""Export a model as a program, one file that samples and scores without PyTorch."""
+"""Export models as a program, which runs without PyTorch, or as a page that runs in a browser."""
 
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpixel.cli.options import MODEL, Parser, add_trust
@@ -10,7 +11,6 @@ from nextpixel.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from nextpixel.engine import Program
 
@@ -19,38 +19,74 @@ __all__ = ["EXAMPLES", "arguments", "report", "run"]
 EXAMPLES = [
     "nextpixel export mnist-gated --program digits.program",
     "nextpixel sample digits.program --class 3 -n 4",
+    "nextpixel export mnist-gated --web digits.html",
 ]
 
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=MODEL)
     parser.add_output(
         "--program",
         (".program",),
         "the program to write, a .program; it also holds the weights",
-        required=True,
+    )
+    parser.add_argument(
+        "--web",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="the page to write: one .html file that holds all, or a folder",
     )
     add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compiles the model and writes the program."""
+    """Writes a program or a page."""
+    if (args.program is None) == (args.web is None):
+        raise UserError("Say what to write: --program FILE or --web FILE.html.")
+    if args.web is not None:
+        write_web(args.models, args.web, args.trust)
+    elif len(args.models) > 1:
+        raise UserError("--program is for one model; --web takes several.")
+    else:
+        write_program(args.models[0], args.program, args.trust)
+
+
+def write_web(models: list[str], out: Path, trust: bool) -> None:
+    """Writes a page, and says where."""
+    from nextpixel.web import write_folder, write_page
+
+    is_file = out.suffix.lower() in (".html", ".htm")
+    if is_file and out.is_dir():
+        raise UserError(f"{out} is a folder.")
+    if not is_file and out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder, or a file that ends in .html.")
+    if is_file:
+        write_page(models, out, trust=trust)
+    else:
+        write_folder(models, out, trust=trust)
+    page = out if is_file else out / "index.html"
+    size = sum(f.stat().st_size for f in ([out] if is_file else out.iterdir())) / 1e6
+    print(f"Wrote {page}, {size:.1f} MB: open it in a browser. It needs no network and no server.")
+
+
+def write_program(name: str, out: Path, trust: bool) -> None:
+    """Compiles a model and writes the program."""
     from nextpixel.cli.loading import load_model
     from nextpixel.engine import Program
     from nextpixel.model_folders import training_record
     from nextpixel.models.base.autoregressive import CausalNetwork
 
-    model = load_model(args.model, conditioned=True, trust=args.trust)
+    model = load_model(name, conditioned=True, trust=trust)
     if not isinstance(model, CausalNetwork):
         raise UserError(
-            f"{args.model} ({type(model).__name__}) cannot be compiled: it has no cached path, "
-            "which a CausalNetwork has."
+            f"{name} ({type(model).__name__}) cannot be compiled: it has no cached path, which a "
+            "CausalNetwork has."
         )
-    record = training_record(args.model)
+    record = training_record(name)
     guidance = not record or bool(record.get("train", {}).get("drop_context"))
-    model.save_program(args.program, guidance=guidance)
-    report(args.program, Program.load(args.program))
+    model.save_program(out, guidance=guidance)
+    report(out, Program.load(out))
 
 
 def report(path: Path, program: Program) -> None:

@@ -36,7 +36,7 @@ async function open({ wasm, name, body }) {
 }
 
 // Takes images through the program pixel by pixel. The parameters of the first image are kept.
-async function through(program, session, report, afterRow = () => {}) {
+async function passed(program, session, report, afterRow = () => {}) {
   const { channels, width, pixels, groups } = program;
   const perPixel = groups > 1 ? channels : 1;
   const copies = session.states > session.images ? 2 : 1; // with guidance, of the null context too
@@ -76,7 +76,7 @@ async function draw(options, report) {
     known: repeated(known),
   });
   try {
-    const parameters = await through(program, session, report);
+    const parameters = await passed(program, session, report);
     return { levels: Uint16Array.from(session.levels, Number), widths: widthsOf(session), parameters };
   } finally {
     session.free();
@@ -119,7 +119,7 @@ async function complete({ model, seed, weights, levels, known, particles }, repo
     nats = new Float64Array(particles);
   };
   try {
-    await through(program, session, report, weigh);
+    await passed(program, session, report, weigh);
     let [best, left] = [0, uniform[0]];
     for (const share of chances()) {
       if (left < share || best === particles - 1) break;
@@ -146,15 +146,15 @@ async function score({ model, levels, weights }, report) {
   const program = programs.get(model);
   const session = new Session(program, { images: 1, classes: weights ? [weights] : null, levels });
   try {
-    const parameters = await through(program, session, report);
+    const parameters = await passed(program, session, report);
     return { widths: widthsOf(session), parameters };
   } finally {
     session.free();
   }
 }
 
-// Returns the bits that an image costs under each class.
-async function classify({ model, levels }, report) {
+// Returns the bits that an image, or what is known of it, costs under each class.
+async function classify({ model, levels, known }, report) {
   const program = programs.get(model);
   const ids = Array.from({ length: program.classes }, (_, i) => i);
   const session = new Session(program, {
@@ -171,7 +171,8 @@ async function classify({ model, levels }, report) {
     const { intervals } = session;
     return ids.map((id) => {
       let bits = 0;
-      for (let i = id * program.dims; i < (id + 1) * program.dims; i++) bits += bitsOf(intervals[2 * i + 1]);
+      for (let i = 0; i < program.dims; i++)
+        if (!known || known[i]) bits += bitsOf(intervals[2 * (id * program.dims + i) + 1]);
       return bits;
     });
   } finally {
@@ -180,7 +181,7 @@ async function classify({ model, levels }, report) {
 }
 
 async function compress({ model, about, images, classes }, report) {
-  return encodeImages(programs.get(model), about, images, classes, (done, bytes) => report({ done, bytes }));
+  return encodeImages(programs.get(model), about, images, classes, (done, bytes) => report.now({ done, bytes }));
 }
 
 // Decodes a file by its own program, or by an opened one that has the right hash.
@@ -218,10 +219,11 @@ self.onmessage = ({ data }) => {
 
 async function answer({ id, task, ...options }) {
   const report = async (progress) => {
-    self.postMessage({ id, progress });
+    report.now(progress);
     await breathe();
     if (cancelled.has(id)) throw new Cancelled();
   };
+  report.now = (progress) => self.postMessage({ id, progress });
   try {
     if (cancelled.has(id)) throw new Cancelled();
     self.postMessage({ id, result: await tasks[task](options, report) });

@@ -1,0 +1,195 @@
+"""Writes pages that open from the disk and ask for nothing elsewhere.
+
+A page holds the engine (WebAssembly), the program of a model, packed as in compressed files, and
+the modules of `page/`, joined into one script for the page and one for its worker.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nextpixel.codec.models import Coding, coding_of
+from nextpixel.codec.packing import pack_program
+from nextpixel.codec.pictures import levels_of_picture
+from nextpixel.engine import Program
+from nextpixel.errors import UserError
+from nextpixel.model_folders import bundles, shipped, training_record
+from nextpixel.utils.files import atomic_write
+
+__all__ = ["models_for_pages", "write_folder", "write_page"]
+
+PAGE = files("nextpixel.web") / "page"
+WASM = files("nextpixel.engine") / "libraries" / "engine-wasm32.wasm"
+IMPORT = re.compile(r'^import (?:{[^}]*} from )?"\./(\w+)\.mjs";\n', re.MULTILINE)
+EXPORT = re.compile(r"^export (?=async |function |class |const |let )", re.MULTILINE)
+KINDS = ["PixelCNN", "GatedPixelCNN", "RowLSTM", "DiagonalBiLSTM", "PixelCNNPP", "PixelSNAIL"]
+EXAMPLES = "examples.png"  # of a pretrained model: pictures beside each other
+
+
+def write_page(models: Sequence[str], out: Path, *, trust: bool = False) -> None:
+    """Writes one HTML file with all that it needs.
+
+    Args:
+        models: Names of pretrained models, run folders or .program files.
+        out: The file.
+        trust: See `nextpixel.load`.
+
+    Raises:
+        UserError: A model cannot run in a page.
+        OSError: The file cannot be written.
+    """
+    entries = {name_of(model): entry_of(model, trust) for model in models}
+    with atomic_write(out) as file:
+        file.write(html(entries).encode())
+
+
+def write_folder(models: Sequence[str], out: Path, *, trust: bool = False) -> None:
+    """Writes index.html and a script for each model, which the page loads when it is chosen.
+
+    Args:
+        models: As for `write_page`.
+        out: The folder; missing ones are created.
+        trust: See `nextpixel.load`.
+
+    Raises:
+        UserError: A model cannot run in a page, or the folder holds a page of somebody else's.
+        OSError: A file cannot be written.
+    """
+    index = out / "index.html"
+    if index.exists() and b'id="page"' not in index.read_bytes():
+        raise UserError(f"{index} is not a page of nextpixel: name another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for model in models:
+        name, entry = name_of(model), entry_of(model, trust)
+        entry["script"] = f"{name}.js"
+        with atomic_write(out / entry["script"]) as file:
+            file.write(f"nextpixelModel({json.dumps(entry.pop('body'))});\n".encode())
+        entries[name] = entry
+    with atomic_write(index) as file:
+        file.write(html(entries).encode())
+
+
+def models_for_pages() -> list[str]:
+    """Lists the pretrained models that can run in a page."""
+    names = [name for name in shipped() if name not in bundles()]
+    return [name for name in names if any(shipped()[name].glob("*.skeleton"))]
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def name_of(model: str) -> str:
+    """Returns what a page calls a model."""
+    return model if model in shipped() else Path(model).resolve().stem
+
+
+def entry_of(model: str, trust: bool) -> dict[str, Any]:
+    """Returns what a page knows of a model, its program included.
+
+    Raises:
+        UserError: It cannot run in a page.
+    """
+    coding = coding_of(model, trust=trust)
+    inputs = set(Program(coding.file).inputs) - {"classes", "present"}
+    if inputs:
+        raise UserError(
+            f"{model} needs more than a class, and so cannot run in a page: choose a model that "
+            "has a class or nothing."
+        )
+    record = {} if model.endswith(".program") else training_record(model)
+    return {
+        "body": base64.b64encode(pack_program(coding.file)).decode(),
+        "sha256": hashlib.sha256(coding.file).hexdigest(),
+        "guidance": bool(record and record.get("train", {}).get("drop_context")),
+        "class_names": coding.class_names,
+        "examples": examples_of(model, coding),
+    }
+
+
+def examples_of(model: str, coding: Coding) -> list[str]:
+    """Returns the levels of some pictures that a pretrained model brings, in base64."""
+    path = shipped().get(model, Path()) / EXAMPLES
+    if not path.is_file():
+        return []
+    channels, _, width = coding.program.shape
+    with Image.open(path) as picture:
+        x = levels_of_picture(picture, channels, coding.program.levels)
+    if x is None or coding.program.levels > 256:
+        return []
+    parts = np.split(x, x.shape[2] // width, axis=2)
+    return [base64.b64encode(part.tobytes()).decode() for part in parts]
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def html(entries: dict[str, dict[str, Any]]) -> str:
+    """Fills in the page."""
+    page = {
+        "version": version("nextpixel"),
+        "wasm": base64.b64encode(WASM.read_bytes()).decode(),
+        "models": entries,
+        "fields": fields(),
+    }
+    filled = {
+        "style": text("style.css"),
+        "version": version("nextpixel"),
+        "page": in_script(json.dumps(page)),
+        "worker": in_script(json.dumps(script("worker"))),
+        "app": script("app"),
+    }
+    return re.sub(r"{(\w+)}", lambda match: filled[match[1]], text("index.html"))
+
+
+@cache
+def fields() -> dict[str, Any]:
+    """Returns what pixels depend on in each kind of network, see tools/make_fields.py."""
+    png = (PAGE / "fields.png").read_bytes()
+    with Image.open(io.BytesIO(png)) as picture:
+        size, height = picture.size
+    if height != size * len(KINDS):
+        raise AssertionError("fields.png is of other kinds: run tools/make_fields.py")
+    side = math.isqrt(size)
+    return {"side": side, "kinds": KINDS, "png": base64.b64encode(png).decode()}
+
+
+def in_script(data: str) -> str:
+    """Writes JSON so that no end of a script stands in it."""
+    return data.replace("</", "<\\/")
+
+
+@cache
+def text(name: str) -> str:
+    """Reads a file of the page."""
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+@cache
+def script(name: str) -> str:
+    """Joins a module and all that it imports, as one script: each name is one thing in all."""
+    joined = dict[str, str]()
+
+    def add(module: str) -> None:
+        source = text(f"{module}.mjs")
+        for needed in IMPORT.findall(source):
+            if needed not in joined:
+                add(needed)
+        joined[module] = EXPORT.sub("", IMPORT.sub("", source))
+
+    add(name)
+    return '"use strict";\n' + "\n".join(joined.values())

@@ -1,0 +1,257 @@
+// The panel that draws: a picture, how it came to be, and what the model thought of each pixel.
+import { Picture } from "./canvas.mjs";
+import { Cancelled } from "./client.mjs";
+import { entropyOf, probabilities } from "./distribution.mjs";
+import { button, choice, fixed, h, labelled, percent, slider } from "./dom.mjs";
+import { bitsOf } from "./engine.mjs";
+import { colourOf, paint, pngOf, save } from "./pictures.mjs";
+import { t } from "./words.mjs";
+
+const UNDRAWN = [128, 128, 140, 60];
+const SPEEDS = [10, 30, 100, 300, 1000, 3000, 100000];
+
+// Returns the class weights that the state asks for; null without classes.
+export function weightsOf(model, state) {
+  if (!model.classes) return null;
+  const weights = new Float32Array(model.classes);
+  const share = state.mix === null || state.mix === state.class ? 0 : state.share;
+  weights[state.class] = Math.fround(1 - share);
+  if (share) weights[state.mix] = Math.fround(share);
+  return weights;
+}
+
+export function classControls(app) {
+  const { model, state } = app;
+  if (!model.classes) return [];
+  const names = app.classNames.map((name, id) => [id, name]);
+  const share = slider("share", "shareHint", {
+    ...{ min: 0, max: 1, step: 0.05, value: state.share, show: fixed },
+    change: (value, done) => app.change({ share: value }, done),
+  });
+  share.hidden = state.mix === null;
+  const mixed = (value) => {
+    share.hidden = value === "";
+    app.change({ mix: value === "" ? null : Number(value) });
+  };
+  return [
+    choice("class", "classHint", names, state.class, (id) => app.change({ class: Number(id) })),
+    choice("mix", "mixHint", [["", t("noMix")], ...names], state.mix ?? "", mixed),
+    share,
+  ];
+}
+
+// The command that draws the same picture.
+export function command(app) {
+  const { model, state, name } = app;
+  const words = ["nextpixel sample", name, "-n 1", `--seed ${state.seed}`];
+  if (model.classes) {
+    const mixed = state.mix !== null && state.mix !== state.class && state.share > 0;
+    const names = app.classNames;
+    const rest = fixed(1 - state.share);
+    words.push(
+      mixed
+        ? `--class ${names[state.class]}=${rest},${names[state.mix]}=${fixed(state.share)}`
+        : `--class ${names[state.class]}`,
+    );
+  }
+  if (state.temperature !== 1) words.push(`--temperature ${state.temperature}`);
+  if (state.guidance !== 1) words.push(`--guidance ${state.guidance}`);
+  return words.join(" ");
+}
+
+// A bar for each level, the drawn one marked; a text says the same.
+export class Chart {
+  constructor() {
+    this.canvas = h("canvas", { class: "chart", width: 512, height: 120, role: "img", "aria-label": t("distribution") });
+    this.where = h("strong");
+    this.text = h("p", { "aria-live": "polite" }, t("pixelHint"));
+    this.element = h("section", { class: "why whole" }, this.where, this.canvas, h("small", {}, t("distribution")), this.text);
+  }
+
+  empty(text) {
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.text.textContent = text;
+  }
+
+  // Shows the probabilities of each channel, and the level that it has.
+  show(channels) {
+    const { canvas } = this;
+    const context = canvas.getContext("2d");
+    const style = getComputedStyle(canvas);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    const tall = canvas.height / channels.length;
+    const lines = channels.map(({ chances, level, bits }, c) => {
+      const most = Math.max(...chances);
+      const wide = canvas.width / chances.length;
+      chances.forEach((p, i) => {
+        context.fillStyle = i === level ? style.getPropertyValue("--accent") : style.color;
+        const height = Math.max((tall - 6) * (p / most), i === level ? 3 : 0);
+        const grown = i === level ? Math.max(wide, 4) : Math.max(wide, 1);
+        context.fillRect(i * wide - (grown - wide) / 2, (c + 1) * tall - height, grown, height);
+      });
+      return t("facts", level, percent(chances[level]), fixed(bits), fixed(entropyOf(chances)));
+    });
+    this.text.textContent = lines.join(" ");
+  }
+}
+
+export function drawPanel(app) {
+  const { model, state } = app;
+  let position = 0; // pixels that are shown
+  let playing = false;
+  let before = null; // the time of the last frame
+  const picture = new Picture(model, "picture", explain);
+  const chart = new Chart();
+  const facts = h("p", { class: "facts", "aria-live": "polite" });
+  const code = h("code");
+  const sum = h("small");
+  const scrub = h("input", { type: "range", min: 0, max: model.pixels, value: 0, "aria-label": t("playHint") });
+  const play = button("play", "playHint", toggle);
+
+  function repaint() {
+    const drawn = app.drawn?.levels;
+    paint(picture.canvas, model, (pixel) =>
+      drawn && pixel < position ? colourOf(model, drawn, pixel) : UNDRAWN,
+    );
+    scrub.value = position;
+    play.textContent = t(playing ? "pause" : "play");
+    if (playing && position > 0 && position <= model.pixels) explain(position - 1);
+  }
+
+  function explain(pixel) {
+    picture.select(pixel);
+    const row = Math.floor(pixel / model.width) + 1;
+    chart.where.textContent = t("pixelAt", row, (pixel % model.width) + 1);
+    if (!app.drawn || pixel >= position) return chart.empty(t("notYet"));
+    const { levels, parameters, widths } = app.drawn;
+    const colours = Array.from({ length: model.channels }, (_, c) => levels[c * model.pixels + pixel]);
+    chart.show(
+      colours.map((level, c) => ({
+        chances: probabilities(model, parameters, pixel, c, colours, app.drawn),
+        level,
+        bits: bitsOf(widths[c * model.pixels + pixel]),
+      })),
+    );
+  }
+
+  function mostSurprising() {
+    const { widths } = app.drawn;
+    return widths.indexOf(Math.min(...widths)) % model.pixels;
+  }
+
+  function toggle() {
+    playing = !playing;
+    if (playing && position >= model.pixels) position = 0;
+    before = null;
+    repaint();
+    if (playing) requestAnimationFrame(frame);
+  }
+
+  function frame(now) {
+    if (!playing || !panel.isConnected) return;
+    const seconds = before === null ? 0 : (now - before) / 1000;
+    before = now;
+    carried += seconds * state.speed;
+    position = Math.min(model.pixels, position + Math.floor(carried));
+    carried %= 1;
+    playing = position < model.pixels;
+    repaint();
+    if (playing) requestAnimationFrame(frame);
+  }
+  let carried = 0;
+
+  function move(to) {
+    playing = false;
+    position = Math.min(Math.max(to, 0), model.pixels);
+    repaint();
+    if (position) explain(position - 1);
+  }
+  scrub.addEventListener("input", () => move(Number(scrub.value)));
+
+  // Draws anew; shows it at once, or lets it come.
+  async function draw(watch) {
+    try {
+      await app.draw();
+    } catch (error) {
+      return error instanceof Cancelled ? undefined : app.fail(error);
+    }
+    const bits = app.drawn.widths.reduce((total, width) => total + bitsOf(width), 0);
+    facts.textContent = `${t("took", app.drawn.took)} ${t("total", Math.round(bits), fixed(bits / model.dims, 3))}`;
+    code.textContent = command(app);
+    sum.textContent = t("checksum", app.checksum(app.drawn.levels));
+    panel.dataset.checksum = app.checksum(app.drawn.levels); // what tests wait for
+    position = watch ? 0 : model.pixels;
+    playing = watch;
+    before = null;
+    repaint();
+    if (playing) requestAnimationFrame(frame);
+    else explain(picture.pixel ?? mostSurprising());
+  }
+
+  const seed = h("input", { type: "number", min: 0, max: 2 ** 53, step: 1, value: state.seed });
+  seed.addEventListener("change", () => app.change({ seed: Math.max(0, Math.floor(Number(seed.value)) || 0) }));
+  const another = button("another", "anotherHint", () => {
+    seed.value = Math.floor(Math.random() * 1e6);
+    app.change({ seed: Number(seed.value) });
+  }, { class: "main whole" });
+  const temperature = slider("temperature", "temperatureHint", {
+    ...{ min: 0.2, max: 1.5, step: 0.05, value: state.temperature, show: fixed },
+    change: (value, done) => app.change({ temperature: value }, done),
+  });
+  const guidance = slider("guidance", "guidanceHint", {
+    ...{ min: 0, max: 4, step: 0.25, value: state.guidance, show: fixed },
+    change: (value, done) => app.change({ guidance: value }, done),
+  });
+  const speed = slider("speed", "speedHint", {
+    ...{ min: 0, max: SPEEDS.length - 1, step: 1, value: SPEEDS.indexOf(state.speed) },
+    show: (at) => SPEEDS[at].toLocaleString(),
+    change: (at) => app.change({ speed: SPEEDS[at] }, false),
+  });
+  const panel = h(
+    "div",
+    { class: "columns" },
+    h(
+      "div",
+      {},
+      picture.element,
+      scrub,
+      h(
+        "div",
+        { class: "buttons" },
+        button("start", "playHint", () => move(0)),
+        button("back", "playHint", () => move(position - 1)),
+        play,
+        button("step", "playHint", () => move(position + 1)),
+        button("end", "playHint", () => move(model.pixels)),
+      ),
+      facts,
+    ),
+    h(
+      "div",
+      { class: "controls" },
+      chart.element,
+      another,
+      ...classControls(app),
+      temperature,
+      app.guided ? guidance : null,
+      labelled("seed", "seedHint", seed),
+      speed,
+      h("p", { class: "whole" }, t("samePicture"), h("br"), code, h("br"), sum),
+      h(
+        "div",
+        { class: "buttons whole" },
+        button("save", "saveHint", async () => save(await pngOf(model, app.drawn.levels), `${app.name}.png`, "image/png")),
+        button("copyLink", "linkHint", () => app.copyLink()),
+      ),
+    ),
+  );
+  panel.changed = (keys) => {
+    if (keys.some((key) => ["seed", "class", "mix", "share", "temperature", "guidance"].includes(key))) draw(keys.includes("seed"));
+  };
+  if (app.drawn) {
+    position = model.pixels;
+    requestAnimationFrame(repaint);
+  }
+  draw(!app.drawn);
+  return panel;
+}

@@ -1,0 +1,126 @@
+// Pictures as flat levels, channel by channel and row by row: on canvases, from files, as PNG.
+import { deflate, joined } from "./npxz.mjs";
+
+export const shown = (level, levels) => Math.round((255 * level) / (levels - 1));
+
+// Paints pixels: `colour(pixel)` returns red, green, blue and opacity, each up to 255.
+export function paint(canvas, { width, height }, colour) {
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const image = new ImageData(width, height);
+  for (let pixel = 0; pixel < width * height; pixel++) image.data.set(colour(pixel), 4 * pixel);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+export function colourOf(model, levels, pixel) {
+  const value = (c) => shown(levels[c * model.pixels + pixel], model.levels);
+  const red = value(0);
+  return model.channels === 3 ? [red, value(1), value(2), 255] : [red, red, red, 255];
+}
+
+export const paintLevels = (canvas, model, levels) =>
+  paint(canvas, model, (pixel) => colourOf(model, levels, pixel));
+
+const HEAT = [
+  [0, 0, 4],
+  [40, 11, 84],
+  [101, 21, 110],
+  [159, 42, 99],
+  [212, 72, 66],
+  [245, 125, 21],
+  [250, 193, 39],
+  [252, 255, 164],
+];
+
+// A colour from black over red to yellow, for a share from 0 to 1.
+export function heat(share) {
+  const at = Math.min(Math.max(share, 0), 1) * (HEAT.length - 1);
+  const low = Math.min(Math.floor(at), HEAT.length - 2);
+  const mixed = HEAT[low].map((x, i) => Math.round(x + (at - low) * (HEAT[low + 1][i] - x)));
+  return [...mixed, 255];
+}
+
+// Fits a picture file into the model's shape: its middle square, in as few levels.
+export async function readPicture(file, model) {
+  const bitmap = await createImageBitmap(file);
+  const { width, height } = model;
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const scale = Math.max(width / bitmap.width, height / bitmap.height);
+  const [w, h] = [bitmap.width * scale, bitmap.height * scale];
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
+  const { data } = context.getImageData(0, 0, width, height);
+  const levels = new Uint16Array(model.dims);
+  const level = (value) => Math.floor((Math.round(value) / 256) * model.levels);
+  for (let pixel = 0; pixel < model.pixels; pixel++) {
+    const [red, green, blue, opacity] = data.subarray(4 * pixel, 4 * pixel + 4);
+    const over = (x) => (x * opacity) / 255;
+    if (model.channels === 3)
+      [red, green, blue].forEach((x, c) => (levels[c * model.pixels + pixel] = level(over(x))));
+    else levels[pixel] = level(over(0.299 * red + 0.587 * green + 0.114 * blue));
+  }
+  return levels;
+}
+
+// --- PNG ------------------------------------------------------------------------------------------
+
+const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
+  return n >>> 0;
+});
+
+function crc32(bytes) {
+  let crc = 0xffffffff;
+  for (const byte of bytes) crc = CRC[(crc ^ byte) & 255] ^ (crc >>> 8);
+  return ~crc >>> 0;
+}
+
+const big = (value) => Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
+
+function pngChunk(kind, body) {
+  const named = joined([new TextEncoder().encode(kind), body]);
+  return joined([big(body.length), named, big(crc32(named))]);
+}
+
+// The five filters of PNG: what of a byte's neighbours is taken off it.
+const FILTERS = [
+  () => 0,
+  (left) => left,
+  (_, up) => up,
+  (left, up) => (left + up) >> 1,
+  (left, up, corner) => {
+    const [a, b, c] = [Math.abs(up - corner), Math.abs(left - corner), Math.abs(left + up - 2 * corner)];
+    return a <= b && a <= c ? left : b <= c ? up : corner;
+  },
+];
+
+// Writes the smallest PNG that one filter for all rows gives, as 8 bits a channel.
+export async function pngOf(model, levels) {
+  const { width, height, channels, pixels } = model;
+  const value = (row, col, c) =>
+    row < 0 || col < 0 ? 0 : shown(levels[c * pixels + row * width + col], model.levels);
+  const files = FILTERS.map(async (filter, number) => {
+    const rows = new Uint8Array(height * (1 + width * channels));
+    for (let row = 0, at = 0; row < height; row++) {
+      rows[at++] = number;
+      for (let col = 0; col < width; col++)
+        for (let c = 0; c < channels; c++) {
+          const near = filter(value(row, col - 1, c), value(row - 1, col, c), value(row - 1, col - 1, c));
+          rows[at++] = value(row, col, c) - near;
+        }
+    }
+    return deflate(rows);
+  });
+  const data = (await Promise.all(files)).reduce((a, b) => (a.length <= b.length ? a : b));
+  const head = joined([big(width), big(height), Uint8Array.of(8, channels === 3 ? 2 : 0, 0, 0, 0)]);
+  const signature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
+  return joined([signature, pngChunk("IHDR", head), pngChunk("IDAT", data), pngChunk("IEND", new Uint8Array())]);
+}
+
+export function save(bytes, name, type) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([bytes], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

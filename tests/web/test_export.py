@@ -1,0 +1,80 @@
+"""Pages as files: their scripts, and what is refused."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from nextpixel.evaluation.receptive_field import KINDS
+from nextpixel.web import export
+from nextpixel.web.export import PAGE, script, write_folder
+from tests.helpers import refused, run
+
+DECLARED = re.compile(r"^(?:async )?(?:function\*?|class|const|let) (\w+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["app", "worker"])
+def test_each_name_of_a_script_is_one_thing(name: str) -> None:
+    source = script(name)
+    twice = [word for word, times in Counter(DECLARED.findall(source)).items() if times > 1]
+    assert twice == []
+    assert not re.search(r"^(import|export) ", source, re.MULTILINE)
+    assert "</script" not in source
+
+
+def test_all_modules_are_in_a_script() -> None:
+    both = script("app") + script("worker")
+    for path in Path(str(PAGE)).glob("*.mjs"):
+        source = path.read_text()
+        declared = DECLARED.findall(source.replace("export ", ""))
+        assert declared
+        assert all(name in both for name in declared), path.name
+
+
+def test_every_word_is_in_both_languages_and_used() -> None:
+    words = (Path(str(PAGE)) / "words.mjs").read_text()
+    table = words[words.index("{") : words.index("\n};")]
+    text = r'"((?:[^"\\]|\\.)*)"'
+    entries = re.findall(rf"^  (\w+): \[\s*{text},\s*{text},?\s*\]", table, re.MULTILINE)
+    keys = [key for key, _, _ in entries]
+    assert keys == re.findall(r"^  (\w+): \[", table, re.MULTILINE)
+    assert len(keys) == len(set(keys)) > 100
+    sources = "".join(p.read_text() for p in Path(str(PAGE)).glob("*.mjs") if p.stem != "words")
+    panels = re.findall(r"^  (\w+): \w+Panel,$", sources, re.MULTILINE)
+    assert len(panels) == 5
+    assert [key for key in keys if f'"{key}"' not in sources and key not in panels] == []
+    for key, *texts in entries:
+        places = [set(re.findall(r"\{\d\}", some)) for some in texts]
+        assert places[0] == places[1], key
+
+
+def test_fields_are_of_all_kinds() -> None:
+    assert export.KINDS == KINDS
+    assert export.fields()["side"] == 13
+
+
+def test_what_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "--program FILE or --web" in refused("export mnist-gated", capsys)
+    assert "needs more than a class" in refused("export mnist-guided --web a.html", capsys)
+    Path("mine").mkdir()
+    Path("mine/index.html").write_text("somebody else's page")
+    assert "not a page of nextpixel" in refused("export mnist-gated --web mine", capsys)
+    Path("file").write_text("")
+    assert "is a file" in refused("export mnist-gated --web file", capsys)
+    assert "one model" in refused("export mnist-gated vq-mnist --program a.program", capsys)
+
+
+def test_a_page_is_written_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert "open it in a browser" in run("studio binarized-mnist-gated --no-open", capsys)
+    assert Path("studio/index.html").is_file()
+    assert Path("studio-2/binarized-mnist-gated.js").is_file()
+    write_folder(["mnist-gated"], Path("studio"))  # a page of ours is replaced
+    assert "mnist-gated" in Path("studio/index.html").read_text()

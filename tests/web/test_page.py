@@ -1,0 +1,261 @@
+"""The page in a real browser: the models in it are those of Python, and it asks for nothing."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+import nextpixel as npx
+from nextpixel.codec.container import crc32c
+from nextpixel.codec.programs import shipped_programs
+from nextpixel.engine import Program
+from nextpixel.model_folders import shipped
+from nextpixel.web import write_folder, write_page
+from tests.helpers import needs
+
+NAME = "mnist-gated"
+SLOW = 60_000  # milliseconds; the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return Program(shipped_programs(NAME)[28, 28])
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    write_page([NAME], path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    needs("chromium", "chromium")
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test where something goes wrong in it, or it asks for something."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(SLOW)
+    wrong = list[str]()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("request", lambda request: wrong.append(request.url) if outside(request.url) else None)
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def outside(url: str) -> bool:
+    return not url.startswith(("file:", "data:", "blob:"))
+
+
+def opened(page: Page, file: Path, state: str) -> Page:
+    page.goto(f"{file.as_uri()}#{state}")
+    page.wait_for_selector("#panel")
+    return page
+
+
+def sum_of(levels: Any) -> str:
+    return f"{crc32c(np.asarray(levels).astype(np.uint8).tobytes()):08x}"
+
+
+def test_it_draws_what_python_draws(page: Page, file: Path, program: Program) -> None:
+    opened(page, file, "seed=7&class=3&speed=100000")
+    page.wait_for_selector("[data-checksum]")
+    drawn = page.get_attribute("[data-checksum]", "data-checksum")
+    assert drawn == sum_of(program.sample(1, seed=7, classes=[3]))
+    assert drawn in page.inner_text(".controls")
+    assert "nextpixel sample mnist-gated -n 1 --seed 7 --class 3" in page.inner_text("code")
+
+    mixed = np.zeros((1, 10), np.float32)
+    mixed[0, [3, 8]] = 0.7, 0.3
+    link = "seed=7&class=3&mix=8&share=0.3&temperature=0.8"
+    page.goto("about:blank")
+    opened(page, file, link).wait_for_selector("[data-checksum]")
+    wanted = sum_of(program.sample(1, seed=7, classes=mixed, temperature=0.8))
+    assert page.get_attribute("[data-checksum]", "data-checksum") == wanted
+    assert "--class 3=0.70,8=0.30 --temperature 0.8" in page.inner_text("code")
+
+
+def test_a_link_shows_the_same_picture(page: Page, file: Path) -> None:
+    opened(page, file, "speed=100000").wait_for_selector("[data-checksum]")
+    before = page.get_attribute("[data-checksum]", "data-checksum")
+    page.get_by_label("Class", exact=True).select_option("5")
+    page.get_by_label("Seed").fill("123")
+    page.get_by_label("Seed").press("Enter")
+    expect(page.locator("code")).to_contain_text("--seed 123 --class 5")
+    expect(page.locator("[data-checksum]")).not_to_have_attribute("data-checksum", before or "")
+    page.wait_for_timeout(500)
+    drawn, link = page.get_attribute("[data-checksum]", "data-checksum"), page.url
+    page.goto("about:blank")
+    page.goto(link)
+    page.wait_for_selector("[data-checksum]")
+    assert page.get_attribute("[data-checksum]", "data-checksum") == drawn
+
+
+def test_it_says_what_the_model_thought(page: Page, file: Path, program: Program) -> None:
+    """Of the pixel that the arrow keys point at."""
+    opened(page, file, "seed=1&class=4&speed=100000").wait_for_selector("[data-checksum]")
+    page.wait_for_timeout(300)
+    picture = page.locator(".picture")
+    picture.focus()
+    picture.hover(position={"x": 225, "y": 225})
+    picture.press("ArrowRight")
+    model = npx.load(NAME)
+    x = model.sample(1, 4, seed=1)
+    where = page.inner_text(".why strong")
+    row, col = (int(word.strip(",")) - 1 for word in where.split() if word.strip(",").isdigit())
+    distribution = model(x, [4]).at(row, col, 0)
+    logits = next(v for v in vars(distribution).values() if hasattr(v, "shape"))
+    chances = logits.double().softmax(-1).flatten()
+    level = int(x[0, 0, row, col])
+    entropy = -(chances * chances.log2()).nansum()
+    text = page.inner_text(".why p")
+    assert f"Level {level}: " in text
+    assert f"{-chances[level].log2():.2f} bits" in text
+    assert f"Entropy {entropy:.2f} bits" in text
+
+
+def test_it_completes_a_drawing(page: Page, file: Path) -> None:
+    opened(page, file, "panel=complete")
+    box = page.locator(".picture").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 120, box["y"] + 70)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 70, steps=10)
+    page.mouse.up()
+    page.get_by_role("button", name="Complete three times").click()
+    page.wait_for_selector("[data-completed]")
+    pictures = [pixels(page, f".results canvas >> nth={i}") for i in range(3)]
+    for picture in pictures:
+        assert np.array_equal(picture[:14], pictures[0][:14])  # what was given
+        assert picture[4, 8:18].min() == 255
+        assert picture[14:].any()
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_particles_fit_what_comes_later(page: Page, file: Path) -> None:
+    opened(page, file, "panel=complete")
+    page.get_by_label("Keep").select_option("keepLeft")
+    page.get_by_label("Particles").select_option("8")
+    page.get_by_role("button", name="Complete three times").click()
+    page.wait_for_selector("[data-completed]")
+    assert page.inner_text("#status") == ""
+    assert not pixels(page, ".results canvas >> nth=0")[:, :14].any()
+
+
+def pixels(page: Page, selector: str) -> np.ndarray[Any, Any]:
+    """Reads the red channel of a canvas."""
+    read = """canvas => {
+        const { width, height } = canvas;
+        return [width, height, [...canvas.getContext("2d").getImageData(0, 0, width, height).data]];
+    }"""
+    width, height, data = page.locator(selector).evaluate(read)
+    return np.array(data, np.uint8).reshape(height, width, 4)[..., 0]
+
+
+def test_it_scores_a_picture_file(page: Page, file: Path, program: Program, tmp_path: Path) -> None:
+    x = program.sample(1, seed=2, classes=[6])
+    Image.fromarray(x[0, 0].astype(np.uint8)).save(tmp_path / "six.png")
+    opened(page, file, "panel=surprise").wait_for_selector("[data-bits]")
+    own = page.get_attribute("[data-bits]", "data-bits")
+    page.get_by_label("Picture from a file").set_input_files(tmp_path / "six.png")
+    expect(page.locator("[data-bits]")).not_to_have_attribute("data-bits", own or "")
+    bits = -program.log_prob(np.repeat(x, 10, 0), classes=np.arange(10)) / np.log(2)
+    assert "Taken for 6" in page.inner_text(".bars")
+    found = float(page.get_attribute("[data-bits]", "data-bits") or 0)
+    assert found == pytest.approx(bits.min(), abs=1e-6)
+    assert "As a PNG it takes" in page.inner_text(".facts")
+
+
+def test_files_go_from_the_page_to_python_and_back(
+    page: Page, file: Path, program: Program, tmp_path: Path
+) -> None:
+    opened(page, file, "seed=7&class=3&speed=100000").wait_for_selector("[data-checksum]")
+    page.get_by_role("tab", name="Compress").click()
+    page.get_by_role("button", name="Add the picture under Draw").click()
+    page.locator("#panel").get_by_role("button", name="Compress").click()
+    page.wait_for_selector("[data-bytes]")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    download.value.save_as(tmp_path / "page.npxz")
+    assert (tmp_path / "page.npxz").stat().st_size == int(
+        page.get_attribute("[data-bytes]", "data-bytes") or 0
+    )
+    npx.decompress(tmp_path / "page.npxz", tmp_path / "page.npz")
+    with np.load(tmp_path / "page.npz") as found:
+        x = program.sample(1, seed=7, classes=[3])
+        assert np.array_equal(found["x"], np.concatenate([x, x]).reshape(found["x"].shape))
+
+    x = program.sample(3, seed=5, classes=[1, 2, 3]).astype(np.uint8)
+    npx.compress(NAME, x, tmp_path / "python.npxz")
+    page.get_by_label("Open a .npxz").set_input_files(tmp_path / "python.npxz")
+    page.wait_for_selector("[data-opened]")
+    assert page.get_attribute("[data-opened]", "data-opened") == sum_of(x)
+
+    data = bytearray((tmp_path / "python.npxz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "damaged.npxz").write_bytes(data)
+    page.get_by_label("Open a .npxz").set_input_files(tmp_path / "damaged.npxz")
+    expect(page.locator("#status")).to_contain_text("damaged")
+
+
+def test_fields_are_those_of_the_networks(page: Page, file: Path) -> None:
+    opened(page, file, "panel=see").wait_for_selector("[data-seen]")
+    seen = {}
+    for kind in ("PixelCNN", "GatedPixelCNN", "PixelSNAIL"):
+        page.get_by_label("Network").select_option(kind)
+        seen[kind] = int(page.get_attribute("[data-seen]", "data-seen") or 0)
+    assert seen["PixelCNN"] < seen["GatedPixelCNN"]  # the blind spot
+    assert f"sees {seen['PixelSNAIL']} of the {seen['PixelSNAIL']} pixels" in page.inner_text(
+        "#panel"
+    )
+
+
+@pytest.mark.parametrize("panel", ["draw", "complete", "surprise", "compress", "see"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(page: Page, file: Path, panel: str, scheme: Any) -> None:
+    """No serious fault by axe-core; nothing wider than a phone; both languages."""
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 390, "height": 844})
+    opened(page, file, f"panel={panel}&lang={'zh' if scheme == 'dark' else 'en'}")
+    page.wait_for_timeout(500)
+    found = Axe().run(page).response["violations"]
+    faults = [
+        (v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")
+    ]
+    assert faults == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_folder_loads_the_model_that_is_chosen(page: Page, tmp_path: Path) -> None:
+    write_folder([NAME, "binarized-mnist-gated"], tmp_path)
+    opened(page, tmp_path / "index.html", "speed=100000").wait_for_selector("[data-checksum]")
+    page.get_by_label("Model", exact=True).select_option("binarized-mnist-gated")
+    expect(page.locator("code")).to_contain_text("binarized-mnist-gated")
+    page.wait_for_selector("[data-checksum]")
+    binary = Program(shipped_programs("binarized-mnist-gated")[28, 28])
+    expect(page.locator("[data-checksum]")).to_have_attribute(
+        "data-checksum", sum_of(binary.sample(1))
+    )
+
+
+def test_a_page_is_not_much_larger_than_its_model(file: Path) -> None:
+    card = json.loads((shipped()[NAME] / "card.json").read_text())
+    assert file.stat().st_size < 1.4 * card["bytes"] + 300_000
