@@ -32,6 +32,7 @@ ROOMS = [
     "training",
     "comparison",
     "codec",
+    "web",
     "cli",
 ]
 TOP = 10  # modules in no room, at most

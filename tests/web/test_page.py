@@ -109,6 +109,25 @@ def test_a_link_shows_the_same_picture(page: Page, file: Path) -> None:
     assert page.get_attribute("[data-checksum]", "data-checksum") == drawn
 
 
+def test_pictures_and_films_are_saved(
+    page: Page, file: Path, program: Program, tmp_path: Path
+) -> None:
+    opened(page, file, "seed=7&class=3&speed=100000").wait_for_selector("[data-checksum]")
+    x = program.sample(1, seed=7, classes=[3])[0, 0]
+    for name, frames in (("Save as PNG", 1), ("Save the film", 28)):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        download.value.save_as(tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as picture:
+            assert getattr(picture, "n_frames", 1) == frames
+            if frames > 1:
+                picture.seek(13)
+                assert np.array_equal(np.asarray(picture)[:14], x[:14])
+                assert (np.asarray(picture)[14:] == 128).all()
+                picture.seek(27)
+            assert np.array_equal(np.asarray(picture), x)
+
+
 def test_it_says_what_the_model_thought(page: Page, file: Path, program: Program) -> None:
     """Of the pixel that the arrow keys point at."""
     opened(page, file, "seed=1&class=4&speed=100000").wait_for_selector("[data-checksum]")

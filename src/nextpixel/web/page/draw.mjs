@@ -4,7 +4,7 @@ import { Cancelled } from "./client.mjs";
 import { entropyOf, probabilities } from "./distribution.mjs";
 import { button, choice, fixed, h, labelled, percent, slider } from "./dom.mjs";
 import { bitsOf } from "./engine.mjs";
-import { colourOf, paint, pngOf, save } from "./pictures.mjs";
+import { colourOf, filmOf, paint, pngOf, save } from "./pictures.mjs";
 import { t } from "./words.mjs";
 
 const UNDRAWN = [128, 128, 140, 60];
@@ -241,6 +241,7 @@ export function drawPanel(app) {
         "div",
         { class: "buttons whole" },
         button("save", "saveHint", async () => save(await pngOf(model, app.drawn.levels), `${app.name}.png`, "image/png")),
+        button("saveFilm", "saveFilmHint", async () => save(await filmOf(model, app.drawn.levels), `${app.name}-film.png`, "image/png")),
         button("copyLink", "linkHint", () => app.copyLink()),
       ),
     ),

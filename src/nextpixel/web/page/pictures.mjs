@@ -94,27 +94,54 @@ const FILTERS = [
   },
 ];
 
-// Writes the smallest PNG that one filter for all rows gives, as 8 bits a channel.
-export async function pngOf(model, levels) {
-  const { width, height, channels, pixels } = model;
-  const value = (row, col, c) =>
-    row < 0 || col < 0 ? 0 : shown(levels[c * pixels + row * width + col], model.levels);
-  const files = FILTERS.map(async (filter, number) => {
-    const rows = new Uint8Array(height * (1 + width * channels));
-    for (let row = 0, at = 0; row < height; row++) {
-      rows[at++] = number;
-      for (let col = 0; col < width; col++)
-        for (let c = 0; c < channels; c++) {
-          const near = filter(value(row, col - 1, c), value(row - 1, col, c), value(row - 1, col - 1, c));
-          rows[at++] = value(row, col, c) - near;
-        }
-    }
-    return deflate(rows);
-  });
-  const data = (await Promise.all(files)).reduce((a, b) => (a.length <= b.length ? a : b));
+// Filters the rows of a picture: `value(row, col, channel)` is up to 255.
+function filtered({ width, height, channels }, value, number) {
+  const near = (row, col, c) => (row < 0 || col < 0 ? 0 : value(row, col, c));
+  const rows = new Uint8Array(height * (1 + width * channels));
+  for (let row = 0, at = 0; row < height; row++) {
+    rows[at++] = number;
+    for (let col = 0; col < width; col++)
+      for (let c = 0; c < channels; c++) {
+        const around = [near(row, col - 1, c), near(row - 1, col, c), near(row - 1, col - 1, c)];
+        rows[at++] = value(row, col, c) - FILTERS[number](...around);
+      }
+  }
+  return rows;
+}
+
+const reader = (model, levels) => (row, col, c) =>
+  shown(levels[c * model.pixels + row * model.width + col], model.levels);
+
+function pngFile({ width, height, channels }, chunks) {
   const head = joined([big(width), big(height), Uint8Array.of(8, channels === 3 ? 2 : 0, 0, 0, 0)]);
   const signature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
-  return joined([signature, pngChunk("IHDR", head), pngChunk("IDAT", data), pngChunk("IEND", new Uint8Array())]);
+  return joined([signature, pngChunk("IHDR", head), ...chunks, pngChunk("IEND", new Uint8Array())]);
+}
+
+// Writes the smallest PNG that one filter for all rows gives, as 8 bits a channel.
+export async function pngOf(model, levels) {
+  const numbers = FILTERS.map((_, number) => number);
+  const files = numbers.map((number) => deflate(filtered(model, reader(model, levels), number)));
+  const data = (await Promise.all(files)).reduce((a, b) => (a.length <= b.length ? a : b));
+  return pngFile(model, [pngChunk("IDAT", data)]);
+}
+
+const ROW_TIME = 80; // milliseconds that a row of a film lasts
+const LAST_TIME = 2000;
+
+// Writes an animated PNG, in which the rows come one after the other.
+export async function filmOf(model, levels) {
+  const { width, height } = model;
+  const value = reader(model, levels);
+  const chunks = [pngChunk("acTL", joined([big(height), big(0)]))];
+  for (let rows = 1, order = 0; rows <= height; rows++) {
+    const time = rows < height ? ROW_TIME : LAST_TIME;
+    const delay = Uint8Array.of(time >> 8, time & 255, 1000 >> 8, 1000 & 255, 0, 0);
+    chunks.push(pngChunk("fcTL", joined([big(order++), big(width), big(height), big(0), big(0), delay])));
+    const data = await deflate(filtered(model, (row, col, c) => (row < rows ? value(row, col, c) : 128), 0));
+    chunks.push(rows === 1 ? pngChunk("IDAT", data) : pngChunk("fdAT", joined([big(order++), data])));
+  }
+  return pngFile(model, chunks);
 }
 
 export function save(bytes, name, type) {

@@ -19,6 +19,8 @@ const WORDS = {
   wrong: ["Something went wrong: {0}", "出错了：{0}"],
   save: ["Save as PNG", "保存为 PNG"],
   saveHint: ["Saves this picture, pixel for pixel.", "按原像素保存这幅图。"],
+  saveFilm: ["Save the film", "保存动画"],
+  saveFilmHint: ["An animated PNG, in which row after row appears.", "逐行出现的动态 PNG。"],
   copyLink: ["Copy link", "复制链接"],
   linkHint: ["A link that shows the same picture elsewhere.", "在别处打开此链接会看到同一幅图。"],
   copied: ["Copied.", "已复制。"],
