@@ -247,6 +247,22 @@ def test_fields_are_those_of_the_networks(page: Page, file: Path) -> None:
     )
 
 
+def test_a_folder_speaks(page: Page, tmp_path: Path) -> None:
+    """Sounds of all classes, with codes that end where the sound does."""
+    write_folder(["binarized-mnist-gated", "spoken-digits"], tmp_path)
+    opened(page, tmp_path / "index.html", "panel=listen").wait_for_selector(".sound")
+    assert "CC BY-SA 4.0" in page.inner_text("#panel")
+    samples = set()
+    for word, speaker in (("3", "theo"), ("7", "george")):
+        page.get_by_label("Word").select_option(word)
+        page.get_by_label("Speaker").select_option(speaker)
+        page.get_by_role("button", name="Listen").click()
+        page.wait_for_timeout(200)
+        samples.add(int(page.get_attribute("[data-samples]", "data-samples") or 0))
+    assert len(samples) == 2
+    assert min(samples) > 800  # a tenth of a second
+
+
 @pytest.mark.parametrize("panel", ["draw", "complete", "surprise", "compress", "see"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(page: Page, file: Path, panel: str, scheme: Any) -> None:

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -27,8 +27,9 @@ from nextpixel.codec.packing import pack_program
 from nextpixel.codec.pictures import levels_of_picture
 from nextpixel.engine import Program
 from nextpixel.errors import UserError
-from nextpixel.model_folders import bundles, shipped, training_record
+from nextpixel.model_folders import bundles, read_folder, shipped, training_record
 from nextpixel.utils.files import atomic_write
+from nextpixel.web.sounds import is_sound_model, sounds_of
 
 __all__ = ["models_for_pages", "write_folder", "write_page"]
 
@@ -57,13 +58,20 @@ def write_page(models: Sequence[str], out: Path, *, trust: bool = False) -> None
         file.write(html(entries).encode())
 
 
-def write_folder(models: Sequence[str], out: Path, *, trust: bool = False) -> None:
+def write_folder(
+    models: Sequence[str],
+    out: Path,
+    *,
+    trust: bool = False,
+    show: Callable[[float], None] | None = None,
+) -> None:
     """Writes index.html and a script for each model, which the page loads when it is chosen.
 
     Args:
-        models: As for `write_page`.
+        models: As for `write_page`; pretrained models of sounds as well, see `sounds`.
         out: The folder; missing ones are created.
         trust: See `nextpixel.load`.
+        show: Called with the fraction of the sounds that are done.
 
     Raises:
         UserError: A model cannot run in a page, or the folder holds a page of somebody else's.
@@ -72,22 +80,36 @@ def write_folder(models: Sequence[str], out: Path, *, trust: bool = False) -> No
     index = out / "index.html"
     if index.exists() and b'id="page"' not in index.read_bytes():
         raise UserError(f"{index} is not a page of nextpixel: name another folder.")
+    sounds = [model for model in models if is_sound_model(model)]
+    pictures = [model for model in models if model not in sounds]
+    if not pictures:
+        raise UserError("A page needs a model of pictures, too, such as mnist-gated.")
     out.mkdir(parents=True, exist_ok=True)
     entries = {}
-    for model in models:
+    for model in pictures:
         name, entry = name_of(model), entry_of(model, trust)
-        entry["script"] = f"{name}.js"
-        with atomic_write(out / entry["script"]) as file:
-            file.write(f"nextpixelModel({json.dumps(entry.pop('body'))});\n".encode())
+        entry["script"] = write_script(out, name, entry.pop("body"))
         entries[name] = entry
+    scripts = [write_script(out, name, sounds_of(name, show)) for name in sounds]
     with atomic_write(index) as file:
-        file.write(html(entries).encode())
+        file.write(html(entries, scripts).encode())
+
+
+def write_script(out: Path, name: str, data: Any) -> str:
+    """Writes data as a script, because a page on the disk may read no other file."""
+    with atomic_write(out / f"{name}.js") as file:
+        file.write(f"nextpixelLoaded({json.dumps(data)});\n".encode())
+    return f"{name}.js"
 
 
 def models_for_pages() -> list[str]:
-    """Lists the pretrained models that can run in a page."""
-    names = [name for name in shipped() if name not in bundles()]
-    return [name for name in names if any(shipped()[name].glob("*.skeleton"))]
+    """Lists the pretrained models for a page: those that run in it, and those of sounds.
+
+    The page opens with the first one, which has classes if any has.
+    """
+    pictures = [name for name, folder in shipped().items() if any(folder.glob("*.skeleton"))]
+    pictures.sort(key=lambda name: not read_folder(shipped()[name]).hyperparameters.get("classes"))
+    return [*pictures, *filter(is_sound_model, bundles())]
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -104,6 +126,8 @@ def entry_of(model: str, trust: bool) -> dict[str, Any]:
     Raises:
         UserError: It cannot run in a page.
     """
+    if is_sound_model(model):
+        raise UserError(f"{model} makes sounds: write a folder, with a model of pictures as well.")
     coding = coding_of(model, trust=trust)
     inputs = set(Program(coding.file).inputs) - {"classes", "present"}
     if inputs:
@@ -138,13 +162,19 @@ def examples_of(model: str, coding: Coding) -> list[str]:
 # --- pages ----------------------------------------------------------------------------------------
 
 
-def html(entries: dict[str, dict[str, Any]]) -> str:
-    """Fills in the page."""
+def html(entries: dict[str, dict[str, Any]], sounds: Sequence[str] = ()) -> str:
+    """Fills in the page.
+
+    Args:
+        entries: The models, see `entry_of`.
+        sounds: Scripts with sounds beside the page.
+    """
     page = {
         "version": version("nextpixel"),
         "wasm": base64.b64encode(WASM.read_bytes()).decode(),
         "models": entries,
         "fields": fields(),
+        "sounds": sounds,
     }
     filled = {
         "style": text("style.css"),

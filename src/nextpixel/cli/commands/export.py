@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
 def write_web(models: list[str], out: Path, trust: bool) -> None:
     """Writes a page, and says where."""
+    from nextpixel.utils.progress import progress
     from nextpixel.web import write_folder, write_page
 
     is_file = out.suffix.lower() in (".html", ".htm")
@@ -64,7 +65,8 @@ def write_web(models: list[str], out: Path, trust: bool) -> None:
     if is_file:
         write_page(models, out, trust=trust)
     else:
-        write_folder(models, out, trust=trust)
+        with progress("sampling sounds") as show:
+            write_folder(models, out, trust=trust, show=show)
     page = out if is_file else out / "index.html"
     size = sum(f.stat().st_size for f in ([out] if is_file else out.iterdir())) / 1e6
     print(f"Wrote {page}, {size:.1f} MB: open it in a browser. It needs no network and no server.")

@@ -39,10 +39,12 @@ def run(args: argparse.Namespace) -> None:
     import webbrowser
 
     from nextpixel.utils.files import unused
+    from nextpixel.utils.progress import progress
     from nextpixel.web import models_for_pages, write_folder
 
     out = args.out or unused(Path("studio"))
-    write_folder(args.models or models_for_pages(), out, trust=args.trust)
+    with progress("sampling sounds") as show:
+        write_folder(args.models or models_for_pages(), out, trust=args.trust, show=show)
     page = (out / "index.html").resolve()
     print(f"Wrote {page}: open it in a browser.")
     if not args.no_open and not webbrowser.open(page.as_uri()):

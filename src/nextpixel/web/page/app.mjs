@@ -4,6 +4,7 @@ import { completePanel } from "./complete.mjs";
 import { compressPanel } from "./compress.mjs";
 import { button, choice, h } from "./dom.mjs";
 import { drawPanel, weightsOf } from "./draw.mjs";
+import { listenPanel } from "./listen.mjs";
 import { seePanel } from "./see.mjs";
 import { surprisePanel } from "./surprise.mjs";
 import { languageCode, setLanguage, t } from "./words.mjs";
@@ -14,6 +15,7 @@ const PANELS = {
   surprise: surprisePanel,
   compress: compressPanel,
   see: seePanel,
+  listen: listenPanel,
 };
 const STATE = {
   panel: "draw",
@@ -47,7 +49,8 @@ class App {
       if (typeof value === "string") this.state[key] = text;
       else if (Number.isFinite(Number(text))) this.state[key] = Number(text);
     }
-    if (!PANELS[this.state.panel]) this.state.panel = STATE.panel;
+    this.panels = Object.keys(PANELS).filter((name) => name !== "listen" || page.sounds.length);
+    if (!this.panels.includes(this.state.panel)) this.state.panel = STATE.panel;
     setLanguage(given.get("lang") ?? (navigator.language.startsWith("zh") ? "zh" : "en"));
     const models = Object.keys(page.models);
     this.name = models.includes(given.get("model")) ? given.get("model") : models[0];
@@ -104,7 +107,7 @@ class App {
     document.title = `${t("title")} · nextpixel`;
     document.querySelector("h1").textContent = t("title");
     document.querySelector("#intro").textContent = t("intro");
-    const tabs = Object.keys(PANELS).map((name) => {
+    const tabs = this.panels.map((name) => {
       const selected = name === this.state.panel;
       return h(
         "button",
@@ -114,7 +117,7 @@ class App {
     });
     const bar = h("div", { role: "tablist", "aria-label": t("panels") }, tabs);
     bar.addEventListener("keydown", (event) => {
-      const names = Object.keys(PANELS);
+      const names = this.panels;
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
       this.show(names[(names.indexOf(this.state.panel) + step + names.length) % names.length]);
@@ -163,6 +166,12 @@ class App {
     navigator.clipboard?.writeText(location.href).then(said, () => prompt("", location.href)) ?? prompt("", location.href);
   }
 
+  // Loads the sounds; once.
+  loadSounds() {
+    this.sounds ??= Promise.all(this.page.sounds.map(loadScript));
+    return this.sounds;
+  }
+
   take = (file) => this.panel.take?.(file)?.catch?.((error) => this.fail(error));
 
   fail(error) {
@@ -191,13 +200,18 @@ async function greysOf(base64) {
   return context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0);
 }
 
-// Loads a model that lies beside the page: a script that calls `nextpixelModel` with its bytes.
+// Loads what lies beside the page, one after the other: a script calls `nextpixelLoaded` with data.
+let loaded = Promise.resolve();
+
 function loadScript(source) {
-  return new Promise((resolve, reject) => {
-    window.nextpixelModel = resolve;
-    const element = h("script", { src: source, onerror: () => reject(new Error(source)) });
-    document.head.append(element);
-  });
+  loaded = loaded.then(
+    () =>
+      new Promise((resolve, reject) => {
+        window.nextpixelLoaded = resolve;
+        document.head.append(h("script", { src: source, onerror: () => reject(new Error(source)) }));
+      }),
+  );
+  return loaded;
 }
 
 new App(JSON.parse(document.querySelector("#page").textContent), JSON.parse(document.querySelector("#worker").textContent)).open();

@@ -181,6 +181,20 @@ const WORDS = {
   ],
   slide: ["Slide", "滑动"],
   slideHint: ["Moves the kernel over the map in raster order.", "让卷积核按光栅顺序滑动。"],
+  listen: ["Listen", "聆听"],
+  listenIntro: [
+    "A pixel model draws a small grid of codes, a decoder makes a spectrogram of them, and Griffin-Lim makes it audible. Decoder and Griffin-Lim need Python, so these sounds were drawn when this page was written.",
+    "像素模型先画出一小幅编码，解码器把它变成声谱图，再由 Griffin-Lim 变成声音。解码器和 Griffin-Lim 需要 Python，因此这些声音是在生成本页面时画好的。",
+  ],
+  word: ["Word", "单词"],
+  wordHint: ["The digit that is spoken.", "所读的数字。"],
+  speaker: ["Speaker", "说话人"],
+  speakerHint: ["Whose voice it imitates.", "模仿谁的声音。"],
+  hear: ["Listen", "播放"],
+  hearHint: ["Plays the sound, while its codes and its spectrogram come.", "播放声音，同时显示编码和声谱图。"],
+  codes: ["Codes, one colour each", "编码（每种编码一种颜色）"],
+  spectrogram: ["Spectrogram: time to the right, pitch upwards", "声谱图：横轴时间，纵轴音高"],
+  trainedOn: ["Trained on: {0}", "训练数据：{0}"],
   noPictures: ["The list is empty.", "列表为空。"],
 };
 
