@@ -4,9 +4,11 @@ import io
 import os
 import pickle
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,6 +34,55 @@ def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(state["model"].pop("weight"), STATE["model"]["weight"])
     assert state["model"] == {}
     assert {**state, "model": None} == {**STATE, "model": None}
+
+
+def test_one_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """Anywhere in the file; also in one of before there were checksums, in any of its parts."""
+    path, random = tmp_path / "state.pt", np.random.default_rng(0)
+    save_state(path, STATE)
+    good = path.read_bytes()
+    for at in random.integers(len(good), size=100).tolist():
+        data = bytearray(good)
+        data[at] ^= 1 << random.integers(8)
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="damaged"):
+            load_state(path)
+    old = io.BytesIO()
+    torch.save(STATE, old)
+    path.write_bytes(old.getvalue())
+    assert load_state(path)["step"] == 3
+    with zipfile.ZipFile(old) as parts:
+        (weights,) = (part for part in parts.infolist() if part.filename.endswith("data/0"))
+    numbers = old.getvalue().index(
+        STATE["model"]["weight"].numpy().tobytes(), weights.header_offset
+    )
+    data = bytearray(old.getvalue())
+    data[numbers + 5] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="checksum"):
+        load_state(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer", None),
+        ("model", [1]),
+        ("best", None),
+        ("best", float("nan")),
+        ("step", float("nan")),
+        ("step", -1),
+        ("step", True),
+        ("stale", 1.5),
+        ("seconds", "long"),
+        ("pending", [1]),
+        ("watch", {"average": "x"}),
+    ],
+)
+def test_wrong_types_are_one_sentence(name: str, value: Any, tmp_path: Path) -> None:
+    save_state(tmp_path / "state.pt", {**STATE, name: value})
+    with pytest.raises(UserError, match=rf"damaged \({name} is .*\): the run cannot"):
+        load_state(tmp_path / "state.pt")
 
 
 def test_files_are_replaced_and_readable_by_others(tmp_path: Path) -> None:

@@ -456,7 +456,7 @@ class Run:
             self.watch.restore(state.get("watch", self.watch.state()))
             seconds: float = state.get("seconds", 0.0)
             codes_of = state.get("codes_of")
-        except (KeyError, RuntimeError, TypeError, ValueError):
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
             # Not the error's own text, which lists all weights.
             raise UserError(
                 f"{path} is not a checkpoint of this model: resume it with the model, the levels, "
