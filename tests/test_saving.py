@@ -1,6 +1,7 @@
 """Which saved models load, and which are refused."""
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 import nextpixel as npx
+from nextpixel import saving
 from nextpixel.cli.main import main
 from nextpixel.conditioning.classifier import Classifier, load_classifier
 from nextpixel.saving import check_images, model_name
-from tests.helpers import succeed
+from tests.helpers import refused, succeed
 
 GOLDEN = Path(__file__).parent / "golden"
 MODULE = """
@@ -185,3 +187,24 @@ def test_pixels_out_of_range_are_refused_on_an_accelerator_too() -> None:
     with torch.no_grad(), pytest.raises(npx.UserError, match=r"\[0, 2\), but these go from 255"):
         check_images(x, (1, 2, 2), 2)
     check_images(x, (1, 2, 2), 2)  # in a training step nobody waits for the accelerator
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(
+    value: float, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that has such is neither saved nor loaded: everything that it says is wrong."""
+    model = npx.models.PixelCNN(shape=(1, 4, 4), levels=2, width=4, blocks=1)
+    model.save("model")
+    good = {path.name: path.read_bytes() for path in Path("model").iterdir()}
+    with torch.no_grad():
+        list(model.parameters())[2].view(-1)[1] = value
+    with pytest.raises(npx.UserError, match=r"cannot be saved.*infinity or no number"):
+        model.save("model")
+    assert {path.name: path.read_bytes() for path in Path("model").iterdir()} == good
+    monkeypatch.setattr(saving, "check_finite", lambda tensors, what: None)
+    model.save("damaged")
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    for command in ("sample damaged", "eval damaged --data x.npz"):
+        assert "infinity or no number" in refused(command, capsys)

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 from abc import ABC
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,7 +94,11 @@ class Model(nn.Module, ABC):
 
         The name of the weights' file contains their hash, and `config.json` is replaced last: a
         crash leaves the old model or the new one.
+
+        Raises:
+            UserError: A weight is infinite or no number.
         """
+        check_finite(self.state_dict(), "This model cannot be saved")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         data = self.weights()
@@ -127,7 +132,8 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
             module that `config.json` names.
 
     Raises:
-        UserError: The folder is damaged, holds another kind of model, or is not trusted.
+        UserError: The folder is damaged, holds another kind of model or weights that are not
+            finite, or is not trusted.
     """
     name, hyperparameters, data, config = read_folder(folder, trust=trust)
     try:
@@ -143,7 +149,23 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"The weights in {folder} do not fit {name}: {reason}") from None
+    check_finite(model.state_dict(), f"The model in {folder} is of no use")
     return model
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Checks that all weights are finite numbers.
+
+    Args:
+        tensors: The weights by name.
+        what: Begins the message.
+
+    Raises:
+        UserError: One is not.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{what}: {name} holds infinity or no number.")
 
 
 def model_name(cls: type[Model]) -> str:
