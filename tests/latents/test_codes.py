@@ -19,6 +19,7 @@ from nextpixel.latents.codes import baselines, load_codes, load_data
 from nextpixel.latents.generator import LatentGenerator, part_seed
 from nextpixel.models import VQVAE
 from nextpixel.models.base.image_model import load
+from nextpixel.training.checkpoint import load_state
 from tests.helpers import refused, run, save_tiny_images, succeed, working_in
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ def test_a_resumed_run_is_bitwise_equal(here: Path) -> None:
     ):
         succeed(f"{command} {words}")
     succeed("train --resume part --train.steps 6")
-    states = [torch.load(f"{run}/state.pt", weights_only=True) for run in ("part", "whole")]
+    states = [load_state(Path(run) / "state.pt") for run in ("part", "whole")]
     for name, tensor in states[0]["model"].items():
         assert torch.equal(tensor, states[1]["model"][name]), name
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from nextpixel.errors import UserError
 from nextpixel.nn import Quantizer, perplexity
 from nextpixel.nn.quantize import ENOUGH, PATIENCE, plus_plus
+from nextpixel.training.checkpoint import load_state
 
 
 def alone(x: Tensor) -> Tensor:
@@ -233,7 +234,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert result.returncode == 0, result.stderr
-        states[name] = torch.load(out / "state.pt", weights_only=True)["model"]
+        states[name] = load_state(out / "state.pt")["model"]
         lines = (out / "metrics.jsonl").read_text().splitlines()
         losses[name] = [json.loads(line)["loss"] for line in lines]
     for name in ("two", "parts"):

@@ -11,6 +11,7 @@ import torch
 from nextpixel.data import Dataset
 from nextpixel.models import GatedPixelCNN
 from nextpixel.training import trainer
+from nextpixel.training.checkpoint import load_state
 from tests.helpers import small_mnist
 
 OPTIONS: dict[str, Any] = {
@@ -70,7 +71,7 @@ def assert_equal(a: object, b: object, where: str = "") -> None:
 
 def state_of(out: Path) -> Any:
     """Returns the state from which a run is resumed."""
-    return torch.load(out / "state.pt", weights_only=True)
+    return load_state(out / "state.pt")
 
 
 def assert_same_run(out: Path, reference: Path) -> None:

@@ -32,6 +32,7 @@ from nextpixel.codec.programs import PROGRAM, find_plan
 from nextpixel.codec.sources import ArraySource, ImagesLike, Source, source_of
 from nextpixel.engine.program import processors
 from nextpixel.errors import UserError
+from nextpixel.utils.files import try_lock
 
 __all__ = ["Settings", "Totals", "compress"]
 
@@ -196,15 +197,8 @@ def opened(part: Path) -> Iterator[BinaryIO]:
     except IsADirectoryError:
         raise UserError(f"{part} is a folder: remove it.") from None
     with file:
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such locks
-            pass
-        else:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"Another process writes {part}: wait for it.") from None
+        if not try_lock(file):
+            raise UserError(f"Another process writes {part}: wait for it.")
         yield file
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+from lightning_fabric import Fabric
 
 from nextpixel.conditioning.conditioner import CoarseCodes
 from nextpixel.data import Dataset
@@ -31,6 +32,7 @@ from nextpixel.training.begun import (
 from nextpixel.training.config import TrainArgs, TrainOptions
 from nextpixel.training.launch import interrupts, launched, make_fabric
 from nextpixel.training.report import report_run
+from nextpixel.training.run_folder import locked, refuse_begun
 from nextpixel.training.trainer import Run
 
 __all__ = ["fit", "prepare"]
@@ -96,11 +98,8 @@ def fit(
     elif not isinstance(data, Dataset):
         data = from_pictures(model, data)
     out, settings = Path(out), with_absolute_paths(settings or {})
-    if (out / "state.pt").exists() and not resume:
-        raise UserError(
-            f"{out} already holds a run: resume it with --resume {shlex.quote(str(out))}, or name "
-            "another folder."
-        )
+    if not resume:
+        refuse_begun(out)
     if resume:
         begun = begun_record(out)
         if not accept_changed_data:
@@ -117,12 +116,19 @@ def fit(
         refuse_leak(model)
     warn_of_untrained(model, data)
     fabric = make_fabric(device, args.precision)
-    with launched(fabric), interrupts() as interrupted:
+    with launched(fabric), only_once(out, fabric), interrupts() as interrupted:
+        if not resume:
+            refuse_begun(out)  # another process may have begun meanwhile
         Run(fabric, model, data, args, out, settings).train(resume, interrupted)
     model.eval()
     if fabric.is_global_zero:
         report_run(out, model, data)
     return out
+
+
+def only_once(out: Path, fabric: Fabric) -> AbstractContextManager[None]:
+    """Keeps the run folder for this process, on the first of all ranks."""
+    return locked(out) if fabric.is_global_zero else nullcontext()
 
 
 def from_pictures(model: ImageModel, data: ImagesLike | Mapping[str, Any]) -> Dataset:

@@ -1,9 +1,14 @@
-"""Writes the configuration of a run, and removes what a killed run has left in its folder."""
+"""Keeps a run's folder: one process at a time, its configuration, and no rest of a killed run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import platform
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from os.path import samestat
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +16,65 @@ import yaml
 
 from nextpixel.context import ContextSpec
 from nextpixel.data import Dataset
+from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.saving import model_name
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.logs import is_logged
-from nextpixel.utils.files import replace_file
+from nextpixel.utils.files import replace_file, try_lock
 
-__all__ = ["drop_later_metrics", "write_config"]
+__all__ = ["drop_later_metrics", "locked", "refuse_begun", "write_config"]
+
+LOCK = ".lock"
+
+
+def refuse_begun(out: Path) -> None:
+    """Refuses to begin a run in a folder that holds one.
+
+    Raises:
+        UserError: It does.
+    """
+    if (out / "state.pt").exists():
+        raise UserError(
+            f"{out} already holds a run: resume it with --resume {shlex.quote(str(out))}, or name "
+            "another folder."
+        )
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps a run folder for this process while the block runs; the system ends that with it.
+
+    Raises:
+        UserError: Another process has it.
+        OSError: The folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / LOCK
+    with path.open("a+", encoding="utf-8") as file:
+        # Whoever held it may have removed the file in between.
+        if not (
+            try_lock(file) and path.exists() and samestat(path.stat(), os.fstat(file.fileno()))
+        ):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(
+                f"{out} is being trained in already, by {holder}: wait for it, stop it, or name "
+                "another folder."
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
+
+
+def is_at(path: Path, file: int) -> bool:
+    """Whether an open file is still at a path: who held it before may have removed it."""
+    return path.exists() and samestat(path.stat(), os.fstat(file))
 
 
 def write_config(

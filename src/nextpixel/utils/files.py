@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
-__all__ = ["atomic_write", "cache_folder", "remove_parts", "replace_file", "unused"]
+__all__ = ["atomic_write", "cache_folder", "remove_parts", "replace_file", "try_lock", "unused"]
 
 PART = ".part"
 
@@ -59,6 +59,23 @@ def replace_file(path: Path, data: bytes) -> None:
     """Writes bytes to a file atomically, see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(data)
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Locks an open file for this process alone, until it is closed or the process ends.
+
+    Returns:
+        Whether no other process holds the lock; True on Windows, which has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def remove_parts(folder: Path) -> None:
