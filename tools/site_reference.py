@@ -142,7 +142,7 @@ def command_page(name: str) -> str:
         if rows:
             lines += ["", f"## {title[:1].upper()}{title[1:].rstrip(':')}", ""]
             lines += ["| option | meaning |", "| --- | --- |"]
-            lines += [f"| `{cell(words)}` | {cell(meaning)} |" for words, meaning in rows]
+            lines += [f"| `{words}` | {cell(meaning)} |" for words, meaning in rows]
         lines += ["", *paragraphs(after)]
     return "\n".join(lines) + "\n"
 
@@ -285,13 +285,8 @@ def number(value: Any, error: float | None = None) -> str:
         return ""
     if isinstance(value, list):
         return " x ".join(map(str, value))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    text = (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:,.4f}"
-        if abs(value) >= 0.01 or value == 0
-        else f"{value:g}"
-    )
+    if not isinstance(value, (int, float)):
+        return cell(str(value))
+    small = 0 < abs(value) < 0.001
+    text = f"{value:,}" if isinstance(value, int) else f"{value:{'.2g' if small else ',.4f'}}"
     return f"{text} ± {error:.4f}" if error is not None else text
