@@ -179,7 +179,7 @@ def options(text: str) -> list[tuple[str, str]]:
     for line in text.splitlines():
         if re.match(r"  \S", line):
             words, _, meaning = line.strip().partition("  ")
-            rows.append((words, meaning.strip()))
+            rows.append((words.replace(" \b", ""), meaning.strip()))
         elif rows:
             rows[-1] = (rows[-1][0], f"{rows[-1][1]} {line.strip()}".strip())
     return rows
@@ -231,7 +231,7 @@ def card_page(name: str, card: dict[str, Any]) -> str:
     facts = flatten(
         {key: value for key, value in card.items() if key != "name"}, "", commands, tables
     )
-    lines = [f"# {name}", "", "| | |", "| --- | --- |"]
+    lines = [f"# {name}", "", "| fact | value |", "| --- | --- |"]
     lines += [f"| {key} | {value} |" for key, value in facts]
     lines += tables
     if commands:
@@ -287,6 +287,6 @@ def number(value: Any, error: float | None = None) -> str:
         return " x ".join(map(str, value))
     if not isinstance(value, (int, float)):
         return cell(str(value))
-    small = 0 < abs(value) < 0.001
-    text = f"{value:,}" if isinstance(value, int) else f"{value:{'.2g' if small else ',.4f'}}"
-    return f"{text} ± {error:.4f}" if error is not None else text
+    if error is not None:
+        return f"{value:.4f} ± {error:.4f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
