@@ -24,9 +24,10 @@ test: lint docs
 test-all: lint docs
 	$(BIN)/pytest -n 2
 
-# The variable hides a long notice about versions of MkDocs to come.
+# The variable hides a long notice about versions of MkDocs to come. Not --quiet: it hides warnings
+# from --strict, too, and then a broken link does not fail.
 docs: $(DOCS)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	mkdir -p runs/bench
