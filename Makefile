@@ -1,7 +1,8 @@
 # Everything sets itself up: a clean clone needs only make, git and python3 with venv.
 #   make demo      train a small model, sample digits, write runs/demo/report.html (5 minutes)
-#   make test      lint, types and tests (under 10 minutes)
+#   make test      lint, types, the site and tests (under 10 minutes)
 #   make test-all  the long tests too
+#   make docs      build the documentation site into site/ (20 seconds); a broken link fails
 #   make bench     speed and memory, compared with the textbook networks (an hour and a half)
 #   make engine    build the engine's libraries after a change of its C sources
 #   make lint      lint and types only
@@ -10,17 +11,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DOCS := .venv/.installed-docs
 
-.PHONY: demo test test-all bench engine lint format clean
+.PHONY: demo test test-all docs bench engine lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
-test: lint
+test: lint docs
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-all: lint
+test-all: lint docs
 	$(BIN)/pytest -n 2
+
+# The variable hides a long notice about versions of MkDocs to come. Not --quiet: it hides warnings
+# from --strict, too, and then a broken link does not fail.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	mkdir -p runs/bench
@@ -49,5 +56,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Apart, so that the demo does not wait for it.
+$(DOCS): $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist site src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,15 +11,16 @@ from tests.helpers import ROOT
 
 PAGES = [
     path.relative_to(ROOT)
-    for pattern in ("*.md", "docs/*.md", "recipes/*.md", "data/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "recipes/*.md", "data/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
 
 
 def commands(text: str) -> list[list[str]]:
     """Finds the commands in blocks of code, except those that need a run or a shell."""
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    commands = [block for language, block in blocks if not language]
+    lines = [line for block in commands for line in block.replace("\\\n", " ").splitlines()]
     ours = [line for line in lines if line.startswith("nextpixel ")]
     return [
         shlex.split(line, comments=True)[1:] for line in ours if not re.search(r"\$|--resume", line)

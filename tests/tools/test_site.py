@@ -1,0 +1,102 @@
+"""The hooks of the documentation site: links to files outside docs/, and generated pages."""
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+
+from nextpixel import __all__ as public
+from nextpixel.cli.main import COMMANDS
+from tests.helpers import ROOT
+
+pytest.importorskip("mkdocs", reason="there is no MkDocs: make docs installs it")
+
+
+def hook(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def files() -> ModuleType:
+    return hook("site_files")
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    return hook("site_reference")
+
+
+@pytest.mark.parametrize(
+    ("source", "link", "rewritten"),
+    [
+        ("own-model.md", "../examples/own_model.py", "repository/examples/own_model.py.md"),
+        ("do/x.md", "../../recipes/README.md#mnist", "../repository/recipes/README.md#mnist"),
+        ("own-model.md", "../src/nextpixel/models", "repository/src/nextpixel/models/index.md"),
+        ("repository/CONTRIBUTING.md", "docs/reference.md", "../reference.md"),
+        ("repository/recipes/README.md", "../docs/codes.md", "../../codes.md"),
+        ("repository/src/nextpixel/models/index.md", "vae.py", "vae.py.md"),
+        ("do/x.md", "../speed.md#cost", "../speed.md#cost"),
+        ("speed.md", "https://arxiv.org/abs/1601.06759", "https://arxiv.org/abs/1601.06759"),
+        ("speed.md", "../no-such-file.md", "../no-such-file.md"),
+    ],
+)
+def test_links_lead_to_pages(files: ModuleType, source: str, link: str, rewritten: str) -> None:
+    assert files.rewritten(source, f"see [it]({link}).") == f"see [it]({rewritten})."
+
+
+def test_files_become_pages(files: ModuleType) -> None:
+    assert "class MyNet" in files.contents("examples/own_model.py")
+    assert "- [vae.py](vae.py)\n" in files.contents("src/nextpixel/models")
+    assert "```python\n" in files.contents("examples/pictures.ipynb")
+    assert files.contents("CONTRIBUTING.md") == (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("html", "foreign"),
+    [
+        ('<script src="https://a.b/c.js"></script>', True),
+        ('<link rel="stylesheet" href="//a.b/c.css">', True),
+        ("@import url(https://a.b/c.css)", True),
+        ('<a href="https://a.b/">a</a><img src="a.png">', False),
+        ('<link rel="stylesheet" href="../assets/main.css">', False),
+    ],
+)
+def test_what_other_hosts_would_load_is_found(files: ModuleType, html: str, foreign: bool) -> None:
+    assert bool(files.FOREIGN.search(html)) is foreign
+
+
+def test_every_public_name_has_an_entry(reference: ModuleType) -> None:
+    text = "".join(page for _, page in reference.python_pages())
+    assert [name for name in public if f'heading: "npx.{name}"' not in text] == []
+
+
+def test_every_command_and_its_options_have_a_page(reference: ModuleType) -> None:
+    pages = dict(reference.command_pages())
+    for name in COMMANDS:
+        assert f"({name}.md)" in pages["reference/commands/index.md"]
+        assert "| `--help" not in pages[f"reference/commands/{name}.md"]
+    train = pages["reference/commands/train.md"]
+    assert "| `--train.lr LR` | Peak learning rate of AdamW. (default: 0.002) |" in train
+    sample = pages["reference/commands/sample.md"]
+    assert "| `-n N` | sample N images" in sample
+    assert "nextpixel sample mnist-gated --out grid.png" in sample
+
+
+def test_every_pretrained_model_has_its_card(reference: ModuleType) -> None:
+    pages = dict(reference.card_pages())
+    gated = pages["reference/models/mnist-gated.md"]
+    assert "| scores: test: bits per dim | 0.8744 ± 0.0029 |" in gated
+    assert "nextpixel eval mnist-gated --data mnist --json\n" in gated
+    assert "[recipes/mnist/mnist-gated.yaml](../../../recipes/mnist/mnist-gated.yaml)" in gated
+    assert "## Quality: rows" in pages["reference/models/vq-mnist.md"]
+
+
+def test_folders_in_the_navigation_are_filled(reference: ModuleType) -> None:
+    nav = [{"Home": "index.md"}, {"Commands": "reference/commands/"}]
+    filled = reference.fill(nav, ["reference/commands/a.md", "reference/models/b.md"])
+    assert filled == [{"Home": "index.md"}, {"Commands": ["reference/commands/a.md"]}]
