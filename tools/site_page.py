@@ -1,4 +1,4 @@
-"""Puts the page in which the pretrained models run into the documentation site; a hook of MkDocs."""
+"""Puts the page in which pretrained models run into the documentation site; a hook of MkDocs."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ each. So a stream needs no state: the number of an image or of a training step d
 The two upper words of the counter identify the purpose, see `Stream`. The lower two count up from
 0, or from a row, and no stream draws enough to reach the next purpose.
 
+The web page resamples its particles by `PIXELS` of images from number 10^9 on.
+
 Streams whose keys count different things (`Stream.of`) may use the same counters. With the same
 numbers in their keys they give the same noise, for example the bits of training step 3 and the
 pixels of image 3. They are never used together, and published results depend on them.

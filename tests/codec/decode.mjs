@@ -12,7 +12,7 @@ const { body } = records.find((record) => record.kind === "PROG");
 const program = new Program(engine, await unpackProgram(body));
 for (const { kind, body } of records) {
   if (kind !== "CHNK") continue;
-  const images = await decodeChunk(program, head, body);
+  const images = await decodeChunk(engine, () => program, head, body);
   const levels = images.filter((image) => image.levels).map(({ levels }) => new Uint8Array(levels.buffer));
   console.log(engine.crc32c(joined(levels)), images.length);
 }

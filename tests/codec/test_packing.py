@@ -1,5 +1,6 @@
 """Programs in compressed files: packed and unpacked, and rounded weights."""
 
+import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from nextpixel.codec.models import compiled
-from nextpixel.codec.packing import pack_program, unpack_program
+from nextpixel.codec.packing import BLOCK, SIZES, pack_program, unpack_program
 from nextpixel.codec.rounding import best_steps, rounded
 from nextpixel.engine.file import HEADER
 from nextpixel.errors import UserError
@@ -82,6 +83,23 @@ def test_rounding_leaves_multiples_of_a_power_of_two(network: PixelCNNPP) -> Non
         assert torch.equal(weights * 8, (weights * 8).round())
         assert (weights - before).abs().max() <= 1 / 16
         assert not torch.signbit(weights[weights == 0]).any()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("width", 3), ("width", 255), ("width", 0), ("columns", 7), ("length", 1 << 31), ("size", 0)],
+)
+def test_a_list_of_blocks_that_lies_is_refused(network: PixelCNNPP, field: str, value: int) -> None:
+    """Before anything is unpacked by it."""
+    packed = pack_program(compiled(network))
+    end = SIZES.size + SIZES.unpack_from(packed)[2]
+    blocks = np.frombuffer(zlib.decompress(packed[SIZES.size : end]), BLOCK).copy()
+    assert len(blocks) > 5
+    blocks[field][-2] = value
+    listed = zlib.compress(blocks.tobytes())
+    head = SIZES.pack(*SIZES.unpack_from(packed)[:2], len(listed))
+    with pytest.raises(UserError, match="damaged"):
+        unpack_program(head + listed + packed[end:])
 
 
 def test_what_is_damaged_is_refused(network: PixelCNNPP) -> None:

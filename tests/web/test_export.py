@@ -1,14 +1,19 @@
 """Pages as files: their scripts, and what is refused."""
 
+import json
 import re
+import shlex
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nextpixel.errors import UserError
 from nextpixel.evaluation.receptive_field import KINDS
+from nextpixel.models import PixelCNN
 from nextpixel.web import export
-from nextpixel.web.export import PAGE, script, write_folder
+from nextpixel.web.export import PAGE, script, write_folder, write_page
 from tests.helpers import refused, run
 
 DECLARED = re.compile(r"^(?:async )?(?:function\*?|class|const|let) (\w+)", re.MULTILINE)
@@ -26,10 +31,9 @@ def test_each_name_of_a_script_is_one_thing(name: str) -> None:
 def test_all_modules_are_in_a_script() -> None:
     both = script("app") + script("worker")
     for path in Path(str(PAGE)).glob("*.mjs"):
-        source = path.read_text()
-        declared = DECLARED.findall(source.replace("export ", ""))
-        assert declared
-        assert all(name in both for name in declared), path.name
+        source = export.EXPORT.sub("", export.IMPORT.sub("", path.read_text()))
+        assert source.strip()
+        assert source in both, path.name
 
 
 def test_every_word_is_in_both_languages_and_used() -> None:
@@ -66,6 +70,24 @@ def test_what_cannot_be_written_is_refused(
     Path("file").write_text("")
     assert "is a file" in refused("export mnist-gated --web file", capsys)
     assert "one model" in refused("export mnist-gated vq-mnist --program a.program", capsys)
+
+
+def test_nothing_in_a_name_ends_the_page(tmp_path: Path) -> None:
+    """Class names and folders may hold anything."""
+    model = PixelCNN(shape=(1, 4, 4), levels=2, width=4, blocks=1, classes=2)
+    names = ("<!--<script>", "</script><b>")
+    model.data_record = replace(model.data_record, class_names=names)
+    folder = tmp_path / "it's 0.5 #1"
+    model.save(folder)
+    write_page([str(folder)], tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert "<!--<script>" not in page
+    data = json.loads(re.findall(r'id="page">(.*?)</script>', page, re.DOTALL)[0])
+    entry = data["models"]["it's 0.5 #1"]
+    assert tuple(entry["class_names"]) == names
+    assert shlex.split(entry["argument"]) == [str(folder)]
+    with pytest.raises(UserError, match="Two of the models are called"):
+        write_page([str(folder), str(folder)], tmp_path / "b.html")
 
 
 def test_a_page_is_written_twice(

@@ -1,5 +1,6 @@
 """The page in a real browser: the models in it are those of Python, and it asks for nothing."""
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -8,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import nextpixel as npx
-from nextpixel.codec.container import crc32c
+from nextpixel.codec.chunks import CHUNK, LENGTH
+from nextpixel.codec.container import Reader, Writer, crc32c, pack_json
+from nextpixel.codec.head import HEAD
 from nextpixel.codec.programs import shipped_programs
 from nextpixel.engine import Program
 from nextpixel.model_folders import shipped
@@ -90,7 +94,44 @@ def test_it_draws_what_python_draws(page: Page, file: Path, program: Program) ->
     opened(page, file, link).wait_for_selector("[data-checksum]")
     wanted = sum_of(program.sample(1, seed=7, classes=mixed, temperature=0.8))
     assert page.get_attribute("[data-checksum]", "data-checksum") == wanted
-    assert "--class 3=0.70,8=0.30 --temperature 0.8" in page.inner_text("code")
+    assert "--class 3=0.7,8=0.3 --temperature 0.8" in page.inner_text("code")
+
+
+@pytest.mark.parametrize(
+    ("link", "seed", "class_id"),
+    [
+        ("seed=1.6&class=99&speed=200&temperature=x&panel=nowhere&model=none", 2, 9),
+        ("seed=-5&class=-1&share=7&mix=NaN&guidance=9&speed=0", 0, 0),
+        ("seed=1e30&class=1.4", 2**53 - 1, 1),
+    ],
+)
+def test_an_address_may_say_anything(
+    page: Page, file: Path, program: Program, link: str, seed: int, class_id: int
+) -> None:
+    opened(page, file, link).wait_for_selector("[data-checksum]")
+    drawn = sum_of(program.sample(1, seed=seed, classes=[class_id]))
+    assert page.get_attribute("[data-checksum]", "data-checksum") == drawn
+    assert f"--seed {seed} --class {class_id}" in page.inner_text("code")
+
+
+def test_a_link_opened_in_the_same_tab_is_followed(
+    page: Page, file: Path, program: Program
+) -> None:
+    opened(page, file, "seed=1").wait_for_selector("[data-checksum]")
+    page.goto(f"{file.as_uri()}#seed=2&class=8")
+    drawn = sum_of(program.sample(1, seed=2, classes=[8]))
+    expect(page.locator("[data-checksum]")).to_have_attribute("data-checksum", drawn)
+
+
+def test_the_other_language_keeps_state_and_focus(page: Page, file: Path) -> None:
+    opened(page, file, "seed=4&class=2&lang=en").wait_for_selector("[data-checksum]")
+    drawn = page.get_attribute("[data-checksum]", "data-checksum")
+    page.locator("#language").press("Enter")
+    expect(page.locator("h1")).to_have_text("看像素模型如何思考")
+    assert page.evaluate("document.activeElement.id") == "language"
+    assert page.get_attribute("[data-checksum]", "data-checksum") == drawn
+    page.locator("#tab-draw").press("ArrowRight")
+    expect(page.locator("#tab-complete")).to_be_focused()
 
 
 def test_a_link_shows_the_same_picture(page: Page, file: Path) -> None:
@@ -171,12 +212,19 @@ def test_it_completes_a_drawing(page: Page, file: Path) -> None:
 
 def test_particles_fit_what_comes_later(page: Page, file: Path) -> None:
     opened(page, file, "panel=complete")
+    page.get_by_label("Start from").select_option(label="example 1")
     page.get_by_label("Keep").select_option("keepLeft")
+    given = pixels(page, ".picture canvas")
     page.get_by_label("Particles").select_option("8")
     page.get_by_role("button", name="Complete three times").click()
     page.wait_for_selector("[data-completed]")
     assert page.inner_text("#status") == ""
-    assert not pixels(page, ".results canvas >> nth=0")[:, :14].any()
+    completed = [pixels(page, f".results canvas >> nth={i}") for i in range(3)]
+    assert given[:, :14].any()
+    for picture in completed:
+        assert np.array_equal(picture[:, :14], given[:, :14])
+        assert picture[:, 14:].any()
+    assert not np.array_equal(completed[0], completed[1])
 
 
 def pixels(page: Page, selector: str) -> np.ndarray[Any, Any]:
@@ -197,10 +245,10 @@ def test_it_scores_a_picture_file(page: Page, file: Path, program: Program, tmp_
     page.get_by_label("Picture from a file").set_input_files(tmp_path / "six.png")
     expect(page.locator("[data-bits]")).not_to_have_attribute("data-bits", own or "")
     bits = -program.log_prob(np.repeat(x, 10, 0), classes=np.arange(10)) / np.log(2)
-    assert "Taken for 6" in page.inner_text(".bars")
+    assert "Classified as 6" in page.inner_text(".bars")
     found = float(page.get_attribute("[data-bits]", "data-bits") or 0)
     assert found == pytest.approx(bits.min(), abs=1e-6)
-    assert "As a PNG it takes" in page.inner_text(".facts")
+    assert "A PNG file of it has" in page.inner_text(".facts")
 
 
 def test_files_go_from_the_page_to_python_and_back(
@@ -228,11 +276,61 @@ def test_files_go_from_the_page_to_python_and_back(
     page.wait_for_selector("[data-opened]")
     assert page.get_attribute("[data-opened]", "data-opened") == sum_of(x)
 
-    data = bytearray((tmp_path / "python.npxz").read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / "damaged.npxz").write_bytes(data)
-    page.get_by_label("Open a .npxz").set_input_files(tmp_path / "damaged.npxz")
-    expect(page.locator("#status")).to_contain_text("damaged")
+    good = (tmp_path / "python.npxz").read_bytes()
+    with Reader(tmp_path / "python.npxz") as reader:
+        cut = next(record.begin for record in reader.records if record.kind == CHUNK)
+    flipped = (
+        good[: len(good) // 2] + bytes([good[len(good) // 2] ^ 1]) + good[len(good) // 2 + 1 :]
+    )
+    for data in (
+        flipped,
+        good[:cut],
+        good[:-1],
+        b"",
+        lying(program, context=[100, 0]),
+        lying(program, images=10**9),
+    ):
+        (tmp_path / "damaged.npxz").write_bytes(data)
+        page.get_by_label("Open a .npxz").set_input_files(tmp_path / "python.npxz")
+        expect(page.locator("#status")).to_have_text("")
+        page.get_by_label("Open a .npxz").set_input_files(tmp_path / "damaged.npxz")
+        expect(page.locator("#status")).to_contain_text("went wrong")
+
+
+def lying(program: Program, **about: Any) -> bytes:
+    """A file whose checksums are right, and whose head is not."""
+    file = io.BytesIO()
+    writer = Writer(file)
+    head = {"shape": program.shape, "levels": 256, "context": [7, 7], "together": 64, "images": 1}
+    head |= {"model": NAME, "program": None, "array": None} | about
+    chunk = {"first": 0, "images": 1, "entries": {}, "profiles": [], "codes": [], "crc": 0} | about
+    packed = pack_json(chunk)
+    for kind, body in ((HEAD, pack_json(head)), (CHUNK, LENGTH.pack(len(packed)) + packed)):
+        writer.add(kind, body)
+    writer.add(HEAD, pack_json(head))
+    writer.finish()
+    return file.getvalue()
+
+
+def test_a_model_of_ones_own_is_in_its_files(page: Page, tmp_path: Path) -> None:
+    """In colour, of three levels; and its files bring its program."""
+    torch.manual_seed(0)
+    model = npx.PixelCNNPP(shape=(3, 8, 8), levels=8, width=8, blocks=1, stages=2, components=2)
+    model.save(tmp_path / "mine")
+    write_page([str(tmp_path / "mine")], tmp_path / "page.html")
+    opened(page, tmp_path / "page.html", "seed=5").wait_for_selector("[data-checksum]")
+    x = model.sample(1, seed=5)
+    assert page.get_attribute("[data-checksum]", "data-checksum") == sum_of(x)
+    page.get_by_role("tab", name="Compress").click()
+    page.locator("#panel").get_by_role("button", name="Compress").click()
+    page.wait_for_selector("[data-bytes]")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    download.value.save_as(tmp_path / "mine.npxz")
+    npx.decompress(tmp_path / "mine.npxz", tmp_path / "mine.npz")
+    with np.load(tmp_path / "mine.npz") as found:
+        assert np.array_equal(found["x"], x.numpy().reshape(found["x"].shape))
+        assert "y" not in found
 
 
 def test_fields_are_those_of_the_networks(page: Page, file: Path) -> None:

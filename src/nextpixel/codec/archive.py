@@ -1,7 +1,8 @@
 """Compresses pictures by a small model of these very pictures, which goes into the file.
 
 The description length decides (Rissanen, 1978): the bytes of the model and those of the pictures
-under it. Networks of a few widths are trained for a short time each, and the best one for the rest.
+under it. Networks of a few widths are trained for a short time each, and the best width anew for
+the rest.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def cut(x: NDArray[Any], side: Size, generator: np.random.Generator) -> NDArray[
 def train(
     seen: Seen, minutes: float, threads: int | None, folder: Path, say: Callable[[str], None]
 ) -> tuple[bytes, Trial]:
-    """Trains models of some widths, and goes on with the best.
+    """Trains models of some widths for a short time, and the best width anew for the rest.
 
     The images to be compressed are those to train on and those to validate on: the model is to
     know these and no others.
@@ -233,8 +234,20 @@ def train(
     arrays = {"x_train": seen.crops, "x_valid": some, "x_test": some, "levels": levels}
     data = dataset_from_arrays(folder, arrays, seen.crops.shape[1], None)
     every = torch.get_num_threads()
-    if threads is None and choose_threads(data, minutes) < every:
-        say(f"One thread is faster than {every} now: other programs use the processor.")
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        elif choose_threads(data, minutes) < every:
+            say(f"One thread trains faster than {every} now.")
+        return train_widths(seen, data, minutes, folder, say)
+    finally:
+        torch.set_num_threads(every)
+
+
+def train_widths(
+    seen: Seen, data: Dataset, minutes: float, folder: Path, say: Callable[[str], None]
+) -> tuple[bytes, Trial]:
+    """Tries some widths, and trains the best one anew."""
     trials = {}
     for width in widths_for(seen):
         run = folder / str(width)

@@ -179,7 +179,7 @@ def compress(
         os.fsync(file.fileno())
         totals.bytes = file.tell()
         if settings.verify:
-            check_file(part, settings)
+            check_file(part, settings, totals)
     part.replace(path)
     return totals
 
@@ -318,8 +318,8 @@ def size_of(item: Item) -> int:
     return max(of_file, 0 if item.levels is None else item.levels.nbytes)
 
 
-def check_file(path: Path, settings: Settings) -> None:
-    """Reads a finished file once more: all its records, and the program.
+def check_file(path: Path, settings: Settings, totals: Totals) -> None:
+    """Reads a finished file once more: all its records, and the program if it is to hold one.
 
     Raises:
         UserError: It is not what was written.
@@ -328,5 +328,5 @@ def check_file(path: Path, settings: Settings) -> None:
         for record in reader.records:
             reader.body(record)
         head = read_head(reader)
-        if any(record.kind == PROGRAM for record in reader.records):
+        if settings.embed and totals.code:
             find_plan(reader, head)

@@ -163,11 +163,13 @@ def unpack_blocks(body: bytes, size: int) -> NDArray[np.uint32]:
         wanted -= block.length
         if wanted < 0:
             raise ValueError
-        width = block.width
+        width, columns = block.width, block.columns
+        if width not in NUMBER_TYPES or (columns and (width != 4 or block.length % columns)):
+            raise ValueError
         data = inflate(body[at : at + block.size], block.length * width, -zlib.MAX_WBITS)
         at += block.size
-        if block.columns:
-            table = np.frombuffer(data, "<u4").reshape(block.columns, -1)
+        if columns:
+            table = np.frombuffer(data, "<u4").reshape(columns, -1)
             parts.append(np.ascontiguousarray(table.T).ravel())
             continue
         numbers = numbers_of(data, width)
@@ -189,9 +191,11 @@ def unpack_table(body: bytes, size: int, count: int) -> NDArray[np.uint32]:
 
 def weights_of(numbers: NDArray[Any], exponent: int) -> NDArray[np.uint32]:
     """Returns the bits of the weights that whole numbers stand for, see `whole_numbers`."""
-    k = numbers.astype(np.int64)
-    values = np.ldexp(np.where(k & 1, -(k + 1), k) / 2, exponent)
-    return values.astype("<f4").view("<u4")
+    k = numbers.astype("<f4")  # exact, being below 2^16
+    k[numbers & 1 == 1] = -1 - k[numbers & 1 == 1]
+    with np.errstate(over="ignore", under="ignore"):
+        weights: NDArray[np.uint32] = np.ldexp(k, exponent - 1).astype("<f4").view("<u4")
+    return weights
 
 
 def inflate(data: bytes, size: int | None, form: int) -> bytes:

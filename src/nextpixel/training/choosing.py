@@ -25,7 +25,7 @@ __all__ = ["Plan", "choose", "choose_threads"]
 
 WIDTHS = (16, 24, 32, 48, 64)  # of PixelCNN++ with one block per stage
 SMALL_BATCH = 4  # on a CPU: more steps are worth more than exact gradients in short runs
-BATCH = 16  # on a GPU, which computes 4 images in the same time
+BATCH = 16  # on a GPU, where 16 images take as long as 4
 WANTED = 25_000  # images that a model should see; a wider model that sees fewer is worse
 SCORED = 64  # validation images on which a pretrained model is tried
 SPARE = 16  # times as many steps as are expected, so that the time ends the run

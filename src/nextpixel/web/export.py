@@ -12,6 +12,7 @@ import io
 import json
 import math
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -53,6 +54,7 @@ def write_page(models: Sequence[str], out: Path, *, trust: bool = False) -> None
         UserError: A model cannot run in a page.
         OSError: The file cannot be written.
     """
+    refuse_one_name(models)
     entries = {name_of(model): entry_of(model, trust) for model in models}
     with atomic_write(out) as file:
         file.write(html(entries).encode())
@@ -80,6 +82,7 @@ def write_folder(
     index = out / "index.html"
     if index.exists() and b'id="page"' not in index.read_bytes():
         raise UserError(f"{index} is not a page of nextpixel: name another folder.")
+    refuse_one_name(models)
     sounds = [model for model in models if is_sound_model(model)]
     pictures = [model for model in models if model not in sounds]
     if not pictures:
@@ -117,7 +120,21 @@ def models_for_pages() -> list[str]:
 
 def name_of(model: str) -> str:
     """Returns what a page calls a model."""
-    return model if model in shipped() else Path(model).resolve().stem
+    if model in shipped() or model in bundles():
+        return model
+    return Path(model).stem if model.endswith(".program") else Path(model).resolve().name
+
+
+def refuse_one_name(models: Sequence[str]) -> None:
+    """Refuses models that a page would call by the same name.
+
+    Raises:
+        UserError: There are such.
+    """
+    names = [name_of(model) for model in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"Two of the models are called {name}: rename the folder of one.")
 
 
 def entry_of(model: str, trust: bool) -> dict[str, Any]:
@@ -129,16 +146,20 @@ def entry_of(model: str, trust: bool) -> dict[str, Any]:
     if is_sound_model(model):
         raise UserError(f"{model} makes sounds: write a folder, with a model of pictures as well.")
     coding = coding_of(model, trust=trust)
-    inputs = set(Program(coding.file).inputs) - {"classes", "present"}
-    if inputs:
+    program = Program(coding.file)
+    if set(program.inputs) - {"classes", "present"}:
         raise UserError(
             f"{model} needs more than a class, and so cannot run in a page: choose a model that "
             "has a class or nothing."
         )
+    if program.shape[0] not in (1, 3):
+        raise UserError(f"{model} makes {program.shape[0]} channels, and a page shows 1 or 3.")
     record = {} if model.endswith(".program") else training_record(model)
     return {
         "body": base64.b64encode(pack_program(coding.file)).decode(),
         "sha256": hashlib.sha256(coding.file).hexdigest(),
+        "shipped": coding.shipped,
+        "argument": shlex.quote(model),
         "guidance": bool(record and record.get("train", {}).get("drop_context")),
         "class_names": coding.class_names,
         "examples": examples_of(model, coding),
@@ -147,14 +168,14 @@ def entry_of(model: str, trust: bool) -> dict[str, Any]:
 
 def examples_of(model: str, coding: Coding) -> list[str]:
     """Returns the levels of some pictures that a pretrained model brings, in base64."""
-    path = shipped().get(model, Path()) / EXAMPLES
-    if not path.is_file():
+    path, program = shipped().get(model, Path()) / EXAMPLES, coding.program
+    channels, _, width = program.shape
+    if not path.is_file() or program.levels > 256:
         return []
-    channels, _, width = coding.program.shape
     with Image.open(path) as picture:
-        x = levels_of_picture(picture, channels, coding.program.levels)
-    if x is None or coding.program.levels > 256:
-        return []
+        x = levels_of_picture(picture, channels, program.levels)
+    if x is None:
+        raise AssertionError(f"{path} holds other pictures than those of {model}")
     parts = np.split(x, x.shape[2] // width, axis=2)
     return [base64.b64encode(part.tobytes()).decode() for part in parts]
 
@@ -200,7 +221,7 @@ def fields() -> dict[str, Any]:
 
 def in_script(data: str) -> str:
     """Writes JSON so that no end of a script stands in it."""
-    return data.replace("</", "<\\/")
+    return data.replace("<", "\\u003c")
 
 
 @cache

@@ -68,8 +68,7 @@ def write_web(models: list[str], out: Path, trust: bool) -> None:
         with progress("sampling sounds") as show:
             write_folder(models, out, trust=trust, show=show)
     page = out if is_file else out / "index.html"
-    size = sum(f.stat().st_size for f in ([out] if is_file else out.iterdir())) / 1e6
-    print(f"Wrote {page}, {size:.1f} MB: open it in a browser. It needs no network and no server.")
+    print(f"Wrote {page}: open it in a browser. It needs no network and no server.")
 
 
 def write_program(name: str, out: Path, trust: bool) -> None:

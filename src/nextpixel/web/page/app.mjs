@@ -1,10 +1,11 @@
 // The page: its state, which stands in the address, and its panels.
-import { Client } from "./client.mjs";
+import { Cancelled, Client } from "./client.mjs";
 import { completePanel } from "./complete.mjs";
 import { compressPanel } from "./compress.mjs";
 import { button, choice, h } from "./dom.mjs";
-import { drawPanel, weightsOf } from "./draw.mjs";
+import { MOST_SEED, drawPanel, weightsOf } from "./draw.mjs";
 import { listenPanel } from "./listen.mjs";
+import { bytesOf } from "./npxz.mjs";
 import { seePanel } from "./see.mjs";
 import { surprisePanel } from "./surprise.mjs";
 import { languageCode, setLanguage, t } from "./words.mjs";
@@ -27,33 +28,36 @@ const STATE = {
   guidance: 1,
   speed: 300,
 };
+const DRAWS = ["seed", "class", "mix", "share", "temperature", "guidance"]; // what decides a drawing
+// The least and the largest number that an address may give; the others are rounded to whole ones.
+const RANGES = { seed: [0, MOST_SEED], class: [0, 1e6], mix: [0, 1e6], share: [0, 1], temperature: [0.2, 1.5], guidance: [0, 4], speed: [1, 1e6] };
+const FRACTIONS = ["share", "temperature", "guidance"];
 
-const CRC32C = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let k = 0; k < 8; k++) n = n & 1 ? 0x82f63b78 ^ (n >>> 1) : n >>> 1;
-  return n >>> 0;
-});
-
-const bytesOf = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+// Reads the state from the address.
+function readState() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const state = { ...STATE, panel: given.get("panel") ?? STATE.panel };
+  for (const [key, [least, most]] of Object.entries(RANGES)) {
+    const value = given.get(key) === null ? NaN : Number(given.get(key));
+    if (!Number.isFinite(value)) continue;
+    const within = Math.min(Math.max(value, least), most);
+    state[key] = FRACTIONS.includes(key) ? within : Math.round(within);
+  }
+  return { state, model: given.get("model"), language: given.get("lang") };
+}
 
 class App {
   constructor(page, worker) {
     this.page = page; // what the export wrote: version, wasm, models
-    this.client = new Client(worker);
+    this.client = new Client(worker, (error) => this.fail(error));
     this.main = document.querySelector("main");
     this.status = document.querySelector("#status");
-    const given = new URLSearchParams(location.hash.slice(1));
-    this.state = { ...STATE };
-    for (const [key, value] of Object.entries(STATE)) {
-      const text = given.get(key);
-      if (text === null) continue;
-      if (typeof value === "string") this.state[key] = text;
-      else if (Number.isFinite(Number(text))) this.state[key] = Number(text);
-    }
     this.panels = Object.keys(PANELS).filter((name) => name !== "listen" || page.sounds.length);
-    if (!this.panels.includes(this.state.panel)) this.state.panel = STATE.panel;
-    setLanguage(given.get("lang") ?? (navigator.language.startsWith("zh") ? "zh" : "en"));
-    const models = Object.keys(page.models);
-    this.name = models.includes(given.get("model")) ? given.get("model") : models[0];
+    this.read();
+    window.addEventListener("hashchange", () => {
+      this.read();
+      this.open(this.wanted);
+    });
     window.addEventListener("paste", ({ clipboardData }) => [...clipboardData.files].forEach(this.take));
     window.addEventListener("dragover", (event) => event.preventDefault());
     window.addEventListener("drop", (event) => {
@@ -62,28 +66,38 @@ class App {
     });
   }
 
-  // Opens the chosen model, then shows the page.
-  async open() {
-    const about = this.page.models[this.name];
+  // Takes over what the address says.
+  read() {
+    const { state, model, language } = readState();
+    this.state = state;
+    if (!this.panels.includes(state.panel)) state.panel = STATE.panel;
+    setLanguage(language ?? (navigator.language.startsWith("zh") ? "zh" : "en"));
+    const models = Object.keys(this.page.models);
+    this.wanted = models.includes(model) ? model : models[0];
+  }
+
+  // Opens a model, then shows the page; the last one that was asked for.
+  async open(name) {
+    const about = this.page.models[name];
+    this.wanted = name;
     this.status.textContent = t("loading");
+    let model;
     try {
       about.body ??= await loadScript(about.script);
       this.fields ??= { ...this.page.fields, values: await greysOf(this.page.fields.png) };
-      const wasm = bytesOf(this.page.wasm);
-      this.model = await this.client.ask("open", { wasm, name: this.name, body: bytesOf(about.body) });
+      model = await this.client.ask("open", { wasm: bytesOf(this.page.wasm), name, body: bytesOf(about.body) });
     } catch (error) {
       return this.fail(error);
     }
-    const { model, state } = this;
-    this.sha256 = about.sha256;
-    this.version = this.page.version;
-    this.guided = about.guidance;
+    if (name !== this.wanted) return;
+    const { state } = this;
+    Object.assign(this, { name, model, about, guided: about.guidance });
     this.classNames = about.class_names ?? Array.from({ length: model.classes }, (_, i) => String(i));
     this.examples = (about.examples ?? []).map((text) => Uint16Array.from(bytesOf(text)));
-    this.drawn = this.sketch = this.list = undefined;
-    const classes = Math.max(model.classes, 1) - 1;
-    state.class = Math.min(Math.max(state.class, 0), classes);
-    if (state.mix !== null) state.mix = Math.min(Math.max(state.mix, 0), classes);
+    this.drawn = this.sketch = this.list = this.scored = undefined;
+    const last = Math.max(model.classes, 1) - 1;
+    state.class = Math.min(state.class, last);
+    if (state.mix !== null) state.mix = Math.min(state.mix, last);
     if (!this.guided) state.guidance = 1;
     this.render();
   }
@@ -91,18 +105,23 @@ class App {
   // Draws what the state asks for; an earlier drawing that is not finished ends.
   async draw() {
     this.asked?.cancel();
-    const { seed, temperature, guidance } = this.state;
+    const { seed, temperature, guidance, mix } = this.state;
     const began = performance.now();
     const weights = weightsOf(this.model, this.state);
     const options = { model: this.name, seed, numbers: [0], weights, temperature, guidance };
     this.asked = this.client.ask("draw", options);
+    const classId = this.model.classes && mix === null ? this.state.class : undefined;
     const drawn = await this.asked;
     const took = Math.round(performance.now() - began);
-    this.drawn = { ...drawn, temperature, guidance, took, classId: this.state.class };
+    this.status.textContent = "";
+    this.drawn = { ...drawn, temperature, guidance, took, classId };
     return this.drawn;
   }
 
+  // Builds the page anew. What had the focus has it again.
   render() {
+    const focus = document.activeElement?.id;
+    this.panel?.leave?.();
     this.status.textContent = "";
     document.title = `${t("title")} · nextpixel`;
     document.querySelector("h1").textContent = t("title");
@@ -121,22 +140,25 @@ class App {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
       this.show(names[(names.indexOf(this.state.panel) + step + names.length) % names.length]);
-      document.querySelector(`#tab-${this.state.panel}`).focus();
+      document.getElementById(`tab-${this.state.panel}`).focus();
     });
     this.panel = PANELS[this.state.panel](this);
     const area = h("div", { role: "tabpanel", id: "panel", "aria-labelledby": `tab-${this.state.panel}` }, this.panel);
     this.main.replaceChildren(bar, area);
     const models = Object.keys(this.page.models);
     const chooser = choice("model", "modelHint", models.map((name) => [name, name]), this.name, (name) => {
-      this.name = name;
-      this.open();
+      this.open(name);
     });
-    const other = button("language", "language", () => {
+    chooser.querySelector("select").id = "model";
+    chooser.querySelector("label").htmlFor = "model";
+    const change = () => {
       setLanguage(languageCode() === "zh" ? "en" : "zh");
       this.render();
-    });
+    };
+    const other = button("language", "language", change, { id: "language" });
     document.querySelector("#tools").replaceChildren(...(models.length > 1 ? [chooser] : []), other);
     this.write();
+    if (focus) document.getElementById(focus)?.focus();
   }
 
   show(panel) {
@@ -147,8 +169,9 @@ class App {
   // Changes the state; `done` is false while a slider moves.
   change(values, done = true) {
     Object.assign(this.state, values);
-    if (!done && !("speed" in values)) return;
+    if (!done) return;
     this.write();
+    if (!this.panel.changed && DRAWS.some((key) => key in values)) this.drawn = undefined; // it is another now
     this.panel.changed?.(Object.keys(values));
   }
 
@@ -168,26 +191,18 @@ class App {
 
   // Loads the sounds; once.
   loadSounds() {
-    this.sounds ??= Promise.all(this.page.sounds.map(loadScript));
+    this.sounds ??= Promise.all(this.page.sounds.map(loadScript)).catch((error) => {
+      this.sounds = undefined;
+      throw error;
+    });
     return this.sounds;
   }
 
   take = (file) => this.panel.take?.(file)?.catch?.((error) => this.fail(error));
 
   fail(error) {
+    if (error instanceof Cancelled) return;
     this.status.textContent = t("wrong", error.message);
-  }
-
-  checksum(levels) {
-    return this.checksumOf([this.model.levels > 256 ? levels : Uint8Array.from(levels)]);
-  }
-
-  checksumOf(arrays) {
-    let crc = 0xffffffff;
-    for (const array of arrays)
-      for (const byte of new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
-        crc = CRC32C[(crc ^ byte) & 255] ^ (crc >>> 8);
-    return (~crc >>> 0).toString(16).padStart(8, "0");
   }
 }
 
@@ -204,14 +219,15 @@ async function greysOf(base64) {
 let loaded = Promise.resolve();
 
 function loadScript(source) {
-  loaded = loaded.then(
+  loaded = loaded.catch(() => {}).then(
     () =>
       new Promise((resolve, reject) => {
         window.nextpixelLoaded = resolve;
-        document.head.append(h("script", { src: source, onerror: () => reject(new Error(source)) }));
+        document.head.append(h("script", { src: encodeURIComponent(source), onerror: () => reject(new Error(source)) }));
       }),
   );
   return loaded;
 }
 
-new App(JSON.parse(document.querySelector("#page").textContent), JSON.parse(document.querySelector("#worker").textContent)).open();
+const app = new App(JSON.parse(document.querySelector("#page").textContent), JSON.parse(document.querySelector("#worker").textContent));
+app.open(app.wanted);

@@ -3,7 +3,8 @@ import { h } from "./dom.mjs";
 import { t } from "./words.mjs";
 
 export class Picture {
-  // `point(pixel, how)` is called with a pixel; how is "move", "press" or "key".
+  // `point(pixel, how, before)` is called with a pixel and the one before; how is "move", "press",
+  // "drag" or "key".
   constructor(model, name, point, hint = "pixelHint") {
     Object.assign(this, { model, point, pixel: null });
     this.canvas = h("canvas", { width: model.width, height: model.height });
@@ -21,7 +22,6 @@ export class Picture {
       this.pointed(event, "press");
     });
     element.addEventListener("pointermove", (event) => this.pointed(event, "move"));
-    element.addEventListener("pointerup", () => (this.last = null));
     element.addEventListener("keydown", (event) => this.key(event));
   }
 
@@ -30,10 +30,10 @@ export class Picture {
     const col = Math.floor(((event.clientX - left) / width) * this.model.width);
     const row = Math.floor(((event.clientY - top) / height) * this.model.height);
     if (col < 0 || row < 0 || col >= this.model.width || row >= this.model.height) return;
-    const pixel = row * this.model.width + col;
-    if (how === "move" && pixel === this.pixel) return;
+    const [before, pixel] = [this.pixel, row * this.model.width + col];
+    if (how === "move" && pixel === before) return;
     this.select(pixel);
-    this.point(pixel, how === "move" && event.buttons ? "drag" : how);
+    this.point(pixel, how === "move" && event.buttons ? "drag" : how, before);
   }
 
   key(event) {

@@ -1,10 +1,12 @@
 // Asks the worker.
 
 export class Client {
-  constructor(source) {
+  // `fail` is called where the worker itself cannot run.
+  constructor(source, fail) {
     this.worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
     this.asked = new Map();
     this.next = 0;
+    this.worker.onerror = (event) => fail(new Error(event.message ?? "no worker"));
     this.worker.onmessage = ({ data: { id, progress, result, error } }) => {
       const asked = this.asked.get(id);
       if (!asked) return;

@@ -1,10 +1,13 @@
 // The panel that compresses: pictures to a .npxz and back.
 import { button, filePicker, fixed, h, percent } from "./dom.mjs";
+import { bytesOf } from "./npxz.mjs";
 import { paintLevels, readPicture, save } from "./pictures.mjs";
 import { t } from "./words.mjs";
 
+const SHOWN = 100; // pictures of a file
+
 export function compressPanel(app) {
-  const { model, state } = app;
+  const { model } = app;
   app.list ??= [];
   let written = null;
   const list = h("div", { class: "results", "aria-live": "polite" });
@@ -13,10 +16,9 @@ export function compressPanel(app) {
   const facts = h("p", { class: "facts", "aria-live": "polite" });
   const download = button("download", "downloadHint", () => save(written, "pictures.npxz", "application/octet-stream"), { disabled: true });
 
-  function thumbnail(size, levels) {
+  function thumbnail([height, width], levels, form = model) {
     const canvas = h("canvas", { role: "img", "aria-label": t("picture") });
-    const [height, width] = size;
-    paintLevels(canvas, { ...model, height, width, pixels: height * width }, levels);
+    paintLevels(canvas, { ...form, height, width, pixels: height * width }, levels);
     return canvas;
   }
 
@@ -27,7 +29,7 @@ export function compressPanel(app) {
     list.replaceChildren(...(pictures.length ? pictures : [h("small", {}, t("noPictures"))]));
   }
 
-  async function add(levels, classId) {
+  function add(levels, classId) {
     app.list.push({ levels, classId });
     repaint();
   }
@@ -35,7 +37,7 @@ export function compressPanel(app) {
   async function addDrawing() {
     try {
       const { levels, classId } = app.drawn ?? (await app.draw());
-      add(levels, state.mix === null ? classId : undefined);
+      add(levels, classId);
     } catch (error) {
       app.fail(error);
     }
@@ -50,18 +52,26 @@ export function compressPanel(app) {
   }
 
   async function compress() {
-    if (!app.list.length) return (counter.textContent = t("noPictures"));
-    const raw = app.list.length * model.dims;
+    const list = app.list.slice();
+    if (!list.length) return (counter.textContent = t("noPictures"));
+    const raw = list.length * model.dims;
+    let file;
     try {
       const classes = [];
-      for (const item of app.list) classes.push((item.classId = await classOf(item)));
-      const images = app.list.map(({ levels }) => levels);
-      const about = { name: app.name, sha256: app.sha256, version: app.version, classNames: model.classes ? app.classNames : null };
+      for (const item of list) classes.push(await classOf(item));
+      const { name, about, page } = app;
+      const { sha256, shipped, body } = about;
+      const of = { name, sha256, version: page.version, body: shipped ? null : bytesOf(body) };
+      of.classNames = model.classes ? app.classNames : null;
+      const given = list.map(({ classId }) => model.classes > 0 && classId !== undefined);
+      const images = list.map(({ levels }) => levels);
       const show = ({ bytes }) => (counter.textContent = t("counter", bytes.toLocaleString(), raw.toLocaleString()));
-      written = await app.client.ask("compress", { model: app.name, about, images, classes }, show);
+      file = await app.client.ask("compress", { model: name, about: of, images, classes, given }, show);
     } catch (error) {
       return app.fail(error);
     }
+    if (list.length !== app.list.length || list.some((item, i) => item !== app.list[i])) return repaint();
+    written = file;
     const bits = fixed((8 * written.length) / raw, 3);
     counter.textContent = t("file2", written.length.toLocaleString(), percent(written.length / raw), bits);
     download.disabled = false;
@@ -71,15 +81,21 @@ export function compressPanel(app) {
   async function decompress(file) {
     try {
       const bytes = new Uint8Array(await file.arrayBuffer());
-      const { head, images } = await app.client.ask("decompress", { file: bytes, hashes: { [app.name]: app.sha256 } });
+      const hashes = Object.fromEntries(Object.entries(app.page.models).map(([name, { sha256 }]) => [name, sha256]));
+      const show = ({ done }) => (facts.textContent = `${Math.round(100 * done)} %`);
+      const { head, images, checksum } = await app.client.ask("decompress", { file: bytes, hashes }, show);
+      app.status.textContent = "";
       const coded = images.filter(({ levels }) => levels);
-      const sum = app.checksumOf(coded.map(({ levels }) => levels));
-      const text = t("opened", images.length, head.model ?? "", sum);
-      const kept = images.length - coded.length;
-      facts.textContent = kept ? `${text} ${t("kept", kept)}` : text;
-      panel.dataset.opened = sum;
-      found.replaceChildren(...coded.slice(0, 100).map(({ size, levels }) => thumbnail(size, levels)));
+      const [kept, more] = [images.length - coded.length, coded.length - SHOWN];
+      const words = [t("opened", images.length, head.model ?? "", checksum)];
+      if (kept) words.push(t("kept", kept));
+      if (more > 0) words.push(t("notShown", more));
+      facts.textContent = words.join(" ");
+      panel.dataset.opened = checksum;
+      const form = { channels: head.shape[0], levels: head.levels };
+      found.replaceChildren(...coded.slice(0, SHOWN).map(({ size, levels }) => thumbnail(size, levels, form)));
     } catch (error) {
+      facts.textContent = "";
       app.fail(error);
     }
   }
@@ -111,6 +127,7 @@ export function compressPanel(app) {
   );
   panel.take = async (file) => (file.name?.endsWith(".npxz") ? decompress(file) : add(await readPicture(file, model)));
   repaint();
-  if (!app.list.length) addDrawing();
+  if (!app.begun) addDrawing();
+  app.begun = true;
   return panel;
 }

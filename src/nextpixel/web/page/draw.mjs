@@ -1,6 +1,5 @@
 // The panel that draws: a picture, how it came to be, and what the model thought of each pixel.
 import { Picture } from "./canvas.mjs";
-import { Cancelled } from "./client.mjs";
 import { entropyOf, probabilities } from "./distribution.mjs";
 import { button, choice, fixed, h, labelled, percent, slider } from "./dom.mjs";
 import { bitsOf } from "./engine.mjs";
@@ -9,6 +8,7 @@ import { t } from "./words.mjs";
 
 const UNDRAWN = [128, 128, 140, 60];
 const SPEEDS = [10, 30, 100, 300, 1000, 3000, 100000];
+export const MOST_SEED = Number.MAX_SAFE_INTEGER;
 
 // Returns the class weights that the state asks for; null without classes.
 export function weightsOf(model, state) {
@@ -18,6 +18,14 @@ export function weightsOf(model, state) {
   weights[state.class] = Math.fround(1 - share);
   if (share) weights[state.mix] = Math.fround(share);
   return weights;
+}
+
+// Turns bits under each class into the classes' probabilities, all being as likely beforehand.
+export function sharesOf(bits) {
+  const least = Math.min(...bits);
+  const shares = bits.map((x) => 2 ** (least - x));
+  const sum = shares.reduce((a, b) => a + b, 0);
+  return shares.map((x) => x / sum);
 }
 
 export function classControls(app) {
@@ -42,17 +50,14 @@ export function classControls(app) {
 
 // The command that draws the same picture.
 export function command(app) {
-  const { model, state, name } = app;
-  const words = ["nextpixel sample", name, "-n 1", `--seed ${state.seed}`];
+  const { model, state } = app;
+  const words = ["nextpixel sample", app.about.argument, "-n 1", `--seed ${state.seed}`];
   if (model.classes) {
     const mixed = state.mix !== null && state.mix !== state.class && state.share > 0;
-    const names = app.classNames;
-    const rest = fixed(1 - state.share);
-    words.push(
-      mixed
-        ? `--class ${names[state.class]}=${rest},${names[state.mix]}=${fixed(state.share)}`
-        : `--class ${names[state.class]}`,
-    );
+    const name = (id) => (/^\w+$/.test(app.classNames[id]) ? app.classNames[id] : id); // or its number
+    const rest = Number((1 - state.share).toFixed(9));
+    const mix = `${name(state.class)}=${rest},${name(state.mix)}=${state.share}`;
+    words.push(`--class ${mixed ? mix : name(state.class)}`);
   }
   if (state.temperature !== 1) words.push(`--temperature ${state.temperature}`);
   if (state.guidance !== 1) words.push(`--guidance ${state.guidance}`);
@@ -71,6 +76,23 @@ export class Chart {
   empty(text) {
     this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
     this.text.textContent = text;
+  }
+
+  // Shows what a model thought of a pixel: `seen` has levels, parameters, widths, temperature, guidance.
+  explain(model, pixel, seen) {
+    const { levels, parameters, widths } = seen;
+    this.name(model, pixel);
+    const colours = Array.from({ length: model.channels }, (_, c) => levels[c * model.pixels + pixel]);
+    const channels = colours.map((level, c) => ({
+      chances: probabilities(model, parameters, pixel, c, colours, seen),
+      level,
+      bits: bitsOf(widths[c * model.pixels + pixel]),
+    }));
+    this.show(channels);
+  }
+
+  name(model, pixel) {
+    this.where.textContent = t("pixelAt", Math.floor(pixel / model.width) + 1, (pixel % model.width) + 1);
   }
 
   // Shows the probabilities of each channel, and the level that it has.
@@ -100,6 +122,7 @@ export function drawPanel(app) {
   let position = 0; // pixels that are shown
   let playing = false;
   let before = null; // the time of the last frame
+  let carried = 0; // parts of a pixel
   const picture = new Picture(model, "picture", explain);
   const chart = new Chart();
   const facts = h("p", { class: "facts", "aria-live": "polite" });
@@ -115,28 +138,20 @@ export function drawPanel(app) {
     );
     scrub.value = position;
     play.textContent = t(playing ? "pause" : "play");
+    chart.text.setAttribute("aria-live", playing ? "off" : "polite");
     if (playing && position > 0 && position <= model.pixels) explain(position - 1);
   }
 
   function explain(pixel) {
     picture.select(pixel);
-    const row = Math.floor(pixel / model.width) + 1;
-    chart.where.textContent = t("pixelAt", row, (pixel % model.width) + 1);
-    if (!app.drawn || pixel >= position) return chart.empty(t("notYet"));
-    const { levels, parameters, widths } = app.drawn;
-    const colours = Array.from({ length: model.channels }, (_, c) => levels[c * model.pixels + pixel]);
-    chart.show(
-      colours.map((level, c) => ({
-        chances: probabilities(model, parameters, pixel, c, colours, app.drawn),
-        level,
-        bits: bitsOf(widths[c * model.pixels + pixel]),
-      })),
-    );
+    if (app.drawn && pixel < position) return chart.explain(model, pixel, app.drawn);
+    chart.name(model, pixel);
+    chart.empty(t("notYet"));
   }
 
   function mostSurprising() {
     const { widths } = app.drawn;
-    return widths.indexOf(Math.min(...widths)) % model.pixels;
+    return widths.indexOf(widths.reduce((a, b) => Math.min(a, b))) % model.pixels;
   }
 
   function toggle() {
@@ -149,7 +164,7 @@ export function drawPanel(app) {
 
   function frame(now) {
     if (!playing || !panel.isConnected) return;
-    const seconds = before === null ? 0 : (now - before) / 1000;
+    const seconds = before === null ? 0 : Math.min((now - before) / 1000, 0.1); // a hidden tab stands still
     before = now;
     carried += seconds * state.speed;
     position = Math.min(model.pixels, position + Math.floor(carried));
@@ -158,8 +173,6 @@ export function drawPanel(app) {
     repaint();
     if (playing) requestAnimationFrame(frame);
   }
-  let carried = 0;
-
   function move(to) {
     playing = false;
     position = Math.min(Math.max(to, 0), model.pixels);
@@ -168,18 +181,26 @@ export function drawPanel(app) {
   }
   scrub.addEventListener("input", () => move(Number(scrub.value)));
 
+  function showFacts() {
+    const { widths, took, checksum } = app.drawn;
+    const bits = widths.reduce((total, width) => total + bitsOf(width), 0);
+    facts.textContent = `${t("took", took)} ${t("total", Math.round(bits), fixed(bits / model.dims, 3))}`;
+    code.textContent = command(app);
+    sum.textContent = t("checksum", checksum);
+    panel.dataset.checksum = checksum; // what tests wait for
+  }
+
   // Draws anew; shows it at once, or lets it come.
   async function draw(watch) {
     try {
       await app.draw();
     } catch (error) {
-      return error instanceof Cancelled ? undefined : app.fail(error);
+      return app.fail(error);
     }
-    const bits = app.drawn.widths.reduce((total, width) => total + bitsOf(width), 0);
-    facts.textContent = `${t("took", app.drawn.took)} ${t("total", Math.round(bits), fixed(bits / model.dims, 3))}`;
-    code.textContent = command(app);
-    sum.textContent = t("checksum", app.checksum(app.drawn.levels));
-    panel.dataset.checksum = app.checksum(app.drawn.levels); // what tests wait for
+    if (!panel.isConnected) return;
+    showFacts();
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    watch &&= !still;
     position = watch ? 0 : model.pixels;
     playing = watch;
     before = null;
@@ -188,8 +209,11 @@ export function drawPanel(app) {
     else explain(picture.pixel ?? mostSurprising());
   }
 
-  const seed = h("input", { type: "number", min: 0, max: 2 ** 53, step: 1, value: state.seed });
-  seed.addEventListener("change", () => app.change({ seed: Math.max(0, Math.floor(Number(seed.value)) || 0) }));
+  const seed = h("input", { type: "number", min: 0, max: MOST_SEED, step: 1, value: state.seed });
+  seed.addEventListener("change", () => {
+    seed.value = Math.min(Math.max(0, Math.floor(Number(seed.value)) || 0), MOST_SEED);
+    app.change({ seed: Number(seed.value) });
+  });
   const another = button("another", "anotherHint", () => {
     seed.value = Math.floor(Math.random() * 1e6);
     app.change({ seed: Number(seed.value) });
@@ -202,10 +226,12 @@ export function drawPanel(app) {
     ...{ min: 0, max: 4, step: 0.25, value: state.guidance, show: fixed },
     change: (value, done) => app.change({ guidance: value }, done),
   });
+  const distances = SPEEDS.map((speed) => Math.abs(Math.log(speed / state.speed)));
+  const nearestSpeed = distances.indexOf(Math.min(...distances));
   const speed = slider("speed", "speedHint", {
-    ...{ min: 0, max: SPEEDS.length - 1, step: 1, value: SPEEDS.indexOf(state.speed) },
+    ...{ min: 0, max: SPEEDS.length - 1, step: 1, value: nearestSpeed },
     show: (at) => SPEEDS[at].toLocaleString(),
-    change: (at) => app.change({ speed: SPEEDS[at] }, false),
+    change: (at, done) => app.change({ speed: SPEEDS[at] }, done),
   });
   const panel = h(
     "div",
@@ -240,8 +266,8 @@ export function drawPanel(app) {
       h(
         "div",
         { class: "buttons whole" },
-        button("save", "saveHint", async () => save(await pngOf(model, app.drawn.levels), `${app.name}.png`, "image/png")),
-        button("saveFilm", "saveFilmHint", async () => save(await filmOf(model, app.drawn.levels), `${app.name}-film.png`, "image/png")),
+        button("save", "saveHint", async () => app.drawn && save(await pngOf(model, app.drawn.levels), `${app.name}.png`, "image/png")),
+        button("saveFilm", "saveFilmHint", async () => app.drawn && save(await filmOf(model, app.drawn.levels), `${app.name}-film.png`, "image/png")),
         button("copyLink", "linkHint", () => app.copyLink()),
       ),
     ),
@@ -251,8 +277,13 @@ export function drawPanel(app) {
   };
   if (app.drawn) {
     position = model.pixels;
-    requestAnimationFrame(repaint);
+    showFacts();
+    requestAnimationFrame(() => {
+      repaint();
+      explain(mostSurprising());
+    });
+  } else {
+    requestAnimationFrame(() => draw(true)); // when the panel is in the page
   }
-  draw(!app.drawn);
   return panel;
 }

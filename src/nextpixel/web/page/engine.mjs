@@ -38,9 +38,10 @@ export class Engine {
   // Returns where so many zeros begin. All views of the memory end when it grows.
   allocate(bytes) {
     const begin = Math.ceil(this.end / 64) * 64;
-    this.end = begin + Number(bytes);
-    const missing = this.end - this.memory.buffer.byteLength;
+    const end = begin + Number(bytes);
+    const missing = end - this.memory.buffer.byteLength;
     if (missing > 0) this.memory.grow(Math.ceil(missing / 65536));
+    this.end = end;
     this.view(Uint8Array, begin, Number(bytes)).fill(0);
     return begin;
   }
@@ -133,6 +134,7 @@ export class Program {
     const data = engine.copied(file);
     const needed = engine.check(engine.np.np_memory(data, size));
     this.address = engine.np.np_open(data, size, engine.allocate(needed));
+    if (!this.address) throw new Error("it is no program of nextpixel");
     const numbers = new DataView(file.buffer, file.byteOffset, file.length);
     for (const [name, place] of Object.entries(HEADER))
       this[name] = Number(numbers.getBigInt64(8 * place, true));
@@ -217,12 +219,11 @@ export class Session {
     const address = (i) => np.np_parameters(this.program.address, this.state, BigInt(i), 0n);
     const stride = this.images > 1 ? address(1) - address(0) : 0;
     const states = this.engine.view(Uint8Array, this.state, this.images * stride);
-    const [old, levels] = [states.slice(), this.levels.slice()];
     const { dims } = this.program;
-    images.forEach((from, to) => {
-      states.set(old.subarray(from * stride, (from + 1) * stride), to * stride);
-      this.levels.set(levels.subarray(from * dims, (from + 1) * dims), to * dims);
-    });
+    for (const [array, size] of [[states, stride], [this.levels, dims], [this.intervals, 2 * dims]]) {
+      const old = array.slice();
+      images.forEach((from, to) => array.set(old.subarray(from * size, (from + 1) * size), to * size));
+    }
   }
 }
 
@@ -231,6 +232,12 @@ export function oneClass(program, id) {
   const weights = new Float32Array(program.classes);
   weights[id] = 1;
   return weights;
+}
+
+// The bytes that a tile takes: its state, levels, intervals.
+export function bytesOfTile(program) {
+  const state = Number(program.engine.np.np_state_bytes(program.address, 1n));
+  return state + (8 + 1 + 8) * program.dims;
 }
 
 // The bits of a level whose interval has this width.

@@ -1,9 +1,8 @@
 // The panel that plays: codes, spectrogram and sound of spoken words.
 import { button, choice, h } from "./dom.mjs";
+import { bytesOf } from "./npxz.mjs";
 import { heat, paint } from "./pictures.mjs";
 import { t } from "./words.mjs";
-
-const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
 // A colour for each code, far from those of its neighbours.
 function colourOfCode(code) {
@@ -25,42 +24,53 @@ function fill(panel, { items, rate, bands, codebook, source }) {
   let [word, speaker] = [words[Math.min(3, words.length - 1)], speakers[0]];
   const codes = h("canvas", { class: "sound", role: "img", "aria-label": t("codes") });
   const picture = h("canvas", { class: "sound", role: "img", "aria-label": t("spectrogram") });
-  let playing = null;
+  let [sound, audio, node] = [null, null, null];
 
   const chosen = () => items.find((_, i) => parts[i][0] === word && (!speaker || parts[i][1] === speaker));
 
+  // Prepares what is shown and heard of the chosen word.
+  function take() {
+    const item = chosen();
+    if (!item) return (sound = null);
+    const ends = item.codes.findIndex((row) => row.every((code) => code === codebook - 1));
+    const levels = bytesOf(item.spectrogram);
+    const samples = new Int16Array(bytesOf(item.wave).buffer);
+    sound = { ...item, coded: ends < 0 ? item.codes.length : ends, levels, most: Math.max(...levels, 1), samples };
+    show(1);
+  }
+
   // Shows what was heard until a share of the sound; time runs to the right.
   function show(share) {
-    const item = chosen();
-    const across = item.codes[0].length;
-    const ends = item.codes.findIndex((row) => row.every((code) => code === codebook - 1));
-    const coded = ends < 0 ? item.codes.length : ends;
-    paint(codes, { width: coded, height: across }, (pixel) => {
-      const [row, col] = [pixel % coded, across - 1 - Math.floor(pixel / coded)];
-      const code = item.codes[row][col];
+    const { codes: grid, coded, rows, levels, most } = sound;
+    const across = grid[0].length;
+    paint(codes, { width: Math.max(coded, 1), height: across }, (pixel) => {
+      const [row, col] = [pixel % Math.max(coded, 1), across - 1 - Math.floor(pixel / Math.max(coded, 1))];
+      const code = grid[row][col];
       return row < share * coded && code < codebook - 1 ? colourOfCode(code) : [128, 128, 140, 40];
     });
-    const levels = bytes(item.spectrogram);
-    const most = Math.max(...levels, 1);
-    paint(picture, { width: item.rows, height: bands }, (pixel) => {
-      const [row, band] = [pixel % item.rows, bands - 1 - Math.floor(pixel / item.rows)];
-      return row < share * item.rows ? heat(levels[row * bands + band] / most) : [128, 128, 140, 40];
+    paint(picture, { width: rows, height: bands }, (pixel) => {
+      const [row, band] = [pixel % rows, bands - 1 - Math.floor(pixel / rows)];
+      return row < share * rows ? heat(levels[row * bands + band] / most) : [128, 128, 140, 40];
     });
   }
 
   function play() {
-    playing?.close();
-    const audio = (playing = new AudioContext());
-    const samples = new Int16Array(bytes(chosen().wave).buffer);
+    if (!sound) return;
+    node?.stop();
+    audio ??= new AudioContext();
+    audio.resume();
+    const { samples } = sound;
     const buffer = audio.createBuffer(1, samples.length, rate);
     buffer.getChannelData(0).set(Float32Array.from(samples, (x) => x / 32768));
-    const node = audio.createBufferSource();
-    node.buffer = buffer;
-    node.connect(audio.destination);
-    node.start();
+    const own = (node = audio.createBufferSource());
+    own.buffer = buffer;
+    own.connect(audio.destination);
+    const began = audio.currentTime;
+    own.start();
     const frame = () => {
-      if (playing !== audio || !panel.isConnected) return audio.close();
-      const share = audio.currentTime / buffer.duration;
+      if (node !== own) return;
+      if (!panel.isConnected) return own.stop();
+      const share = (audio.currentTime - began) / buffer.duration;
       show(Math.min(share, 1));
       if (share < 1) requestAnimationFrame(frame);
     };
@@ -84,16 +94,16 @@ function fill(panel, { items, rate, bands, codebook, source }) {
       button("hear", "hearHint", play, { class: "main whole" }),
       choice("word", "wordHint", pairs(words), word, (value) => {
         word = value;
-        show(1);
+        take();
       }),
       speakers.length
         ? choice("speaker", "speakerHint", pairs(speakers), speaker, (value) => {
             speaker = value;
-            show(1);
+            take();
           })
         : null,
       h("small", { class: "whole" }, t("trainedOn", source)),
     ),
   );
-  show(1);
+  take();
 }

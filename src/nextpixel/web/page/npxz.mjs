@@ -1,10 +1,20 @@
 // Reads and writes compressed files: docs/format.md says what is in them.
-import { Session, oneClass } from "./engine.mjs";
+import { Session, bytesOfTile, oneClass } from "./engine.mjs";
 
 const SIGNATURE = [0x89, 0x4e, 0x50, 0x58, 0x5a, 0x0d, 0x0a, 0x1a, 1, 0, 0, 0, 0, 0, 0, 0];
 const BY_BLOCKS = 2n ** 64n - 1n;
-const CODED = -2; // in place of an image's class: the one that is coded
-const TOGETHER = 64; // tiles side by side
+const [NO_CLASS, CODED] = [-1, -2]; // in place of an image's class: it had none, or the coded one
+const TOGETHER = 64; // tiles side by side, at most
+const TILE_BYTES = 2 ** 28; // that tiles side by side take
+const CONTEXT = 8; // pixels around a tile, at most
+// What a reader may refuse, see docs/format.md.
+const MOST = { json: 2 ** 24, program: 2 ** 28, levels: 2 ** 29, images: 2 ** 16, tiles: 2 ** 18, side: 2 ** 20 };
+
+export class DamagedError extends Error {
+  constructor() {
+    super("The file is damaged.");
+  }
+}
 
 // --- bytes ----------------------------------------------------------------------------------------
 
@@ -18,14 +28,25 @@ export function joined(parts) {
   return whole;
 }
 
-async function through(bytes, stream) {
-  const packed = new Blob([bytes]).stream().pipeThrough(stream);
-  return new Uint8Array(await new Response(packed).arrayBuffer());
+async function through(bytes, stream, most) {
+  const parts = [];
+  let size = 0;
+  for await (const part of readAll(new Blob([bytes]).stream().pipeThrough(stream))) {
+    if ((size += part.length) > most) throw new DamagedError();
+    parts.push(part);
+  }
+  return joined(parts);
 }
 
-export const inflate = (bytes, form = "deflate") => through(bytes, new DecompressionStream(form));
-export const deflate = (bytes) => through(bytes, new CompressionStream("deflate"));
-const parsed = async (bytes) => JSON.parse(new TextDecoder().decode(await inflate(bytes)));
+async function* readAll(stream) {
+  const reader = stream.getReader();
+  for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+}
+
+export const bytesOf = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+const inflate = (bytes, most, form = "deflate") => through(bytes, new DecompressionStream(form), most);
+export const deflate = (bytes) => through(bytes, new CompressionStream("deflate"), Infinity);
+const parsed = async (bytes) => JSON.parse(new TextDecoder().decode(await inflate(bytes, MOST.json)));
 const packed = (value) => deflate(new TextEncoder().encode(JSON.stringify(value)));
 const viewOf = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
@@ -42,17 +63,19 @@ export function readRecords(engine, file) {
   const view = viewOf(file);
   const text = (at) => String.fromCharCode(...file.subarray(at, at + 4));
   if (SIGNATURE.some((byte, i) => file[i] !== byte)) throw new Error("It is no .npxz file of version 1.");
+  const end = file.length - 12;
+  if (end < SIGNATURE.length || text(end + 8) !== "<npx") throw new DamagedError();
   const records = [];
-  for (let at = SIGNATURE.length; at < file.length - 12; ) {
+  for (let at = SIGNATURE.length; at < end; ) {
     const head = file.subarray(at, at + 20);
-    if (text(at) !== "npx>" || engine.crc32c(head) !== view.getUint32(at + 20, true))
-      throw new Error("The file is damaged.");
+    if (text(at) !== "npx>" || engine.crc32c(head) !== view.getUint32(at + 20, true)) throw new DamagedError();
     const size = Number(view.getBigUint64(at + 8, true));
     const body = file.subarray(at + 24, at + 24 + size);
-    if (engine.crc32c(body) !== view.getUint32(at + 16, true)) throw new Error("The file is damaged.");
+    if (body.length !== size || engine.crc32c(body) !== view.getUint32(at + 16, true)) throw new DamagedError();
     records.push({ kind: text(at + 4), body });
     at += 24 + size;
   }
+  if (records[0]?.kind !== "HEAD" || records.at(-1).kind !== "INDX") throw new DamagedError();
   return records;
 }
 
@@ -86,7 +109,10 @@ function numbersOf(planes, width) {
   });
 }
 
-function unpackBlock(data, columns, width, exponent) {
+async function unpackBlock(body, length, columns, width, exponent) {
+  if (![1, 2, 4].includes(width) || (columns && (width !== 4 || length % columns))) throw new DamagedError();
+  const data = await inflate(body, length * width, "deflate-raw");
+  if (data.length !== length * width) throw new DamagedError();
   if (columns) {
     const table = new Uint32Array(data.slice().buffer);
     const rows = table.length / columns;
@@ -102,19 +128,24 @@ export async function unpackProgram(body) {
   const view = viewOf(body);
   const size = Number(view.getBigUint64(0, true));
   const form = view.getBigUint64(8, true);
+  const wanted = Math.ceil(size / 4);
+  if (size < 1 || size > MOST.program) throw new DamagedError();
   const parts = [];
   if (form === BY_BLOCKS) {
     let at = 24 + Number(view.getBigUint64(16, true));
-    const list = await inflate(body.subarray(24, at));
+    const list = await inflate(body.subarray(24, at), MOST.json);
     const blocks = viewOf(list);
-    for (let i = 0; i < list.length; i += 12) {
-      const length = blocks.getUint32(i + 4, true);
-      const data = await inflate(body.subarray(at, at + length), "deflate-raw");
-      parts.push(unpackBlock(data, blocks.getUint16(i + 8, true), list[i + 10], blocks.getInt8(i + 11)));
-      at += length;
+    let left = wanted;
+    for (let i = 0; i + 12 <= list.length; i += 12) {
+      const [length, packed] = [blocks.getUint32(i, true), blocks.getUint32(i + 4, true)];
+      if ((left -= length) < 0) throw new DamagedError();
+      const about = [blocks.getUint16(i + 8, true), list[i + 10], blocks.getInt8(i + 11)];
+      parts.push(await unpackBlock(body.subarray(at, at + packed), length, ...about));
+      at += packed;
     }
+    if (left || at !== body.length) throw new DamagedError();
   } else {
-    const planes = await inflate(body.subarray(16));
+    const planes = await inflate(body.subarray(16), 4 * (wanted + Math.min(Number(form), 2 ** 16)));
     const table = numbersOf(planes.subarray(0, 4 * Number(form)), 4);
     const rest = numbersOf(planes.subarray(4 * Number(form)), 4);
     parts.push(table.length ? rest.map((place) => table[place]) : rest);
@@ -209,21 +240,62 @@ function codeImages(program, { context, together }, coders, images, classes, dec
 
 // --- decoding -------------------------------------------------------------------------------------
 
+const isCount = (x) => Number.isInteger(x) && x >= 0;
+
 export async function readHead(records) {
-  return parsed(records.find((record) => record.kind === "HEAD").body);
+  const head = await parsed(records[0].body);
+  const { shape, levels, context, together, images } = head;
+  const right =
+    [shape, context].every((list) => Array.isArray(list) && list.every(isCount)) &&
+    shape.length === 3 &&
+    context.length === 2 &&
+    context.every((pixels, i) => 4 * pixels <= shape[1 + i]) &&
+    [levels, together, images].every(isCount) &&
+    together >= 1 &&
+    together <= TOGETHER;
+  if (!right) throw new DamagedError();
+  return head;
 }
 
-// Decodes a chunk; the images that are kept as files have only those.
-export async function decodeChunk(program, head, chunk) {
-  const { engine, channels } = program;
+// Checks that a chunk's description says nothing impossible, and nothing that takes all memory.
+function checkChunk(about, program, head) {
+  const { images, entries, codes } = about;
+  const right = isCount(images) && images <= MOST.images && Array.isArray(codes) && codes.length <= 64 && codes.every(isCount);
+  if (!right || typeof entries !== "object") throw new DamagedError();
+  for (const values of Object.values(entries))
+    if (!Array.isArray(values) || (values.length !== 1 && values.length !== images)) throw new DamagedError();
+  const [kinds, sizes] = [columnOf(about, "kind", "model"), columnOf(about, "size")];
+  let [tiles, levels] = [0, 0];
+  sizes.forEach((size, i) => {
+    if (!Array.isArray(size) || !size.every((n) => isCount(n) && (kinds[i] !== "model" || (n > 0 && n <= MOST.side))))
+      throw new DamagedError();
+    if (kinds[i] !== "model") return;
+    const [above, beside] = head.context;
+    const parts = (length, canvas, around) =>
+      length <= canvas ? 1 : 2 + Math.floor((length - canvas - 1) / (canvas - around));
+    tiles += parts(size[0], program.height, above) * parts(size[1], program.width, 2 * beside);
+    levels += program.channels * size[0] * size[1];
+    if (size.length !== 2 || tiles > MOST.tiles || levels > MOST.levels) throw new DamagedError();
+  });
+}
+
+function columnOf(about, name, value) {
+  const values = about.entries[name] ?? [value];
+  return Array.from({ length: about.images }, (_, i) => values[values.length === 1 ? 0 : i]);
+}
+
+// Decodes a chunk; the images that are kept as files have only those. `programOf` finds the program,
+// which a chunk without codes does not need.
+export async function decodeChunk(engine, programOf, head, chunk) {
   const length = viewOf(chunk).getUint32(0, true);
   const about = await parsed(chunk.subarray(4, 4 + length));
+  if (!Array.isArray(about.codes)) throw new DamagedError();
+  const program = about.codes.length ? await programOf() : { channels: 0, classes: 0, height: 1, width: 1 };
+  checkChunk(about, program, head);
+  const { channels } = program;
   let at = 4 + length;
   const codes = about.codes.map((size) => chunk.subarray(at, (at += size)));
-  const column = (name, value) => {
-    const values = about.entries[name] ?? [value];
-    return Array.from({ length: about.images }, (_, i) => values[values.length === 1 ? 0 : i]);
-  };
+  const column = (name, value) => columnOf(about, name, value);
   const kinds = column("kind", "model");
   const coded = column("size").filter((_, i) => kinds[i] === "model");
   const kind = head.levels > 256 ? Uint16Array : Uint8Array;
@@ -242,7 +314,7 @@ export async function decodeChunk(program, head, chunk) {
   const levels = joined(images.map((image) => new Uint8Array(image.levels.buffer)));
   if (engine.crc32c(levels) !== about.crc) throw new Error("The pixels are not those that were compressed.");
   const names = column("name", "");
-  const ids = column("class_id", -1);
+  const ids = column("class_id", NO_CLASS);
   let next = 0;
   return kinds.map((kept, i) => {
     if (kept !== "model") {
@@ -257,9 +329,10 @@ export async function decodeChunk(program, head, chunk) {
 
 // --- encoding -------------------------------------------------------------------------------------
 
-// Compresses images of the program's own size: flat levels and, if the program takes any, classes.
-// `about` has the model's name, the SHA-256 of its program and the version that wrote it.
-export async function encodeImages(program, about, images, classes, tick) {
+// Compresses images of the program's own size: flat levels and, if the program takes any, classes,
+// which an image may not have had (`given`). `about` has the model's name, the SHA-256 of its
+// program, the version that writes, and the packed program if not everybody has it.
+export async function encodeImages(program, about, images, classes, given, tick) {
   const { engine, channels, height, width } = program;
   const head = {
     nextpixel: about.version,
@@ -267,8 +340,8 @@ export async function encodeImages(program, about, images, classes, tick) {
     program: about.sha256,
     shape: [channels, height, width],
     levels: program.levels,
-    context: [Math.min(8, Math.floor(height / 4)), Math.min(8, Math.floor(width / 4))],
-    together: TOGETHER,
+    context: [height, width].map((side) => Math.min(CONTEXT, Math.floor(side / 4))),
+    together: Math.max(1, Math.min(TOGETHER, Math.floor(TILE_BYTES / bytesOfTile(program)))),
     images: images.length,
     array: [channels, height, width],
     class_names: about.classNames ?? null,
@@ -292,7 +365,7 @@ export async function encodeImages(program, about, images, classes, tick) {
   const description = await packed({
     first: 0,
     images: images.length,
-    entries: { size: [[height, width]], class_id: [program.classes ? CODED : -1] },
+    entries: { size: [[height, width]], class_id: given.map((own) => (own ? CODED : NO_CLASS)) },
     profiles: [],
     codes: [code.length],
     crc: engine.crc32c(levels),
@@ -300,5 +373,6 @@ export async function encodeImages(program, about, images, classes, tick) {
   const chunk = joined([little(4, description.length), description, code]);
   const counts = [0, images.length, 0, images.length * program.dims, code.length, 0];
   const packedHead = await packed(head);
-  return writeRecords(engine, [["HEAD", packedHead], ["CHNK", chunk, counts], ["HEAD", packedHead]]);
+  const embedded = about.body ? [["PROG", about.body]] : [];
+  return writeRecords(engine, [["HEAD", packedHead], ...embedded, ["CHNK", chunk, counts], ["HEAD", packedHead]]);
 }

@@ -1,7 +1,12 @@
 // Pictures as flat levels, channel by channel and row by row: on canvases, from files, as PNG.
 import { deflate, joined } from "./npxz.mjs";
 
-export const shown = (level, levels) => Math.round((255 * level) / (levels - 1));
+// The value from 0 to 255 that shows a level; halves go to the even number.
+export function shown(level, levels) {
+  const value = (255 * level) / (levels - 1);
+  const below = Math.floor(value);
+  return value - below === 0.5 ? below + (below % 2) : Math.round(value);
+}
 
 // Paints pixels: `colour(pixel)` returns red, green, blue and opacity, each up to 255.
 export function paint(canvas, { width, height }, colour) {
@@ -51,13 +56,13 @@ export async function readPicture(file, model) {
   context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
   const { data } = context.getImageData(0, 0, width, height);
   const levels = new Uint16Array(model.dims);
-  const level = (value) => Math.floor((Math.round(value) / 256) * model.levels);
+  const level = (value) => Math.round((value * (model.levels - 1)) / 255); // the one that is shown nearest
   for (let pixel = 0; pixel < model.pixels; pixel++) {
     const [red, green, blue, opacity] = data.subarray(4 * pixel, 4 * pixel + 4);
     const over = (x) => (x * opacity) / 255;
     if (model.channels === 3)
       [red, green, blue].forEach((x, c) => (levels[c * model.pixels + pixel] = level(over(x))));
-    else levels[pixel] = level(over(0.299 * red + 0.587 * green + 0.114 * blue));
+    else levels[pixel] = level(Math.round(over(0.299 * red + 0.587 * green + 0.114 * blue)));
   }
   return levels;
 }
@@ -94,36 +99,51 @@ const FILTERS = [
   },
 ];
 
-// Filters the rows of a picture: `value(row, col, channel)` is up to 255.
-function filtered({ width, height, channels }, value, number) {
-  const near = (row, col, c) => (row < 0 || col < 0 ? 0 : value(row, col, c));
-  const rows = new Uint8Array(height * (1 + width * channels));
-  for (let row = 0, at = 0; row < height; row++) {
-    rows[at++] = number;
-    for (let col = 0; col < width; col++)
-      for (let c = 0; c < channels; c++) {
-        const around = [near(row, col - 1, c), near(row - 1, col, c), near(row - 1, col - 1, c)];
-        rows[at++] = value(row, col, c) - FILTERS[number](...around);
-      }
-  }
-  return rows;
+// Filters the rows of a picture, which are bytes.
+function filtered(rows, step, number) {
+  const near = (row, at) => (row < 0 || at < 0 ? 0 : rows[row][at]);
+  const lines = rows.map((line, row) => {
+    const out = new Uint8Array(1 + line.length);
+    out[0] = number;
+    for (let at = 0; at < line.length; at++) {
+      const around = [near(row, at - step), near(row - 1, at), near(row - 1, at - step)];
+      out[1 + at] = line[at] - FILTERS[number](...around);
+    }
+    return out;
+  });
+  return joined(lines);
 }
 
-const reader = (model, levels) => (row, col, c) =>
-  shown(levels[c * model.pixels + row * model.width + col], model.levels);
+// The bytes of each row, and the bits of a value: 1, 2 or 4 for grey pictures of so few levels.
+function rowsOf(model, levels, value = (at) => shown(levels[at], model.levels)) {
+  const { width, height, channels, pixels } = model;
+  const depth = channels === 1 && levels ? ({ 2: 1, 4: 2, 16: 4 }[model.levels] ?? 8) : 8;
+  const rows = Array.from({ length: height }, (_, row) => {
+    const line = new Uint8Array(Math.ceil((width * channels * depth) / 8));
+    for (let col = 0; col < width; col++)
+      for (let c = 0; c < channels; c++) {
+        const at = c * pixels + row * width + col;
+        if (depth === 8) line[col * channels + c] = value(at);
+        else line[(col * depth) >> 3] |= levels[at] << (8 - depth - ((col * depth) & 7));
+      }
+    return line;
+  });
+  return { rows, depth };
+}
 
-function pngFile({ width, height, channels }, chunks) {
-  const head = joined([big(width), big(height), Uint8Array.of(8, channels === 3 ? 2 : 0, 0, 0, 0)]);
+function pngFile({ width, height, channels }, depth, chunks) {
+  const head = joined([big(width), big(height), Uint8Array.of(depth, channels === 3 ? 2 : 0, 0, 0, 0)]);
   const signature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
   return joined([signature, pngChunk("IHDR", head), ...chunks, pngChunk("IEND", new Uint8Array())]);
 }
 
-// Writes the smallest PNG that one filter for all rows gives, as 8 bits a channel.
+// Writes the smallest PNG that one filter for all rows gives.
 export async function pngOf(model, levels) {
-  const numbers = FILTERS.map((_, number) => number);
-  const files = numbers.map((number) => deflate(filtered(model, reader(model, levels), number)));
+  const { rows, depth } = rowsOf(model, levels);
+  const step = depth === 8 ? model.channels : 1;
+  const files = FILTERS.map((_, number) => deflate(filtered(rows, step, number)));
   const data = (await Promise.all(files)).reduce((a, b) => (a.length <= b.length ? a : b));
-  return pngFile(model, [pngChunk("IDAT", data)]);
+  return pngFile(model, depth, [pngChunk("IDAT", data)]);
 }
 
 const ROW_TIME = 80; // milliseconds that a row of a film lasts
@@ -132,16 +152,17 @@ const LAST_TIME = 2000;
 // Writes an animated PNG, in which the rows come one after the other.
 export async function filmOf(model, levels) {
   const { width, height } = model;
-  const value = reader(model, levels);
   const chunks = [pngChunk("acTL", joined([big(height), big(0)]))];
   for (let rows = 1, order = 0; rows <= height; rows++) {
     const time = rows < height ? ROW_TIME : LAST_TIME;
     const delay = Uint8Array.of(time >> 8, time & 255, 1000 >> 8, 1000 & 255, 0, 0);
     chunks.push(pngChunk("fcTL", joined([big(order++), big(width), big(height), big(0), big(0), delay])));
-    const data = await deflate(filtered(model, (row, col, c) => (row < rows ? value(row, col, c) : 128), 0));
+    const drawn = (at) => Math.floor((at % model.pixels) / width) < rows;
+    const frame = rowsOf(model, null, (at) => (drawn(at) ? shown(levels[at], model.levels) : 128));
+    const data = await deflate(filtered(frame.rows, model.channels, 0));
     chunks.push(rows === 1 ? pngChunk("IDAT", data) : pngChunk("fdAT", joined([big(order++), data])));
   }
-  return pngFile(model, chunks);
+  return pngFile(model, 8, chunks);
 }
 
 export function save(bytes, name, type) {

@@ -1,16 +1,14 @@
 // The panel that scores: which pixels of a picture the model did not expect.
 import { Picture } from "./canvas.mjs";
-import { Cancelled } from "./client.mjs";
 import { choice, filePicker, fixed, h, percent } from "./dom.mjs";
-import { Chart, weightsOf } from "./draw.mjs";
-import { probabilities } from "./distribution.mjs";
-import { bitsOf } from "./engine.mjs";
+import { Chart, sharesOf } from "./draw.mjs";
+import { bitsOf, oneClass } from "./engine.mjs";
 import { heat, paint, paintLevels, pngOf, readPicture } from "./pictures.mjs";
 import { t } from "./words.mjs";
 
 export function surprisePanel(app) {
   const { model } = app;
-  let scored = null;
+  let asked = null;
   const picture = new Picture(model, "picture", explain);
   const map = new Picture(model, "bitsMap", explain);
   const mapText = h("small");
@@ -21,56 +19,46 @@ export function surprisePanel(app) {
   function explain(pixel) {
     picture.select(pixel);
     map.select(pixel);
-    const row = Math.floor(pixel / model.width) + 1;
-    chart.where.textContent = t("pixelAt", row, (pixel % model.width) + 1);
-    if (!scored) return chart.empty("");
-    const { levels, parameters, widths } = scored;
-    const colours = Array.from({ length: model.channels }, (_, c) => levels[c * model.pixels + pixel]);
-    chart.show(
-      colours.map((level, c) => ({
-        chances: probabilities(model, parameters, pixel, c, colours, { temperature: 1, guidance: 1 }),
-        level,
-        bits: bitsOf(widths[c * model.pixels + pixel]),
-      })),
-    );
+    if (app.scored) chart.explain(model, pixel, app.scored);
   }
 
   // Finds the likeliest class, and scores the picture under it.
   async function score(levels) {
-    score.asked?.cancel();
-    scored = null;
+    asked?.cancel();
+    app.scored = null;
+    app.status.textContent = "";
     paintLevels(picture.canvas, model, levels);
     costs.textContent = "…";
     try {
-      let weights = weightsOf(model, app.state);
-      chances.replaceChildren();
+      let [weights, bits] = [null, null];
       if (model.classes) {
-        score.asked = app.client.ask("classify", { model: app.name, levels });
-        const bits = await score.asked;
-        const least = Math.min(...bits);
-        const shares = bits.map((x) => 2 ** (least - x));
-        const sum = shares.reduce((a, b) => a + b, 0);
-        weights = new Float32Array(model.classes);
-        weights[bits.indexOf(least)] = 1;
-        showClasses(shares.map((x) => x / sum));
+        bits = await (asked = app.client.ask("classify", { model: app.name, levels }));
+        weights = oneClass(model, bits.indexOf(Math.min(...bits)));
       }
-      score.asked = app.client.ask("score", { model: app.name, levels, weights });
-      scored = { ...(await score.asked), levels };
+      const found = await (asked = app.client.ask("score", { model: app.name, levels, weights }));
+      app.scored = { ...found, levels, bits, temperature: 1, guidance: 1 };
+      if (panel.isConnected) await show();
     } catch (error) {
-      if (error instanceof Cancelled) return;
-      return app.fail(error);
+      app.fail(error);
     }
+  }
+
+  async function show() {
+    const { levels, widths, bits } = app.scored;
+    paintLevels(picture.canvas, model, levels);
+    if (bits) showClasses(sharesOf(bits));
     const ofPixel = Float64Array.from({ length: model.pixels }, (_, pixel) => {
       let bits = 0;
-      for (let c = 0; c < model.channels; c++) bits += bitsOf(scored.widths[c * model.pixels + pixel]);
+      for (let c = 0; c < model.channels; c++) bits += bitsOf(widths[c * model.pixels + pixel]);
       return bits;
     });
-    const most = Math.max(...ofPixel, 1e-9);
+    const most = ofPixel.reduce((a, b) => Math.max(a, b), 1e-9);
     paint(map.canvas, model, (pixel) => heat(ofPixel[pixel] / most));
     mapText.textContent = t("bitsMap", fixed(most, 1));
     const total = ofPixel.reduce((a, b) => a + b, 0);
+    const withClass = total + Math.log2(Math.max(model.classes, 1)); // which must be told as well
     const png = await pngOf(model, levels);
-    costs.textContent = `${t("costs", Math.ceil(total / 8), fixed(total / model.dims, 3))} ${t("pngCosts", png.length)}`;
+    costs.textContent = `${t("costs", Math.ceil(withClass / 8), fixed(withClass / model.dims, 3))} ${t("pngCosts", png.length)}`;
     panel.dataset.bits = total;
     explain(ofPixel.indexOf(most));
   }
@@ -94,7 +82,7 @@ export function surprisePanel(app) {
     try {
       score(from === "drawing" ? (app.drawn ?? (await app.draw())).levels : app.examples[Number(from)]);
     } catch (error) {
-      if (!(error instanceof Cancelled)) app.fail(error);
+      app.fail(error);
     }
   };
   const panel = h(
@@ -117,6 +105,8 @@ export function surprisePanel(app) {
     ),
   );
   panel.take = async (file) => score(await readPicture(file, model));
-  begin("drawing");
+  panel.leave = () => asked?.cancel();
+  if (app.scored) requestAnimationFrame(show);
+  else begin("drawing");
   return panel;
 }

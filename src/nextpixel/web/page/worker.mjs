@@ -1,9 +1,9 @@
 // Runs the engine beside the page, so that the page never waits.
 import { Engine, Program, Session, bitsOf, oneClass } from "./engine.mjs";
-import { decodeChunk, encodeImages, readHead, readRecords, unpackProgram } from "./npxz.mjs";
+import { DamagedError, decodeChunk, encodeImages, joined, readHead, readRecords, unpackProgram } from "./npxz.mjs";
 
 const FEW = 0.5; // share of the particles that carry the weight, below which they are resampled
-const OTHER = 1e9; // first image number of the noise that resamples
+const OTHER = 1e9; // images from this number on are none: their noise resamples, see noise.py
 let engine;
 const programs = new Map();
 const cancelled = new Set();
@@ -23,10 +23,11 @@ class Cancelled extends Error {}
 
 // --- tasks ----------------------------------------------------------------------------------------
 
+// Opens a program; once.
 async function open({ wasm, name, body }) {
   engine ??= await Engine.load(wasm);
-  const program = new Program(engine, await unpackProgram(body));
-  programs.set(name, program);
+  if (!programs.has(name)) programs.set(name, new Program(engine, await unpackProgram(body)));
+  const program = programs.get(name);
   const { channels, height, width, levels, classes, groups, distribution, components } = program;
   const { parameters, maxLogScale, vector, map, about } = program;
   return {
@@ -57,6 +58,12 @@ async function passed(program, session, report, afterRow = () => {}) {
   return parameters;
 }
 
+// The CRC-32C of levels, as 8 hexadecimal digits; of levels up to 255 in one byte each.
+function checksumOf(arrays, levels) {
+  const bytes = arrays.map((array) => new Uint8Array((levels > 256 ? Uint16Array : Uint8Array).from(array).buffer));
+  return engine.crc32c(joined(bytes)).toString(16).padStart(8, "0");
+}
+
 function widthsOf(session) {
   const { intervals } = session;
   return Uint32Array.from({ length: session.size }, (_, i) => intervals[2 * i + 1]);
@@ -77,7 +84,8 @@ async function draw(options, report) {
   });
   try {
     const parameters = await passed(program, session, report);
-    return { levels: Uint16Array.from(session.levels, Number), widths: widthsOf(session), parameters };
+    const drawn = Uint16Array.from(session.levels, Number);
+    return { levels: drawn, widths: widthsOf(session), parameters, checksum: checksumOf([drawn], program.levels) };
   } finally {
     session.free();
   }
@@ -85,13 +93,13 @@ async function draw(options, report) {
 
 // Completes an image to fit the known pixels, also the later ones, by particles: unfinished
 // completions, weighted by the probability that they give to the known pixels of each row.
-async function complete({ model, seed, weights, levels, known, particles }, report) {
+async function complete({ model, seed, number, weights, levels, known, particles }, report) {
   const program = programs.get(model);
   const { channels, pixels, width } = program;
   const all = Array.from({ length: particles }, (_, i) => i);
   const noise = new Float64Array(particles * program.dims);
-  all.forEach((i) => noise.set(engine.noise(seed, i, program.dims), i * program.dims));
-  const uniform = engine.noise(seed, OTHER, program.height + 1);
+  all.forEach((i) => noise.set(engine.noise(seed, number * particles + i, program.dims), i * program.dims));
+  const uniform = engine.noise(seed, OTHER + number, program.height + 1);
   const session = new Session(program, {
     ...{ images: particles, noise },
     classes: weights ? all.map(() => weights) : null,
@@ -180,31 +188,47 @@ async function classify({ model, levels, known }, report) {
   }
 }
 
-async function compress({ model, about, images, classes }, report) {
-  return encodeImages(programs.get(model), about, images, classes, (done, bytes) => report.now({ done, bytes }));
+async function compress({ model, about, images, classes, given }, report) {
+  const tick = (done, bytes) => report.now({ done, bytes });
+  return encodeImages(programs.get(model), about, images, classes, given, tick);
 }
 
-// Decodes a file by its own program, or by an opened one that has the right hash.
+// Decodes a file by its own program, or by an opened one; `hashes` has those of all the page's.
 async function decompress({ file, hashes }, report) {
   const records = readRecords(engine, file);
   const head = await readHead(records);
   const own = records.find((record) => record.kind === "PROG");
-  const name = Object.keys(hashes).find((name) => hashes[name] === head.program);
-  const before = engine.end;
-  let program = programs.get(name);
-  if (!program && own) program = new Program(engine, await unpackProgram(own.body));
-  if (!program && head.program) throw new Error(`It needs the model ${head.model}, which this page does not have.`);
-  try {
-    const images = [];
-    for (const { kind, body } of records) {
-      if (kind !== "CHNK") continue;
-      images.push(...(await decodeChunk(program, head, body)));
-      await report({ done: images.length / head.images });
-    }
-    return { head, images };
-  } finally {
-    engine.end = before;
+  let program = null;
+  const programOf = async () => (program ??= check(await find()));
+  const find = async () => {
+    const name = Object.keys(hashes).find((name) => hashes[name] === head.program);
+    if (programs.has(name)) return programs.get(name);
+    if (own) return new Program(engine, await checked(await unpackProgram(own.body), head.program));
+    throw new Error(name ? `Choose the model ${name} first.` : `This page does not have its model, ${head.model}.`);
+  };
+  const check = (found) => {
+    const { channels, height, width, levels } = found;
+    const right = `${[channels, height, width]}` === `${head.shape}` && levels === head.levels;
+    if (!right || found.vector || found.map) throw new DamagedError();
+    return found;
+  };
+  const images = [];
+  for (const { kind, body } of records) {
+    if (kind !== "CHNK") continue;
+    images.push(...(await decodeChunk(engine, programOf, head, body)));
+    await report({ done: images.length / head.images });
   }
+  if (images.length !== head.images) throw new DamagedError();
+  const coded = images.filter(({ levels }) => levels);
+  return { head, images, checksum: checksumOf(coded.map(({ levels }) => levels), head.levels) };
+}
+
+// Checks the hash of a program, where the browser can compute it.
+async function checked(file, sha256) {
+  if (!self.crypto?.subtle) return file;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
+  if (Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") !== sha256) throw new DamagedError();
+  return file;
 }
 
 // --- messages -------------------------------------------------------------------------------------
@@ -224,10 +248,15 @@ async function answer({ id, task, ...options }) {
     if (cancelled.has(id)) throw new Cancelled();
   };
   report.now = (progress) => self.postMessage({ id, progress });
+  const before = engine?.end;
   try {
     if (cancelled.has(id)) throw new Cancelled();
     self.postMessage({ id, result: await tasks[task](options, report) });
   } catch (error) {
+    if (task === "open") programs.delete(options.name);
+    if (before) engine.end = before;
     self.postMessage({ id, error: error instanceof Cancelled ? null : error.message });
   }
+  if (before && task !== "open") engine.end = before; // whatever a task has left
+  cancelled.delete(id);
 }
