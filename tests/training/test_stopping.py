@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,17 @@ def test_a_jump_is_noticed_and_noise_is_not() -> None:
     assert not watch.is_calm(11.5)
     with pytest.raises(DivergenceError, match=r"At step 20\d the loss has risen to \d.* from 0\.9"):
         feed(watch, range(201, 211), 11.5)
+
+
+@pytest.mark.parametrize("images", [4, 16, 64])
+def test_a_few_hard_images_are_no_jump(images: int) -> None:
+    """Two steps that go wrong are half a dozen hard images, if a step has four."""
+    watch = LossWatch(8.0, warmup=300, images=images)
+    feed(watch, range(1, 400), 5.7)
+    with nullcontext() if images == 4 else pytest.raises(DivergenceError):
+        feed(watch, range(400, 402), 30.0)
+    with pytest.raises(DivergenceError):  # this goes on
+        feed(watch, range(402, 420), 30.0)
 
 
 def test_the_loss_of_a_stuck_binary_model_is_a_jump() -> None:

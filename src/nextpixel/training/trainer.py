@@ -104,7 +104,8 @@ class Run:
         self.step = self.saved_step = self.stale = self.setbacks = 0
         self.pending: dict[str, float] | None = None
         self.best = math.inf
-        self.watch = LossWatch(math.log2(data.levels), args.warmup)
+        images = args.batch_size * fabric.world_size
+        self.watch = LossWatch(math.log2(data.levels), args.warmup, images)
         self.clock = self.saved_clock = 0.0
         self.started = time.perf_counter()  # moved back on resuming, by the time spent before
 

@@ -8,7 +8,8 @@ from typing import Any
 
 __all__ = ["DivergenceError", "LossWatch"]
 
-SMOOTHING = 0.1  # weight of the newest loss in the moving average
+SMOOTHING = 0.1  # weight of the newest loss in the moving average, if it is of ENOUGH images
+ENOUGH = 16
 PATIENCE = 100  # steps without a new low after which a loss above a uniform guess is a failure
 
 
@@ -25,6 +26,7 @@ class LossWatch:
     Attributes:
         uniform: The loss of a uniform guess, log2(levels).
         warmup: Steps of the warm-up.
+        images: Images of a step. The loss of a few may be high by chance, so each counts less.
         average: The moving average; None before the first step.
         lowest: Its lowest value so far.
         lowest_step: The step of the lowest value.
@@ -32,6 +34,7 @@ class LossWatch:
 
     uniform: float
     warmup: int
+    images: int = ENOUGH
     average: float | None = None
     lowest: float = math.inf
     lowest_step: int = 0
@@ -57,7 +60,7 @@ class LossWatch:
         # Clipped, so that a single bad batch is not taken for a jump.
         loss = min(loss, 2 * self.uniform)
         old = loss if self.average is None else self.average
-        self.average = old + SMOOTHING * (loss - old)
+        self.average = old + SMOOTHING * min(1.0, self.images / ENOUGH) * (loss - old)
         if self.average < self.lowest:
             self.lowest, self.lowest_step = self.average, step
         elif self.average > self.limit:
