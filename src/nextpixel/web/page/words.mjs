@@ -15,7 +15,7 @@ const WORDS = {
   complete: ["Complete", "补全"],
   surprise: ["Surprise", "意外"],
   compress: ["Compress", "压缩"],
-  see: ["See", "感受野"],
+  see: ["See", "视野"],
   wrong: ["Something went wrong: {0}", "出错了：{0}"],
   save: ["Save as PNG", "保存为 PNG"],
   saveHint: ["Saves this picture, pixel for pixel.", "按原像素保存这幅图。"],
@@ -146,7 +146,7 @@ const WORDS = {
     "Click on a pixel: the bright ones before it are those that its prediction depends on. Blue ones come before it, too, but the network cannot see them.",
     "点击一个像素：它之前的亮像素会影响对它的预测。蓝色像素也在它之前，但网络看不到。",
   ],
-  field: ["What a pixel depends on", "一个像素依赖的范围"],
+  field: ["What a pixel depends on", "一个像素的感受野"],
   fieldColours: [
     "Measured by gradients of a small network with random weights; brighter is stronger, by its logarithm.",
     "由随机权重小网络的梯度测得；越亮影响越强（对数尺度）。",
