@@ -1,4 +1,7 @@
-"""The pages of docs/learn run from top to bottom, and print what they say they print."""
+"""The pages of docs/learn run from top to bottom, and print what they say they print.
+
+Their translations have the same code and the same outputs.
+"""
 
 import importlib.util
 import math
@@ -11,6 +14,13 @@ import pytest
 from tests.helpers import ROOT, enter
 
 PAGES = sorted((ROOT / "docs" / "learn").glob("[0-9]*.md"))
+TRANSLATED = {
+    "README.md": "README.zh-CN.md",
+    **{
+        f"docs/learn/{path.name}": f"docs/zh/learn/{path.name}"
+        for path in (ROOT / "docs" / "learn").glob("*.md")
+    },
+}
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -72,6 +82,34 @@ def test_a_page_is_filled_with_what_it_prints(tool: ModuleType) -> None:
     page = tool.Page(text)
     assert len(list(page.run())) == 1
     assert page.filled() == text.replace("3", "2", 1)
+
+
+@pytest.mark.parametrize("original", sorted(TRANSLATED))
+def test_a_translation_has_the_same_blocks_headings_and_images(
+    original: str, tool: ModuleType
+) -> None:
+    texts = [(ROOT / name).read_text("utf-8") for name in (original, TRANSLATED[original])]
+    blocks = [[block[0] for block in tool.BLOCK.finditer(text)] for text in texts]
+    assert blocks[0] == blocks[1]
+    prose = [tool.BLOCK.sub("", text) for text in texts]
+    headings = [re.findall(r"^#+ ", text, re.MULTILINE) for text in prose]
+    assert headings[0] == headings[1]
+    images = [
+        [Path(name).name for name in re.findall(r"!\[.*?\]\((.*?)\)", text)] for text in prose
+    ]
+    assert images[0] == images[1]
+
+
+def test_every_translation_has_an_original() -> None:
+    chinese = [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/zh").rglob("*.md")]
+    assert set(chinese) <= set(TRANSLATED.values())
+
+
+def test_a_translation_is_filled(tool: ModuleType) -> None:
+    text = "甲\n\n```text\n1\n```\n"
+    assert tool.with_blocks(text, "A\n\n```text\n\\2\n```\n") == "甲\n\n```text\n\\2\n```\n"
+    with pytest.raises(ValueError, match="more or fewer"):
+        tool.with_blocks(text, "A")
 
 
 def test_a_command_that_fails_is_noticed(tool: ModuleType) -> None:

@@ -5,7 +5,8 @@
 A page runs from top to bottom in an empty folder: blocks of `python` share their names, and a block
 without a language holds commands. A block of `text` behind one of these is what it prints, and is
 replaced. The comment `<!-- not compared -->` before a block of `text` says that another machine may
-print something else there; tests/test_pages.py compares the others.
+print something else there; tests/test_pages.py compares the others. The translation of a page of
+docs/learn, in docs/zh/learn, gets the same blocks.
 """
 
 from __future__ import annotations
@@ -71,6 +72,14 @@ class Page:
         return text
 
 
+def with_blocks(text: str, original: str) -> str:
+    """Returns a translation with the blocks of its original."""
+    blocks = [block[0] for block in BLOCK.finditer(original)]
+    if len(blocks) != len(BLOCK.findall(text)):
+        raise ValueError("The translation has more or fewer blocks than its original.")
+    return BLOCK.sub(lambda _: blocks.pop(0), text)
+
+
 def run_commands(block: str) -> None:
     """Runs the commands of a block, which must succeed."""
     from nextpixel.cli.main import main
@@ -97,6 +106,10 @@ def run() -> None:
                 print(f"{path.name}: {seconds:5.1f} s  {code.splitlines()[0]}", file=sys.stderr)
             os.chdir(before)
         path.write_text(page.filled(), "utf-8")
+        translation = path.parents[1] / "zh" / path.parent.name / path.name
+        if translation.exists():
+            filled = with_blocks(translation.read_text("utf-8"), page.filled())
+            translation.write_text(filled, "utf-8")
 
 
 if __name__ == "__main__":

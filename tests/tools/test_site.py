@@ -1,7 +1,7 @@
 """The hooks of the documentation site: links to files outside docs/, and generated pages."""
 
 import importlib.util
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -68,6 +68,16 @@ def test_files_become_pages(files: ModuleType) -> None:
 )
 def test_what_other_hosts_would_load_is_found(files: ModuleType, html: str, foreign: bool) -> None:
     assert bool(files.FOREIGN.search(html)) is foreign
+
+
+@pytest.mark.parametrize(
+    ("source", "language"),
+    [("zh/learn/index.md", "zh-CN"), ("learn/index.md", "en")],
+)
+def test_pages_say_their_language(source: str, language: str) -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
+    built = hook("site_language").on_post_page('<html lang="en" class="no-js">', page, None)
+    assert built == f'<html lang="{language}" class="no-js">'
 
 
 def test_every_public_name_has_an_entry(reference: ModuleType) -> None:
