@@ -123,7 +123,7 @@ def test_a_full_disk_keeps_the_old_program(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("export run", "required: --program"),
+        ("export run", "Say what to write: --program FILE or --web FILE.html"),
         ("export run --program a.bin", "must end in .program"),
         ("export run --program seven.png/a.program", "no folder"),
         ("export vq-mnist --program a.program", "holds a VQ-VAE and its prior"),
