@@ -161,6 +161,7 @@ export function completePanel(app) {
       picture.element,
       h("small", {}, t("yours")),
       h("div", { class: "buttons" }, button("run", "runHint", complete, { class: "main" }), halt),
+      h("small", {}, t("runHint")),
       note,
       results,
     ),

@@ -1,5 +1,5 @@
 // The panel that compresses: pictures to a .npxz and back.
-import { button, filePicker, fixed, h, percent } from "./dom.mjs";
+import { action, button, filePicker, fixed, h, percent } from "./dom.mjs";
 import { bytesOf } from "./npxz.mjs";
 import { paintLevels, readPicture, save } from "./pictures.mjs";
 import { t } from "./words.mjs";
@@ -109,6 +109,7 @@ export function compressPanel(app) {
       h("p", {}, t("compressIntro")),
       list,
       h("div", { class: "buttons" }, button("run2", "compressHint", compress, { class: "main" }), download),
+      h("small", {}, `${t("compressHint")} ${t("downloadHint")}`),
       counter,
       found,
       facts,
@@ -116,9 +117,9 @@ export function compressPanel(app) {
     h(
       "div",
       { class: "controls" },
-      button("add", "addHint", addDrawing),
+      action("add", "addHint", addDrawing),
       filePicker("addFile", "addFileHint", "image/*", true, (files) => files.forEach(app.take)),
-      button("clear", "clearHint", () => {
+      action("clear", "clearHint", () => {
         app.list.length = 0;
         repaint();
       }),

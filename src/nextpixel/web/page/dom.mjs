@@ -49,7 +49,11 @@ export function choice(name, hint, options, value, change) {
   return labelled(name, hint, select);
 }
 
-// A button whose hint is read and shown on hovering.
+// A button with the sentence that explains it below.
+export const action = (name, hint, click, attributes = {}) =>
+  h("div", { class: "control" }, button(name, hint, click, attributes), h("small", {}, t(hint)));
+
+// A button whose hint is shown on hovering.
 export const button = (name, hint, click, attributes = {}) =>
   h("button", { type: "button", title: t(hint), onclick: click, ...attributes }, t(name));
 

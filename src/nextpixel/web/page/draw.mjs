@@ -1,7 +1,7 @@
 // The panel that draws: a picture, how it came to be, and what the model thought of each pixel.
 import { Picture } from "./canvas.mjs";
 import { entropyOf, probabilities } from "./distribution.mjs";
-import { button, choice, fixed, h, labelled, percent, slider } from "./dom.mjs";
+import { action, button, choice, fixed, h, labelled, percent, slider } from "./dom.mjs";
 import { bitsOf } from "./engine.mjs";
 import { colourOf, filmOf, paint, pngOf, save } from "./pictures.mjs";
 import { t } from "./words.mjs";
@@ -154,6 +154,10 @@ export function drawPanel(app) {
     return widths.indexOf(widths.reduce((a, b) => Math.min(a, b))) % model.pixels;
   }
 
+  async function saveAs(make, name) {
+    if (app.drawn) save(await make(model, app.drawn.levels), name, "image/png");
+  }
+
   function toggle() {
     playing = !playing;
     if (playing && position >= model.pixels) position = 0;
@@ -214,10 +218,10 @@ export function drawPanel(app) {
     seed.value = Math.min(Math.max(0, Math.floor(Number(seed.value)) || 0), MOST_SEED);
     app.change({ seed: Number(seed.value) });
   });
-  const another = button("another", "anotherHint", () => {
+  const another = action("another", "anotherHint", () => {
     seed.value = Math.floor(Math.random() * 1e6);
     app.change({ seed: Number(seed.value) });
-  }, { class: "main whole" });
+  }, { class: "main" });
   const temperature = slider("temperature", "temperatureHint", {
     ...{ min: 0.2, max: 1.5, step: 0.05, value: state.temperature, show: fixed },
     change: (value, done) => app.change({ temperature: value }, done),
@@ -250,6 +254,7 @@ export function drawPanel(app) {
         button("step", "playHint", () => move(position + 1)),
         button("end", "playHint", () => move(model.pixels)),
       ),
+      h("small", {}, t("playHint")),
       facts,
     ),
     h(
@@ -263,13 +268,9 @@ export function drawPanel(app) {
       labelled("seed", "seedHint", seed),
       speed,
       h("p", { class: "whole" }, t("samePicture"), h("br"), code, h("br"), sum),
-      h(
-        "div",
-        { class: "buttons whole" },
-        button("save", "saveHint", async () => app.drawn && save(await pngOf(model, app.drawn.levels), `${app.name}.png`, "image/png")),
-        button("saveFilm", "saveFilmHint", async () => app.drawn && save(await filmOf(model, app.drawn.levels), `${app.name}-film.png`, "image/png")),
-        button("copyLink", "linkHint", () => app.copyLink()),
-      ),
+      action("save", "saveHint", () => saveAs(pngOf, `${app.name}.png`)),
+      action("saveFilm", "saveFilmHint", () => saveAs(filmOf, `${app.name}-film.png`)),
+      action("copyLink", "linkHint", () => app.copyLink()),
     ),
   );
   panel.changed = (keys) => {

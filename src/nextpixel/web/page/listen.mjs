@@ -1,5 +1,5 @@
 // The panel that plays: codes, spectrogram and sound of spoken words.
-import { button, choice, h } from "./dom.mjs";
+import { action, choice, h } from "./dom.mjs";
 import { bytesOf } from "./npxz.mjs";
 import { heat, paint } from "./pictures.mjs";
 import { t } from "./words.mjs";
@@ -91,7 +91,7 @@ function fill(panel, { items, rate, bands, codebook, source }) {
     h(
       "div",
       { class: "controls" },
-      button("hear", "hearHint", play, { class: "main whole" }),
+      action("hear", "hearHint", play, { class: "main" }),
       choice("word", "wordHint", pairs(words), word, (value) => {
         word = value;
         take();

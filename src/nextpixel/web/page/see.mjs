@@ -96,7 +96,7 @@ function maskDemo() {
     type = name;
     repaint();
   });
-  const element = h("div", {}, types, picture.element, h("div", { class: "buttons" }, play), text);
+  const element = h("div", {}, types, picture.element, h("div", { class: "buttons" }, play), h("small", {}, t("slideHint")), text);
   repaint();
   return element;
 }
