@@ -176,6 +176,7 @@ export function drawPanel(app) {
     playing = position < model.pixels;
     repaint();
     if (playing) requestAnimationFrame(frame);
+    else explain(mostSurprising());
   }
   function move(to) {
     playing = false;
