@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nextpixel.evaluation.receptive_field import (
     DEPTHS,
@@ -43,7 +44,9 @@ def main() -> None:
             square[pixel] = gradient.abs().mean(0).sum(0).flatten().numpy()
         squares.append(as_bytes(square))
         print(kind, f"{(squares[-1] > 0).mean():.3f}", flush=True)
-    Image.fromarray(np.concatenate(squares)).save(OUT, optimize=True)
+    about = PngInfo()
+    about.add_text("kinds", " ".join(KINDS))
+    Image.fromarray(np.concatenate(squares)).save(OUT, optimize=True, pnginfo=about)
     print(f"{OUT.stat().st_size:,} bytes")
 
 

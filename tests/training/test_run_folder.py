@@ -1,5 +1,6 @@
 """A run folder belongs to one process at a time."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -80,6 +81,17 @@ def one_of_many(out: str, index: int) -> bool:
             return True
     except UserError:
         return False
+
+
+def test_a_file_system_without_locks_is_no_other_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.warns(UserWarning, match="cannot be locked"), locked(tmp_path):
+        assert (tmp_path / LOCK).exists()
 
 
 def test_of_many_one_gets_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nextpixel.errors import UserError
 from nextpixel.evaluation.receptive_field import KINDS
@@ -54,8 +55,10 @@ def test_every_word_is_in_both_languages_and_used() -> None:
 
 
 def test_fields_are_of_all_kinds() -> None:
-    assert export.KINDS == KINDS
-    assert export.fields()["side"] == 13
+    found = export.fields()
+    assert (found["kinds"], found["side"]) == (KINDS, 13)
+    with Image.open(Path(str(PAGE)) / "fields.png") as picture:
+        assert picture.size == (13**2, len(KINDS) * 13**2)
 
 
 def test_what_cannot_be_written_is_refused(

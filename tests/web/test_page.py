@@ -251,17 +251,22 @@ def test_it_scores_a_picture_file(page: Page, file: Path, program: Program, tmp_
     assert "A PNG file of it has" in page.inner_text(".facts")
 
 
+def compress(page: Page, out: Path) -> None:
+    """Compresses the list of the panel, and saves the file."""
+    page.locator("#panel").get_by_role("button", name="Compress").click()
+    page.wait_for_selector("[data-bytes]")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    download.value.save_as(out)
+
+
 def test_files_go_from_the_page_to_python_and_back(
     page: Page, file: Path, program: Program, tmp_path: Path
 ) -> None:
     opened(page, file, "seed=7&class=3&speed=100000").wait_for_selector("[data-checksum]")
     page.get_by_role("tab", name="Compress").click()
     page.get_by_role("button", name="Add the picture under Draw").click()
-    page.locator("#panel").get_by_role("button", name="Compress").click()
-    page.wait_for_selector("[data-bytes]")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
-    download.value.save_as(tmp_path / "page.npxz")
+    compress(page, tmp_path / "page.npxz")
     assert (tmp_path / "page.npxz").stat().st_size == int(
         page.get_attribute("[data-bytes]", "data-bytes") or 0
     )
@@ -322,11 +327,7 @@ def test_a_model_of_ones_own_is_in_its_files(page: Page, tmp_path: Path) -> None
     x = model.sample(1, seed=5)
     assert page.get_attribute("[data-checksum]", "data-checksum") == sum_of(x)
     page.get_by_role("tab", name="Compress").click()
-    page.locator("#panel").get_by_role("button", name="Compress").click()
-    page.wait_for_selector("[data-bytes]")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
-    download.value.save_as(tmp_path / "mine.npxz")
+    compress(page, tmp_path / "mine.npxz")
     npx.decompress(tmp_path / "mine.npxz", tmp_path / "mine.npz")
     with np.load(tmp_path / "mine.npz") as found:
         assert np.array_equal(found["x"], x.numpy().reshape(found["x"].shape))

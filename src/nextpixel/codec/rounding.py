@@ -36,14 +36,14 @@ def best_steps(network: CausalNetwork, x: Tensor, share: float) -> dict[str, Ten
     Returns:
         The steps, scalars, by the names of the parameters.
     """
-    information = {name: torch.zeros(()) for name, _ in network.named_parameters()}
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    information = {name: torch.zeros(()) for name in names}
     for begin in range(0, len(x), TOGETHER):
-        network.zero_grad()
-        (-network.log_prob(x[begin : begin + TOGETHER]).sum()).backward()  # type: ignore[no-untyped-call]
-        for name, weights in network.named_parameters():
-            if weights.grad is not None:
-                information[name] += weights.grad.square().mean() / share
-    network.zero_grad()
+        nats = network.log_prob(x[begin : begin + TOGETHER]).sum()
+        gradients = torch.autograd.grad(nats, parameters, allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            if gradient is not None:
+                information[name] += gradient.square().mean() / share
     return {name: (12 / found.clamp(min=1e-9)).sqrt() for name, found in information.items()}
 
 

@@ -116,7 +116,7 @@ def fit(
         refuse_leak(model)
     warn_of_untrained(model, data)
     fabric = make_fabric(device, args.precision)
-    with launched(fabric), only_once(out, fabric), interrupts() as interrupted:
+    with launched(fabric), run_lock(out, fabric), interrupts() as interrupted:
         if not resume:
             refuse_begun(out)  # another process may have begun meanwhile
         Run(fabric, model, data, args, out, settings).train(resume, interrupted)
@@ -126,7 +126,7 @@ def fit(
     return out
 
 
-def only_once(out: Path, fabric: Fabric) -> AbstractContextManager[None]:
+def run_lock(out: Path, fabric: Fabric) -> AbstractContextManager[None]:
     """Keeps the run folder for this process, on the first of all ranks."""
     return locked(out) if fabric.is_global_zero else nullcontext()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,7 +66,8 @@ def try_lock(file: IO[Any]) -> bool:
     """Locks an open file for this process alone, until it is closed or the process ends.
 
     Returns:
-        Whether no other process holds the lock; True on Windows, which has no such locks.
+        Whether no other process holds the lock; True on Windows, which has no such locks, and,
+        with a warning, on a file system without them.
     """
     try:
         import fcntl
@@ -73,8 +75,13 @@ def try_lock(file: IO[Any]) -> bool:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError as error:
+        warnings.warn(
+            f"{file.name} cannot be locked ({error.strerror}): start no second process there.",
+            stacklevel=2,
+        )
     return True
 
 

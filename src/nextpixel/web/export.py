@@ -38,7 +38,6 @@ PAGE = files("nextpixel.web") / "page"
 WASM = files("nextpixel.engine") / "libraries" / "engine-wasm32.wasm"
 IMPORT = re.compile(r'^import (?:{[^}]*} from )?"\./(\w+)\.mjs";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=async |function |class |const |let )", re.MULTILINE)
-KINDS = ["PixelCNN", "GatedPixelCNN", "RowLSTM", "DiagonalBiLSTM", "PixelCNNPP", "PixelSNAIL"]
 EXAMPLES = "examples.png"  # of a pretrained model: pictures beside each other
 
 
@@ -54,7 +53,7 @@ def write_page(models: Sequence[str], out: Path, *, trust: bool = False) -> None
         UserError: A model cannot run in a page.
         OSError: The file cannot be written.
     """
-    refuse_one_name(models)
+    refuse_same_names(models)
     entries = {name_of(model): entry_of(model, trust) for model in models}
     with atomic_write(out) as file:
         file.write(html(entries).encode())
@@ -82,7 +81,7 @@ def write_folder(
     index = out / "index.html"
     if index.exists() and b'id="page"' not in index.read_bytes():
         raise UserError(f"{index} is not a page of nextpixel: name another folder.")
-    refuse_one_name(models)
+    refuse_same_names(models)
     sounds = [model for model in models if is_sound_model(model)]
     pictures = [model for model in models if model not in sounds]
     if not pictures:
@@ -125,7 +124,7 @@ def name_of(model: str) -> str:
     return Path(model).stem if model.endswith(".program") else Path(model).resolve().name
 
 
-def refuse_one_name(models: Sequence[str]) -> None:
+def refuse_same_names(models: Sequence[str]) -> None:
     """Refuses models that a page would call by the same name.
 
     Raises:
@@ -212,11 +211,8 @@ def fields() -> dict[str, Any]:
     """Returns what pixels depend on in each kind of network, see tools/make_fields.py."""
     png = (PAGE / "fields.png").read_bytes()
     with Image.open(io.BytesIO(png)) as picture:
-        size, height = picture.size
-    if height != size * len(KINDS):
-        raise AssertionError("fields.png is of other kinds: run tools/make_fields.py")
-    side = math.isqrt(size)
-    return {"side": side, "kinds": KINDS, "png": base64.b64encode(png).decode()}
+        kinds, side = picture.info["kinds"].split(), math.isqrt(picture.width)
+    return {"side": side, "kinds": kinds, "png": base64.b64encode(png).decode()}
 
 
 def in_script(data: str) -> str:

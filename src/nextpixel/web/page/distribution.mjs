@@ -61,7 +61,7 @@ function probabilitiesAt(model, p, channel, pixel, temperature) {
 }
 
 // Returns the probabilities of all levels of a channel of a pixel. `pixel` has the pixel's levels;
-// `parameters` all that was kept, see `passed` in worker.mjs.
+// `parameters` all that was kept, see `runThrough` in worker.mjs.
 export function probabilities(model, parameters, index, channel, pixel, { temperature, guidance }) {
   const copies = guidance === 1 ? 1 : 2;
   const perPixel = model.groups > 1 ? model.channels : 1;

@@ -42,7 +42,7 @@ const WORDS = {
   seed: ["Seed", "随机种子"],
   seedHint: ["The same seed gives the same picture, here and in Python.", "种子相同，图就相同，在这里和在 Python 中都一样。"],
   another: ["Another", "换一幅"],
-  anotherHint: ["Takes a new seed.", "换一个新的随机种子。"],
+  anotherHint: ["Draws with a new seed.", "换一个新的随机种子。"],
   speed: ["Pixels a second", "每秒像素数"],
   speedHint: ["How fast you watch; the network itself has finished already.", "播放速度；网络其实早已算完。"],
   play: ["Play", "播放"],

@@ -37,7 +37,7 @@ async function open({ wasm, name, body }) {
 }
 
 // Takes images through the program pixel by pixel. The parameters of the first image are kept.
-async function passed(program, session, report, afterRow = () => {}) {
+async function runThrough(program, session, report, afterRow = () => {}) {
   const { channels, width, pixels, groups } = program;
   const perPixel = groups > 1 ? channels : 1;
   const copies = session.states > session.images ? 2 : 1; // with guidance, of the null context too
@@ -83,7 +83,7 @@ async function draw(options, report) {
     known: repeated(known),
   });
   try {
-    const parameters = await passed(program, session, report);
+    const parameters = await runThrough(program, session, report);
     const drawn = Uint16Array.from(session.levels, Number);
     return { levels: drawn, widths: widthsOf(session), parameters, checksum: checksumOf([drawn], program.levels) };
   } finally {
@@ -127,7 +127,7 @@ async function complete({ model, seed, number, weights, levels, known, particles
     nats = new Float64Array(particles);
   };
   try {
-    await passed(program, session, report, weigh);
+    await runThrough(program, session, report, weigh);
     let [best, left] = [0, uniform[0]];
     for (const share of chances()) {
       if (left < share || best === particles - 1) break;
@@ -154,7 +154,7 @@ async function score({ model, levels, weights }, report) {
   const program = programs.get(model);
   const session = new Session(program, { images: 1, classes: weights ? [weights] : null, levels });
   try {
-    const parameters = await passed(program, session, report);
+    const parameters = await runThrough(program, session, report);
     return { widths: widthsOf(session), parameters };
   } finally {
     session.free();
