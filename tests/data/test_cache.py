@@ -175,8 +175,21 @@ def test_a_half_written_file_is_ignored_and_replaced(folder, cache, keep):
     raw = path.read_bytes()
     path.unlink()  # and not truncated: the first one is still mapped
     path.write_bytes(raw[: int(len(raw) * keep) if isinstance(keep, float) else keep])
-    same(load(folder), expected)
+    with pytest.warns(UserWarning, match=r"The cached data in .* are damaged, so that they are"):
+        same(load(folder), expected)
     assert path.stat().st_size == len(raw)
+
+
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+def test_a_flipped_bit_in_the_cache_is_noticed(folder, cache, part):
+    expected = load(folder)
+    (path,) = cache.rglob("images.npz")
+    raw = bytearray(path.read_bytes())
+    raw[int(len(raw) * part)] ^= 1
+    path.unlink()
+    path.write_bytes(raw)
+    with pytest.warns(UserWarning, match="damaged, so that they are decoded again"):
+        same(load(folder), expected)
 
 
 def test_files_of_a_killed_process_are_removed(folder, cache, monkeypatch):

@@ -290,9 +290,14 @@ def test_a_damaged_file_is_named(copied, damage, name):
         (b"\x89PNG", "not an IDX file"),
         (b"\0\0\x0d\x01\0\0\0\x01aaaa", "not an IDX file"),
         (b"\0\0\x08\x02\0\0\0\x02", "truncated"),
-        (b"\0\0\x08\x01\0\0\0\x02a", "truncated or corrupt .9 bytes, where its header asks for 10"),
-        (b"\0\0\x08\x01\0\0\0\x02aaa", "truncated or corrupt"),
-        (b"\0\0\x08\x03" + b"\xff" * 12, "truncated or corrupt"),
+        (b"\0\0\x08\x01\0\0\0\x02a", "corrupt .* asks for 2 values, and it has 1"),
+        (b"\0\0\x08\x01\0\0\0\x02aaa", "asks for 2 values, and it has more"),
+        (
+            b"\0\0\x08\x03" + b"\xff" * 12,
+            "asks for 79,228,162,458,924,105,728.0 GB of memory, and this",
+        ),
+        (b"\0\0\x08\x41" + b"\0" * 260, "its header says 65 dimensions"),
+        (b"\0\0\x08\0", "its header says 0 dimensions"),
     ],
 )
 def test_idx_headers_are_checked(raw, message):

@@ -79,7 +79,7 @@ def test_a_sound_that_was_cut_off_is_refused(tmp_path: Path, ending: str) -> Non
     write_wav(path, np.random.default_rng(0).uniform(-1, 1, 40_000), RATE)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=rf"a\.{ending} is (cut off|corrupt)"):
+    with pytest.raises(UserError, match=rf"a\.{ending} is (cut off|truncated)"):
         read_wav(path)
     path.write_bytes(whole)
     assert len(read_wav(path)[0]) == 40_000
@@ -116,7 +116,7 @@ def test_files_that_are_no_sounds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sound file"):
         read_wav(tmp_path / "none.wav")
     (tmp_path / "bad.wav").write_bytes(b"RIFF and no more")
-    with pytest.raises(UserError, match=r"bad\.wav is corrupt or no sound"):
+    with pytest.raises(UserError, match=r"bad\.wav is truncated, corrupt or no sound"):
         read_wav(tmp_path / "bad.wav")
     with wav_files.open(str(tmp_path / "empty.wav"), "wb") as file:
         file.setnchannels(1)
@@ -366,7 +366,7 @@ def test_folders_without_sounds_are_refused(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="are for pictures"):
         load(f"wavs:{folder}", resize=8)
     (folder / "low" / "3.flac").write_bytes(b"no sound")
-    with pytest.raises(UserError, match=r"3\.flac is corrupt or no sound"):
+    with pytest.raises(UserError, match=r"3\.flac is truncated, corrupt or no sound"):
         load(f"wavs:{folder}")
 
 

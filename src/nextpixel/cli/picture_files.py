@@ -27,6 +27,7 @@ from nextpixel.data.files import list_files
 from nextpixel.data.folders import PICTURE_FILES, picture_size, read_picture
 from nextpixel.data.levels import requantise
 from nextpixel.errors import UserError
+from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import track
 from nextpixel.utils.words import count
 
@@ -107,7 +108,7 @@ def load_readable(
         return load_images(name, shape, levels, images, split=split, **options)
     found = []
     for source in images:
-        path = Path(source).expanduser()
+        path = user_path(source)
         if files := list(picture_files(path, reading)):
             if len(images) > 1 and path.is_dir():
                 files = [

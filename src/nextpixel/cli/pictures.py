@@ -33,6 +33,7 @@ from nextpixel.data.user_data import load_unsplit, shape_options
 from nextpixel.errors import UserError
 from nextpixel.model_folders import training_record
 from nextpixel.models.base.image_model import Conditioning, ImageModel
+from nextpixel.utils.files import user_path
 from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def load_images(
         dataset = load_named_or_own(name, source, shape, levels, data_dir, trust=trust)
         trained_on = training_record(name).get("data") if source is None else source
         return load_split(dataset, trained_on, split or "test")
-    paths = [Path(each).expanduser() for each in images]
+    paths = [user_path(each) for each in images]
     found = [load_pictures(path, shape, levels) for path in paths]
     warn_of_other_sizes(paths, found, shape)
     what = found[0].what if len(found) == 1 else count(sum(map(len, found)), "image")
@@ -227,7 +228,7 @@ def load_split(dataset: Dataset, source: str | None, split: str) -> Pictures:
     images = getattr(dataset, split)
     names = None
     if source is not None and not is_known_name(source):
-        names = picture_names(Path(source).expanduser(), split, dataset.skipped)
+        names = picture_names(user_path(source), split, dataset.skipped)
     names = names or [str(i) for i in range(len(images))]
     return Pictures(images, names, dataset.class_names, f"{dataset.name} ({split})", dataset)
 

@@ -124,7 +124,7 @@ def kept_program(name: str) -> ProgramModel | None:
         folder = find(name)
         saved = read_folder(folder)
         program = Program.load(path_of(saved))
-    except (UserError, OSError, RuntimeError):  # a RuntimeError: the user has no home folder
+    except (UserError, OSError):
         return None
     record, classes = DataRecord.from_settings(saved.config), program.inputs.get("classes")
     if record.class_names is None and classes is not None:
@@ -152,7 +152,7 @@ def keep_program(name: str, model: ImageModel) -> None:
             return
         try:
             path = path_of(saved)
-        except RuntimeError:  # the user has no home folder
+        except UserError:  # the user has no home folder
             return
         model.save_program(path)
         remove_oldest(path.parent)

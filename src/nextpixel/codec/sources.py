@@ -24,6 +24,7 @@ from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
+from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import track
 
 __all__ = [
@@ -242,7 +243,7 @@ def source_of(images: ImagesLike) -> Source:
     if isinstance(images, str | Path):
         images = [images]
     if isinstance(images, Sequence) and all(isinstance(each, str | Path) for each in images):
-        paths = [Path(path).expanduser() for path in images]
+        paths = [user_path(path) for path in images]
         missing = [path for path in paths if not path.exists()]
         if missing:
             raise UserError(f"There is no {missing[0]}.")

@@ -18,7 +18,7 @@ from nextpixel.data.images import (
     refuse_all_zero,
 )
 from nextpixel.data.levels import requantise
-from nextpixel.data.readers import read_bytes, read_idx, read_numpy
+from nextpixel.data.readers import read_idx_file, read_numpy
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
 
@@ -40,10 +40,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if path.suffix in {".npz", ".npy"}:
         arrays = dict(read_numpy(path))
         return {"x": arrays["arr_0"]} if list(arrays) == ["arr_0"] else arrays
-    arrays = {"x": read_idx(read_bytes(path), path)}
+    arrays = {"x": read_idx_file(path)}
     labels = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
     if labels != path and labels.is_file():
-        arrays["y"] = read_idx(read_bytes(labels), labels)
+        arrays["y"] = read_idx_file(labels)
     return arrays
 
 
@@ -62,7 +62,7 @@ def read_idx_folder(folder: Path) -> dict[str, NDArray[Any]]:
             for end in ("ubyte", "ubyte.gz"):
                 file = folder / f"{prefix}-{kind}-{end}"
                 if file.is_file():
-                    arrays[f"{key}_{split}"] = read_idx(read_bytes(file), file)
+                    arrays[f"{key}_{split}"] = read_idx_file(file)
     if arrays and "x_train" not in arrays:
         raise UserError(
             f"{folder} holds IDX files named like MNIST's, but no train-images-idx3-ubyte(.gz): "

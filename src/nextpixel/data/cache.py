@@ -98,9 +98,14 @@ def load(path: Path, state: str) -> Mapping[str, NDArray[Any]] | None:
         path: The file.
         state: Fingerprint that the source must have had when it was decoded.
     """
+    if not path.is_file():
+        return None
     try:
         arrays = read_numpy(path)
     except UserError:
+        warnings.warn(
+            f"The cached data in {path} are damaged, so that they are decoded again.", stacklevel=5
+        )
         return None
     return arrays if "state" in arrays and str(arrays["state"]) == state else None
 

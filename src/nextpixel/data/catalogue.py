@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,8 @@ from nextpixel.data.readers import (
 from nextpixel.data.sounds import SPEAKERS, load_sounds, read_zip, spoken_digits
 from nextpixel.data.user_data import load_user_data
 from nextpixel.errors import UserError, did_you_mean
+from nextpixel.utils.files import user_path
+from nextpixel.utils.reading import open_regular, refusing_damage
 
 __all__ = [
     "FSDD_ARCHIVE",
@@ -252,17 +253,19 @@ def _cifar10(store: Store, folder: Path) -> Dataset:
 
 
 def _unpack_cifar(path: Path) -> dict[str, bytes]:
-    try:
-        with tarfile.open(path) as archive:
-            members = {
-                name: archive.extractfile(f"{CIFAR_FOLDER}/{name}") for name in CIFAR_BATCHES
-            }
-            return {name: file.read() if file else b"" for name, file in members.items()}
-    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
-        raise UserError(
-            f"{path} is truncated or corrupt ({error}): download it again from "
-            f"{CIFAR.url}{CIFAR_ARCHIVE}."
-        ) from error
+    remedy = f"download it again from {CIFAR.url}{CIFAR_ARCHIVE}"
+    with (
+        refusing_damage(path, "tar archive", remedy),
+        open_regular(path) as file,
+        tarfile.open(fileobj=file) as archive,
+    ):
+        batches = dict[str, bytes]()
+        for name in CIFAR_BATCHES:
+            batch = archive.extractfile(f"{CIFAR_FOLDER}/{name}")
+            if batch is None:
+                raise ValueError(f"{name} is no file")
+            batches[name] = batch.read(10_000 * CIFAR_RECORD + 1)
+        return batches
 
 
 def _spoken_digits(store: Store, folder: Path) -> Dataset:
@@ -382,9 +385,9 @@ def load(
             raise UserError(
                 f"resize and channels are for pictures, but {name} are sounds: leave them out."
             )
-        path = Path(name.removeprefix(SOUNDS)).expanduser()
+        path = user_path(name.removeprefix(SOUNDS))
         data = replace(load_sounds(path), location=f"{SOUNDS}{path.absolute()}")
-    elif (path := Path(name).expanduser()).exists():
+    elif (path := user_path(name)).exists():
         data = load_user_data(path, resize=resize, channels=channels, levels=levels)
         data = replace(data, location=str(path.absolute()))
     else:
@@ -419,7 +422,7 @@ def list_datasets(data_dir: str | Path | None = None) -> list[DatasetInfo]:
 
 def own_folder(name: str) -> Path | None:
     """Returns the folder of pictures or sounds that the name of a data set means, if it is one."""
-    path = Path(name.removeprefix(SOUNDS)).expanduser()
+    path = user_path(name.removeprefix(SOUNDS))
     return path if name not in NAMED and path.is_dir() else None
 
 

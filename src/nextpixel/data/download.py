@@ -10,7 +10,7 @@ from pathlib import Path
 from nextpixel.data.readers import read_bytes
 from nextpixel.data.sounds import read_zip
 from nextpixel.errors import UserError
-from nextpixel.utils.files import cache_folder
+from nextpixel.utils.files import cache_folder, user_path
 from nextpixel.utils.progress import bar_on_stderr
 
 __all__ = [
@@ -51,12 +51,12 @@ def _search_path(data_dir: str | Path | None) -> list[Path]:
     """Lists the folders to search, in order."""
     folders = []
     if data_dir is not None:
-        folder = Path(data_dir).expanduser()
+        folder = user_path(data_dir)
         if not folder.is_dir():
             raise UserError(f"The data folder {folder} does not exist: name one that does.")
         folders.append(folder)
     if variable := os.environ.get("NEXTPIXEL_DATA"):
-        folders.append(Path(variable).expanduser())
+        folders.append(user_path(variable))
     checkout = Path(__file__).resolve().parents[3]
     if (checkout / "src" / "nextpixel").is_dir():
         folders.append(checkout / "data")

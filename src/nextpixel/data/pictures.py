@@ -22,6 +22,7 @@ from nextpixel.data.images import Dataset, Images
 from nextpixel.data.levels import requantise
 from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
+from nextpixel.utils.files import user_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -122,7 +123,7 @@ def read_images(
             raise UserError("There are no images: the list is empty.")
         return _join([read_images(each, shape, levels, from_levels) for each in pictures])
     if isinstance(pictures, (str, os.PathLike)):
-        return _read_path(Path(pictures).expanduser(), shape, levels)
+        return _read_path(user_path(pictures), shape, levels)
     if isinstance(pictures, Images):
         x = pictures.batch(np.arange(len(pictures)))[0]
         return _read_array(x.astype(np.int64), shape, levels, pictures.levels)

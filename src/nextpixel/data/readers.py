@@ -6,16 +6,28 @@ The readers convert bytes to integers. Where files are and what their hashes are
 from __future__ import annotations
 
 import gzip
+import io
+import math
+import os
 import zipfile
-import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextpixel.data.checked import check_member
 from nextpixel.errors import UserError
+from nextpixel.utils.reading import (
+    memory,
+    open_regular,
+    read_exactly,
+    read_regular,
+    refuse_more_than_memory,
+    refusing_damage,
+)
 
 __all__ = [
     "CIFAR_RECORD",
@@ -24,34 +36,56 @@ __all__ = [
     "read_cifar_binary",
     "read_cifar_delta",
     "read_idx",
+    "read_idx_file",
     "read_numpy",
 ]
 
 ZIP_HEADER = 30  # bytes before a member's name
+DEFLATED = 1032  # bytes of content that a byte of DEFLATE can stand for, at most
 CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes of an image: its label, then its red, green and blue plane
+IDX_DIMENSIONS = 4  # at most
+PICKLE = b"\x80"  # how a file of pickled objects begins
+PICKLED = (
+    "{} holds pickled Python objects, which are never loaded because they can run code: save plain "
+    "integer arrays with numpy.savez instead."
+)
+NPY_ENDS = ".npy"  # of the names of arrays in a .npz
+AGAIN = "download it again"
 
 
 def read_bytes(path: Path) -> bytes:
     """Reads a file, and decompresses it if its name ends in .gz.
 
     Raises:
-        UserError: If the file cannot be read, or is truncated or corrupt.
+        UserError: If the file cannot be read, is truncated or corrupt, or its content takes more
+            than half of the memory.
     """
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{path} is truncated or corrupt (gzip: {error}): download it again."
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): check the file and its permissions."
-        ) from error
+    with refusing_damage(path, "gzipped file", AGAIN):
+        if path.suffix != ".gz":
+            return read_regular(path)
+        most = memory() // 2
+        with open_regular(path) as packed, gzip.open(packed) as file:
+            data = file.read(most + 1)
+        refuse_more_than_memory(path, 2 * len(data))
+        return data
+
+
+def read_idx_file(path: Path) -> NDArray[np.uint8]:
+    """Reads an IDX file, gzipped if its name ends in .gz, of no more bytes than its header says.
+
+    Raises:
+        UserError: If it cannot be read, see `read_idx`.
+    """
+    with refusing_damage(path, "IDX file", AGAIN), ExitStack() as stack:
+        file = stack.enter_context(open_regular(path))
+        packed = path.suffix == ".gz"
+        return _read_idx(
+            stack.enter_context(cast("BinaryIO", gzip.open(file))) if packed else file, path
+        )
 
 
 def read_idx(raw: bytes, path: Path) -> NDArray[np.uint8]:
-    """Reads an IDX file of unsigned bytes.
+    """Reads the content of an IDX file of unsigned bytes.
 
     Args:
         raw: Bytes of the file: two zeros, the type (8: unsigned byte), the number of dimensions,
@@ -62,22 +96,33 @@ def read_idx(raw: bytes, path: Path) -> NDArray[np.uint8]:
         uint8, of the shape in the file's header.
 
     Raises:
-        UserError: If it is no such file, or its length does not match its header.
+        UserError: If it is no such file, has more than four dimensions, or its length does not
+            match its header.
     """
-    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+    with refusing_damage(path, "IDX file", AGAIN):
+        return _read_idx(io.BytesIO(raw), path)
+
+
+def _read_idx(file: IO[bytes], path: Path) -> NDArray[np.uint8]:
+    """Reads an IDX file from an open file, see `read_idx`."""
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:3] != b"\0\0\x08":
         raise UserError(
             f"{path} is not an IDX file of unsigned bytes (it does not begin with 00 00 08): "
             "give an IDX file like MNIST's, a .npz, a .npy or a folder of images."
         )
-    start = 4 + 4 * raw[3]
-    shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist()) if len(raw) >= start else (0,)
-    expected = start + int(np.prod(shape, dtype=object))
-    if len(raw) != expected:
-        raise UserError(
-            f"{path} is truncated or corrupt ({len(raw):,} bytes, where its header asks for "
-            f"{expected:,}): download it again."
-        )
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+    if not 1 <= magic[3] <= IDX_DIMENSIONS:
+        raise ValueError(f"its header says {magic[3]} dimensions")
+    shape = tuple(np.frombuffer(read_exactly(file, 4 * magic[3]), ">u4").tolist())
+    size = math.prod(shape)
+    refuse_more_than_memory(path, size)
+    data = bytearray()
+    while len(data) <= size and (block := file.read(min(2**24, size + 1 - len(data)))):
+        data += block
+    if len(data) != size:
+        found = "more" if len(data) > size else f"{len(data):,}"
+        raise ValueError(f"its header asks for {size:,} values, and it has {found}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def read_amat(raw: bytes) -> NDArray[np.uint8]:
@@ -144,63 +189,96 @@ def read_cifar_delta(path: Path) -> bytes:
 def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
     """Reads all arrays of a .npz, or the array of a .npy under the name "x", without unpickling.
 
-    Uncompressed arrays of uint8 or uint16 are mapped into memory, read only, instead of being read.
+    Uncompressed arrays of uint8 or uint16 are mapped into memory, read only, instead of being read;
+    those of a .npz are checked first, see `check_member`.
 
     Raises:
-        UserError: If the file is corrupt, or holds pickled Python objects.
+        UserError: If the file is corrupt, holds pickled Python objects or something else than
+            arrays, or takes more than the memory.
     """
-    try:
-        with path.open("rb") as file:
-            if file.read(2) != b"PK":  # a .npy, and not a .npz
-                file.seek(0)
-                mapped = _map_array(file)
-                file.seek(0)
-                return {"x": np.load(file, allow_pickle=False) if mapped is None else mapped}
+    kind, remedy = "NumPy file", "save it again with numpy.savez or numpy.save"
+    with refusing_damage(path, kind, remedy), open_regular(path) as file:
+        if file.read(2) != b"PK":  # a .npy, and not a .npz
             file.seek(0)
-            loaded = np.load(file, allow_pickle=False)
-            arrays = _map_members(file, loaded.zip)
-            return arrays | {name: loaded[name] for name in loaded.files if name not in arrays}
-    except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        if "pickle" in str(error):
-            raise UserError(
-                f"{path} holds pickled Python objects, which are never loaded because they can run "
-                "code: save plain integer arrays with numpy.savez instead."
-            ) from error
-        raise UserError(
-            f"{path} is unreadable, truncated or no NumPy file ({error}): save it again with "
-            "numpy.savez or numpy.save."
-        ) from error
+            if file.read(1) == PICKLE:
+                raise UserError(PICKLED.format(path))
+            file.seek(0)
+            size = os.fstat(file.fileno()).st_size
+            mapped = _map_array(file, size)
+            return {"x": _read_array(file, path, size) if mapped is None else mapped}
+        arrays: dict[str, NDArray[Any]] = {}
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(NPY_ENDS)
+                if name in arrays or not member.filename.endswith(NPY_ENDS):
+                    raise ValueError(f"it holds {member.filename} twice, or no array of that name")
+                arrays[name] = _read_member(file, path, archive, member)
+        return arrays
 
 
-def _map_members(file: BinaryIO, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
-    """Maps the arrays of a .npz that are uncompressed, and uint8 or uint16."""
-    arrays = {}
-    for member in archive.infolist():
-        if member.compress_type != zipfile.ZIP_STORED:
-            continue
+def _read_member(
+    file: BinaryIO, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> NDArray[Any]:
+    """Maps or reads an array of a .npz."""
+    if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:  # not encrypted
         # The extra field of the local header may differ from the one in the archive's directory.
         file.seek(member.header_offset)
-        header = file.read(ZIP_HEADER)
+        header = read_exactly(file, ZIP_HEADER)
         name_and_extra = int.from_bytes(header[26:28], "little") + int.from_bytes(
             header[28:30], "little"
         )
-        file.seek(member.header_offset + ZIP_HEADER + name_and_extra)
-        if (mapped := _map_array(file)) is not None:
-            arrays[member.filename.removesuffix(".npy")] = mapped
-    return arrays
+        begin = member.header_offset + ZIP_HEADER + name_and_extra
+        file.seek(begin)
+        mapped = _map_array(file, member.file_size)
+        if mapped is not None:
+            check_member(path, file, begin, member)
+            return mapped
+    elif member.file_size > DEFLATED * member.compress_size:
+        raise ValueError(
+            f"{member.filename} says {member.file_size:,} bytes, more than it can hold"
+        )
+    with archive.open(member) as content:
+        array = _read_array(content, path, member.file_size)
+        while content.read(2**20):  # to the end, where the checksum is compared
+            pass
+        return array
 
 
-def _map_array(file: BinaryIO) -> NDArray[Any] | None:
-    """Maps the .npy array at the file's position; None if it is empty, or not uint8 or uint16."""
-    try:
-        version = np.lib.format.read_magic(file)
-    except ValueError:
-        return None
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Reads the header of a .npy: the shape, whether the first index runs fastest, and the type."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"version {version}")
     if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    if dtype not in (np.uint8, np.uint16) or not shape or 0 in shape:
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _read_array(file: IO[bytes], path: Path, size: int) -> NDArray[Any]:
+    """Reads the .npy array that begins at the file's position and takes so many bytes."""
+    begin = file.tell()
+    shape, fortran, dtype = _read_header(file)
+    if dtype.hasobject:
+        raise UserError(PICKLED.format(path))
+    needed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or needed != size - (file.tell() - begin):
+        raise ValueError(f"{needed:,} bytes of {dtype} {shape} are not what it holds")
+    refuse_more_than_memory(path, needed)
+    if not needed:
+        return np.empty(shape, dtype)
+    values = np.frombuffer(bytearray(read_exactly(file, needed)), dtype)
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _map_array(file: BinaryIO, size: int) -> NDArray[Any] | None:
+    """Maps the .npy array at the file's position; None if it is empty, or not uint8 or uint16."""
+    begin = file.tell()
+    shape, fortran, dtype = _read_header(file)
+    known = dtype in (np.uint8, np.uint16)
+    if not known or not shape or min(shape) < 1 or begin + size > os.fstat(file.fileno()).st_size:
+        file.seek(begin)
         return None
+    if math.prod(shape) * dtype.itemsize != size - (file.tell() - begin):
+        raise ValueError(f"{size:,} bytes are not an array of {dtype} {shape}")
     order: Literal["F", "C"] = "F" if fortran else "C"
     return np.memmap(file, dtype, "r", file.tell(), shape, order)

@@ -7,7 +7,6 @@ import json
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from nextpixel.data.images import SPLITS, Dataset, Images
 from nextpixel.data.spectrogram import Spectrogram, read_wav, resample
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
+from nextpixel.utils.reading import open_regular, refuse_more_than_memory, refusing_damage
 
 __all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits", "whole_blocks"]
 
@@ -60,13 +60,9 @@ def load_sounds(folder: Path) -> Dataset:
         names = [file.name for file in files]
         images, cut = [], 0
         for name in track(names, f"reading {len(names):,} sounds of {folder}, once", len(names)):
-            wave, rate = read_wav(folder / name)
             # A second more than fits, because resampling uses the neighbours of a sample.
-            wave = resample(
-                wave[: spectrogram.longest * rate // spectrogram.rate + rate],
-                rate,
-                spectrogram.rate,
-            )
+            seconds = spectrogram.longest / spectrogram.rate + 1
+            wave = resample(*read_wav(folder / name, seconds=seconds), spectrogram.rate)
             images.append(spectrogram.analyse(wave[: spectrogram.longest]))
             cut += len(wave) > spectrogram.longest
         x, rows = _stack(images, spectrogram)
@@ -108,12 +104,15 @@ def read_zip(path: Path) -> dict[str, bytes]:
     Raises:
         UserError: If the archive cannot be read, or is truncated or corrupt.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {Path(name).name: name for name in archive.namelist() if name.endswith(".wav")}
-            return {name: archive.read(names[name]) for name in sorted(names)}
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is truncated or corrupt ({error}): download it again.") from error
+    with (
+        refusing_damage(path, "zip archive", "download it again"),
+        open_regular(path) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        sounds = [member for member in archive.infolist() if member.filename.endswith(".wav")]
+        refuse_more_than_memory(path, sum(member.file_size for member in sounds))
+        names = {Path(member.filename).name: member for member in sounds}
+        return {name: archive.read(names[name]) for name in sorted(names)}
 
 
 def spoken_digits(recordings: dict[str, bytes], path: Path, source: str) -> Dataset:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
 from nextpixel.utils.files import replace_file
+from nextpixel.utils.reading import read_regular, refusing_damage
 
 __all__ = ["Spectrogram", "read_wav", "resample", "write_wav"]
 
@@ -40,43 +41,56 @@ _MOMENTUM = 0.99  # of fast Griffin-Lim
 _UPDATES = 100  # iterations that invert the mel filters
 _FINER = 2  # frames of synthesis per frame of the image
 _CANCELLED = 1e-4  # of the energy of its channels is left in their mean, 40 dB less
+_FASTEST = 768_000  # samples per second; more is a damaged header
+_BLOCK = 2**20  # samples
 _TINY = 1e-12  # an inaudible magnitude; also the smallest divisor
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
-def read_wav(path: str | Path, file: BinaryIO | None = None) -> tuple[_Floats, int]:
+def read_wav(
+    path: str | Path, file: BinaryIO | None = None, seconds: float = math.inf
+) -> tuple[_Floats, int]:
     """Reads a sound file of any format that libsndfile supports: WAV, FLAC, Ogg and more.
 
     Args:
         path: The file.
         file: An open file to read instead; `path` is then used in messages only.
+        seconds: Reads no more than this of its beginning.
 
     Returns:
         The mean of the channels, float64 in [-1, 1], `(samples,)`, and the samples per second.
 
     Raises:
-        UserError: If there is no such file, it is corrupt, cut off or no sound, it has no samples,
-            or its channels cancel each other.
+        UserError: If there is no such file, it is corrupt, cut off or no sound, it has no samples
+            or more than 768,000 a second, or its channels cancel each other.
     """
     # Imported here, because most commands read no sounds.
     import soundfile
 
     if file is None and not Path(path).is_file():
         raise UserError(f"There is no sound file {path}: give the path of one.")
-    try:
-        source = io.BytesIO(Path(path).read_bytes() if file is None else file.read())
-        promised = _wav_bytes_missing(source)
-        with soundfile.SoundFile(source) as sound:
+    with refusing_damage(path, "sound", "replace it by a WAV, FLAC or Ogg file"):
+        source = io.BytesIO(read_regular(path) if file is None else file.read())
+        missing = _wav_bytes_missing(source)
+        try:
+            sound = soundfile.SoundFile(source)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(error.error_string) from None  # without the address of `source`
+        with sound:
             rate, subtype = sound.samplerate, sound.subtype
-            channels = sound.read(dtype="float64", always_2d=True)
-            promised += sound.frames - len(channels)
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
-        raise UserError(
-            f"{path} is corrupt or no sound ({error}): replace it by a WAV, FLAC or Ogg file."
-        ) from error
-    if promised > 0:
+            if rate > _FASTEST:
+                raise ValueError(f"its header says {rate:,} samples a second")
+            wanted = int(min(sound.frames, seconds * rate))
+            # In blocks, because a damaged header may promise any number of samples.
+            blocks = [np.empty((0, sound.channels))]
+            while (left := wanted - sum(map(len, blocks))) > 0:
+                blocks.append(sound.read(min(left, _BLOCK), dtype="float64", always_2d=True))
+                if not len(blocks[-1]):
+                    break
+        channels = np.concatenate(blocks)
+    if missing > 0 or len(channels) < wanted:
         raise UserError(
             f"{path} is cut off: it is shorter than its header says; replace or remove it."
         )

@@ -24,6 +24,7 @@ from nextpixel.data.catalogue import NAMED, SOUNDS
 from nextpixel.data.levels import level_type
 from nextpixel.data.sampler import batches
 from nextpixel.errors import UserError
+from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import track
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def absolute_name(name: str) -> str:
     if name in NAMED:
         return name
     prefix = next((each for each in (PREFIX, SOUNDS) if name.startswith(each)), "")
-    path = Path(name.removeprefix(prefix).removesuffix(BOTTOM)).expanduser()
+    path = user_path(name.removeprefix(prefix).removesuffix(BOTTOM))
     end = BOTTOM if prefix == PREFIX and name.endswith(BOTTOM) else ""
     return f"{prefix}{path.absolute()}{end}" if path.exists() else name
 

@@ -13,6 +13,7 @@ from nextpixel.data import DataRecord, Dataset
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import absolute_name
 from nextpixel.models.base.image_model import ImageModel
+from nextpixel.utils.files import user_path
 from nextpixel.utils.words import list_names
 
 __all__ = ["begun_record", "check_digest", "record_for", "warn_of_untrained", "with_absolute_paths"]
@@ -82,6 +83,6 @@ def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "data" in settings:
         absolute["data"] = absolute_name(str(settings["data"]))
     for name in ("data_dir", "features", "from"):
-        if name in settings and Path(settings[name]).expanduser().exists():
-            absolute[name] = str(Path(settings[name]).expanduser().absolute())
+        if name in settings and user_path(settings[name]).exists():
+            absolute[name] = str(user_path(settings[name]).absolute())
     return absolute

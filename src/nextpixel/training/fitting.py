@@ -34,6 +34,7 @@ from nextpixel.training.launch import interrupts, launched, make_fabric
 from nextpixel.training.report import report_run
 from nextpixel.training.run_folder import locked, refuse_begun
 from nextpixel.training.trainer import Run
+from nextpixel.utils.files import user_path
 
 __all__ = ["fit", "prepare"]
 
@@ -89,7 +90,7 @@ def fit(
         if data_dir is not None:
             source["data_dir"] = str(data_dir)
         settings = {**source, **(settings or {})}
-        path = Path(data).expanduser()
+        path = user_path(data)
         known = str(data) in NAMED
         resize, channels = (None, None) if known else shape_options(model.shape, path)
         data = load_data(

@@ -16,6 +16,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from nextpixel.errors import UserError
 from nextpixel.utils.files import cache_folder, replace_file
 
 __all__ = ["load_c_library"]
@@ -62,7 +63,7 @@ def stored_library(file: str) -> Path | None:
     try:
         path = private_folder() / file
         whole = hashlib.sha256(path.read_bytes()).hexdigest() == digest_file(path).read_text()
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home folder
+    except (OSError, ValueError):  # a UserError is a ValueError: no home folder
         return None
     return path if whole and is_private(path) else None
 
@@ -74,7 +75,7 @@ def store(library: Path) -> Path | None:
         replace_file(path, data)
         path.chmod(0o700)
         replace_file(digest_file(path), hashlib.sha256(data).hexdigest().encode())
-    except (OSError, RuntimeError):
+    except (OSError, UserError):
         return None
     return stored_library(library.name)
 
@@ -89,7 +90,7 @@ def private_folder() -> Path:
 
     Raises:
         OSError: It cannot be made, or others could write in it.
-        RuntimeError: The user has no home folder.
+        UserError: The user has no home folder.
     """
     folder = cache_folder() / "compiled"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

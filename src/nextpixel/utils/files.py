@@ -3,31 +3,70 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-__all__ = ["atomic_write", "cache_folder", "remove_parts", "replace_file", "try_lock", "unused"]
+from nextpixel.errors import UserError
+
+__all__ = [
+    "atomic_write",
+    "cache_folder",
+    "remove_parts",
+    "replace_file",
+    "try_lock",
+    "unused",
+    "user_path",
+]
 
 PART = ".part"
+# Temporary files of `atomic_write`, of downloads, and temporary folders.
+LEFT = re.compile(r"\..+\.(\d+|[a-z0-9_]{8})\.part|\.part-\d+-.+")
+OLD = 24 * 60 * 60  # seconds after which a temporary file belongs to no living writer
+_cleaned = set[Path]()  # folders in which this process has looked for such files
 
 
 def cache_folder() -> Path:
     """Returns nextpixel's folder in the user's cache, which need not exist.
 
     Raises:
-        RuntimeError: If the user has no home folder, and XDG_CACHE_HOME is not set.
+        UserError: If the user has no home folder, and XDG_CACHE_HOME is not set.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextpixel"
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "nextpixel"
+    try:
+        return Path.home() / ".cache" / "nextpixel"
+    except RuntimeError:
+        raise UserError(
+            "You have no home folder for cached files: set XDG_CACHE_HOME (or HOME) to a folder."
+        ) from None
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a path as a user writes it: ~ and ~name stand for home folders.
+
+    Raises:
+        UserError: There is no such user, or no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{path} begins with a home folder that is not known: write the whole path."
+        ) from None
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Opens a temporary file that replaces `path` when the block ends without an error.
 
-    Readers see the old content or the new content, never a part of it.
+    Readers see the old content or the new content, never a part of it. Temporary files that killed
+    writers left in the folder more than a day ago are removed.
 
     Args:
         path: Where to write; missing folders are created.
@@ -41,6 +80,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _cleaned:
+        _cleaned.add(path.parent)
+        remove_old_parts(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         with part.open("wb") as file:
@@ -83,6 +125,24 @@ def try_lock(file: IO[Any]) -> bool:
             stacklevel=2,
         )
     return True
+
+
+def remove_old_parts(folder: Path) -> None:
+    """Removes temporary files that writers in a folder left more than a day ago."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not LEFT.fullmatch(entry.name):
+                continue
+            with suppress(OSError):
+                folder_too = entry.is_dir(follow_symlinks=False)
+                inside = list(os.scandir(entry)) if folder_too else []
+                newest = max(each.stat(follow_symlinks=False).st_mtime for each in [entry, *inside])
+                if time.time() - newest < OLD:
+                    continue
+                if folder_too:
+                    shutil.rmtree(entry.path)
+                else:
+                    Path(entry).unlink()
 
 
 def remove_parts(folder: Path) -> None:

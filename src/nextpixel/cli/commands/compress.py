@@ -21,6 +21,7 @@ from nextpixel.cli.options import (
     positive,
 )
 from nextpixel.errors import UserError
+from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import progress
 from nextpixel.utils.words import count, list_names
 
@@ -136,7 +137,7 @@ def load(args: argparse.Namespace) -> tuple[Coding, Source]:
 def is_dataset(args: argparse.Namespace) -> bool:
     """Whether the images are a data set: a known name, or something with splits."""
     return args.split is not None or (
-        len(args.images) == 1 and not Path(args.images[0]).expanduser().exists()
+        len(args.images) == 1 and not user_path(args.images[0]).exists()
     )
 
 
@@ -144,7 +145,7 @@ def default_name(images: str) -> Path:
     """Names the file after the images; a free name."""
     from nextpixel.utils.files import unused
 
-    return unused(Path(f"{Path(images).expanduser().resolve().stem or 'images'}.npxz"))
+    return unused(Path(f"{user_path(images).resolve().stem or 'images'}.npxz"))
 
 
 def report(out: Path, totals: Totals, source: Source, seconds: float) -> None:

@@ -1,0 +1,219 @@
+"""Reads files that somebody gives: whatever their readers raise becomes one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from nextpixel.errors import UserError
+
+__all__ = [
+    "mapping",
+    "memory",
+    "open_regular",
+    "parse_yaml",
+    "read_exactly",
+    "read_json",
+    "read_regular",
+    "read_text",
+    "read_yaml",
+    "refuse_more_than_memory",
+    "refusing_damage",
+]
+
+MOST_TEXT = 16 * 2**20  # bytes of a file of JSON, YAML or CSV
+MOST_VALUES = 100_000  # of a file of YAML, with each alias counted as what it stands for
+MOST_NESTED = 50
+
+
+@contextmanager
+def refusing_damage(path: str | Path, kind: str, remedy: str) -> Iterator[None]:
+    """Turns whatever is raised while a file is read into a `UserError`.
+
+    A damaged file can make a reader raise anything: libraries check what they expected to go wrong.
+
+    Args:
+        path: The file, for the message.
+        kind: What it should be, such as "NumPy file".
+        remedy: What to do, after a colon.
+
+    Raises:
+        UserError: The block raised an exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(
+            f"{path} asks for more memory than there is: it is damaged, or too large for this "
+            "machine."
+        ) from error
+    except OSError as error:
+        if error.errno is None:  # raised by a library, not by the system
+            raise UserError(_damaged(path, kind, error, remedy)) from error
+        reason = error.strerror or os.strerror(error.errno)
+        raise UserError(
+            f"{path} cannot be read ({reason}): check the file and its permissions."
+        ) from error
+    except Exception as error:
+        raise UserError(_damaged(path, kind, error, remedy)) from error
+
+
+def _damaged(path: str | Path, kind: str, error: Exception, remedy: str) -> str:
+    """Returns the sentence about a damaged file; long reasons are cut."""
+    reason = " ".join(str(error).split()).rstrip(".")
+    if not reason or isinstance(error, KeyError):  # whose text is the key alone
+        reason = f"{type(error).__name__} {reason}".strip()
+    reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
+    return f"{path} is truncated, corrupt or no {kind} ({reason}): {remedy}."
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a file to read; nothing else, as a pipe would wait for somebody to write.
+
+    Raises:
+        OSError: It cannot be opened.
+        UserError: It is no regular file.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UserError(f"{path} is a pipe, a device or a folder: give a file.")
+    return file
+
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
+
+
+def read_regular(path: str | Path, most: int | None = None) -> bytes:
+    """Reads a file, see `open_regular`.
+
+    Args:
+        path: The file.
+        most: Refuses a longer file.
+
+    Raises:
+        OSError: It cannot be read.
+        UserError: It is no regular file, too long, or longer than the memory.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise UserError(f"{path} has {size:,} bytes, where at most {most:,} are expected.")
+        refuse_more_than_memory(path, size)
+        return file.read()
+
+
+def read_exactly(file: IO[bytes], size: int) -> bytes:
+    """Reads as many bytes as a header promises.
+
+    Raises:
+        EOFError: There are fewer.
+    """
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError(f"{size:,} bytes are promised, {len(data):,} are there")
+    return data
+
+
+def memory() -> int:
+    """Returns the memory of this machine in bytes; 16 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 16 * 2**30
+
+
+def refuse_more_than_memory(path: str | Path, size: int) -> None:
+    """Refuses a file whose content takes more bytes than this machine has.
+
+    Raises:
+        UserError: It does.
+    """
+    if size > memory():
+        raise UserError(
+            f"{path} asks for {size / 1e9:,.1f} GB of memory, and this machine has "
+            f"{memory() / 1e9:,.1f}: it is damaged, or too large for this machine."
+        )
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+def read_text(path: str | Path) -> str:
+    """Reads a text file in UTF-8 of at most 16 MiB.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no text.
+        UserError: It is no regular file, or too long.
+    """
+    return read_regular(path, MOST_TEXT).decode("utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a file of JSON; see `read_text` for errors."""
+    return json.loads(read_text(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Reads a file of YAML; see `read_text` and `parse_yaml` for errors."""
+    return parse_yaml(read_text(path))
+
+
+def parse_yaml(text: str) -> Any:
+    """Reads YAML that is not nested deeply; a few letters of aliases may stand for millions.
+
+    Raises:
+        ValueError: It is no YAML, or too much of it.
+    """
+    import yaml  # takes a while
+
+    try:
+        found = yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # most errors have a position
+        raise ValueError(f"no YAML{f' in line {mark.line + 1}' if mark else ''}") from None
+    if count_values(found) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES:,} values")
+    return found
+
+
+def count_values(found: Any, depth: int = 0) -> int:
+    """Counts the values in nested mappings and lists, up to some more than `MOST_VALUES`.
+
+    Raises:
+        ValueError: They are nested too deeply.
+    """
+    if not isinstance(found, Mapping | list | tuple | set):
+        return 1
+    if depth == MOST_NESTED:
+        raise ValueError("it is nested too deeply")
+    total = 1
+    for value in [*found, *found.values()] if isinstance(found, Mapping) else found:
+        total += count_values(value, depth + 1)
+        if total > MOST_VALUES:
+            break
+    return total
+
+
+def mapping(found: Any) -> dict[str, Any]:
+    """Returns what JSON or YAML holds, if it is values by name.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"it holds {type(found).__name__}, where values by name are expected")
+    return dict(found)
