@@ -25,7 +25,7 @@ from nextpixel.conditioning.regions import Half, box_mask, half_mask
 from nextpixel.data import Dataset, Images
 from nextpixel.data.arrays import read_idx_folder
 from nextpixel.data.classes import match_classes, refuse_class
-from nextpixel.data.folders import picture_names, read_picture
+from nextpixel.data.folders import picture_names, picture_size, read_picture
 from nextpixel.data.images import Unsplit
 from nextpixel.data.levels import requantise
 from nextpixel.data.sampler import evenly_spaced
@@ -262,8 +262,7 @@ def warn_of_other_sizes(paths: Sequence[Path], found: Sequence[Pictures], shape:
             files.append(path)
     other = 0
     for file in files:
-        with Image.open(file) as picture:
-            other += picture.size != (shape[2], shape[1])
+        other += picture_size(file) != (shape[2], shape[1])
     if other:
         warnings.warn(
             f"{other:,} of {count(len(files), 'picture')} had another size: cropped and resized "

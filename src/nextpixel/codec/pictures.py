@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nextpixel.errors import UserError
+from nextpixel.utils.reading import read_regular
 from nextpixel.viz.images import to_uint8
 
 __all__ = [
@@ -89,7 +90,7 @@ def read_file(
         UserError: The file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     file = data, name

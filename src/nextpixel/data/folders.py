@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,7 @@ from nextpixel.data.images import (
 from nextpixel.data.levels import requantise
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
+from nextpixel.utils.reading import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,6 +59,7 @@ PICTURES = (  # still pictures that Pillow reads by itself
 )
 FILMS = (".gif", ".webp", ".apng", ".avif", ".tif", ".tiff")  # may have several frames or pages
 GREY = {"1", "L", "LA", "La"}  # modes of Pillow
+MOST_SIDE = 8192  # of pictures that are resized
 BLOCK = 32  # pictures decoded by one call of a thread
 PICTURE_FILES = FileKind(
     "images",
@@ -96,8 +99,7 @@ def load_folder(
     """
     if channels not in (None, 1, 3):
         raise UserError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
-    if resize is not None and resize < 1:
-        raise UserError(f"resize is {resize}: give the side of the square pictures, 1 or more.")
+    check_resize(resize)
     levels = 256 if levels is None else levels
     table = requantise(np.arange(256), 256, levels)
     state = folder_state(folder, PICTURES)
@@ -133,6 +135,7 @@ def load_folder_unsplit(
 
     See `load_folder` for arguments and errors.
     """
+    check_resize(resize)
     notes: list[str] = []
     pictures, skipped = list_files(folder, PICTURE_FILES)
     if note := skipped.in_words(folder, PICTURE_FILES):
@@ -360,17 +363,44 @@ def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with open_regular(path) as file, Image.open(file, formats=_formats()) as picture:
             if not picture.mode.startswith(("I", "F")):
                 return work(picture)
             mode = picture.mode
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"There is no picture {path}: give the path of a file.") from None
+    except UserError as error:
+        raise UnreadableError(str(error)) from None
+    except Image.DecompressionBombError:
+        raise UnreadableError(
+            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: make it smaller."
+        ) from None
     except Exception as error:  # Pillow raises many types of errors on corrupt files
         raise UnreadableError(
             f"{path} is corrupt or no image ({error}): replace or remove the file."
         ) from error
     raise UserError(f"{path} has more than 8 bits a value (mode {mode}): save it with 8 bits.")
+
+
+@lru_cache
+def _formats() -> tuple[str, ...]:
+    """Lists Pillow's names of `PICTURES`: others need not even be recognised, as PostScript."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return tuple({known[ending] for ending in PICTURES if ending in known})
+
+
+def check_resize(resize: int | None) -> None:
+    """Checks the option `resize`.
+
+    Raises:
+        UserError: It is out of range.
+    """
+    if resize is not None and not 1 <= resize <= MOST_SIDE:
+        raise UserError(
+            f"resize is {resize}: give the side of the square pictures, 1 to {MOST_SIDE}."
+        )
 
 
 def _has_frames(picture: Image.Image) -> bool:
@@ -398,6 +428,7 @@ def read_picture(path: Path, resize: int | None, channels: int | None) -> NDArra
         UserError: If there is no such file, or it has more than 8 bits a value.
         UnreadableError: If it is corrupt, or no image.
     """
+    check_resize(resize)
     return _read(path, lambda picture: decode_picture(picture, resize, channels))
 
 
