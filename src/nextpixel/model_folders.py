@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,13 @@ from typing import Any, NamedTuple
 
 from nextpixel.data.catalogue import NAMED
 from nextpixel.errors import UserError
+from nextpixel.utils.reading import (
+    mapping,
+    read_json,
+    read_regular,
+    read_yaml,
+    refusing_damage,
+)
 
 __all__ = [
     "FORMAT",
@@ -105,26 +111,13 @@ def training_record(name: str | Path) -> dict[str, Any]:
     folder = find(name)
     for file in (folder / "card.json", folder / TRAINING, folder.parent / "config.yaml"):
         if file.is_file():
-            try:
-                record = renamed_options(_read_record(file))
-            except (UnicodeDecodeError, TypeError, ValueError):
-                raise UserError(f"{file} is damaged: take another copy, or give --data.") from None
+            with refusing_damage(file, "card", "take another copy, or give --data"):
+                found = read_json(file) if file.suffix == ".json" else read_yaml(file)
+                record = renamed_options(mapping(found))
             if record.get("data") is None:
                 record.pop("data", None)
             return record
     return {}
-
-
-def _read_record(file: Path) -> Any:
-    """Reads a file of JSON or YAML; raises a ValueError if it is neither."""
-    if file.suffix == ".json":
-        return json.loads(file.read_text("utf-8"))
-    import yaml  # takes a while
-
-    try:
-        return yaml.safe_load(file.read_text("utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
 
 
 def recorded_classes(folder: Path, classes: int) -> tuple[str, ...] | None:
@@ -176,26 +169,23 @@ def read_folder(folder: Path, *, trust: bool = False) -> SavedModel:
     Raises:
         UserError: The folder is damaged, or not trusted.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+    file, remedy = folder / "config.json", "save the model again, or take another copy"
+    with refusing_damage(file, "configuration of a model", remedy):
+        config = mapping(read_json(file))
         name = str(config["model"])
-        hyperparameters = up_to_date(name, dict(config["hyperparameters"]))
+        hyperparameters = up_to_date(name, mapping(config["hyperparameters"]))
         weights, digest = folder / Path(config["weights"]).name, config["sha256"]
-        saved_format = config["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / 'config.json'} is not the configuration of a model ({error}): "
-            "save the model again, or take another copy."
-        ) from None
+        saved_format, there = config["format"], weights.is_file()
     if saved_format != FORMAT:
         raise UserError(
             f"{folder} was saved in format {saved_format}, and this version of nextpixel reads "
             f"format {FORMAT}: install the version that wrote it."
         )
-    check_trusted(name, folder / "config.json", trust)
-    if not weights.is_file():
+    check_trusted(name, file, trust)
+    if not there:
         raise UserError(f"{weights} is missing: take another copy of the model's whole folder.")
-    data = weights.read_bytes()
+    with refusing_damage(weights, "file of weights", "take another copy of the model"):
+        data = read_regular(weights)
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{weights} is damaged (wrong sha256): take another copy of the model.")
     return SavedModel(name, hyperparameters, data, config)

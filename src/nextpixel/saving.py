@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from nextpixel.errors import UserError
 from nextpixel.model_folders import FORMAT, MOVED, read_folder
 from nextpixel.utils.files import replace_file
+from nextpixel.utils.limits import at_most
 
 __all__ = [
     "Model",
@@ -30,6 +30,10 @@ __all__ = [
     "model_name",
     "read_kind",
 ]
+
+
+# PyTorch computes little with its other integers, as uint16.
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class Model(nn.Module, ABC):
@@ -56,8 +60,15 @@ class Model(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
-        return next(self.parameters(), torch.empty(0)).device
+        """The device of the weights.
+
+        Raises:
+            UserError: It is "meta", where they have no values.
+        """
+        device = next(self.parameters(), torch.empty(0)).device
+        if device.type == "meta":
+            raise UserError(f"This {type(self).__name__} has no weights on {device}: load it anew.")
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,6 +84,7 @@ class Model(nn.Module, ABC):
 
     def weights(self) -> bytes:
         """Returns the weights as the content of a safetensors file."""
+        _ = self.device  # refuses weights without values
         state = self.state_dict().items()
         return save_tensors({name: t.detach().cpu().contiguous() for name, t in state})
 
@@ -143,12 +155,13 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     if not issubclass(cls, kind):
         raise UserError(f"{folder} holds {cls.noun}, not {kind.noun}: name another one.")
     try:
-        model = cls(**hyperparameters)
+        with at_most(len(data), name):  # a number in a buffer need not be in the file
+            model = cls(**hyperparameters)
         model.load_extra_config(config)
         model.load_state_dict(load_tensors(data))
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"The weights in {folder} do not fit {name}: {reason}") from None
+    except Exception as error:  # of any kind where the configuration is damaged
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"The weights in {folder} do not fit {name}: {reason[:300]}") from None
     check_finite(model.state_dict(), f"The model in {folder} is of no use")
     return model
 
@@ -213,8 +226,11 @@ def check_images(x: Tensor, shape: tuple[int, int, int], levels: int) -> None:
     Raises:
         UserError: Its type, shape or range is wrong.
     """
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise UserError(f"Images are integers in [0, {levels}), not {x.dtype}.")
+    if x.dtype not in INTEGERS:
+        raise UserError(
+            f"Images are integers in [0, {levels}) of int64, int32, int16, int8 or uint8, not "
+            f"{x.dtype}: convert them, as with x.long()."
+        )
     if x.ndim != 4 or tuple(x.shape[1:]) != shape:
         raise UserError(
             f"This model's images have the shape (B, {', '.join(map(str, shape))}), "

@@ -357,7 +357,7 @@ def test_damaged_files_get_one_sentence(
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
     (tmp_path / file).write_bytes(content)
     error = refused(f"compare simple=plain.yaml {DATA} --seconds 1 --out {tmp_path}", capsys)
-    assert f"{tmp_path / file} is damaged: take another copy" in error
+    assert f"{tmp_path / file} is truncated, corrupt or no file of a comparison" in error
 
 
 def test_a_damaged_run_is_noticed_before_it_is_measured(
@@ -366,7 +366,9 @@ def test_a_damaged_run_is_noticed_before_it_is_measured(
     shutil.copytree("out/simple", tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text("train: {}")
     words = f"other={tmp_path}/run plain.yaml {DATA} --steps 3 --out {tmp_path}/new"
-    assert f"{tmp_path}/run/config.yaml is damaged" in refused(f"compare {words}", capsys)
+    assert f"{tmp_path}/run/config.yaml is truncated, corrupt or no file" in refused(
+        f"compare {words}", capsys
+    )
 
 
 def test_budget_is_one_number() -> None:

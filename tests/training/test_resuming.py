@@ -253,5 +253,5 @@ def test_a_damaged_record_of_the_data_is_no_empty_one(tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
     for damaged in (b"{", b"[1]", b"\xff\xfe", b'{"spectrogram": 3}'):
         (tmp_path / "last" / "config.json").write_bytes(damaged)
-        with pytest.raises(UserError, match="is damaged, so it is not known"):
+        with pytest.raises(UserError, match="no configuration of a model"):
             begun_record(tmp_path)

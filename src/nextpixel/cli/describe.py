@@ -18,6 +18,7 @@ from nextpixel.latents.generator import find_bundle, holds_bundle, read_record
 from nextpixel.model_folders import bundles, find, judges, shipped
 from nextpixel.models.base.image_model import ImageModel, find_class
 from nextpixel.saving import Model, model_name, read_kind
+from nextpixel.utils.reading import read_text, refusing_damage
 
 __all__ = ["explain", "is_kind", "layers", "overview"]
 
@@ -144,8 +145,14 @@ def explain(
     saved = read_kind(folder, Model, trust=trust)
     lines = [title(name, saved), layers(saved)]
     if (folder / "card.json").is_file():
-        lines += ["", "Card:", (folder / "card.json").read_text("utf-8").rstrip()]
+        lines += ["", "Card:", read_card(folder / "card.json")]
     return "\n".join(lines)
+
+
+def read_card(file: Path) -> str:
+    """Reads a card, which is shown as it is."""
+    with refusing_damage(file, "card", "take another copy"):
+        return read_text(file).rstrip()
 
 
 def is_kind(name: str) -> bool:
@@ -173,7 +180,7 @@ def explain_bundle(name: str, trust: bool) -> str:
     lines = [f"{title(name, part)}\n{layers(part)}" for part in parts]
     card = find_bundle(name) / "card.json"
     if card.is_file():
-        lines += [f"Card:\n{card.read_text('utf-8').rstrip()}"]
+        lines += [f"Card:\n{read_card(card)}"]
     return "\n\n".join(lines)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from nextpixel.cli.options import DATA
 from nextpixel.errors import UserError, did_you_mean
+from nextpixel.utils.reading import mapping, parse_yaml, read_json, read_yaml, refusing_damage
 
 if TYPE_CHECKING:
     from nextpixel.models.base.image_model import ImageModel
@@ -114,6 +114,8 @@ def with_model(argv: list[str]) -> list[str]:
                 raise UserError(f"--from takes the model of {start} as it is: leave {word} out.")
         return ["--model", kind_of(start, "--trust" in argv), *argv]
     if given.config:
+        for file in given.config:
+            read_options(file)  # what is nested deeply would take the parser's time and memory
         if given.size is not None:
             raise UserError("--size is for a new model, and --config describes one: leave it out.")
         return argv
@@ -139,10 +141,8 @@ def kind_of(name: str, trust: bool) -> str:
     from nextpixel.model_folders import check_trusted, find
 
     file = find(name) / "config.json"
-    try:
-        kind = str(json.loads(file.read_text())["model"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged: take another copy of the model.") from None
+    with refusing_damage(file, "configuration of a model", "take another copy of the model"):
+        kind = str(mapping(read_json(file))["model"])
     check_trusted(kind, file, trust)
     return kind
 
@@ -164,15 +164,12 @@ def resumed_config(file: Path, trust: bool) -> str:
 
     from nextpixel.model_folders import check_trusted, renamed_options, up_to_date
 
-    try:
-        config = renamed_options(yaml.safe_load(file.read_text()))
-        model = config["model"]
+    with refusing_damage(file, "configuration of a run", "take another copy of the run"):
+        config = renamed_options(mapping(read_yaml(file)))
+        config["model"] = model = mapping(config["model"])
         name = str(model["class_path"])
         model["init_args"] = up_to_date(name, model.get("init_args") or {})
         check_run_options(config, file)
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file} is not the configuration of a run: {reason}.") from None
     check_trusted(name, file, trust)
     return yaml.safe_dump(config, sort_keys=False)
 
@@ -246,7 +243,7 @@ def flattened(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
         if not equals and words and not words[0].startswith("--"):
             value = words.popleft()
         if option == "config" and value:
-            yield from leaves("", read_yaml(value))
+            yield from leaves("", read_options(value))
         elif option not in SWITCHES:
             yield option, value  # "" where there is none
 
@@ -261,28 +258,17 @@ def leaves(prefix: str, options: Any) -> Iterator[tuple[str, Any]]:
         yield from leaves(f"{prefix}.{name}" if prefix else str(name), value)
 
 
-def read_yaml(value: str) -> Mapping[str, Any]:
+def read_options(value: str) -> Mapping[str, Any]:
     """Reads options from a YAML file, or from YAML itself.
 
     Raises:
         UserError: There is no such file, or it holds something else.
     """
-    import yaml
-
     file = "The configuration" if "\n" in value else value
-    try:
-        options = yaml.safe_load(value if "\n" in value else Path(value).read_text())
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"Cannot read {file} ({reason}): give --config a YAML file.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}, given as --config, is not text: give a YAML file.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # most errors have a position
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise UserError(f"{file} is not YAML{where}: correct it.") from None
+    with refusing_damage(file, "YAML", "correct it"):
+        options = parse_yaml(value) if "\n" in value else read_yaml(value)
     if not isinstance(options, Mapping):
-        raise UserError(f"{file} holds {options!r}, not options as in name: value.")
+        raise UserError(f"{file} holds {options!r:.60}, not options as in name: value.")
     return options
 
 

@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from nextpixel.engine.library import load_library
 from nextpixel.errors import UserError
+from nextpixel.utils.reading import open_regular, refusing_damage
 
 __all__ = [
     "ADVICE",
@@ -176,10 +176,8 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str], *, salvage: bool = False) -> None:
         self.path, self.faults = os.fspath(path), list[str]()
-        try:
-            self.file: BinaryIO = Path(path).open("rb")  # noqa: SIM115  # see close
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be read: {error.strerror}.") from None
+        with refusing_damage(self.path, "compressed images", "give a .npxz"):
+            self.file: BinaryIO = open_regular(path)
         try:
             self.size = os.fstat(self.file.fileno()).st_size
             self._check_signature()

@@ -16,6 +16,7 @@ from nextpixel.codec.programs import shipped_programs
 from nextpixel.engine import Program
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.model_folders import bundles, find, read_folder, recorded_classes, shipped
+from nextpixel.utils.reading import read_regular, refusing_damage
 
 if TYPE_CHECKING:
     from nextpixel.models.base.autoregressive import CausalNetwork
@@ -127,10 +128,8 @@ def coding_of_file(path: Path) -> Coding:
     Raises:
         UserError: It cannot be read.
     """
-    try:
-        file = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    with refusing_damage(path, "program", "give another"):
+        file = read_regular(path)
     names = Program(file).description.get("class_names")
     return Coding(path.stem, file, class_names=None if names is None else tuple(names))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nextpixel.errors import UserError
-from nextpixel.utils.reading import read_regular
+from nextpixel.utils.reading import read_regular, refusing_damage
 from nextpixel.viz.images import to_uint8
 
 __all__ = [
@@ -89,10 +89,8 @@ def read_file(
     Raises:
         UserError: The file cannot be read.
     """
-    try:
+    with refusing_damage(path, "picture", "leave it out"):
         data = read_regular(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     file = data, name
     try:
         with opened(data) as picture:

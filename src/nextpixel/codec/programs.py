@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from nextpixel.codec.coding import Plan, bytes_of_tiles
@@ -15,6 +14,7 @@ from nextpixel.engine import Program
 from nextpixel.engine.program import memory_of
 from nextpixel.errors import UserError
 from nextpixel.model_folders import shipped
+from nextpixel.utils.reading import read_regular, refusing_damage
 
 __all__ = [
     "PROGRAM",
@@ -76,10 +76,9 @@ def _candidates(
 ) -> Iterator[tuple[str | None, bytes]]:
     """Yields programs; with the name of those that must be the right one."""
     if given is not None:
-        try:
-            yield given, Path(given).read_bytes()
-        except OSError as error:
-            raise UserError(f"{given} cannot be read: {error.strerror}.") from None
+        with refusing_damage(given, "program", "give another"):
+            program = read_regular(given)
+        yield given, program
     for record in reader.records:
         if record.kind == PROGRAM:
             yield f"The program in {reader.path}", unpack_program(reader.body(record))

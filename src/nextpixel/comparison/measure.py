@@ -8,15 +8,14 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from nextpixel import sampling
@@ -25,7 +24,6 @@ from nextpixel.conditioning.regions import half_mask
 from nextpixel.context import ContextLike
 from nextpixel.data import Dataset, Images
 from nextpixel.data.sampler import evenly_spaced
-from nextpixel.errors import UserError
 from nextpixel.evaluation import receptive_field as fields
 from nextpixel.evaluation.likelihood import Score, evaluate
 from nextpixel.models.base.autoregressive import AutoregressiveModel, CausalNetwork
@@ -33,6 +31,7 @@ from nextpixel.nn import Cache, Site
 from nextpixel.sampling.config import site_noise
 from nextpixel.saving import model_name
 from nextpixel.utils.progress import progress
+from nextpixel.utils.reading import mapping, read_regular, read_yaml, refusing_damage
 
 __all__ = [
     "FIELD_IMAGES",
@@ -45,8 +44,8 @@ __all__ = [
     "numbers_to_complete",
     "read_config",
     "read_metrics",
-    "read_text",
     "receptive_field",
+    "refusing_damaged",
 ]
 
 NAIVE_SITES = 8  # sites at which a full pass is timed
@@ -102,22 +101,17 @@ class Result:
         return self.steps * self.batch_size
 
 
-@contextmanager
-def read_text(file: Path) -> Iterator[str]:
-    """Yields the text of a file, and turns errors in parsing it into a `UserError`."""
-    try:
-        yield file.read_text("utf-8")
-    except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-        raise UserError(
-            f"{file} is damaged: take another copy of it, or give another --out."
-        ) from None
+def refusing_damaged(file: Path) -> AbstractContextManager[None]:
+    """Turns errors in reading a file of a comparison into a `UserError`."""
+    return refusing_damage(file, "file of a comparison", "take another copy, or another --out")
 
 
 def read_config(run: Path) -> dict[str, Any]:
     """Reads the configuration of a training run."""
-    with read_text(run / "config.yaml") as text:
-        config = dict(yaml.safe_load(text))
-        config["train"] = dict(config["train"])
+    file = run / "config.yaml"
+    with refusing_damaged(file):
+        config = mapping(read_yaml(file))
+        config["train"] = mapping(config["train"])
         int(config["train"]["batch_size"])
     return config
 
@@ -126,8 +120,9 @@ def read_metrics(run: Path | None) -> list[dict[str, float]]:
     """Reads the metrics of a training run; an incomplete last line is skipped."""
     if run is None:
         return []
-    with read_text(run / "metrics.jsonl") as text:
-        lines = text.splitlines(keepends=True)
+    file = run / "metrics.jsonl"
+    with refusing_damaged(file):
+        lines = read_regular(file).decode("utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
 

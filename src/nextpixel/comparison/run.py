@@ -25,7 +25,7 @@ from nextpixel.comparison.measure import (
     measure,
     read_config,
     read_metrics,
-    read_text,
+    refusing_damaged,
 )
 from nextpixel.comparison.page import write
 from nextpixel.data import Dataset
@@ -42,6 +42,7 @@ from nextpixel.training.launch import launched, make_fabric
 from nextpixel.training.trainer import Run
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.progress import progress
+from nextpixel.utils.reading import mapping, read_json
 from nextpixel.utils.words import count
 
 __all__ = ["compare_models"]
@@ -178,8 +179,9 @@ def check_run(contender: Contender, model: AutoregressiveModel, data: str) -> No
     """Checks that an existing run folder belongs to this model and these data."""
     if not (contender.folder / "state.pt").exists():
         return
-    with read_text(contender.folder / "last" / "config.json") as text:
-        config = json.loads(text)
+    file = contender.folder / "last" / "config.json"
+    with refusing_damaged(file):
+        config = mapping(read_json(file))
         saved = (config["model"], config["hyperparameters"])
     saved_data = absolute_name(str(read_config(contender.folder).get("data")))
     if (model_name(type(model)), model.hyperparameters, data) != (*saved, saved_data):
@@ -206,10 +208,10 @@ def read_steps(file: Path) -> dict[str, dict[str, int]]:
     """Reads the file that `plan` writes: label -> the budget in seconds, and its steps."""
     if not file.is_file():
         return {}
-    with read_text(file) as text:
+    with refusing_damaged(file):
         return {
             label: {key: int(entry[key]) for key in ("seconds", "steps")}
-            for label, entry in json.loads(text).items()
+            for label, entry in mapping(read_json(file)).items()
         }
 
 

@@ -40,6 +40,7 @@ from nextpixel.evaluation.typicality import ORDINARY_IMAGES, Ordinary, image_fea
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.utils.files import atomic_write
 from nextpixel.utils.inference import evaluation_mode
+from nextpixel.utils.reading import read_text, refusing_damage
 from nextpixel.utils.words import with_error
 
 __all__ = [
@@ -368,12 +369,9 @@ def read_labels(path: Path, names: Sequence[str]) -> list[float]:
     Raises:
         UserError: It is not such a file, or it lists an unknown image, or one twice.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise UserError(f"{path} cannot be read as a CSV file ({reason}): give another.") from None
+    with refusing_damage(path, "CSV file", "give another"):
+        text = read_text(path).removeprefix("\ufeff")
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     places = {name: i for i, name in enumerate(names)}
     if rows and rows[0][0] not in places and rows[0][-1].strip() not in ("0", "1"):
         rows = rows[1:]  # the header

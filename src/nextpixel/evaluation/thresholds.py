@@ -13,6 +13,7 @@ from nextpixel.errors import UserError
 from nextpixel.evaluation.typicality import FEATURES, Ordinary
 from nextpixel.model_folders import find
 from nextpixel.utils.files import replace_file
+from nextpixel.utils.reading import mapping, read_json, read_regular, refusing_damage
 
 __all__ = ["Threshold", "model_digest"]
 
@@ -23,7 +24,7 @@ def model_digest(name: str | Path) -> str:
     Raises:
         UserError: There is no such model.
     """
-    return hashlib.sha256((find(name) / "config.json").read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(find(name) / "config.json")).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +82,8 @@ class Threshold:
             raise UserError(
                 f"There is no threshold {path}: make one with --threshold fit --save {path}."
             )
-        try:
-            record = json.loads(path.read_text())
+        with refusing_damage(path, "threshold", "make another with --threshold fit"):
+            record = mapping(read_json(path))
             features = np.array(record["ordinary_features"], np.float64)
             if record["features"] != list(FEATURES) or features.shape[1:] != (len(FEATURES),):
                 raise ValueError("other features")
@@ -93,11 +94,6 @@ class Threshold:
                 str(record["model"]),
                 float(record["threshold"]),
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:  # JSON's are ValueErrors
-            raise UserError(
-                f"{path} is no threshold that this version can read ({error}): make another with "
-                "--threshold fit."
-            ) from None
         if found.model != model:
             raise UserError(
                 f"{path} was fitted for another model: make one for this model with --threshold "

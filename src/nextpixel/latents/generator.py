@@ -28,6 +28,7 @@ from nextpixel.noise import make_seed
 from nextpixel.sampling.config import CompleteOptions, MaskLike, as_mask
 from nextpixel.utils import inference
 from nextpixel.utils.files import replace_file
+from nextpixel.utils.reading import mapping, read_json, refusing_damage
 
 __all__ = ["LatentGenerator", "Pixels"]
 
@@ -384,12 +385,10 @@ def read_record(name: str | Path) -> dict[Path, str]:
         )
     folder = find_bundle(name)
     file = folder / RECORD
-    try:
-        record = json.loads(file.read_text("utf-8"))
+    with refusing_damage(file, "record of a bundle", "take another copy"):
+        record = mapping(read_json(file))
         names = PARTS if PARTS[2] in record else PARTS[:2]
         saved_format, digests = record["format"], {folder / part: record[part] for part in names}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error}): take another copy.") from None
     if saved_format != FORMAT:
         raise UserError(
             f"{name} was saved in format {saved_format}, and this version of nextpixel reads "

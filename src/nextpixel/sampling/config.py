@@ -33,6 +33,7 @@ __all__ = [
     "check_count",
     "check_integers",
     "check_mask",
+    "check_temperature",
     "known_pixels",
     "site_noise",
 ]
@@ -111,8 +112,7 @@ class SamplingConfig:
     sampler: Sampler = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"The temperature must be above 0, not {self.temperature}.")
+        check_temperature(self.temperature)
         if not 0 <= self.guidance < math.inf:
             raise UserError(f"guidance must be at least 0, not {self.guidance}.")
         if self.sampler not in get_args(Sampler):
@@ -256,6 +256,16 @@ def check_count(n: int) -> None:
         raise UserError(f"Draw at least one image at a time, not {n}.")
 
 
+def check_temperature(temperature: float) -> None:
+    """Checks a temperature.
+
+    Raises:
+        UserError: It is not above 0, or infinite.
+    """
+    if not 0 < temperature < math.inf:
+        raise UserError(f"The temperature must be above 0, not {temperature}.")
+
+
 def check_integers(x: Tensor) -> None:
     """Checks that pixels are integers.
 
@@ -267,8 +277,17 @@ def check_integers(x: Tensor) -> None:
 
 
 def as_mask(mask: MaskLike) -> Tensor:
-    """Turns a mask into a tensor; an array is copied, as PyTorch takes none that is read-only."""
-    return mask if isinstance(mask, Tensor) else torch.as_tensor(np.array(mask))
+    """Turns a mask into a tensor; an array is copied, as PyTorch takes none that is read-only.
+
+    Raises:
+        UserError: It is no array.
+    """
+    if isinstance(mask, Tensor):
+        return mask
+    try:
+        return torch.as_tensor(np.array(mask))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"A mask is an array of booleans, true at known pixels: {error}") from None
 
 
 def check_mask(mask: Tensor, shape: Sequence[int] | None = None) -> None:

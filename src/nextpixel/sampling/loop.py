@@ -31,6 +31,7 @@ from nextpixel.sampling.config import (
     SamplingConfig,
     TraceOptions,
     check_count,
+    check_temperature,
     known_pixels,
     site_noise,
 )
@@ -431,8 +432,12 @@ def all_at_once(
 
     Returns:
         Integers in `[0, levels)`, `(n, C, H, W)`, int64, on the CPU.
+
+    Raises:
+        UserError: The temperature is not above 0, or there is nothing to sample.
     """
     check_count(n)
+    check_temperature(temperature)
     empty = torch.zeros(n, *model.shape, dtype=torch.int64, device=model.device)
     context = model.context(c, n)
     pictures = []

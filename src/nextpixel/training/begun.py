@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from nextpixel.errors import UserError
 from nextpixel.latents.codes import absolute_name
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.utils.files import user_path
+from nextpixel.utils.reading import mapping, read_json, refusing_damage
 from nextpixel.utils.words import list_names
 
 __all__ = ["begun_record", "check_digest", "record_for", "warn_of_untrained", "with_absolute_paths"]
@@ -28,13 +28,10 @@ def begun_record(out: Path) -> DataRecord:
     file = out / "last" / "config.json"
     if not file.is_file():
         return DataRecord()
-    try:
-        return DataRecord.from_settings(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError, AttributeError):  # UnicodeDecodeError is a ValueError
-        raise UserError(
-            f"{file} is damaged, so it is not known what the run was trained on: take another copy "
-            "of the run, or begin a new one by another --out."
-        ) from None
+    # Without it nobody knows what the run was trained on.
+    remedy = "take another copy of the run, or begin a new one by another --out"
+    with refusing_damage(file, "configuration of a model", remedy):
+        return DataRecord.from_settings(mapping(read_json(file)))
 
 
 def check_digest(begun: DataRecord, data: Dataset, out: Path) -> None:

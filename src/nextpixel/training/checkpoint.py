@@ -17,6 +17,7 @@ import torch
 
 from nextpixel.errors import UserError
 from nextpixel.utils.files import replace_file
+from nextpixel.utils.reading import read_regular
 
 __all__ = ["load_state", "save_state"]
 
@@ -49,7 +50,7 @@ def load_state(path: Path) -> dict[str, Any]:
             f"There is nothing to resume, because {path} does not exist: leave --resume out."
         )
     try:
-        data = io.BytesIO(checked(path.read_bytes()))
+        data = io.BytesIO(checked(read_regular(path)))
         state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
         check_state(state)
     except Exception as error:  # the unpickler raises errors of any kind on a damaged file

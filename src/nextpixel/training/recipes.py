@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nextpixel.errors import UserError
+from nextpixel.utils.reading import memory
 
 if TYPE_CHECKING:
     from nextpixel.conditioning.conditioner import Conditioner
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from nextpixel.models.base.image_model import ImageModel
 
 __all__ = ["Recipe", "make_conditioner", "make_features", "make_of_class", "make_task"]
+
+TRAINED_BYTES = 16  # a parameter's value, gradient and two moments
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,14 @@ def make_of_class(cls: type[ImageModel], **arguments: Any) -> ImageModel:
     """Makes a model, maybe of the user's own class.
 
     Raises:
-        UserError: The class does not accept these arguments.
+        UserError: The class does not accept these arguments, or the model is too large to be
+            trained in this machine's memory.
     """
+    from nextpixel.utils.limits import at_most  # imports PyTorch
+
     try:
-        return cls(**arguments)
+        with at_most(memory() // TRAINED_BYTES, cls.__name__):
+            return cls(**arguments)
     except UserError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:

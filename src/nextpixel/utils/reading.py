@@ -77,7 +77,7 @@ def _damaged(path: str | Path, kind: str, error: Exception, remedy: str) -> str:
 # --- bytes ----------------------------------------------------------------------------------------
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Opens a file to read; nothing else, as a pipe would wait for somebody to write.
 
     Raises:
@@ -184,7 +184,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)  # most errors have a position
-        raise ValueError(f"no YAML{f' in line {mark.line + 1}' if mark else ''}") from None
+        raise ValueError(f"in line {mark.line + 1}" if mark else "unreadable") from None
     if count_values(found) > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES:,} values")
     return found

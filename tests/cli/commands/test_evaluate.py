@@ -112,7 +112,7 @@ def test_eval_says_which_share_of_a_folder_it_scores(
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (damage_config, "is not the configuration of a model"),
+        (damage_config, "no configuration of a model"),
         (damage_weights, "wrong sha256"),
         (remove_weights, "is missing"),
         (widen_config, "do not fit"),

@@ -303,7 +303,10 @@ def test_the_combined_score_and_a_threshold(here: Path, capsys: pytest.CaptureFi
         ("score model rows.npz --against nothing", "There is no data set"),
         ("score model rows.npz --split all", "invalid choice: 'all'"),
         ("score model pictures --labels nothing.csv", "nothing.csv cannot be read"),
-        ("score model pictures --labels binary.csv", "binary.csv cannot be read"),
+        (
+            "score model pictures --labels binary.csv",
+            "binary.csv is truncated, corrupt or no CSV file",
+        ),
         ("score model pictures --labels typo.csv", "'flat/7.png' that is not among those"),
         ("score model pictures --labels two.csv", "'flat/0.png,2'"),
         ("score model pictures --labels one-kind.csv", "both kinds"),
@@ -315,7 +318,10 @@ def test_the_combined_score_and_a_threshold(here: Path, capsys: pytest.CaptureFi
         ("score model rows.npz --combined", "name ordinary images with --ordinary"),
         ("score model rows.npz --ordinary rows.npz", "3 ordinary images are too few"),
         ("score model rows.npz --threshold none.json", "no threshold none.json"),
-        ("score model rows.npz --threshold typo.csv", "typo.csv is no threshold"),
+        (
+            "score model rows.npz --threshold typo.csv",
+            "typo.csv is truncated, corrupt or no threshold",
+        ),
         ("score model rows.npz --quantile 0.9", "goes with --threshold fit"),
         ("score model rows.npz --threshold fit --quantile 0", "between 0 and 1, as 0.99, not 0.0"),
         ("score model rows.npz --threshold fit --quantile nan", "between 0 and 1"),

@@ -133,7 +133,10 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("--model PixelCNN --out run", "already holds a run"),
         ("--model PixelCNN --out seven.png", "seven.png"),
         ("--config nothing.yaml --out x", "nothing.yaml"),
-        ("--config broken.yaml --out x", "broken.yaml is not YAML (line 1)"),
+        (
+            "--config broken.yaml --out x",
+            "broken.yaml is truncated, corrupt or no YAML (in line 1): correct it.",
+        ),
         ("--config text.yaml --out x", "hello"),
         ("--config binary.yaml --out x", "not text"),
         ("--config typo.yaml --out x", "no option --train.stpes (did you mean --train.steps?)"),

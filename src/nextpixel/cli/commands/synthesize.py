@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from nextpixel.cli.options import Parser, add_common, add_noise, positive
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import progress
+from nextpixel.utils.reading import mapping, read_json, refusing_damage
 from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ def run(args: argparse.Namespace) -> None:
     if c is not None and generator.data_record.class_names is not None:
         names = [generator.data_record.class_names[i] for i in c.tolist()]
     card = find_bundle(args.model) / "card.json"
-    source = json.loads(card.read_text("utf-8"))["source"] if card.is_file() else ""
+    source = ""
+    if card.is_file():
+        with refusing_damage(card, "card", "take another copy"):
+            source = str(mapping(read_json(card))["source"])
     write_sounds(generator, x, names, args.out, args.iterations, source)
     report(names, args.out)
 

@@ -401,8 +401,10 @@ class ImageModel(Model):
         """Checks that x holds images of this model's shape and levels.
 
         Raises:
-            UserError: Its type, shape or range is wrong.
+            UserError: Its type, shape or range is wrong, or it is on another device.
         """
+        if x.device != self.device:
+            raise UserError(f"The images are on {x.device}, the model is on {self.device}.")
         check_images(x, self.shape, self.levels)
 
 
