@@ -19,8 +19,9 @@ import numpy as np
 
 from nextpixel.data import list_datasets
 from nextpixel.data.catalogue import FSDD_ARCHIVE
+from nextpixel.data.sound_files import read_wav, write_wav
 from nextpixel.data.sounds import read_zip
-from nextpixel.data.spectrogram import Spectrogram, read_wav, write_wav
+from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.viz import images as plots
 
 LONGEST = 18_262  # samples of the longest digit

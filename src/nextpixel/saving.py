@@ -110,6 +110,7 @@ class Model(nn.Module, ABC):
         Raises:
             UserError: A weight is infinite or no number.
         """
+        _ = self.device  # refuses weights without values
         check_finite(self.state_dict(), "This model cannot be saved")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

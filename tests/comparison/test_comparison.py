@@ -366,9 +366,8 @@ def test_a_damaged_run_is_noticed_before_it_is_measured(
     shutil.copytree("out/simple", tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text("train: {}")
     words = f"other={tmp_path}/run plain.yaml {DATA} --steps 3 --out {tmp_path}/new"
-    assert f"{tmp_path}/run/config.yaml is truncated, corrupt or no file" in refused(
-        f"compare {words}", capsys
-    )
+    error = refused(f"compare {words}", capsys)
+    assert f"{tmp_path}/run/config.yaml is truncated, corrupt or no file" in error
 
 
 def test_budget_is_one_number() -> None:

@@ -18,7 +18,8 @@ from nextpixel.cli.commands.data import report
 from nextpixel.cli.main import main
 from nextpixel.conditioning.degradation import Task
 from nextpixel.data import Dataset, Images, load
-from nextpixel.data.spectrogram import Spectrogram, read_wav, resample, write_wav
+from nextpixel.data.sound_files import read_wav, resample, write_wav
+from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.evaluation.anomaly import score_images
 from nextpixel.evaluation.likelihood import Score, classify, evaluate
@@ -337,7 +338,7 @@ def test_a_folder_of_sounds(folder: Path, tmp_path: Path, monkeypatch, capsys) -
     expected = sorted(2 * [8 * math.ceil(s / 192 / 8) for s in seconds])
     assert sorted(np.concatenate([s.rows for s in splits])) == expected
     # What was decoded is kept.
-    monkeypatch.setattr("nextpixel.data.spectrogram.read_wav", None)
+    monkeypatch.setattr("nextpixel.data.sound_files.read_wav", None)
     np.testing.assert_array_equal(load(f"wavs:{folder}").train.rows, found.train.rows)
     main(["data", f"wavs:{folder}", "--out", str(tmp_path / "own.png")])
     assert "classes in train: high" in capsys.readouterr().out

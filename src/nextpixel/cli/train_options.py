@@ -114,10 +114,10 @@ def with_model(argv: list[str]) -> list[str]:
                 raise UserError(f"--from takes the model of {start} as it is: leave {word} out.")
         return ["--model", kind_of(start, "--trust" in argv), *argv]
     if given.config:
-        for file in given.config:
-            read_options(file)  # what is nested deeply would take the parser's time and memory
         if given.size is not None:
             raise UserError("--size is for a new model, and --config describes one: leave it out.")
+        for file in given.config:
+            read_options(file)  # what is nested deeply would take the parser's time and memory
         return argv
     codes = (given.data or "").startswith("codes:")
     model = given.model or ("GatedPixelCNN" if codes else "PixelCNNPP")

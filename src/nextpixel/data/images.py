@@ -225,13 +225,24 @@ class DataRecord:
 
     @classmethod
     def from_settings(cls, config: dict[str, Any]) -> DataRecord:
-        """Creates a record from a `config.json`, whose other entries are ignored."""
+        """Creates a record from a `config.json`, whose other entries are ignored.
+
+        Raises:
+            TypeError: An entry is of another type.
+            UserError: The spectrogram has a setting out of range.
+        """
         spectrogram, names = config.get("spectrogram"), config.get("class_names")
+        untrained = config.get("untrained_classes", [])
+        texts = [*(names or ()), config.get("codes_of") or "", config.get("data_digest") or ""]
+        if not all(type(text) is str for text in texts) or not all(
+            type(i) is int for i in untrained
+        ):
+            raise TypeError("names of classes are text, their ids whole numbers")
         return cls(
             None if names is None else tuple(names),
             None if spectrogram is None else Spectrogram(**spectrogram),
             config.get("codes_of"),
-            tuple(config.get("untrained_classes", ())),
+            tuple(untrained),
             config.get("data_digest"),
         )
 

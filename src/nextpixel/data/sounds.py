@@ -18,7 +18,8 @@ from nextpixel.data import cache
 from nextpixel.data.files import SOUNDS, FileKind, folder_state, list_files
 from nextpixel.data.folders import dataset_from_cache, sort_by_split
 from nextpixel.data.images import SPLITS, Dataset, Images
-from nextpixel.data.spectrogram import Spectrogram, read_wav, resample
+from nextpixel.data.sound_files import read_wav, resample
+from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
 from nextpixel.utils.reading import open_regular, refuse_more_than_memory, refusing_damage

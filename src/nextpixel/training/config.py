@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, TypedDict
 
 from nextpixel.errors import UserError
@@ -11,6 +12,7 @@ from nextpixel.noise import check_integer
 
 __all__ = ["TrainArgs", "TrainOptions", "learning_rate"]
 
+NUMBERS = ("minutes", "lr", "weight_decay", "clip", "ema", "save_minutes", "drop_context", "mutate")
 WARMUP_SHARE = 0.05  # of `TrainArgs.minutes`, after which the warm-up ends whatever the steps
 
 
@@ -56,7 +58,7 @@ class TrainArgs:
             (Ren et al., 2019). Validation images are not changed.
 
     Raises:
-        UserError: A value is out of range.
+        UserError: A value is out of range, or of another type.
     """
 
     steps: int = 20_000
@@ -93,12 +95,19 @@ class TrainArgs:
         )
         for name in counts:
             value = getattr(self, name)
-            if value is not None:
-                check_integer(f"train.{name}", value)
-            if value is not None and value < 1:
+            if value is None and name in ("valid_images", "patience"):
+                continue
+            check_integer(f"train.{name}", value)
+            if value < 1:
                 raise UserError(f"train.{name} must be at least 1, not {value}.")
         for name in ("seed", "warmup", "setbacks"):
             check_integer(f"train.{name}", getattr(self, name))
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if (value is not None or name != "minutes") and not isinstance(value, Real):
+                raise UserError(f"train.{name} is a number, not {value!r}.")
+        if type(self.checkpoint_activations) is not bool:
+            raise UserError("train.checkpoint_activations is true or false.")
         if self.accumulate > self.batch_size:
             raise UserError(
                 f"train.accumulate must be at most train.batch_size, {self.batch_size}, not "

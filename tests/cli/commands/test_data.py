@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nextpixel import load_data
-from nextpixel.data.spectrogram import write_wav
+from nextpixel.data.sound_files import write_wav
 from tests.helpers import assert_refused, process, run, size
 
 

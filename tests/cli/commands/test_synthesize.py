@@ -11,7 +11,8 @@ import torch
 from nextpixel import LatentGenerator, load
 from nextpixel.data import DataRecord
 from nextpixel.data import load as load_data
-from nextpixel.data.spectrogram import Spectrogram, read_wav, write_wav
+from nextpixel.data.sound_files import read_wav, write_wav
+from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.latents.codes import load_codes
 from nextpixel.models import VQVAE

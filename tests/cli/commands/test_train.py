@@ -135,10 +135,10 @@ def test_a_model_of_your_own(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("--config nothing.yaml --out x", "nothing.yaml"),
         (
             "--config broken.yaml --out x",
-            "broken.yaml is truncated, corrupt or no YAML (in line 1): correct it.",
+            "corrupt or no YAML (in line 1): correct it.",
         ),
         ("--config text.yaml --out x", "hello"),
-        ("--config binary.yaml --out x", "not text"),
+        ("--config binary.yaml --out x", "binary.yaml is truncated, corrupt or no YAML"),
         ("--config typo.yaml --out x", "no option --train.stpes (did you mean --train.steps?)"),
         ("--model PixelCNN --out x --levels", "--levels takes a whole number, not nothing"),
         ("--model PixelCN --out x", "(did you mean PixelCNN?)"),

@@ -137,7 +137,7 @@ def write_sounds(
         iterations: Of Griffin-Lim.
         source: The recordings that the model was trained on, for the page.
     """
-    from nextpixel.data.spectrogram import write_wav
+    from nextpixel.data.sound_files import write_wav
     from nextpixel.viz import images as plots
     from nextpixel.viz.report import Section, Sound, write_report
 
