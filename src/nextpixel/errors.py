@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 __all__ = ["MIX_ERROR", "Stopped", "UserError", "did_you_mean"]
 
+LONGEST = 1000  # characters of a message
 MIX_ERROR = 0.005  # weights of classes in decimals, as 0.333, need not sum to 1 exactly
 
 
@@ -12,8 +13,14 @@ class UserError(ValueError):
     """A mistake of the user; the message is one clear sentence.
 
     It says what was wrong, what was expected and what to do. The command line prints it without a
-    traceback and exits with status 2.
+    traceback and exits with status 2. A message that quotes too much of a damaged file is cut.
     """
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 3 :]}"
+        super().__init__(text)
 
 
 class Stopped(KeyboardInterrupt):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nextpixel.errors import UserError
 from nextpixel.model_folders import FORMAT, MOVED, read_folder
 from nextpixel.utils.files import replace_file
-from nextpixel.utils.limits import at_most
+from nextpixel.utils.limits import at_most, check_sizes
 
 __all__ = [
     "Model",
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 
+MOST_UNSAVED = 2**24  # numbers in a network's buffers that are not in its file
 # PyTorch computes little with its other integers, as uint16.
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -156,7 +157,8 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
     if not issubclass(cls, kind):
         raise UserError(f"{folder} holds {cls.noun}, not {kind.noun}: name another one.")
     try:
-        with at_most(len(data), name):  # a number in a buffer need not be in the file
+        check_sizes(hyperparameters, name)
+        with at_most(len(data) + MOST_UNSAVED, name):
             model = cls(**hyperparameters)
         model.load_extra_config(config)
         model.load_state_dict(load_tensors(data))

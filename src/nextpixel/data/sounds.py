@@ -125,7 +125,7 @@ def spoken_digits(recordings: dict[str, bytes], path: Path, source: str) -> Data
         source: Citation and licence.
 
     Raises:
-        UserError: If a file has another name, or is no sound.
+        UserError: If a file has another name, or is no sound, or a split has none.
     """
     spectrogram = Spectrogram()
     splits: dict[str, list[tuple[NDArray[np.float64], int]]] = {split: [] for split in SPLITS}
@@ -137,6 +137,11 @@ def spoken_digits(recordings: dict[str, bytes], path: Path, source: str) -> Data
         split = "test" if number in TEST else "valid" if number in VALID else "train"
         class_id = int(found[1]) * len(SPEAKERS) + SPEAKERS.index(found[2])
         splits[split].append((resample(*wave_rate, spectrogram.rate), class_id))
+
+    if missing := [split for split in SPLITS if not splits[split]]:
+        raise UserError(
+            f"{path} lacks the recordings of {' and '.join(missing)}: download it again."
+        )
 
     def images(split: str) -> Images:
         analysed = [spectrogram.analyse(wave) for wave, _ in splits[split]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ def is_logged(line: bytes, step: int) -> bool:
     """Checks whether a line of `metrics.jsonl` is complete and from no later than a step."""
     try:
         return line.endswith(b"\n") and json.loads(line)["step"] <= step
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
 
@@ -52,6 +53,7 @@ def metrics_log(out: Path, step: int, write: bool) -> Iterator[Log]:
         return
     with (
         (out / "metrics.jsonl").open("a", buffering=1) as file,
+        quiet_writer(),
         SummaryWriter(str(out / "tensorboard"), purge_step=step + 1) as board,
     ):
 
@@ -66,6 +68,25 @@ def metrics_log(out: Path, step: int, write: bool) -> Iterator[Log]:
                 board.add_image("preview", pixels, step, dataformats="HWC")
 
         yield log
+
+
+@contextmanager
+def quiet_writer() -> Iterator[None]:
+    """Hides the traceback of TensorBoard's thread when a write fails, as on a full disk.
+
+    The next call of the writer raises the same error in the thread that trains.
+    """
+    hook = threading.excepthook
+
+    def quiet(args: threading.ExceptHookArgs) -> None:
+        if not issubclass(args.exc_type, OSError):
+            hook(args)
+
+    threading.excepthook = quiet
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 class ShowStep(Protocol):

@@ -84,9 +84,10 @@ def make_of_class(cls: type[ImageModel], **arguments: Any) -> ImageModel:
         UserError: The class does not accept these arguments, or the model is too large to be
             trained in this machine's memory.
     """
-    from nextpixel.utils.limits import at_most  # imports PyTorch
+    from nextpixel.utils.limits import at_most, check_sizes  # imports PyTorch
 
     try:
+        check_sizes(arguments, cls.__name__)
         with at_most(memory() // TRAINED_BYTES, cls.__name__):
             return cls(**arguments)
     except UserError:

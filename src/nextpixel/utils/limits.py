@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,22 @@ from torch.nn.modules import module as hooks
 
 from nextpixel.errors import UserError
 
-__all__ = ["at_most"]
+__all__ = ["at_most", "check_sizes"]
 
+LARGEST = 1_000_000
 MOST_LAYERS = 20_000
+
+
+def check_sizes(arguments: Mapping[str, Any], name: str) -> None:
+    """Checks the numbers that a network is made with: sizes, counts of layers and the like.
+
+    Raises:
+        UserError: One is above a million, so that lists of that length would fill the memory.
+    """
+    for argument, value in arguments.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, int) and each > LARGEST for each in values):
+            raise UserError(f"{name} has {argument} above {LARGEST:,}: make it smaller.")
 
 
 @contextmanager

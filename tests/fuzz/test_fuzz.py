@@ -1,0 +1,86 @@
+"""Damaged files end in one sentence, or are noticed; and the fuzzer finds what does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fuzz import run
+from tests.fuzz.kinds import KINDS, Kind
+from tests.fuzz.run import Fault, Input, faults, inputs
+
+CORPUS = sorted(path for path in (Path(__file__).parent / "corpus").iterdir())
+
+
+def shown(found: list[Fault]) -> str:
+    return "\n".join(
+        f"{fault.input.kind}: {fault.input.data[:200]!r}\n{fault.what}" for fault in found
+    )
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if name != "cifar tar.gz"])
+def test_undamaged_files_are_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else damaged ones would be refused for another reason; CIFAR-10's must be the real one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    KINDS[kind].read(tmp_path, KINDS[kind].content())
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def test_what_once_failed(path: Path) -> None:
+    """Inputs that ended in a traceback, hung, took gigabytes, or gave other pixels."""
+    found = faults([Input(path.name.rpartition(".")[0], path.read_bytes())])
+    assert not found, shown(found)
+
+
+def test_300_damaged_inputs() -> None:
+    found = faults(list(inputs(300, seed=0)))
+    assert not found, shown(found)
+
+
+@pytest.mark.slow
+def test_10_000_damaged_inputs() -> None:
+    found = faults(list(inputs(10_000, seed=1)))
+    assert not found, shown(found)
+
+
+def fail(folder: Path, data: bytes) -> None:
+    raise KeyError(data)
+
+
+def hang(folder: Path, data: bytes) -> None:
+    time.sleep(60)
+
+
+def fill(folder: Path, data: bytes) -> None:
+    np.ones(3 * 2**27)
+
+
+def die(folder: Path, data: bytes) -> None:
+    run.os._exit(3)
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (fail, "KeyError: b'x'"),
+        (hang, "it took more than 5 seconds"),
+        (fill, "it took 3.0 GiB"),
+        (die, "the process ended with 3"),
+    ],
+)
+def test_the_fuzzer_finds(
+    read: Callable[[Path, bytes], None], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault between two good inputs is found, and they are still read."""
+    monkeypatch.setattr(run, "SECONDS", 5)
+    monkeypatch.setitem(KINDS, "bad", Kind(bytes, read))  # type: ignore[misc]
+    good = Input("npy", KINDS["npy"].content())
+    found = faults([good, Input("bad", b"x"), good])
+    assert [fault.input.data for fault in found] == [b"x"]
+    assert what in found[0].what
