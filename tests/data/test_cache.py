@@ -1,4 +1,5 @@
 import errno
+import gzip
 import os
 import subprocess
 import sys
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nextpixel.data import batch_indices, folders, load, readers
+from nextpixel.data import batch_indices, checked, folders, load, readers
 from nextpixel.data import cache as data_cache
 from nextpixel.data import images as own
 from nextpixel.errors import UserError
-from nextpixel.utils import progress
+from nextpixel.utils import progress, reading
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (40, 6, 6, 3), np.uint8)
@@ -329,3 +330,46 @@ def test_values_of_a_memory_map_are_checked_as_they_are_read(tmp_path):
     assert images.batch(np.array([3, 0]))[0].ravel().tolist() == [3, 0]
     with pytest.raises(UserError, match="integers from 0 to 3, but one value is 4"):
         images.batch(np.array([3, 4]))
+
+
+def test_a_large_file_is_checked_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each size and time; a smaller one each time."""
+    monkeypatch.setattr(checked, "ALWAYS", 1000)
+    opened = []
+    monkeypatch.setattr(
+        checked, "track", lambda blocks, words, n: opened.append(words) or iter(blocks)
+    )
+    x = np.arange(2000, dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x=x)
+    for _ in range(2):
+        np.testing.assert_array_equal(readers.read_numpy(tmp_path / "a.npz")["x"], x)
+    assert opened == [f"checking {tmp_path}/a.npz, once"]
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[1000] ^= 1
+    (tmp_path / "a.npz").unlink()
+    (tmp_path / "a.npz").write_bytes(data)
+    os.utime(tmp_path / "a.npz", (1, 1))
+    for _ in range(2):  # no note is made of a damaged one
+        with pytest.raises(UserError, match=r"the checksum of x\.npy is wrong"):
+            readers.read_numpy(tmp_path / "a.npz")
+
+
+def test_content_that_would_fill_the_memory_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "memory", lambda: 10_000)
+    monkeypatch.setattr(reading, "memory", lambda: 10_000)
+    (tmp_path / "zeros.gz").write_bytes(gzip.compress(bytes(10**7)))
+    with pytest.raises(UserError, match=r"asks for 0\.0 GB of memory"):
+        readers.read_bytes(tmp_path / "zeros.gz")
+    head = b"\0\0\x08\x03" + np.array([20, 8, 8], ">u4").tobytes()
+    (tmp_path / "i.gz").write_bytes(gzip.compress(head + bytes(10**7)))
+    with pytest.raises(UserError, match="asks for 1,280 values, and it has more"):
+        readers.read_idx_file(tmp_path / "i.gz")
+    for name in ("z.npz", "n.npy"):
+        save = np.savez_compressed if name == "z.npz" else np.save
+        save(tmp_path / name, np.zeros((100, 20, 20), np.int64))
+        with pytest.raises(UserError, match=r"asks for 0\.0 GB of memory"):
+            readers.read_numpy(tmp_path / name)

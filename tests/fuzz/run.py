@@ -20,6 +20,7 @@ from tests.fuzz.mutations import mutate
 
 SECONDS = 20
 MEMORY = 2**30  # bytes that an input may take beyond what the process has
+ADDRESSES = 2**33  # bytes that a child may ask for at all
 BATCH = 40  # inputs to a process
 
 
@@ -101,7 +102,7 @@ def _read_all(batch: Sequence[Input], out: int) -> None:
     """Reads inputs one after the other, in the child, and writes what came of each."""
     warnings.simplefilter("ignore")
     before = _peak()
-    resource.setrlimit(resource.RLIMIT_AS, (_virtual() + 8 * MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (_virtual() + ADDRESSES,) * 2)
     for each in batch:
         what = _read(each)
         peak = _peak()

@@ -54,11 +54,11 @@ def fail(folder: Path, data: bytes) -> None:
 
 
 def hang(folder: Path, data: bytes) -> None:
-    time.sleep(60)
+    time.sleep(100)
 
 
 def fill(folder: Path, data: bytes) -> None:
-    np.ones(3 * 2**27)
+    np.ones(2**25)
 
 
 def die(folder: Path, data: bytes) -> None:
@@ -69,8 +69,8 @@ def die(folder: Path, data: bytes) -> None:
     ("read", "what"),
     [
         (fail, "KeyError: b'x'"),
-        (hang, "it took more than 5 seconds"),
-        (fill, "it took 3.0 GiB"),
+        (hang, "it took more than 20 seconds"),
+        (fill, "it took 0.2 GiB"),
         (die, "the process ended with 3"),
     ],
 )
@@ -78,7 +78,8 @@ def test_the_fuzzer_finds(
     read: Callable[[Path, bytes], None], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault between two good inputs is found, and they are still read."""
-    monkeypatch.setattr(run, "SECONDS", 5)
+    monkeypatch.setattr(run, "SECONDS", 20)
+    monkeypatch.setattr(run, "MEMORY", 2**26)
     monkeypatch.setitem(KINDS, "bad", Kind(bytes, read))  # type: ignore[misc]
     good = Input("npy", KINDS["npy"].content())
     found = faults([good, Input("bad", b"x"), good])

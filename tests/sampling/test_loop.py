@@ -1,7 +1,8 @@
 """The sampling loop, and all that is built on it: noise, known pixels, autocast, options."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -430,3 +431,54 @@ def test_unknown_options_are_named(model: Rows) -> None:
     ):
         with pytest.raises(TypeError, match="temprature"):
             draw({"temprature": 2.0})
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
+def test_no_sampler_takes_such_a_temperature(temperature: float) -> None:
+    model = npx.PixelCNN(shape=(1, 3, 3), levels=4, width=4, blocks=1)
+    for draw in (all_at_once, npx.sampling.sample):
+        with pytest.raises(UserError, match="The temperature must be above 0"):
+            draw(model, 1, temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.ones(3, 4, dtype=torch.bool), r"must fit \(2, 1, 3, 3\), not .* and \(3, 4\)"),
+        (torch.ones(3, 3), "made of booleans, true at known pixels, not of torch.float32"),
+        ([[True], [True, False]], "A mask is an array of booleans"),
+        ("top", "A mask is an array of booleans"),
+    ],
+)
+def test_wrong_masks_are_refused(mask: Any, message: str) -> None:
+    model = npx.PixelCNN(shape=(1, 3, 3), levels=4, width=4, blocks=1)
+    x = torch.zeros(2, 1, 3, 3, dtype=torch.int64)
+    with pytest.raises(UserError, match=message):
+        model.sample(2, x=x, mask=mask)
+
+
+def test_a_model_without_values_says_so(tmp_path: Path) -> None:
+    """On PyTorch's device "meta" weights have shapes only; scores would be what memory held."""
+    model = npx.PixelCNN(shape=(1, 3, 3), levels=4, width=4, blocks=1).to("meta")
+    x = torch.zeros(2, 1, 3, 3, dtype=torch.int64)
+    for use in (
+        lambda: model.sample(1),
+        lambda: model.log_prob(x),
+        lambda: model.log_prob(x.to("meta")),
+        lambda: model.bits_per_dim(x),
+        lambda: model.save(tmp_path / "model"),
+        model.digest,
+        lambda: model.save_program(tmp_path / "model.program"),
+    ):
+        with pytest.raises(UserError, match="This PixelCNN has no weights on meta: load it anew"):
+            use()
+
+
+def test_images_of_other_integers_or_devices_are_refused() -> None:
+    model = npx.PixelCNN(shape=(1, 3, 3), levels=4, width=4, blocks=1)
+    x = torch.zeros(2, 1, 3, 3, dtype=torch.uint16)
+    with pytest.raises(UserError, match=r"not torch.uint16: convert them, as with x.long\(\)"):
+        model.log_prob(x)
+    with pytest.raises(UserError, match="The images are on meta, the model is on cpu"):
+        model.log_prob(x.long().to("meta"))
+    assert model.log_prob(x.to(torch.uint8)).shape == (2,)

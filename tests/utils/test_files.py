@@ -1,10 +1,12 @@
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from nextpixel.utils.files import atomic_write, remove_parts, unused
+from nextpixel.errors import UserError
+from nextpixel.utils.files import atomic_write, cache_folder, remove_parts, unused, user_path
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -54,3 +56,37 @@ def test_an_unused_overwrites_nothing(tmp_path: Path) -> None:
     assert unused(path) == tmp_path / "scores-2.csv"
     (tmp_path / "scores-2.csv").touch()
     assert unused(path) == tmp_path / "scores-3.csv"
+
+
+def test_what_killed_writers_left_a_day_ago_is_removed(tmp_path: Path) -> None:
+    """By the next writer of this folder; what may still be written, or is a user's, stays."""
+    yesterday = time.time() - 25 * 60 * 60
+    old = [".samples.png.123.part", ".part-77-train.gz", ".out.abc_1234.part"]
+    stay = [".samples.png.124.part", "my.123.part", ".x.npxz.part", ".photo.part"]
+    for name in (*old[:2], *stay):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / old[2] / "files").mkdir(parents=True)
+    for name in (old[2] + "/files", *old, *stay[1:]):
+        os.utime(tmp_path / name, (yesterday, yesterday))
+    busy = tmp_path / ".out.xyz_5678.part"
+    (busy / "files").mkdir(parents=True)
+    os.utime(busy, (yesterday, yesterday))  # but a file was written into it just now
+    with atomic_write(tmp_path / "a"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"a", busy.name, *stay}
+
+
+def test_homes_that_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert user_path("~/x") == Path.home() / "x"
+    with pytest.raises(UserError, match="~nobody-here/x begins with a home folder that is not"):
+        user_path("~nobody-here/x")
+
+    def none(_: object) -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", classmethod(none))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/nextpixel")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(UserError, match="no home folder for cached files: set XDG_CACHE_HOME"):
+        cache_folder()

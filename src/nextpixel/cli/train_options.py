@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from nextpixel.cli.options import DATA
 from nextpixel.errors import UserError, did_you_mean
-from nextpixel.utils.reading import mapping, parse_yaml, read_json, read_yaml, refusing_damage
+from nextpixel.utils.reading import (
+    dump_yaml,
+    is_utf8,
+    mapping,
+    parse_yaml,
+    read_json,
+    read_yaml,
+    refusing_damage,
+)
 
 if TYPE_CHECKING:
     from nextpixel.models.base.image_model import ImageModel
@@ -77,7 +85,7 @@ def train_settings(argv: list[str]) -> Any:
             saved = Path(resumed) / "config.yaml"
             if not saved.is_file():
                 raise UserError(f"There is no run in {resumed}: it has no config.yaml.")
-            argv = ["--config", resumed_config(saved, "--trust" in argv), *argv]
+            argv = [*resumed_arguments(saved, "--trust" in argv), *argv]
         else:
             argv = with_model(argv)
         settings = train_parser().parse_args(argv)
@@ -147,7 +155,7 @@ def kind_of(name: str, trust: bool) -> str:
     return kind
 
 
-def resumed_config(file: Path, trust: bool) -> str:
+def resumed_arguments(file: Path, trust: bool) -> list[str]:
     """Reads the configuration of a run to resume, with the current names of hyperparameters.
 
     Args:
@@ -155,13 +163,11 @@ def resumed_config(file: Path, trust: bool) -> str:
         trust: Whether a class outside nextpixel may be imported, see `saving.check_trusted`.
 
     Returns:
-        YAML, for `--config`.
+        `--config` with YAML, and the options that YAML cannot hold.
 
     Raises:
         UserError: The file is damaged, or names a class that is not trusted.
     """
-    import yaml
-
     from nextpixel.model_folders import check_trusted, renamed_options, up_to_date
 
     with refusing_damage(file, "configuration of a run", "take another copy of the run"):
@@ -171,7 +177,10 @@ def resumed_config(file: Path, trust: bool) -> str:
         model["init_args"] = up_to_date(name, model.get("init_args") or {})
         check_run_options(config, file)
     check_trusted(name, file, trust)
-    return yaml.safe_dump(config, sort_keys=False)
+    apart = {option: value for option, value in config.items() if not is_utf8(value)}
+    rest = {option: value for option, value in config.items() if option not in apart}
+    words = [f"--{option.replace('_', '-')}={value}" for option, value in apart.items()]
+    return ["--config", dump_yaml(rest).decode(), *words]
 
 
 def check_run_options(config: Mapping[str, Any], file: Path) -> None:

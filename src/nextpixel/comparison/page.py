@@ -84,7 +84,7 @@ def write(
     # The standard error of a single image's score is NaN, which JSON cannot hold.
     replace_file(out / "compare.json", (re.sub(r"\bNaN\b", "null", numbers) + "\n").encode())
     page = markdown(results, about, str(budget))
-    replace_file(out / "compare.md", page.encode())
+    replace_file(out / "compare.md", page.encode(errors="replace"))
 
 
 def completions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,10 @@ def _search_path(data_dir: str | Path | None) -> list[Path]:
     checkout = Path(__file__).resolve().parents[3]
     if (checkout / "src" / "nextpixel").is_dir():
         folders.append(checkout / "data")
-    return [*folders, Path("data"), cache_folder()]
+    folders.append(Path("data"))
+    with suppress(UserError):  # without a home folder nothing is cached
+        folders.append(cache_folder())
+    return folders
 
 
 def find_folder(store: Store, data_dir: str | Path | None) -> Path | None:

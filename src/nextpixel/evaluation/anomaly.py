@@ -410,7 +410,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -
         zip(*([cell(value) for value in column] for column in columns.values()), strict=True)
     )
     with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="surrogateescape"))  # paths as they are
 
 
 def cell(value: Any) -> str:

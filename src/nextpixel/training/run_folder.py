@@ -12,8 +12,6 @@ from os.path import samestat
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nextpixel.context import ContextSpec
 from nextpixel.data import Dataset
 from nextpixel.errors import UserError
@@ -22,6 +20,7 @@ from nextpixel.saving import model_name
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.logs import is_logged
 from nextpixel.utils.files import replace_file, try_lock
+from nextpixel.utils.reading import dump_yaml, is_utf8
 
 __all__ = ["drop_later_metrics", "locked", "refuse_begun", "write_config"]
 
@@ -46,9 +45,11 @@ def locked(out: Path) -> Iterator[None]:
     """Keeps a run folder for this process while the block runs; the system ends that with it.
 
     Raises:
-        UserError: Another process has it.
+        UserError: Another process has it, or TensorBoard could not write there.
         OSError: The folder cannot be written.
     """
+    if not is_utf8(str(out)):
+        raise UserError(f"{out} is not UTF-8: name another run folder.")
     out.mkdir(parents=True, exist_ok=True)
     path = out / LOCK
     with path.open("a+", encoding="utf-8") as file:
@@ -102,7 +103,7 @@ def write_config(
         **settings,
         "train": asdict(args),
     }
-    replace_file(out / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+    replace_file(out / "config.yaml", dump_yaml(config))
 
 
 def task_options(model: ImageModel) -> dict[str, Any]:

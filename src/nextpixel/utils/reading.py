@@ -13,6 +13,8 @@ from typing import IO, Any, BinaryIO
 from nextpixel.errors import UserError
 
 __all__ = [
+    "dump_yaml",
+    "is_utf8",
     "mapping",
     "memory",
     "open_regular",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 MOST_TEXT = 16 * 2**20  # bytes of a file of JSON, YAML or CSV
+MOST_YAML = 2**17  # characters
 MOST_VALUES = 100_000  # of a file of YAML, with each alias counted as what it stands for
 MOST_NESTED = 50
 
@@ -173,11 +176,15 @@ def read_yaml(path: str | Path) -> Any:
 def parse_yaml(text: str) -> Any:
     """Reads YAML that is not nested deeply; a few letters of aliases may stand for millions.
 
+    Bytes among its options are paths that are not UTF-8, see `dump_yaml`.
+
     Raises:
         ValueError: It is no YAML, or too much of it.
     """
     import yaml  # takes a while
 
+    if len(text) > MOST_YAML:  # its parser takes a minute for some of a megabyte
+        raise ValueError(f"{len(text):,} characters, where at most {MOST_YAML:,} are expected")
     try:
         found = yaml.safe_load(text)
     except RecursionError:
@@ -187,7 +194,22 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"in line {mark.line + 1}" if mark else "unreadable") from None
     if count_values(found) > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES:,} values")
+    if isinstance(found, dict):
+        found = {k: os.fsdecode(v) if isinstance(v, bytes) else v for k, v in found.items()}
     return found
+
+
+def dump_yaml(options: Mapping[str, Any]) -> bytes:
+    """Writes YAML, which cannot hold the letters by which Python shows paths that are not UTF-8."""
+    import yaml  # takes a while
+
+    stored = {k: v if is_utf8(v) else os.fsencode(v) for k, v in options.items()}
+    return yaml.safe_dump(stored, sort_keys=False).encode()
+
+
+def is_utf8(value: Any) -> bool:
+    """Whether a value is no text with letters that stand for bytes outside UTF-8."""
+    return not isinstance(value, str) or value.encode(errors="ignore").decode() == value
 
 
 def count_values(found: Any, depth: int = 0) -> int:

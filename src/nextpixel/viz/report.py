@@ -119,7 +119,7 @@ def write_report(path: str | os.PathLike[str], title: str, sections: Iterable[Se
     """
     page = _PAGE.format(title=escape(title), sections="\n".join(map(_section, sections)))
     with atomic_write(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="replace"))  # a path that is not UTF-8
 
 
 def _section(section: Section) -> str:

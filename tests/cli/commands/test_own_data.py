@@ -1,6 +1,8 @@
 """Your own data with commands: classes by name, moved runs, changed data, and no lost files."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -320,3 +322,43 @@ def test_data_counts_doubles(place: Path, capsys: pytest.CaptureFixture[str]) ->
     out = run("data pics", capsys)
     assert "doubles of earlier images: 1 (1 in another split)" in out
     assert "train/dark/3.png = test/dark/copy.png" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 on this system")
+def test_a_path_that_is_not_utf8_can_be_trained_from_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data, x = os.fsdecode(b"dig\xffits.npz"), np.random.default_rng(0).integers(0, 256, (30, 4, 4))
+    np.savez("a.npz", x=x.astype(np.uint8))
+    Path("a.npz").rename(data)
+    assert main([*TRAIN.split(), "--data", data, "--out", "run"]) == 0
+    monkeypatch.chdir("run")
+    assert main(["train", "--resume", ".", "--train.steps", "3"]) == 0
+    assert main(["eval", ".", "--limit", "2"]) == 0
+    assert "(2 images)" in capsys.readouterr().out
+    assert main([*TRAIN.split(), "--data", "../" + data, "--out", data]) == 2
+    assert "is not UTF-8: name another run folder." in capsys.readouterr().err
+
+
+def test_sizes_are_checked_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save("a.png")
+    Path("pictures").mkdir()
+    for i in range(12):
+        shutil.copy("a.png", f"pictures/{i}.png")
+    train = "train --data pictures --out run --yes"
+    assert "resize is 1000000: give the side" in refused(f"{train} --resize 1000000", capsys)
+    error = refused(f"{train} --model PixelCNN --model.blocks 10000000", capsys)
+    assert "PixelCNN has blocks above 1,000,000: make it smaller." in error
+    error = refused(f"{train} --model PixelCNN --model.width 20000", capsys)
+    assert "parameters, too many here: make it smaller." in error
+    error = refused(f"{train} --model PixelCNN --model.width 1 --model.blocks 900000", capsys)
+    assert "PixelCNN has more than 20,000 layers, too many here: make it smaller." in error
+    assert not Path("run").exists()
+    os.mkfifo("pipe.png")
+    assert "pipe.png is a pipe, a device or a folder: give a file" in refused(
+        "complete mnist-gated pipe.png --keep top --out x.png", capsys
+    )

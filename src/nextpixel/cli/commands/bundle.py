@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nextpixel.cli.options import Parser, add_trust
 from nextpixel.errors import UserError
+from nextpixel.utils.reading import dump_yaml
 
 if TYPE_CHECKING:
     import argparse
@@ -37,8 +38,6 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Checks that the models belong together, and writes the folder."""
-    import yaml
-
     from nextpixel.cli.loading import load_any_model, load_model
     from nextpixel.latents.generator import PARTS, LatentGenerator, check_priors
     from nextpixel.model_folders import TRAINING, training_record
@@ -55,8 +54,7 @@ def run(args: argparse.Namespace) -> None:
     check_priors(model, priors)
     generator = LatentGenerator(model, *priors)
     for part, name in zip(PARTS, (args.model, *args.priors), strict=False):
-        record = yaml.safe_dump(training_record(name), sort_keys=False)
-        replace_file(args.out / part / TRAINING, record.encode())
+        replace_file(args.out / part / TRAINING, dump_yaml(training_record(name)))
     generator.save(args.out)  # last, so that an interrupted bundle is not taken for a whole one
     report(args.out)
 
