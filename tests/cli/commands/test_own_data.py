@@ -329,7 +329,7 @@ def test_a_path_that_is_not_utf8_can_be_trained_from_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data, x = os.fsdecode(b"dig\xffits.npz"), np.random.default_rng(0).integers(0, 256, (30, 4, 4))
+    data, x = os.fsdecode(b"dig\xffits.npz"), np.random.default_rng(0).integers(0, 256, (30, 5, 5))
     np.savez("a.npz", x=x.astype(np.uint8))
     Path("a.npz").rename(data)
     assert main([*TRAIN.split(), "--data", data, "--out", "run"]) == 0
