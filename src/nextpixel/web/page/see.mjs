@@ -92,7 +92,7 @@ function maskDemo() {
       repaint();
     }, 150);
   });
-  const types = choice("mask", "maskHint", [["A", "A"], ["B", "B"]], type, (name) => {
+  const types = choice("mask", "maskHint", [["A", t("optionA")], ["B", t("optionB")]], type, (name) => {
     type = name;
     repaint();
   });
