@@ -39,7 +39,12 @@ class App {
       this.read();
       this.open(this.wanted);
     });
-    window.addEventListener("paste", ({ clipboardData }) => this.takeAll(clipboardData.files));
+    window.addEventListener("paste", ({ clipboardData }) => {
+      // A link to somebody else's copy of this file leads nowhere, but what it shows can be shown here.
+      const [, link] = clipboardData.getData("text").match(/#(model=\S+)/) ?? [];
+      if (link) location.hash = link;
+      else this.takeAll(clipboardData.files);
+    });
     window.addEventListener("dragover", (event) => event.preventDefault());
     window.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -220,7 +225,7 @@ class App {
 
   copyLink() {
     this.write();
-    const done = () => this.say(t("copied"));
+    const done = () => this.say(t(location.protocol === "file:" ? "copiedFile" : "copied"));
     const byHand = () => prompt(t("copyThis"), location.href);
     navigator.clipboard?.writeText(location.href).then(done, byHand) ?? byHand();
   }

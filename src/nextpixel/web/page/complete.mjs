@@ -82,6 +82,7 @@ export function completePanel(app) {
 
   function showAge() {
     results.classList.toggle("old", !state.completed);
+    hint.hidden = !results.childElementCount;
     age.hidden = Boolean(state.completed) || !results.childElementCount;
   }
 
@@ -93,6 +94,7 @@ export function completePanel(app) {
       results.replaceChildren();
       note.textContent = t("stopped");
       state.completed = 0;
+      showAge();
     }
     halt.hidden = true;
     app.write();
@@ -221,6 +223,7 @@ export function completePanel(app) {
     note.textContent = "";
   });
   const seed = seedField("first", "firstHint", state.first, (first) => app.change({ first }));
+  const hint = h("small", { hidden: true }, t("resultsHint"));
   const age = h("p", { hidden: true, "aria-live": "polite" }, t("oldResults"));
   const panel = h(
     "div",
@@ -237,7 +240,7 @@ export function completePanel(app) {
       note,
       age,
       results,
-      h("small", {}, t("resultsHint")),
+      hint,
     ),
     h(
       "div",
@@ -291,6 +294,7 @@ export function completePanel(app) {
     results.replaceChildren(...shown);
     state.completed = 1;
     told();
+    showAge();
   } else if (state.completed) queueMicrotask(complete);
   return panel;
 }

@@ -2,7 +2,7 @@
 import { action, button, filePicker, h, percent } from "./dom.mjs";
 import { bytesOf } from "./npxz.mjs";
 import { paintLevels, readPicture, save } from "./pictures.mjs";
-import { t } from "./words.mjs";
+import { sentences, t } from "./words.mjs";
 
 const SHOWN = 100; // pictures of a file
 
@@ -90,7 +90,7 @@ export function compressPanel(app) {
     written = file;
     const rest = Math.max(written.length - code, 0);
     const words = [t("file2", raw.toLocaleString(), code.toLocaleString(), percent(code / raw)), t("fileHeaders", rest.toLocaleString(), written.length.toLocaleString())];
-    counter.textContent = words.join(" ");
+    counter.textContent = sentences(...words);
     download.disabled = false;
     panel.dataset.bytes = written.length;
   }
@@ -120,7 +120,7 @@ export function compressPanel(app) {
       const words = [t("opened", images.length, head.model ?? "", checksum)];
       if (kept) words.push(t("kept", kept));
       if (more > 0) words.push(t("notShown", more));
-      facts.textContent = words.join(" ");
+      facts.textContent = sentences(...words);
       panel.dataset.opened = checksum;
       const form = { channels: head.shape[0], levels: head.levels };
       found.replaceChildren(...coded.slice(0, SHOWN).map(({ size, levels }, i) => thumbnail(size, levels, i, form)));
@@ -141,7 +141,7 @@ export function compressPanel(app) {
       h("p", {}, t("compressIntro")),
       list,
       h("div", { class: "buttons" }, run, download),
-      h("small", {}, `${t("compressHint")} ${t("downloadHint")}`),
+      h("small", {}, sentences(t("compressHint"), t("downloadHint"))),
       counter,
       facts,
       found,

@@ -5,7 +5,7 @@ import { entropyOf, probabilities } from "./distribution.mjs";
 import { action, button, choice, fixed, h, percent, seedField, slider } from "./dom.mjs";
 import { bitsOf } from "./engine.mjs";
 import { colourOf, filmOf, paint, pngOf, save } from "./pictures.mjs";
-import { t } from "./words.mjs";
+import { sentences, t } from "./words.mjs";
 
 const UNDRAWN = [128, 128, 140, 60];
 const SPEEDS = [10, 30, 100, 300, 1000, 3000, 100000];
@@ -113,7 +113,7 @@ export class Chart {
       });
       return t("facts", level, percent(chances[level]), fixed(bits), fixed(entropyOf(chances)), chances.length - 1);
     });
-    this.text.textContent = lines.join(" ");
+    this.text.textContent = sentences(...lines);
   }
 }
 
@@ -190,7 +190,7 @@ export function drawPanel(app) {
     const { widths, took, checksum } = app.drawn;
     for (const each of needing) each.disabled = false;
     const bits = widths.reduce((total, width) => total + bitsOf(width), 0);
-    facts.textContent = `${t("took", took)} ${t("total", Math.round(bits), fixed(bits / model.dims, 3))}`;
+    facts.textContent = sentences(t("took", took), t("total", Math.round(bits), fixed(bits / model.dims, 3)));
     code.textContent = command(app);
     sum.textContent = t("checksum", checksum);
     panel.dataset.checksum = checksum; // what tests wait for

@@ -5,7 +5,7 @@ import { action, choice, filePicker, fixed, h, percent } from "./dom.mjs";
 import { Chart, sharesOf } from "./draw.mjs";
 import { bitsOf, oneClass } from "./engine.mjs";
 import { chequered, colourOf, heat, paint, pngOf, readPicture } from "./pictures.mjs";
-import { t } from "./words.mjs";
+import { sentences, t } from "./words.mjs";
 
 export function surprisePanel(app) {
   const { model, state } = app;
@@ -80,7 +80,7 @@ export function surprisePanel(app) {
     const dims = model.channels * hidden.reduce((sum, hides) => sum + 1 - hides, 0);
     const words = [t("surprised", fixed(total, 0)), t("costs", Math.ceil(withClass / 8), fixed(withClass / Math.max(dims, 1), 3))];
     if (!some) words.push(t("pngCosts", (await pngOf(model, levels)).length));
-    costs.textContent = words.join(" ");
+    costs.textContent = sentences(...words);
     panel.dataset.bits = total;
     explain(Math.max(0, ofPixel.indexOf(most)));
   }

@@ -68,6 +68,10 @@ const WORDS = {
     "Copies the address of this page, with everything that decides what it shows.",
     "复制本页地址，其中包含决定所示内容的全部设置。",
   ],
+  copiedFile: [
+    "Link copied. This page is a file: send it along. Whoever opens it pastes the link into the page (Ctrl+V).",
+    "链接已复制。本页是一个文件：请把文件一起发送；对方打开后，把链接粘贴到页面中（Ctrl+V）。",
+  ],
   copied: ["Link copied.", "链接已复制。"],
   copyThis: ["Copy this address:", "请复制这个地址："],
   waiting: ["Please wait …", "请稍候……"],
@@ -358,5 +362,8 @@ export const languageCode = () => (language ? "zh" : "en");
 export function t(key, ...values) {
   return WORDS[key][language].replace(/\{(\d)\}/g, (_, i) => values[i]);
 }
+
+// Joins sentences: Chinese has no spaces between them.
+export const sentences = (...parts) => parts.join(language ? "" : " ");
 
 export const isWord = (key) => Object.hasOwn(WORDS, key);
