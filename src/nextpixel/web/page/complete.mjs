@@ -206,11 +206,16 @@ export function completePanel(app) {
     if (part === "keepMine") return tools.choose("hide");
     step(() => sketch.hidden.set(hiddenBy(part, model)));
   });
-  const starts = [["", t("chooseOne")], ...(app.drawn ? [["drawing", t("fromDrawing")]] : [])];
+  const starts = [["", t("chooseOne")], ["drawing", t("fromDrawing")]];
   app.examples.forEach((_, i) => starts.push([i, t("example", i + 1)]));
-  const from = choice("from", "fromHint", starts, "", (name) => {
+  const from = choice("from", "fromHint", starts, "", async (name) => {
     from.querySelector("select").value = ""; // so that it can be chosen again
-    take(name === "drawing" ? app.drawn?.levels : app.examples[Number(name)]);
+    try {
+      const levels = name === "drawing" ? (app.drawn ?? (await app.draw())).levels : app.examples[Number(name)];
+      if (panel.isConnected) take(levels);
+    } catch (error) {
+      app.fail(error);
+    }
   });
   const given = h("div", { class: "controls whole", hidden: guesses() || !model.classes }, classControls(app));
   const ways = [["guess", t("guess")], ["given", t("given")]];

@@ -114,21 +114,28 @@ export function compressPanel(app) {
       const bytes = new Uint8Array(await file.arrayBuffer());
       const hashes = Object.fromEntries(Object.entries(app.page.models).map(([name, { sha256 }]) => [name, sha256]));
       const show = ({ done }) => (facts.textContent = `${Math.round(100 * done)} %`);
-      const { head, images, checksum } = await decoded({ file: bytes, hashes }, show);
-      const coded = images.filter(({ levels }) => levels);
-      const [kept, more] = [images.length - coded.length, coded.length - SHOWN];
-      const words = [t("opened", images.length, head.model ?? "", checksum)];
-      if (kept) words.push(t("kept", kept));
-      if (more > 0) words.push(t("notShown", more));
-      facts.textContent = sentences(...words);
-      panel.dataset.opened = checksum;
-      const form = { channels: head.shape[0], levels: head.levels };
-      found.replaceChildren(...coded.slice(0, SHOWN).map(({ size, levels }, i) => thumbnail(size, levels, i, form)));
+      app.opened = await decoded({ file: bytes, hashes }, show);
+      showOpened();
     } catch (error) {
+      app.opened = undefined;
       facts.textContent = "";
       found.replaceChildren();
       app.fail(error);
     }
+  }
+
+  // Shows the pictures of the file that was opened last.
+  function showOpened() {
+    const { head, images, checksum } = app.opened;
+    const coded = images.filter(({ levels }) => levels);
+    const [kept, more] = [images.length - coded.length, coded.length - SHOWN];
+    const words = [t("opened", images.length, head.model ?? "", checksum)];
+    if (kept) words.push(t("kept", kept));
+    if (more > 0) words.push(t("notShown", more));
+    facts.textContent = sentences(...words);
+    panel.dataset.opened = checksum;
+    const form = { channels: head.shape[0], levels: head.levels };
+    found.replaceChildren(...coded.slice(0, SHOWN).map(({ size, levels }, i) => thumbnail(size, levels, i, form)));
   }
 
   const run = button("run2", "compressHint", compress, { class: "main" });
@@ -160,6 +167,7 @@ export function compressPanel(app) {
   );
   panel.take = async (file) => (file.name?.endsWith(".npxz") ? decompress(file) : add(await readPicture(file, model)));
   repaint();
+  if (app.opened) showOpened();
   if (!app.begun) addDrawing();
   app.begun = true;
   return panel;

@@ -141,8 +141,8 @@ const WORDS = {
   picture: ["Picture", "图像"],
 
   completeIntro: [
-    "Draw the upper half of something in the black part; the model draws the chequered rest, in three ways.",
-    "在黑色部分画出上半部分；棋盘格部分由模型来画，画三种。",
+    "Draw the upper half of something, down to the edge of the black part; the model draws the chequered rest, in three ways.",
+    "在黑色部分画出上半部分，一直画到边缘；棋盘格部分由模型来画，画三种。",
   ],
   brush: ["Brush", "画笔"],
   brushHint: ["Paints in the chosen brightness.", "用选定的亮度画。"],
