@@ -79,9 +79,11 @@ class App {
       }
     }
     const { model, state } = this;
-    const last = Math.max(model.classes, 1) - 1;
-    state.class = Math.min(state.class, last);
-    if (state.mix !== null) state.mix = Math.min(state.mix, last);
+    if (model.classes) {
+      const last = model.classes - 1;
+      state.class = Math.min(state.class, last);
+      if (state.mix !== null) state.mix = Math.min(state.mix, last);
+    }
     if (!this.guided) state.guidance = 1;
     this.render();
     if (this.missing) this.say(t("noModel", this.missing, name));

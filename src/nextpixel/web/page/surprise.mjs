@@ -79,6 +79,7 @@ export function surprisePanel(app) {
     const some = hidden.includes(1);
     const dims = model.channels * hidden.reduce((sum, hides) => sum + 1 - hides, 0);
     const words = [t("surprised", fixed(total, 0)), t("costs", Math.ceil(withClass / 8), fixed(withClass / Math.max(dims, 1), 3))];
+    if (model.classes) words.push(t("classCosts"));
     if (!some) words.push(t("pngCosts", (await pngOf(model, levels)).length));
     costs.textContent = sentences(...words);
     panel.dataset.bits = total;

@@ -254,9 +254,10 @@ const WORDS = {
     "任意图片，会缩放到模型的尺寸；也可拖放或粘贴到这里。",
   ],
   costs: [
-    "As a compressed file it needs {0} bytes, {1} bits for each value (bits/dim), its class included.",
-    "压缩后需要 {0} 字节，平均每个值 {1} 比特（比特/维，含类别）。",
+    "Compressed it needs {0} bytes, {1} bits for each value (bits/dim).",
+    "压缩后需要 {0} 字节，平均每个值 {1} 比特（比特/维）。",
   ],
+  classCosts: ["Its class is included.", "其中包含类别。"],
   pngCosts: ["A PNG file of it has {0} bytes, 57 of them headers.", "存为 PNG 文件为 {0} 字节，其中 57 字节是文件头。"],
   bitsMap: ["Bits of each pixel, up to {0}", "每个像素的比特数，最高 {0}"],
   bitsMapName: ["Bits of each pixel", "每个像素的比特数"],
