@@ -167,6 +167,13 @@ def test_files_go_from_the_page_to_python_and_back(
     with np.load(tmp_path / "page.npz") as found:
         x = program.sample(1, seed=7, classes=[3])
         assert np.array_equal(found["x"], np.concatenate([x, x]).reshape(found["x"].shape))
+    page.get_by_label("Open a .npxz").set_input_files(tmp_path / "page.npxz")
+    expect(page.locator("[data-opened]")).to_have_attribute(
+        "data-opened", sum_of(np.concatenate([x, x]))
+    )
+    page.locator("#language").click()  # what was opened stays
+    expect(page.locator("#panel")).to_contain_text(sum_of(np.concatenate([x, x])))
+    page.locator("#language").click()
 
     x = program.sample(3, seed=5, classes=[1, 2, 3]).astype(np.uint8)
     npx.compress(NAME, x, tmp_path / "python.npxz")
