@@ -48,7 +48,9 @@ def test_every_word_is_in_both_languages_and_used() -> None:
     sources = "".join(p.read_text() for p in Path(str(PAGE)).glob("*.mjs") if p.stem != "words")
     panels = re.findall(r"^  (\w+): \w+Panel,$", sources, re.MULTILINE)
     assert len(panels) == 6
-    assert [key for key in keys if f'"{key}"' not in sources and key not in panels] == []
+    assert [
+        key for key in keys if f'"{key}"' not in sources and key.removesuffix("Tab") not in panels
+    ] == []
     for key, *texts in entries:
         places = [set(re.findall(r"\{\d\}", some)) for some in texts]
         assert places[0] == places[1], key

@@ -6,14 +6,14 @@ export class Client {
     this.worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
     this.asked = new Map();
     this.next = 0;
-    this.worker.onerror = (event) => fail(new Error(event.message ?? "no worker"));
+    this.worker.onerror = (event) => fail(new Error("noWorker"));
     this.worker.onmessage = ({ data: { id, progress, result, error } }) => {
       const asked = this.asked.get(id);
       if (!asked) return;
       if (progress) return asked.show?.(progress);
       this.asked.delete(id);
       if (error === undefined) asked.resolve(result);
-      else asked.reject(error === null ? new Cancelled() : new Error(error));
+      else asked.reject(error === null ? new Cancelled() : Object.assign(new Error(error.message), { values: error.values }));
     };
   }
 

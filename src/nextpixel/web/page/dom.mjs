@@ -1,4 +1,5 @@
 // Elements of the page.
+import { MOST_SEED } from "./address.mjs";
 import { t } from "./words.mjs";
 
 // Makes an element; attributes that begin with "on" are listeners.
@@ -57,15 +58,48 @@ export const action = (name, hint, click, attributes = {}) =>
 export const button = (name, hint, click, attributes = {}) =>
   h("button", { type: "button", title: t(hint), onclick: click, ...attributes }, t(name));
 
+// A button that opens files: its label, because the browser's own speaks the browser's language.
 export function filePicker(name, hint, accept, multiple, change) {
-  const input = h("input", { type: "file", accept, multiple });
+  const input = h("input", { type: "file", class: "file", accept, multiple });
   input.addEventListener("change", () => {
     const files = [...input.files];
     input.value = "";
     if (files.length) change(files);
   });
+  const control = labelled(name, hint, input);
+  control.insertBefore(input, control.firstChild);
+  return control;
+}
+
+// A field for a seed; what is no whole number in the range becomes the nearest one.
+export function seedField(name, hint, value, change) {
+  const input = h("input", { type: "number", inputmode: "numeric", min: 0, max: MOST_SEED, step: 1, value });
+  input.addEventListener("change", () => {
+    input.value = Math.min(Math.max(0, Math.floor(Number(input.value)) || 0), MOST_SEED);
+    change(Number(input.value));
+  });
   return labelled(name, hint, input);
 }
 
+// Buttons of which one is chosen, with the sentence that explains each shown on hovering.
+export function buttonGroup(name, options, value, change) {
+  const buttons = options.map(([key, hint]) => {
+    const chosen = button(key, hint, () => choose(key));
+    chosen.dataset.key = key;
+    return chosen;
+  });
+  const mark = (value) => buttons.forEach((each) => each.setAttribute("aria-pressed", String(each.dataset.key === value)));
+  const choose = (key) => {
+    mark(key);
+    change(key);
+  };
+  mark(value);
+  const element = h("div", { role: "group", class: "group", "aria-label": t(name) }, buttons);
+  return { element, choose };
+}
+
 export const fixed = (value, digits = 2) => value.toFixed(digits);
-export const percent = (share) => (share < 0.001 && share > 0 ? "<0.1" : fixed(100 * share, 1));
+export const percent = (share) => {
+  if (share < 0.001 && share > 0) return "<0.1";
+  return share > 0.999 && share < 1 ? ">99.9" : fixed(100 * share, 1);
+};

@@ -1,14 +1,14 @@
 // The panel that draws: a picture, how it came to be, and what the model thought of each pixel.
+import { DRAWS } from "./address.mjs";
 import { Picture } from "./canvas.mjs";
 import { entropyOf, probabilities } from "./distribution.mjs";
-import { action, button, choice, fixed, h, labelled, percent, slider } from "./dom.mjs";
+import { action, button, choice, fixed, h, percent, seedField, slider } from "./dom.mjs";
 import { bitsOf } from "./engine.mjs";
 import { colourOf, filmOf, paint, pngOf, save } from "./pictures.mjs";
-import { t } from "./words.mjs";
+import { sentences, t } from "./words.mjs";
 
 const UNDRAWN = [128, 128, 140, 60];
 const SPEEDS = [10, 30, 100, 300, 1000, 3000, 100000];
-export const MOST_SEED = Number.MAX_SAFE_INTEGER;
 
 // Returns the class weights that the state asks for; null without classes.
 export function weightsOf(model, state) {
@@ -111,9 +111,9 @@ export class Chart {
         const grown = i === level ? Math.max(wide, 4) : Math.max(wide, 1);
         context.fillRect(i * wide - (grown - wide) / 2, (c + 1) * tall - height, grown, height);
       });
-      return t("facts", level, percent(chances[level]), fixed(bits), fixed(entropyOf(chances)));
+      return t("facts", level, percent(chances[level]), fixed(bits), fixed(entropyOf(chances)), chances.length - 1);
     });
-    this.text.textContent = lines.join(" ");
+    this.text.textContent = sentences(...lines);
   }
 }
 
@@ -188,8 +188,9 @@ export function drawPanel(app) {
 
   function showFacts() {
     const { widths, took, checksum } = app.drawn;
+    for (const each of needing) each.disabled = false;
     const bits = widths.reduce((total, width) => total + bitsOf(width), 0);
-    facts.textContent = `${t("took", took)} ${t("total", Math.round(bits), fixed(bits / model.dims, 3))}`;
+    facts.textContent = sentences(t("took", took), t("total", Math.round(bits), fixed(bits / model.dims, 3)));
     code.textContent = command(app);
     sum.textContent = t("checksum", checksum);
     panel.dataset.checksum = checksum; // what tests wait for
@@ -197,12 +198,13 @@ export function drawPanel(app) {
 
   // Draws anew; shows it at once, or lets it come.
   async function draw(watch) {
+    playing = false;
     try {
-      await app.draw();
+      await app.draw(({ done }) => (facts.textContent = t("drawing", Math.round(100 * done))));
     } catch (error) {
       return app.fail(error);
     }
-    if (!panel.isConnected) return;
+    if (!panel.isConnected || !app.drawn) return;
     showFacts();
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     watch &&= !still;
@@ -214,14 +216,11 @@ export function drawPanel(app) {
     else explain(picture.pixel ?? mostSurprising());
   }
 
-  const seed = h("input", { type: "number", min: 0, max: MOST_SEED, step: 1, value: state.seed });
-  seed.addEventListener("change", () => {
-    seed.value = Math.min(Math.max(0, Math.floor(Number(seed.value)) || 0), MOST_SEED);
-    app.change({ seed: Number(seed.value) });
-  });
+  const seed = seedField("seed", "seedHint", state.seed, (value) => app.change({ seed: value }));
   const another = action("another", "anotherHint", () => {
-    seed.value = Math.floor(Math.random() * 1e6);
-    app.change({ seed: Number(seed.value) });
+    const value = Math.floor(Math.random() * 1e6);
+    seed.querySelector("input").value = value;
+    app.change({ seed: value });
   }, { class: "main" });
   const temperature = slider("temperature", "temperatureHint", {
     ...{ min: 0.2, max: 1.5, step: 0.05, value: state.temperature, show: fixed },
@@ -238,22 +237,32 @@ export function drawPanel(app) {
     show: (at) => SPEEDS[at].toLocaleString(),
     change: (at, done) => app.change({ speed: SPEEDS[at] }, done),
   });
+  const toSurprise = action("toSurprise", "toSurpriseHint", () => {
+    app.state.from = "drawing";
+    app.show("surprise");
+  });
+  const named = (end) => `${app.name}-seed-${state.seed}${end}`;
+  const saving = action("save", "saveHint", () => saveAs(pngOf, named(".png")));
+  const savingFilm = action("saveFilm", "saveFilmHint", () => saveAs(filmOf, named("-film.png")));
+  const needing = [play, ...[saving, savingFilm].map((each) => each.querySelector("button"))];
+  for (const each of needing) each.disabled = !app.drawn; // until there is a picture
   const panel = h(
     "div",
     { class: "columns" },
     h(
       "div",
       {},
+      h("p", {}, t("drawIntro")),
       picture.element,
       scrub,
       h(
         "div",
         { class: "buttons" },
-        button("start", "playHint", () => move(0)),
-        button("back", "playHint", () => move(position - 1)),
+        button("start", "startHint", () => move(0)),
+        button("back", "backHint", () => move(position - 1)),
         play,
-        button("step", "playHint", () => move(position + 1)),
-        button("end", "playHint", () => move(model.pixels)),
+        button("step", "stepHint", () => move(position + 1)),
+        button("end", "endHint", () => move(model.pixels)),
       ),
       h("small", {}, t("playHint")),
       facts,
@@ -266,16 +275,17 @@ export function drawPanel(app) {
       ...classControls(app),
       temperature,
       app.guided ? guidance : null,
-      labelled("seed", "seedHint", seed),
+      seed,
       speed,
       h("p", { class: "whole" }, t("samePicture"), h("br"), code, h("br"), sum),
-      action("save", "saveHint", () => saveAs(pngOf, `${app.name}.png`)),
-      action("saveFilm", "saveFilmHint", () => saveAs(filmOf, `${app.name}-film.png`)),
+      toSurprise,
+      saving,
+      savingFilm,
       action("copyLink", "linkHint", () => app.copyLink()),
     ),
   );
   panel.changed = (keys) => {
-    if (keys.some((key) => ["seed", "class", "mix", "share", "temperature", "guidance"].includes(key))) draw(keys.includes("seed"));
+    if (keys.some((key) => DRAWS.includes(key))) draw(keys.includes("seed"));
   };
   if (app.drawn) {
     position = model.pixels;

@@ -13,25 +13,35 @@ function colourOfCode(code) {
 
 export function listenPanel(app) {
   const panel = h("div", {}, h("p", {}, t("loading")));
-  app.loadSounds().then(([sounds]) => fill(panel, sounds)).catch((error) => app.fail(error));
+  app.loadSounds().then(([sounds]) => fill(app, panel, sounds)).catch((error) => app.fail(error));
   return panel;
 }
 
-function fill(panel, { items, rate, bands, codebook, source }) {
+function fill(app, panel, { items, rate, bands, codebook, source }) {
   const parts = items.map(({ name }) => name.split(" "));
   const words = [...new Set(parts.map(([word]) => word))];
   const speakers = [...new Set(parts.map(([, speaker]) => speaker))].filter(Boolean);
-  let [word, speaker] = [words[Math.min(3, words.length - 1)], speakers[0]];
+  const { state } = app;
+  if (!words.includes(state.word)) state.word = words[Math.min(3, words.length - 1)];
+  if (!speakers.includes(state.speaker)) state.speaker = speakers[0] ?? null;
+  app.write();
   const codes = h("canvas", { class: "sound", role: "img", "aria-label": t("codes") });
   const picture = h("canvas", { class: "sound", role: "img", "aria-label": t("spectrogram") });
   let [sound, audio, node] = [null, null, null];
 
-  const chosen = () => items.find((_, i) => parts[i][0] === word && (!speaker || parts[i][1] === speaker));
+  const chosen = () => items.find((_, i) => parts[i][0] === state.word && (!state.speaker || parts[i][1] === state.speaker));
 
   // Prepares what is shown and heard of the chosen word.
   function take() {
+    node?.stop();
+    node = null;
     const item = chosen();
-    if (!item) return (sound = null);
+    note.textContent = item ? "" : t("noSound");
+    listen.disabled = !item;
+    if (!item) {
+      sound = null;
+      return [codes, picture].forEach((canvas) => paint(canvas, { width: 1, height: 1 }, () => [128, 128, 140, 40]));
+    }
     const ends = item.codes.findIndex((row) => row.every((code) => code === codebook - 1));
     const levels = bytesOf(item.spectrogram);
     const samples = new Int16Array(bytesOf(item.wave).buffer);
@@ -78,6 +88,9 @@ function fill(panel, { items, rate, bands, codebook, source }) {
     panel.dataset.samples = samples.length;
   }
 
+  const note = h("p", { "aria-live": "polite" });
+  const hear = action("hear", "hearHint", play, { class: "main" });
+  const listen = hear.querySelector("button");
   const pairs = (values) => values.map((value) => [value, value]);
   panel.classList.add("columns");
   panel.replaceChildren(
@@ -91,19 +104,13 @@ function fill(panel, { items, rate, bands, codebook, source }) {
     h(
       "div",
       { class: "controls" },
-      action("hear", "hearHint", play, { class: "main" }),
-      choice("word", "wordHint", pairs(words), word, (value) => {
-        word = value;
-        take();
-      }),
-      speakers.length
-        ? choice("speaker", "speakerHint", pairs(speakers), speaker, (value) => {
-            speaker = value;
-            take();
-          })
-        : null,
+      hear,
+      choice("word", "wordHint", pairs(words), state.word, (word) => app.change({ word })),
+      speakers.length ? choice("speaker", "speakerHint", pairs(speakers), state.speaker, (speaker) => app.change({ speaker })) : null,
+      note,
       h("small", { class: "whole" }, t("trainedOn", source)),
     ),
   );
+  panel.changed = take;
   take();
 }

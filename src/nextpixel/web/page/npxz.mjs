@@ -10,9 +10,11 @@ const CONTEXT = 8; // pixels around a tile, at most
 // What a reader may refuse, see docs/format.md.
 const MOST = { json: 2 ** 24, program: 2 ** 28, levels: 2 ** 29, images: 2 ** 16, tiles: 2 ** 18, side: 2 ** 20 };
 
-export class DamagedError extends Error {
-  constructor() {
-    super("The file is damaged.");
+// What somebody can mend: the message is a key of the page's words.
+export class Trouble extends Error {
+  constructor(key, ...values) {
+    super(key);
+    this.values = values;
   }
 }
 
@@ -32,7 +34,7 @@ async function through(bytes, stream, most) {
   const parts = [];
   let size = 0;
   for await (const part of readAll(new Blob([bytes]).stream().pipeThrough(stream))) {
-    if ((size += part.length) > most) throw new DamagedError();
+    if ((size += part.length) > most) throw new Trouble("damaged");
     parts.push(part);
   }
   return joined(parts);
@@ -43,7 +45,15 @@ async function* readAll(stream) {
   for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
 }
 
-export const bytesOf = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+
+// Reads base64. A loop, because models are long, and a function for each letter takes ten times as long.
+export function bytesOf(base64) {
+  const letters = atob(base64);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
+
 const inflate = (bytes, most, form = "deflate") => through(bytes, new DecompressionStream(form), most);
 export const deflate = (bytes) => through(bytes, new CompressionStream("deflate"), Infinity);
 const parsed = async (bytes) => JSON.parse(new TextDecoder().decode(await inflate(bytes, MOST.json)));
@@ -62,20 +72,20 @@ function little(size, value) {
 export function readRecords(engine, file) {
   const view = viewOf(file);
   const text = (at) => String.fromCharCode(...file.subarray(at, at + 4));
-  if (SIGNATURE.some((byte, i) => file[i] !== byte)) throw new Error("It is no .npxz file of version 1.");
+  if (SIGNATURE.some((byte, i) => file[i] !== byte)) throw new Trouble("notNpxz");
   const end = file.length - 12;
-  if (end < SIGNATURE.length || text(end + 8) !== "<npx") throw new DamagedError();
+  if (end < SIGNATURE.length || text(end + 8) !== "<npx") throw new Trouble("damaged");
   const records = [];
   for (let at = SIGNATURE.length; at < end; ) {
     const head = file.subarray(at, at + 20);
-    if (text(at) !== "npx>" || engine.crc32c(head) !== view.getUint32(at + 20, true)) throw new DamagedError();
+    if (text(at) !== "npx>" || engine.crc32c(head) !== view.getUint32(at + 20, true)) throw new Trouble("damaged");
     const size = Number(view.getBigUint64(at + 8, true));
     const body = file.subarray(at + 24, at + 24 + size);
-    if (body.length !== size || engine.crc32c(body) !== view.getUint32(at + 16, true)) throw new DamagedError();
+    if (body.length !== size || engine.crc32c(body) !== view.getUint32(at + 16, true)) throw new Trouble("damaged");
     records.push({ kind: text(at + 4), body });
     at += 24 + size;
   }
-  if (records[0]?.kind !== "HEAD" || records.at(-1).kind !== "INDX") throw new DamagedError();
+  if (records[0]?.kind !== "HEAD" || records.at(-1).kind !== "INDX") throw new Trouble("damaged");
   return records;
 }
 
@@ -101,18 +111,16 @@ export function writeRecords(engine, records) {
 // --- the program in a file ------------------------------------------------------------------------
 
 function numbersOf(planes, width) {
-  const count = planes.length / width;
-  return Uint32Array.from({ length: count }, (_, i) => {
-    let sum = 0;
-    for (let byte = 0; byte < width; byte++) sum += planes[byte * count + i] * 256 ** byte;
-    return sum;
-  });
+  const numbers = new Uint32Array(planes.length / width);
+  for (let byte = 0, at = 0; byte < width; byte++)
+    for (let i = 0; i < numbers.length; i++) numbers[i] |= planes[at++] << (8 * byte);
+  return numbers;
 }
 
 async function unpackBlock(body, length, columns, width, exponent) {
-  if (![1, 2, 4].includes(width) || (columns && (width !== 4 || length % columns))) throw new DamagedError();
+  if (![1, 2, 4].includes(width) || (columns && (width !== 4 || length % columns))) throw new Trouble("damaged");
   const data = await inflate(body, length * width, "deflate-raw");
-  if (data.length !== length * width) throw new DamagedError();
+  if (data.length !== length * width) throw new Trouble("damaged");
   if (columns) {
     const table = new Uint32Array(data.slice().buffer);
     const rows = table.length / columns;
@@ -120,7 +128,8 @@ async function unpackBlock(body, length, columns, width, exponent) {
   }
   const numbers = numbersOf(data, width);
   if (width === 4) return numbers;
-  const weights = Float32Array.from(numbers, (k) => ((k % 2 ? -(k + 1) : k) / 2) * 2 ** exponent);
+  const [weights, scale] = [new Float32Array(numbers.length), 2 ** exponent / 2];
+  numbers.forEach((k, i) => (weights[i] = (k % 2 ? -(k + 1) : k) * scale));
   return new Uint32Array(weights.buffer);
 }
 
@@ -129,7 +138,7 @@ export async function unpackProgram(body) {
   const size = Number(view.getBigUint64(0, true));
   const form = view.getBigUint64(8, true);
   const wanted = Math.ceil(size / 4);
-  if (size < 1 || size > MOST.program) throw new DamagedError();
+  if (size < 1 || size > MOST.program) throw new Trouble("damaged");
   const parts = [];
   if (form === BY_BLOCKS) {
     let at = 24 + Number(view.getBigUint64(16, true));
@@ -138,12 +147,12 @@ export async function unpackProgram(body) {
     let left = wanted;
     for (let i = 0; i + 12 <= list.length; i += 12) {
       const [length, packed] = [blocks.getUint32(i, true), blocks.getUint32(i + 4, true)];
-      if ((left -= length) < 0) throw new DamagedError();
+      if ((left -= length) < 0) throw new Trouble("damaged");
       const about = [blocks.getUint16(i + 8, true), list[i + 10], blocks.getInt8(i + 11)];
       parts.push(await unpackBlock(body.subarray(at, at + packed), length, ...about));
       at += packed;
     }
-    if (left || at !== body.length) throw new DamagedError();
+    if (left || at !== body.length) throw new Trouble("damaged");
   } else {
     const planes = await inflate(body.subarray(16), 4 * (wanted + Math.min(Number(form), 2 ** 16)));
     const table = numbersOf(planes.subarray(0, 4 * Number(form)), 4);
@@ -253,7 +262,7 @@ export async function readHead(records) {
     [levels, together, images].every(isCount) &&
     together >= 1 &&
     together <= TOGETHER;
-  if (!right) throw new DamagedError();
+  if (!right) throw new Trouble("damaged");
   return head;
 }
 
@@ -261,21 +270,21 @@ export async function readHead(records) {
 function checkChunk(about, program, head) {
   const { images, entries, codes } = about;
   const right = isCount(images) && images <= MOST.images && Array.isArray(codes) && codes.length <= 64 && codes.every(isCount);
-  if (!right || typeof entries !== "object") throw new DamagedError();
+  if (!right || typeof entries !== "object") throw new Trouble("damaged");
   for (const values of Object.values(entries))
-    if (!Array.isArray(values) || (values.length !== 1 && values.length !== images)) throw new DamagedError();
+    if (!Array.isArray(values) || (values.length !== 1 && values.length !== images)) throw new Trouble("damaged");
   const [kinds, sizes] = [columnOf(about, "kind", "model"), columnOf(about, "size")];
   let [tiles, levels] = [0, 0];
   sizes.forEach((size, i) => {
     if (!Array.isArray(size) || !size.every((n) => isCount(n) && (kinds[i] !== "model" || (n > 0 && n <= MOST.side))))
-      throw new DamagedError();
+      throw new Trouble("damaged");
     if (kinds[i] !== "model") return;
     const [above, beside] = head.context;
     const parts = (length, canvas, around) =>
       length <= canvas ? 1 : 2 + Math.floor((length - canvas - 1) / (canvas - around));
     tiles += parts(size[0], program.height, above) * parts(size[1], program.width, 2 * beside);
     levels += program.channels * size[0] * size[1];
-    if (size.length !== 2 || tiles > MOST.tiles || levels > MOST.levels) throw new DamagedError();
+    if (size.length !== 2 || tiles > MOST.tiles || levels > MOST.levels) throw new Trouble("damaged");
   });
 }
 
@@ -289,7 +298,7 @@ function columnOf(about, name, value) {
 export async function decodeChunk(engine, programOf, head, chunk) {
   const length = viewOf(chunk).getUint32(0, true);
   const about = await parsed(chunk.subarray(4, 4 + length));
-  if (!Array.isArray(about.codes)) throw new DamagedError();
+  if (!Array.isArray(about.codes)) throw new Trouble("damaged");
   const program = about.codes.length ? await programOf() : { channels: 0, classes: 0, height: 1, width: 1 };
   checkChunk(about, program, head);
   const { channels } = program;
@@ -312,7 +321,7 @@ export async function decodeChunk(engine, programOf, head, chunk) {
     return found;
   });
   const levels = joined(images.map((image) => new Uint8Array(image.levels.buffer)));
-  if (engine.crc32c(levels) !== about.crc) throw new Error("The pixels are not those that were compressed.");
+  if (engine.crc32c(levels) !== about.crc) throw new Trouble("damaged");
   const names = column("name", "");
   const ids = column("class_id", NO_CLASS);
   let next = 0;

@@ -1,5 +1,5 @@
 // Pictures as flat levels, channel by channel and row by row: on canvases, from files, as PNG.
-import { deflate, joined } from "./npxz.mjs";
+import { Trouble, deflate, joined } from "./npxz.mjs";
 
 // The value from 0 to 255 that shows a level; halves go to the even number.
 export function shown(level, levels) {
@@ -25,6 +25,10 @@ export function colourOf(model, levels, pixel) {
 export const paintLevels = (canvas, model, levels) =>
   paint(canvas, model, (pixel) => colourOf(model, levels, pixel));
 
+// The colour of a hidden pixel.
+export const chequered = (model, pixel) =>
+  (Math.floor(pixel / model.width) + pixel) % 2 ? [120, 120, 150, 110] : [120, 120, 150, 60];
+
 const HEAT = [
   [0, 0, 4],
   [40, 11, 84],
@@ -46,7 +50,9 @@ export function heat(share) {
 
 // Fits a picture file into the model's shape: its middle square, in as few levels.
 export async function readPicture(file, model) {
-  const bitmap = await createImageBitmap(file);
+  const bitmap = await createImageBitmap(file).catch(() => {
+    throw new Trouble("noPicture", file.name ?? "");
+  });
   const { width, height } = model;
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });

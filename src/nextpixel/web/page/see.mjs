@@ -2,7 +2,7 @@
 import { Picture } from "./canvas.mjs";
 import { button, choice, h } from "./dom.mjs";
 import { heat, paint } from "./pictures.mjs";
-import { t } from "./words.mjs";
+import { sentences, t } from "./words.mjs";
 
 const CARD = { PixelCNN: "blind", GatedPixelCNN: "gated", RowLSTM: "row", DiagonalBiLSTM: "all", PixelCNNPP: "plus", PixelSNAIL: "all" };
 const LATER = [128, 128, 140, 40];
@@ -32,7 +32,7 @@ export function seePanel(app) {
       return row[pixel] ? heat(0.15 + (0.85 * row[pixel]) / 255) : BLIND;
     });
     picture.select(at);
-    text.textContent = `${t("fieldFacts", seen, at, blind)} ${t(CARD[kind])}`;
+    text.textContent = sentences(t("fieldFacts", seen, at, blind), t(CARD[kind]));
     panel.dataset.seen = seen;
   }
 
@@ -92,7 +92,7 @@ function maskDemo() {
       repaint();
     }, 150);
   });
-  const types = choice("mask", "maskHint", [["A", "A"], ["B", "B"]], type, (name) => {
+  const types = choice("mask", "maskHint", [["A", t("optionA")], ["B", t("optionB")]], type, (name) => {
     type = name;
     repaint();
   });

@@ -1,6 +1,6 @@
 // Runs the engine beside the page, so that the page never waits.
 import { Engine, Program, Session, bitsOf, oneClass } from "./engine.mjs";
-import { DamagedError, decodeChunk, encodeImages, joined, readHead, readRecords, unpackProgram } from "./npxz.mjs";
+import { Trouble, decodeChunk, encodeImages, joined, readHead, readRecords, unpackProgram } from "./npxz.mjs";
 
 const FEW = 0.5; // share of the particles that carry the weight, below which they are resampled
 const OTHER = 1e9; // images from this number on are none: their noise resamples, see noise.py
@@ -135,7 +135,8 @@ async function complete({ model, seed, number, weights, levels, known, particles
       best++;
     }
     const part = (array) => array.slice(best * program.dims, (best + 1) * program.dims);
-    return { levels: Uint16Array.from(part(session.levels), Number), widths: part(widthsOf(session)) };
+    const completed = Uint16Array.from(part(session.levels), Number);
+    return { levels: completed, widths: part(widthsOf(session)), checksum: checksumOf([completed], program.levels) };
   } finally {
     session.free();
   }
@@ -194,7 +195,16 @@ async function compress({ model, about, images, classes, given }, report) {
 }
 
 // Decodes a file by its own program, or by an opened one; `hashes` has those of all the page's.
-async function decompress({ file, hashes }, report) {
+async function decompress(options, report) {
+  try {
+    return await decoded(options, report);
+  } catch (error) {
+    if (error instanceof Trouble || error instanceof Cancelled) throw error;
+    throw new Trouble("damaged"); // streams and parsers say it in words of their own
+  }
+}
+
+async function decoded({ file, hashes }, report) {
   const records = readRecords(engine, file);
   const head = await readHead(records);
   const own = records.find((record) => record.kind === "PROG");
@@ -204,12 +214,12 @@ async function decompress({ file, hashes }, report) {
     const name = Object.keys(hashes).find((name) => hashes[name] === head.program);
     if (programs.has(name)) return programs.get(name);
     if (own) return new Program(engine, await checked(await unpackProgram(own.body), head.program));
-    throw new Error(name ? `Choose the model ${name} first.` : `This page does not have its model, ${head.model}.`);
+    throw name ? new Trouble("notLoaded", name) : new Trouble("notHere", String(head.model));
   };
   const check = (found) => {
     const { channels, height, width, levels } = found;
     const right = `${[channels, height, width]}` === `${head.shape}` && levels === head.levels;
-    if (!right || found.vector || found.map) throw new DamagedError();
+    if (!right || found.vector || found.map) throw new Trouble("damaged");
     return found;
   };
   const images = [];
@@ -218,7 +228,7 @@ async function decompress({ file, hashes }, report) {
     images.push(...(await decodeChunk(engine, programOf, head, body)));
     await report({ done: images.length / head.images });
   }
-  if (images.length !== head.images) throw new DamagedError();
+  if (images.length !== head.images) throw new Trouble("damaged");
   const coded = images.filter(({ levels }) => levels);
   return { head, images, checksum: checksumOf(coded.map(({ levels }) => levels), head.levels) };
 }
@@ -227,7 +237,7 @@ async function decompress({ file, hashes }, report) {
 async function checked(file, sha256) {
   if (!self.crypto?.subtle) return file;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
-  if (Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") !== sha256) throw new DamagedError();
+  if (Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") !== sha256) throw new Trouble("damaged");
   return file;
 }
 
@@ -255,7 +265,7 @@ async function answer({ id, task, ...options }) {
   } catch (error) {
     if (task === "open") programs.delete(options.name);
     if (before) engine.end = before;
-    self.postMessage({ id, error: error instanceof Cancelled ? null : error.message });
+    self.postMessage({ id, error: error instanceof Cancelled ? null : { message: error.message, values: error.values } });
   }
   if (before && task !== "open") engine.end = before; // whatever a task has left
   cancelled.delete(id);
