@@ -355,7 +355,7 @@ def options() -> dict[str, tuple[Any, Any, str]]:
             "mnist",
             f"{DATA}; codes:RUN#bottom for the bottom codes of a VQ-VAE-2",
         ),
-        "size": (Size | None, None, "size of a new model (small); see docs/own-pictures.md"),
+        "size": (Size | None, None, "size of a new model (small); see docs/do/choosing.md"),
         "from": (str | None, None, "start from the weights of this model, pretrained or a run"),
         "levels": (int | None, None, "requantise pixels to N levels"),
         "resize": (int | None, None, "crop and resize a folder's images to N x N"),
