@@ -1,7 +1,7 @@
 """Marks commands and outputs among the blocks of code, for docs/style.css; a hook of MkDocs.
 
-Commands wrap, because nobody scrolls sideways to see how one ends. So do outputs of long lines;
-those of short lines may be pictures made of characters, which must not. Outputs are not copied.
+Commands and outputs wrap, because nobody scrolls sideways to see how they end; but pictures made of
+characters, and tables with wide gaps, do not. Outputs are not to be copied.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PICTURE = 100  # columns that a picture made of characters has at most
+PICTURE = re.compile(r"[ .:oO#@]{12}")
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -22,15 +22,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def marked(text: str) -> str:
-    """Gives blocks of commands the class `commands`, and those of outputs `output`."""
+    """Gives blocks of commands the class `commands`, outputs `output`, and what wraps `wrapped`."""
 
     def replace(block: re.Match[str]) -> str:
         language, code = block.groups()
         if language not in ("", "text"):
             return block[0]
-        longest = max(map(len, code.splitlines()), default=0)
-        classes = ".commands" if not language else ".output"
-        if not language or longest > PICTURE:
+        classes = ".output" if language else ".commands"
+        if not (language and PICTURE.search(code)):
             classes += " .wrapped"
         return f"```{{ .text {classes} }}\n{code}```"
 

@@ -114,8 +114,8 @@ def test_chinese_pages_are_chinese_around_their_text() -> None:
     ("block", "classes"),
     [
         ("```\nnextpixel check\n```", "{ .text .commands .wrapped }"),
-        ("```text\nshort\n```", "{ .text .output }"),
-        ("```text\n" + "long " * 21 + "\n```", "{ .text .output .wrapped }"),
+        ("```text\nPassed, 1.0000 of all\n```", "{ .text .output .wrapped }"),
+        ("```text\n  .:oO@@@@@@@o.  \n```", "{ .text .output }"),
         ("```python\nprint()\n```", "python"),
     ],
 )
