@@ -22,7 +22,7 @@ from nextpixel.codec.programs import shipped_programs
 from nextpixel.engine import Program
 from nextpixel.model_folders import shipped
 from nextpixel.web import write_folder, write_page
-from tests.helpers import needs
+from tests.helpers import ROOT, needs
 
 NAME = "mnist-gated"
 SLOW = 60_000  # milliseconds; the machine may be busy
@@ -73,6 +73,23 @@ def opened(page: Page, file: Path, state: str) -> Page:
     page.goto(f"{file.as_uri()}#{state}")
     page.wait_for_selector("#panel")
     return page
+
+
+def test_a_frame_is_as_high_as_the_page(page: Page, file: Path, tmp_path: Path) -> None:
+    script = (ROOT / "docs" / "scripts" / "live.js").read_text("utf-8")
+    frame = f'<iframe class="live" width="390" src="{file.as_uri()}"></iframe>'
+    (tmp_path / "outer.html").write_text(f"<!doctype html>{frame}<script>{script}</script>")
+    page.goto((tmp_path / "outer.html").as_uri())
+    page.frame_locator("iframe").locator("[data-checksum]").wait_for(timeout=SLOW)
+    heights = []
+    for panel in ("draw", "compress"):
+        page.frame_locator("iframe").locator(f"#tab-{panel}").click()
+        heights.append(page.frames[1].evaluate("document.body.offsetHeight"))
+        page.wait_for_function(
+            "height => document.querySelector('iframe').clientHeight === height + 2",
+            arg=heights[-1],
+        )
+    assert heights[0] > heights[1] > 400
 
 
 def sum_of(levels: Any) -> str:
