@@ -135,7 +135,7 @@ def command_page(name: str) -> str:
         title, _, body = section.partition("\n")
         if title == "examples:":
             examples = [line.strip() for line in body.splitlines() if line.strip()]
-            lines += ["", "## Examples", "", "```text", *examples, "```"]
+            lines += ["", "## Examples", "", "```", *examples, "```"]
             continue
         body, _, after = body.partition("\n\n")
         rows = [row for row in options(body) if "--help" not in row[0]]
@@ -235,7 +235,7 @@ def card_page(name: str, card: dict[str, Any]) -> str:
     lines += [f"| {key} | {value} |" for key, value in facts]
     lines += tables
     if commands:
-        lines += ["", "Measured by:", "", "```text", *commands, "```"]
+        lines += ["", "Measured by:", "", "```", *commands, "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -116,7 +116,7 @@ def test_damage_is_said_and_the_rest_is_salvaged(
 
 def test_what_cannot_be_compressed_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no model mnist-gatd" in refused("compress mnist-gatd x.npz -o y.npxz", capsys)
-    assert "needs more than a class" in refused(
+    assert "needs features that PyTorch computes" in refused(
         "compress mnist-super-resolution x.npz -o y.npxz", capsys
     )
     np.savez("colour.npz", x=np.zeros((2, 6, 5, 3), np.uint8))

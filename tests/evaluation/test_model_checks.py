@@ -199,9 +199,31 @@ def test_the_blind_spot_is_described() -> None:
     strength = dependence(model, site)
     assert np.argwhere(strength > 0).tolist() == [[3, 2], [3, 3], [3, 4], [4, 2]]
     finding = view(model, site, strength)
+    assert finding.passed is None
     assert "does not see 27 of the 31 pixels before it; the nearest is" in finding.reason
     leaky = dependence(net("right", shape=(1, 7, 7)), site)
     assert leaky[4, 4] > 0
+
+
+@pytest.mark.parametrize(
+    ("side", "passed", "reason"),
+    [
+        (6, True, "at 6 x 6, row 4, column 3 sees all pixels before it; larger images may have a"),
+        (14, None, "row 9, column 7 does not see 6 of the 133 pixels before it; the nearest is 1 "),
+    ],
+)
+def test_small_images_hide_the_blind_spot(side: int, passed: bool | None, reason: str) -> None:
+    model = PixelCNN(shape=(1, side, side), levels=4, width=16, head=16)
+    site = viewpoint(model.shape)
+    finding = view(model, site, dependence(model, site))
+    assert finding.passed is passed
+    assert finding.reason.startswith(reason)
+
+
+def test_large_images_show_it() -> None:
+    model, site = GatedPixelCNN(shape=(1, 21, 21), levels=2, width=2, blocks=1), Site(1, 1)
+    finding = view(model, site, np.ones((21, 21)))
+    assert finding.reason == "at 21 x 21, row 1, column 1 sees all pixels before it"
 
 
 def test_training_refuses_a_leak(tmp_path: Path) -> None:

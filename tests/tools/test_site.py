@@ -1,7 +1,11 @@
 """The hooks of the documentation site: links to files outside docs/, and generated pages."""
 
 import importlib.util
+import posixpath
+import re
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -10,6 +14,8 @@ from nextpixel.cli.main import COMMANDS
 from tests.helpers import ROOT
 
 pytest.importorskip("mkdocs", reason="there is no MkDocs: make docs installs it")
+
+APP = "src/nextpixel/web/page/app.mjs"
 
 
 def hook(name: str) -> ModuleType:
@@ -70,14 +76,53 @@ def test_what_other_hosts_would_load_is_found(files: ModuleType, html: str, fore
     assert bool(files.FOREIGN.search(html)) is foreign
 
 
+def page_at(uri: str) -> SimpleNamespace:
+    file = SimpleNamespace(src_uri=uri)
+    return SimpleNamespace(file=file, url=uri.replace(".md", ".html"), title=uri)
+
+
+def test_chinese_pages_are_chinese_around_their_text() -> None:
+    language = hook("site_language")
+    names = ["index.md", "learn/index.md", "page.md", "zh/learn/index.md", "zh/learn/1.md"]
+    home, learn, last, start, first = pages = [page_at(name) for name in names]
+    for page, before, after in zip(pages, [None, *pages], [*pages[1:], None], strict=False):
+        page.previous_page, page.next_page = before, after
+    items = [SimpleNamespace(title=title) for title in ("Learn", *language.SECTIONS)]
+    nav, config = SimpleNamespace(pages=pages, items=items), SimpleNamespace(extra={}, theme={})
+    language.on_nav(nav, config, None)
+    assert (home.next_page, last.next_page) == (learn, None)
+    assert (start.previous_page, start.next_page) == (None, first)
+
+    language.on_page_context({}, start, config, nav)
+    assert config.theme["language"] == "zh"
+    assert [item.title for item in nav.items] == list(language.SECTIONS.values())
+    assert [each["link"] for each in config.extra["alternate"]] == [learn.url, start.url]
+    built = language.on_post_page('<html lang="zh" class="no-js">', start, config)
+    assert built == '<html lang="zh-CN" class="no-js">'
+
+    language.on_page_context({}, last, config, nav)
+    assert config.theme["language"] == "en"
+    assert [item.title for item in nav.items] == [
+        title for title in ("Learn", *language.SECTIONS) if title != "中文"
+    ]
+    assert [each["link"] for each in config.extra["alternate"]] == [last.url, start.url]
+    english = '<html lang="en" class="no-js">'
+    assert language.on_post_page(english, last, config) == english
+
+
 @pytest.mark.parametrize(
-    ("source", "language"),
-    [("zh/learn/index.md", "zh-CN"), ("learn/index.md", "en")],
+    ("block", "classes"),
+    [
+        ("```\nnextpixel check\n```", "{ .text .commands .wrapped }"),
+        ("```text\nPassed, 1.0000 of all\n```", "{ .text .output .wrapped }"),
+        ("```text\n  .:oO@@@@@@@o.  \n```", "{ .text .output }"),
+        ("```python\nprint()\n```", "python"),
+    ],
 )
-def test_pages_say_their_language(source: str, language: str) -> None:
-    page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
-    built = hook("site_language").on_post_page('<html lang="en" class="no-js">', page, None)
-    assert built == f'<html lang="{language}" class="no-js">'
+def test_commands_and_outputs_are_marked(block: str, classes: str) -> None:
+    marked = hook("site_blocks").marked(f"Text.\n\n{block}\n\nMore.\n")
+    assert marked.startswith(f"Text.\n\n```{classes}\n")
+    assert marked.endswith("\n```\n\nMore.\n")
 
 
 def test_every_public_name_has_an_entry(reference: ModuleType) -> None:
@@ -92,6 +137,7 @@ def test_every_command_and_its_options_have_a_page(reference: ModuleType) -> Non
         assert "| `--help" not in pages[f"reference/commands/{name}.md"]
     train = pages["reference/commands/train.md"]
     assert "| `--train.lr LR` | Peak learning rate of AdamW. (default: 0.002) |" in train
+    assert "\n## Examples\n\n```\nnextpixel train --model GatedPixelCNN " in train
     sample = pages["reference/commands/sample.md"]
     assert "| `-n N` | sample N images" in sample
     assert "nextpixel sample mnist-gated --out grid.png" in sample
@@ -110,3 +156,21 @@ def test_folders_in_the_navigation_are_filled(reference: ModuleType) -> None:
     nav = [{"Home": "index.md"}, {"Commands": "reference/commands/"}]
     filled = reference.fill(nav, ["reference/commands/a.md", "reference/models/b.md"])
     assert filled == [{"Home": "index.md"}, {"Commands": ["reference/commands/a.md"]}]
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem + path.parent.stem
+)
+def test_links_to_the_live_page_lead_to_it(page: Path) -> None:
+    """MkDocs checks links of Markdown only, and on GitHub these lead nowhere."""
+    found = re.findall(r'(?:href|src)="([^"#]*live/[^"#]*)(?:#([^"]*))?"', page.read_text("utf-8"))
+    for target, state in found:
+        path = posixpath.normpath(f"{page.relative_to(ROOT / 'docs').parent.as_posix()}/{target}")
+        assert path == "live/index.html"
+        panel = dict(parse_qsl(state)).get("panel", "draw")
+        assert f"  {panel}: {panel}Panel,\n" in (ROOT / APP).read_text("utf-8")
+
+
+def test_pages_for_readers_link_to_the_live_page() -> None:
+    pages = ["index.md", "page.md", "do/index.md", *(f"{zh}learn/index.md" for zh in ("", "zh/"))]
+    assert [p for p in pages if "live/index.html" not in (ROOT / "docs" / p).read_text()] == []

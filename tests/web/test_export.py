@@ -68,7 +68,11 @@ def test_what_cannot_be_written_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "--program FILE or --web" in refused("export mnist-gated", capsys)
-    assert "needs more than a class" in refused("export mnist-guided --web a.html", capsys)
+    assert refused("export mnist-guided --web a.html", capsys) == (
+        "nextpixel: mnist-guided needs features that PyTorch computes, of an image or (with "
+        "spatial=True) of its class, and so cannot run in a page: choose a model without a "
+        "context, or with classes and without spatial=True, such as mnist-gated.\n"
+    )
     Path("mine").mkdir()
     Path("mine/index.html").write_text("somebody else's page")
     assert "not a page of nextpixel" in refused("export mnist-gated --web mine", capsys)

@@ -21,7 +21,25 @@ from nextpixel.codec.programs import shipped_programs
 from nextpixel.engine import Program
 from nextpixel.model_folders import shipped
 from nextpixel.web import export, write_folder, write_page
+from tests.helpers import ROOT
 from tests.web.helpers import NAME, opened, sum_of
+
+
+def test_a_frame_is_as_high_as_the_page(page: Page, file: Path, tmp_path: Path) -> None:
+    script = (ROOT / "docs" / "scripts" / "live.js").read_text("utf-8")
+    frame = f'<iframe class="live" width="390" src="{file.as_uri()}"></iframe>'
+    (tmp_path / "outer.html").write_text(f"<!doctype html>{frame}<script>{script}</script>")
+    page.goto((tmp_path / "outer.html").as_uri())
+    page.frame_locator("iframe").locator("[data-checksum]").wait_for()
+    heights = []
+    for panel in ("draw", "compress"):
+        page.frame_locator("iframe").locator(f"#tab-{panel}").click()
+        heights.append(page.frames[1].evaluate("document.body.offsetHeight"))
+        page.wait_for_function(
+            "height => document.querySelector('iframe').clientHeight === height + 2",
+            arg=heights[-1],
+        )
+    assert heights[0] > heights[1] > 400
 
 
 def test_it_draws_what_python_draws(page: Page, file: Path, program: Program) -> None:

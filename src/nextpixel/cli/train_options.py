@@ -350,7 +350,7 @@ def options() -> dict[str, tuple[Any, Any, str]]:
             "mnist",
             f"{DATA}; codes:RUN#bottom for the bottom codes of a VQ-VAE-2",
         ),
-        "size": (Size | None, None, "size of a new model (small); see docs/own-pictures.md"),
+        "size": (Size | None, None, "size of a new model (small); see docs/do/choosing.md"),
         "from": (str | None, None, "start from the weights of this model, pretrained or a run"),
         "levels": (int | None, None, "requantise pixels to N levels"),
         "resize": (int | None, None, "crop and resize a folder's images to N x N"),
@@ -408,15 +408,21 @@ def train_parser() -> Any:
             text = super()._expand_help(action)
             return text.replace(" (default: null)", "").replace("default: null, ", "")
 
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            lines = text.startswith("examples:")
+            return text if lines else super()._fill_text(text, width, indent)
+
     parser = jsonargparse.ArgumentParser(
         prog="nextpixel train",
         usage="nextpixel train [OPTIONS]",
         description="Train a model on your own images, or on a data set of the catalogue, by "
         "maximum likelihood; a stopped run can be resumed exactly.",
         formatter_class=Help,
-        epilog="For example: nextpixel train --model GatedPixelCNN --model.width 32 --data mnist "
-        "--levels 4 --train.steps 300 --out runs/mine. The options of a kind of model: "
-        "nextpixel train --model.help GatedPixelCNN",
+        epilog="examples:\n\n"
+        "  nextpixel train --model GatedPixelCNN --model.width 32 --levels 4 --train.steps 300\n"
+        "  nextpixel train --data my-pictures --resize 32 --train.minutes 30 --out runs/mine\n"
+        "  nextpixel train --resume runs/mine\n"
+        "  nextpixel train --model.help GatedPixelCNN  # the options of a kind of model",
         exit_on_error=False,
         allow_abbrev=False,
     )

@@ -21,7 +21,16 @@ from nextpixel.utils.reading import read_regular, refusing_damage
 if TYPE_CHECKING:
     from nextpixel.models.base.autoregressive import CausalNetwork
 
-__all__ = ["CONTEXT", "Coding", "ModelLike", "Size", "best_canvas", "coding_of", "compiled"]
+__all__ = [
+    "CONTEXT",
+    "Coding",
+    "ModelLike",
+    "Size",
+    "best_canvas",
+    "coding_of",
+    "compiled",
+    "refuse_more_than_a_class",
+]
 
 ModelLike: TypeAlias = "str | Path | CausalNetwork"
 Size = tuple[int, int]  # height and width
@@ -56,11 +65,7 @@ class Coding:
             UserError: It needs more than a class.
         """
         program = Program(self.file)
-        if set(program.inputs) - {"classes", "present"}:
-            raise UserError(
-                f"{self.name} needs more than a class, and so cannot compress images: choose a "
-                "model that has a class or nothing."
-            )
+        refuse_more_than_a_class(program, self.name, "compress images")
         return program
 
     def plan(self, lanes: int = 1, pool: Executor | None = None) -> Plan:
@@ -76,6 +81,28 @@ class Coding:
     def context(self) -> tuple[int, int]:
         """Rows above a tile, and columns on each side of it, that are kept for what is known."""
         return context_of(self.program.shape[1:])
+
+
+def refuse_more_than_a_class(program: Program, name: str, task: str) -> None:
+    """Refuses a program whose context a compressed file or a page cannot give.
+
+    Args:
+        program: The program.
+        name: What its model is called.
+        task: What it cannot do.
+
+    Raises:
+        UserError: It is such a program.
+    """
+    if not set(program.inputs) - {"classes", "present"}:
+        return
+    needs = "more than a class"
+    if "map" in program.inputs:
+        needs = "features that PyTorch computes, of an image or (with spatial=True) of its class"
+    raise UserError(
+        f"{name} needs {needs}, and so cannot {task}: choose a model without a context, or with "
+        "classes and without spatial=True, such as mnist-gated."
+    )
 
 
 def context_of(canvas: Size) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from nextpixel.evaluation.model_checks import (
 )
 from nextpixel.evaluation.receptive_field import (
     NETWORKS,
+    SIZE,
     blind_spot,
     pixels_before,
     random_images,
@@ -119,7 +120,7 @@ def changes(
 
 
 def view(model: AutoregressiveModel, site: Site, strength: NDArray[np.float64]) -> Finding:
-    """Reports which of the pixels before a site it does not see.
+    """Reports which of the pixels before a site it does not see: no fault, but worth knowing.
 
     Args:
         model: The model.
@@ -135,14 +136,19 @@ def view(model: AutoregressiveModel, site: Site, strength: NDArray[np.float64]) 
     where = name_site(Site(site.row, site.col), 1)
     more = f" ({far} further pixels were not tried)" if far else ""
     if not bool(blind.any()):
-        return Finding(name, True, f"{where} sees all pixels before it{more}")
+        _, height, width = model.shape
+        if min(height, width) < SIZE:  # the blind spot of PixelCNN lies some pixels to the right
+            more += "; larger images may have a blind spot"
+        return Finding(
+            name, True, f"at {height} x {width}, {where} sees all pixels before it{more}"
+        )
     rows, cols = blind.nonzero().unbind(1)
     nearest = int(((rows - site.row).abs() + (cols - site.col).abs()).argmin())
     up, right = site.row - int(rows[nearest]), int(cols[nearest]) - site.col
     side = f"{abs(right)} to the {'right' if right > 0 else 'left'}" if right else "straight above"
     return Finding(
         name,
-        True,
+        None,
         f"{where} does not see {int(blind.sum())} of the {before} pixels before it; the nearest is "
         f"{up} up, {side}{more}",
     )

@@ -62,7 +62,8 @@ class Finding(NamedTuple):
 
     Attributes:
         name: The check.
-        passed: Whether the model has passed; None where it could not be checked.
+        passed: Whether the model has passed; None where it could not be checked, or where models
+            may differ.
         reason: Why, in a line.
     """
 

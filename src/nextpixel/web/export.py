@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nextpixel.codec.models import Coding, coding_of
+from nextpixel.codec.models import Coding, coding_of, refuse_more_than_a_class
 from nextpixel.codec.packing import pack_program
 from nextpixel.codec.pictures import levels_of_picture
 from nextpixel.engine import Program
@@ -146,11 +146,7 @@ def entry_of(model: str, trust: bool) -> dict[str, Any]:
         raise UserError(f"{model} makes sounds: write a folder, with a model of pictures as well.")
     coding = coding_of(model, trust=trust)
     program = Program(coding.file)
-    if set(program.inputs) - {"classes", "present"}:
-        raise UserError(
-            f"{model} needs more than a class, and so cannot run in a page: choose a model that "
-            "has a class or nothing."
-        )
+    refuse_more_than_a_class(program, model, "run in a page")
     if program.shape[0] not in (1, 3):
         raise UserError(f"{model} makes {program.shape[0]} channels, and a page shows 1 or 3.")
     record = {} if model.endswith(".program") else training_record(model)

@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from nextpixel import LatentGenerator, load
+from nextpixel.cli.commands.synthesize import labels_of
 from nextpixel.data import DataRecord
 from nextpixel.data import load as load_data
 from nextpixel.data.sound_files import read_wav, write_wav
@@ -112,6 +114,23 @@ def test_samples_end_in_silence(here: Path) -> None:
     for image, real in zip(kept, rows, strict=True):
         assert not image[0, real:].any()
         assert image[0, :real].any()
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (
+            ["0 george", "0 theo", "1 george", "1 theo", "2 george", "2 theo"],
+            {"columns": 2, "row_labels": ["0", "1", "2"], "column_labels": ["george", "theo"]},
+        ),
+        (["0 george", "0 theo", "1 george"], {}),
+        (["0 george", "0 theo", "1 theo", "1 george"], {}),
+        (["high", "low"], {}),
+        (["3 theo"] * 2, {}),
+    ],
+)
+def test_rows_are_words_and_columns_are_speakers(names: list[str], labels: dict[str, Any]) -> None:
+    assert labels_of(names) == labels
 
 
 def test_synthesize(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nextpixel.cli.options import Parser, add_common, add_noise, positive
 from nextpixel.errors import UserError
@@ -119,6 +119,21 @@ def find_classes(names: Sequence[str] | None, asked: Sequence[str]) -> list[int]
     return found
 
 
+def labels_of(names: Sequence[str]) -> dict[str, Any]:
+    """Returns options of the grid: a row for each word and a column for each speaker.
+
+    Empty where the sounds are not those of all words by all speakers, in turn.
+    """
+    pairs = [name.split() for name in names]
+    if any(len(pair) != 2 for pair in pairs):
+        return {}
+    words = list(dict.fromkeys(word for word, _ in pairs))
+    speakers = list(dict.fromkeys(speaker for _, speaker in pairs))
+    if pairs != [[word, speaker] for word in words for speaker in speakers]:
+        return {}
+    return {"columns": len(speakers), "row_labels": words, "column_labels": speakers}
+
+
 def write_sounds(
     generator: LatentGenerator,
     x: Tensor,
@@ -157,7 +172,8 @@ def write_sounds(
             picture = plots.grid(pictures[i : i + 1], generator.levels, scale=6, gap=0)
             sounds.append(Sound(f"{name}, {len(wave) / spectrogram.rate:.2f} s", file, picture))
             show((i + 1) / len(names))
-    plots.save_image(plots.grid(pictures, generator.levels), out / "spectrograms.png")
+    sheet = plots.grid(pictures, generator.levels, **labels_of(names))
+    plots.save_image(sheet, out / "spectrograms.png")
     text = (
         "Sampled by a pixel model of the codes of a VQ-VAE. In the pictures time runs to the "
         f"right, {longest * spectrogram.hop / spectrogram.rate:.2f} s, and frequency upward on "

@@ -295,3 +295,6 @@ function loadScript(source) {
 
 const app = new App(JSON.parse(document.querySelector("#page").textContent), JSON.parse(document.querySelector("#worker").textContent));
 app.open(app.wanted);
+// A page that shows this one in a frame can make the frame as high as this.
+if (parent !== window)
+  new ResizeObserver(() => parent.postMessage({ height: document.body.offsetHeight }, "*")).observe(document.body);
