@@ -14,7 +14,7 @@ from nextpixel.data import DataRecord
 from nextpixel.distributions import Categorical, guided
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN, PixelCNNPP
-from nextpixel.nn.context_bias import ContextBias
+from nextpixel.nn.context_bias import ContextBias, ImageFeatures
 from nextpixel.sampling import Sampler
 
 ALL = ContextSpec(classes=3, vector=2, image=(1, 2, 4))
@@ -165,6 +165,15 @@ def test_biases_of_rows_and_scales() -> None:
         of_row = bias.biases(prepared, row)
         torch.testing.assert_close(of_row[0], fine[:, :, row : row + 1])
         torch.testing.assert_close(of_row[1], coarse[:, :, row // 2 : row // 2 + 1])
+
+
+def test_features_of_an_image_have_length_1() -> None:
+    """In the mean over the sites; more would saturate the gates of all layers."""
+    torch.manual_seed(0)
+    for width in (8, 32):
+        features = ImageFeatures(2, width, (6, 5)).double()
+        squares = features(torch.randn(3, 2, 4, 4).double()).square().sum(1).mean((1, 2))
+        torch.testing.assert_close(squares, torch.ones(3).double(), rtol=1e-3, atol=0)
 
 
 def test_the_null_context_adds_nothing() -> None:
