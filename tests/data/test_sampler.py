@@ -27,6 +27,7 @@ def test_the_order_is_the_promised_one():
     """A run that an older version began goes on with the images that it has not seen."""
     steps = [batch_indices(7, 3, step, seed=5).tolist() for step in range(5)]
     assert steps == [[5, 0, 4], [3, 1, 2], [6, 1, 5], [4, 3, 0], [6, 2, 3]]
+    assert np.array_equal(batch_indices(7, 3, 4), batch_indices(7, 3, 4, seed=0))
     epochs = [Stream.ORDER.generator(5, epoch).permutation(7) for epoch in range(3)]
     assert np.array_equal(np.concatenate(steps), np.concatenate(epochs)[:15])
 
