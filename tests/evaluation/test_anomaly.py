@@ -11,6 +11,7 @@ from PIL import Image
 
 from nextpixel.data import Images
 from nextpixel.data.images import Unsplit
+from nextpixel.data.levels import level_type
 from nextpixel.errors import UserError
 from nextpixel.evaluation.anomaly import (
     CODECS,
@@ -124,6 +125,10 @@ def test_the_combined_score_is_for_pictures() -> None:
     model = scoring_model(shape=(2, 8, 8))
     with pytest.raises(UserError, match="for grey or colour pictures"):
         fit_ordinary(model, Images(np.zeros((30, 2, 8, 8), np.uint8), None, 256))
+    for shape, levels in (((1, 1, 8), 256), ((1, 8, 1), 256), ((1, 8, 8), 257)):
+        images = Images(np.zeros((30, *shape), level_type(levels)), None, levels)
+        with pytest.raises(UserError, match="for grey or colour pictures"):
+            fit_ordinary(scoring_model(shape=shape, levels=levels), images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -136,6 +141,8 @@ def test_the_codecs_lose_nothing_and_see_complexity(channels: int) -> None:
         pixels = noise.transpose(1, 2, 0)
         Image.fromarray(pixels if channels == 3 else noise[0]).save(file, **options)
         sizes.append(8 * len(file.getvalue()))
+        if options["format"] == "JPEG2000":
+            assert file.getvalue().startswith(b"\xff\x4f")  # without a container, as in the paper
         mode = "RGB" if channels == 3 else "L"
         decoded = np.asarray(Image.open(file).convert(mode)).reshape(pixels.shape)
         np.testing.assert_array_equal(decoded, pixels)
@@ -157,6 +164,8 @@ def test_labels(tmp_path: Path) -> None:
     path.write_text("a,0\nb,1\n")
     assert read_labels(path, ["b", "a"]) == [1, 0]
     assert read_labels(path, ["b", "a", "c", "c"])[:2] == [1, 0]
+    path.write_text("images\na,0\nb,1\n")  # a header of one column
+    assert read_labels(path, ["a", "b"]) == [0, 1]
     path.write_text("1,0\n0,1\n")  # no header, although names look like labels
     assert read_labels(path, ["0", "1"]) == [1, 0]
 
