@@ -96,6 +96,7 @@ def test_all_at_once_is_one_pass_over_an_empty_picture(model: Rows) -> None:
     nothing = torch.zeros(2, *model.shape, dtype=torch.int64)
     expected = model(nothing).sample(site_noise(model.shape, 3, range(2)))
     assert torch.equal(all_at_once(model, 2, seed=3), expected)
+    assert torch.equal(all_at_once(model, 2), all_at_once(model, 2, seed=0))
     assert not torch.equal(expected, model.sample(2, seed=3))
 
 
@@ -189,6 +190,13 @@ def test_seeds_and_numbers_are_checked_wherever_images_have_noise(name: str) -> 
     for number in (-1, 2**64):
         with pytest.raises(UserError, match="Images have numbers from 0"):
             draw(numbers=[0, number])
+
+
+def test_known_pixels_and_their_mask_go_together(model: Rows) -> None:
+    x, mask = model.sample(1), torch.ones(4, 5, dtype=torch.bool)
+    for given in ({"x": x}, {"mask": mask}):
+        with pytest.raises(UserError, match="go together"):
+            model.sample(1, **given)
 
 
 def test_bounds_check_their_seed() -> None:
