@@ -197,6 +197,15 @@ def test_nothing_is_resampled_after_the_last_row() -> None:
     assert not completed.resamplings.any()
 
 
+def test_resampling_is_at_the_ends_of_rows() -> None:
+    """Where known rows surprise most particles: once for each of them."""
+    model, x = Rows(shape=(1, 5, 4), levels=3), torch.zeros(2, 1, 5, 4, dtype=torch.int64)
+    x[:, :, 1] = 2
+    mask = torch.tensor([False, True, False, True, False])[:, None]
+    completed = complete_with_particles(model, x, mask, particles=60)
+    assert completed.resamplings.tolist() == [2, 2]
+
+
 def test_noise_of_resampling_is_its_own() -> None:
     noise = [resampling_noise(seed, range(3), row) for seed in (0, 5) for row in range(28)]
     sites = site_noise((3, 28, 28), 0, range(3)).flatten()

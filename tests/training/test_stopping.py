@@ -129,6 +129,8 @@ def test_an_interrupted_validation_is_done_on_resuming(
     assert state["pending"]["loss"] > 0
     assert not (tmp_path / "run" / "best").exists()
     assert [line["step"] for line in metrics_of(tmp_path / "run")] == [1, 2]
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3}\n')  # as from a validation after which the run was killed
     fit(make(), data, out=tmp_path / "run", resume=True, **OPTIONS)
     assert_same_run(tmp_path / "run", reference)
 
