@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from nextpixel.data import DataRecord
 from nextpixel.distributions import Categorical, guided
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN, PixelCNNPP
-from nextpixel.nn.context_bias import ContextBias
+from nextpixel.nn.context_bias import ContextBias, ImageFeatures
 from nextpixel.sampling import Sampler
 
 ALL = ContextSpec(classes=3, vector=2, image=(1, 2, 4))
@@ -165,6 +166,87 @@ def test_biases_of_rows_and_scales() -> None:
         of_row = bias.biases(prepared, row)
         torch.testing.assert_close(of_row[0], fine[:, :, row : row + 1])
         torch.testing.assert_close(of_row[1], coarse[:, :, row // 2 : row // 2 + 1])
+
+
+def test_biases_by_hand() -> None:
+    """Of layers with 3 and 2 channels: a row of each matrix, and a constant at its end."""
+    torch.manual_seed(0)
+    bias = ContextBias(ALL, [3, 2], (5, 6)).double()
+    for parameter in bias.parameters():
+        torch.nn.init.normal_(parameter)
+    assert bias.weight is not None
+    assert bias.vector_weight is not None
+    assert bias.map_weight is not None
+    assert bias.image_features is not None
+    given = {
+        name: part.double() if part.is_floating_point() else part
+        for name, part in everything().items()
+    }
+    maps = bias.image_features(given["image"])
+    assert maps.shape == (2, 64, 5, 6)
+    layers = bias(ALL.read(given, 2))
+    found = torch.cat([part for part in layers if part is not None], 1)
+    assert [None if part is None else part.shape[1] for part in layers] == [3, 2]
+    for image in range(2):
+        for channel in range(5):
+            expected = bias.weight[given["classes"][image], channel]
+            for i in range(2):
+                expected = expected + given["vector"][image, i] * bias.vector_weight[i, channel]
+            expected = expected + bias.vector_weight[2, channel] + bias.map_weight[channel, 64]
+            of_map = (maps[image] * bias.map_weight[channel, :64]).sum(0)
+            torch.testing.assert_close(found[image, channel], expected + of_map)
+
+
+def test_features_of_an_image_by_hand() -> None:
+    torch.manual_seed(0)
+    features = ImageFeatures(2, 8, (4, 12)).double()
+    image = torch.randn(2, 2, 8, 6).double()
+    first = F.conv2d(image, features.first.weight, features.first.bias, padding=1)
+    h = first.unflatten(2, (4, 2)).mean(3).repeat_interleave(2, 3)  # pixels averaged and repeated
+    assert len(features.layers) == 5
+    for layer, dilation in zip(features.layers, (1, 2, 4, 8, 16), strict=True):
+        look, mix = layer.look, layer.mix
+        inner = F.conv2d(
+            h.relu(),
+            look.weight,
+            look.bias,
+            padding=dilation,
+            dilation=dilation,  # type: ignore
+        )
+        h = h + F.conv2d(inner.relu(), mix.weight, mix.bias)  # type: ignore
+    h = h - h.mean((2, 3), keepdim=True)
+    expected = h / (h.square().mean((2, 3), keepdim=True) + 1e-5).sqrt() / 8**0.5
+    torch.testing.assert_close(features(image), expected)
+
+
+def test_what_is_spatial_is_an_image_with_the_same_pixel_everywhere() -> None:
+    for takes, size in ((ALL, (2, 4)), (ALL._replace(image=None), (1, 1))):
+        bias = ContextBias(takes, [3], (5, 6), spatial=True)
+        given = everything()
+        if takes.image is None:
+            del given["image"]
+        context = takes.read(given, 2)
+        assert context is not None
+        planes = bias.planes(context)
+        assert planes.shape == (2, 5 + (takes.image is not None), *size)
+        if takes.image is not None:
+            assert torch.equal(planes[:, :1], given["image"])
+        for image, one_hot in enumerate(([0, 0, 1], [1, 0, 0])):
+            for row in range(size[0]):
+                for col in range(size[1]):
+                    pixel = planes[image, -5:, row, col].tolist()
+                    assert pixel == [*one_hot, *given["vector"][image].tolist()]
+        assert bias.image_features is not None
+        assert bias.image_features.first.weight.shape == (64, planes.shape[1], 3, 3)
+
+
+def test_features_of_an_image_have_length_1() -> None:
+    """In the mean over the sites; more would saturate the gates of all layers."""
+    torch.manual_seed(0)
+    for width in (8, 32):
+        features = ImageFeatures(2, width, (6, 5)).double()
+        squares = features(torch.randn(3, 2, 4, 4).double()).square().sum(1).mean((1, 2))
+        torch.testing.assert_close(squares, torch.ones(3).double(), rtol=1e-3, atol=0)
 
 
 def test_the_null_context_adds_nothing() -> None:

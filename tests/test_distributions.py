@@ -62,6 +62,17 @@ def test_site_is_the_same_as_in_the_map(which: int) -> None:
         torch.testing.assert_close(distribution.at(2, 1, channel).pmf(), expected, rtol=0, atol=0)
 
 
+def test_a_site_keeps_a_larger_limit_of_the_scales() -> None:
+    """Models from before there was a limit have 40."""
+    parameters = torch.randn(1, 6, 1, 1, generator=torch.Generator().manual_seed(1)).double()
+    parameters[:, 4:] = 9.0
+    whole = DiscretizedLogisticMixture.from_pixel_parameters(
+        parameters, torch.zeros(1, 1, 1, 1), levels=16, max_log_scale=40.0
+    )
+    assert whole.log_scales.eq(9).all()
+    assert torch.equal(whole.at(0, 0, 0).pmf(), whole.pmf()[:, 0, 0, 0])
+
+
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
 def test_samples_follow_the_pmf(which: int, temperature: float) -> None:
@@ -84,6 +95,7 @@ def test_without_noise_the_default_generator_draws(which: int) -> None:
     distribution = distributions()[which]
     torch.manual_seed(5)
     drawn = distribution.sample()
+    assert (drawn.shape, drawn.dtype) == (shape(distribution), torch.int64)
     other = distribution.sample(temperature=2.0)
     torch.manual_seed(5)
     noise, others = torch.rand(2, *shape(distribution), dtype=torch.float64)
@@ -120,6 +132,9 @@ def test_impossible_levels_are_never_drawn() -> None:
     noise = torch.tensor([0.0, 0.49, 0.51, 1 - 2**-53], dtype=torch.float64)[:, None]
     drawn = Categorical(logits.expand(4, 1, 5)).sample(noise)
     assert set(drawn.flatten().tolist()) == {1, 3}
+    # Ten times 0.1 is less than 1 by as much as the largest noise is.
+    logits = torch.tensor([[0.0] * 10 + [-math.inf]], dtype=torch.float64)
+    assert Categorical(logits).sample(noise[-1]).tolist() == [9]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -3,6 +3,7 @@ import pytest
 
 from nextpixel.data import batch_indices
 from nextpixel.data import sampler as sampler_module
+from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.errors import UserError
 from nextpixel.noise import Stream
 
@@ -20,6 +21,15 @@ def test_a_step_is_a_pure_function():
     sampler_module._permutation.cache_clear()
     backwards = [batch_indices(50, 8, step, seed=4) for step in reversed(range(30))]
     assert np.array_equal(first, backwards[::-1])
+
+
+def test_the_order_is_the_promised_one():
+    """A run that an older version began goes on with the images that it has not seen."""
+    steps = [batch_indices(7, 3, step, seed=5).tolist() for step in range(5)]
+    assert steps == [[5, 0, 4], [3, 1, 2], [6, 1, 5], [4, 3, 0], [6, 2, 3]]
+    assert np.array_equal(batch_indices(7, 3, 4), batch_indices(7, 3, 4, seed=0))
+    epochs = [Stream.ORDER.generator(5, epoch).permutation(7) for epoch in range(3)]
+    assert np.array_equal(np.concatenate(steps), np.concatenate(epochs)[:15])
 
 
 def test_epochs_and_seeds_differ():
@@ -61,3 +71,19 @@ def test_a_batch_belongs_to_the_caller():
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(UserError, match="There is no batch"):
         batch_indices(**({"n": 5, "batch_size": 2, "step": 0} | wrong))
+
+
+def test_indices_are_spaced_evenly():
+    assert evenly_spaced(11, 3).tolist() == [0, 5, 10]
+    assert evenly_spaced(9, 4).tolist() == [0, 3, 5, 8]
+    assert evenly_spaced(9, 1).tolist() == [0]
+    for limit in (None, 4, 5):
+        assert evenly_spaced(4, limit).tolist() == [0, 1, 2, 3]
+    assert evenly_spaced(3, 2).dtype == np.int64
+
+
+def test_batches_in_order_with_their_progress():
+    done = []
+    assert [batch.tolist() for batch in batches(5, 2, done.append)] == [[0, 1], [2, 3], [4]]
+    assert done == [0.4, 0.8, 1.0]
+    assert [batch.tolist() for batch in batches(4, 2)] == [[0, 1], [2, 3]]

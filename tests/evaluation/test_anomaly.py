@@ -10,16 +10,24 @@ import torch
 from PIL import Image
 
 from nextpixel.data import Images
+from nextpixel.data.images import Unsplit
+from nextpixel.data.levels import level_type
 from nextpixel.errors import UserError
 from nextpixel.evaluation.anomaly import (
     CODECS,
     auroc,
     complexity_bits,
     fit_ordinary,
+    groups,
+    image_columns,
     mixture_bits,
+    most_anomalous,
+    primary,
     read_labels,
     score_images,
     site_bits,
+    table,
+    write_csv,
 )
 from tests.helpers import NOISE, scoring_model
 
@@ -117,6 +125,10 @@ def test_the_combined_score_is_for_pictures() -> None:
     model = scoring_model(shape=(2, 8, 8))
     with pytest.raises(UserError, match="for grey or colour pictures"):
         fit_ordinary(model, Images(np.zeros((30, 2, 8, 8), np.uint8), None, 256))
+    for shape, levels in (((1, 1, 8), 256), ((1, 8, 1), 256), ((1, 8, 8), 257)):
+        images = Images(np.zeros((30, *shape), level_type(levels)), None, levels)
+        with pytest.raises(UserError, match="for grey or colour pictures"):
+            fit_ordinary(scoring_model(shape=shape, levels=levels), images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -129,6 +141,8 @@ def test_the_codecs_lose_nothing_and_see_complexity(channels: int) -> None:
         pixels = noise.transpose(1, 2, 0)
         Image.fromarray(pixels if channels == 3 else noise[0]).save(file, **options)
         sizes.append(8 * len(file.getvalue()))
+        if options["format"] == "JPEG2000":
+            assert file.getvalue().startswith(b"\xff\x4f")  # without a container, as in the paper
         mode = "RGB" if channels == 3 else "L"
         decoded = np.asarray(Image.open(file).convert(mode)).reshape(pixels.shape)
         np.testing.assert_array_equal(decoded, pixels)
@@ -149,3 +163,98 @@ def test_labels(tmp_path: Path) -> None:
     assert math.isnan(odd[2])
     path.write_text("a,0\nb,1\n")
     assert read_labels(path, ["b", "a"]) == [1, 0]
+    assert read_labels(path, ["b", "a", "c", "c"])[:2] == [1, 0]
+    path.write_text("images\na,0\nb,1\n")  # a header of one column
+    assert read_labels(path, ["a", "b"]) == [0, 1]
+    path.write_text("1,0\n0,1\n")  # no header, although names look like labels
+    assert read_labels(path, ["0", "1"]) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,0\nb,2\n", "has a line 'b,2'"),
+        ("a,0\nb,1,1\n", "has a line 'b,1,1'"),
+        ("a,0\nb\n", "has a line 'b'"),
+        ("a,0\na,1\n", "names the image 'a' twice"),
+        ("a,0\nz,1\n", "image 'z' that is not among those to score: .* for example a"),
+        ("a,0\nb,0\n", "both kinds"),
+        ("", "both kinds"),
+    ],
+)
+def test_wrong_labels_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_labels(path, ["a", "b"])
+    with pytest.raises(UserError, match=r"cannot be read as a CSV file \(No such file"):
+        read_labels(tmp_path / "none.csv", ["a"])
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+NORMAL = Unsplit(Images(NOISE[:2], np.array([1, 0]), 256), ["a.png", "b.png"], ("cat", "dog"))
+ODD = Unsplit(Images(NOISE[2:], None, 256), ["0"], None)
+
+
+def test_columns_and_groups_of_one_set_and_of_two() -> None:
+    one = image_columns([(NORMAL, "pets")])
+    assert one == {"data": ["pets"] * 2, "image": ["a.png", "b.png"], "label": ["dog", "cat"]}
+    assert {name: members.tolist() for name, members in groups(one).items()} == {
+        "pets": [True, True]
+    }
+    labelled = groups({**one, "anomaly": [1, 0]})
+    assert {name: members.tolist() for name, members in labelled.items()} == {
+        "normal": [False, True],
+        "anomalous": [True, False],
+    }
+    two = image_columns([(NORMAL, "pets"), (ODD, "cars")])
+    assert two == {
+        "data": ["pets", "pets", "cars"],
+        "image": ["a.png", "b.png", "0"],
+        "label": ["dog", "cat", ""],
+        "anomaly": [0, 0, 1],
+    }
+    members = {name: members.tolist() for name, members in groups(two).items()}
+    assert list(members) == ["normal: pets", "anomalous: cars"]  # anomalous ones come last
+    assert list(members.values()) == [[True, True, False], [False, False, True]]
+    assert "label" not in image_columns([(ODD, "cars")])
+    unnamed = NORMAL._replace(class_names=None)
+    assert "label" not in image_columns([(unnamed, "pets")])
+
+
+def test_a_csv_of_scores(tmp_path: Path) -> None:
+    columns = {"image": ["a, b", "c"], "anomaly": [0, 1], "score": np.array([1 / 3, math.nan])}
+    write_csv(tmp_path / "scores.csv", columns)
+    assert (tmp_path / "scores.csv").read_bytes() == (
+        b'image,anomaly,score\n"a, b",0,0.333333\nc,1,\n'
+    )
+
+
+def test_a_table_of_scores() -> None:
+    scores = {"bits_per_dim": np.array([1.0, 2.0, 3.0, 2.0]), "other": np.array([4.0, 4, 4, 0])}
+    odd = np.array([False, False, True, True])
+    assert table(scores, {"normal": ~odd, "anomalous": odd}) == (
+        "mean          normal           anomalous        AUROC\n"
+        "bits_per_dim  1.5000 ± 0.5000  2.5000 ± 0.5000  0.8750 ± 0.1768\n"
+        "other         4.0000 ± 0.0000  2.0000 ± 2.0000  0.2500 ± 0.2500"
+    )
+    assert table({"other": scores["other"][:2]}, {"all": odd[:2] == 0}) == (
+        "mean   all\nother  4.0000 ± 0.0000"
+    )
+
+
+def test_the_most_anomalous_five() -> None:
+    values = np.array([1.0, 5, 2, 5, 3, 0, 4])
+    assert most_anomalous({"a": values, "b": -values[:2]}, list("tuvwxyz")) == (
+        "most anomalous by a: u (5.0000), w (5.0000), z (4.0000), x (3.0000), v (2.0000)\n"
+        "most anomalous by b: t (-1.0000), u (-5.0000)"
+    )
+
+
+def test_the_score_to_rely_on() -> None:
+    names = ["bits_per_dim", "likelihood_ratio", "complexity_score", "combined_score"]
+    scores = {name: np.zeros(1) for name in names}
+    while names:
+        assert primary(scores) == names[-1]
+        del scores[names.pop()]

@@ -74,6 +74,20 @@ def test_limit_spreads_over_all(limit: int, count: int) -> None:
     assert math.isnan(score.nats_error) == (count == 1)
 
 
+def test_the_error_of_padded_images_by_hand() -> None:
+    """A ratio of two means, whose error is that of `nats - ratio * sites`."""
+    nats, sites = [8.0, 13.0, 15.0, 4.0], [4, 8, 8, 2]
+    ratio = 40 / 22
+    squares = 0.0
+    for value, count in zip(nats, sites, strict=True):
+        squares += (value - ratio * count) ** 2
+    score = Score.of(torch.tensor(nats), np.array(sites))
+    assert score.bits_per_dim == pytest.approx(ratio / math.log(2))
+    assert score.bits_per_dim_error == pytest.approx(math.sqrt(squares / 3 / 4) / 5.5 / math.log(2))
+    assert score.nats == 10
+    assert score.nats_error == pytest.approx(math.sqrt((4 + 9 + 25 + 36) / 3 / 4))
+
+
 def test_progress_goes_up_to_one() -> None:
     done: list[float] = []
     evaluate(make(), images(10), batch_size=4, progress=done.append)

@@ -194,6 +194,72 @@ def test_a_wrong_cache_is_found() -> None:
     assert checks.check_cache(net()).passed is None
 
 
+class AlmostRight(PixelCNN):
+    """A model whose steps differ from full passes by more than float64 rounds."""
+
+    def step(self, x: Tensor, site: Site, cache: Any) -> Any:
+        logits = super().step(x, site, cache).logits  # type: ignore[attr-defined]
+        return Categorical(logits + 1e-6 * torch.arange(self.levels))
+
+
+def test_a_small_error_of_the_cache_is_found_in_float64() -> None:
+    model = AlmostRight(shape=(1, 6, 7), levels=4, width=6, blocks=2)
+    finding = checks.check_cache(model)
+    assert finding.passed is False
+    assert "at 6 x 7 the first that does is row 0, column 0" in finding.reason
+
+
+class OnlyTiny(Net):
+    """A model that can compute images of a single pixel only."""
+
+    def forward(self, x: Tensor, c: object = None) -> Categorical:
+        if x.shape[2:] != (1, 1):
+            raise RuntimeError("no")
+        return super().forward(x, c)
+
+
+def test_sizes_that_a_model_cannot_compute_are_passed_over() -> None:
+    finding = checks.check_sum(OnlyTiny(shape=SHAPE, levels=3))
+    assert finding.passed is True
+    assert finding.reason == "the 3 images of 1 x 1 pixels and 3 levels: 1.000000000"
+
+
+def test_random_weights_keep_activations_near_1() -> None:
+    model = net()
+    model.wide = nn.Linear(400, 500)
+    checks.randomize(model)
+    assert model.wide.weight.std().item() == pytest.approx(1 / 20, rel=0.02)
+    assert model.wide.bias.std().item() == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("unseen", "untried", "words"),
+    [
+        ([], [], "sees all pixels before it"),
+        ([(2, 5)], [], "does not see 1 of the 31 pixels before it; the nearest is 2 up, 2 to the "
+         "right"),
+        ([(0, 3), (3, 0)], [], "does not see 2 of the 31 pixels before it; the nearest is 4 up, "
+         "straight above"),
+        ([(3, 0), (0, 6)], [], "does not see 2 of the 31 pixels before it; the nearest is 1 up, "
+         "3 to the left"),
+        ([], [(0, 0), (0, 1)], "sees all pixels before it (2 further pixels were not tried)"),
+        ([(4, 1)], [(0, 0), (6, 6)], "does not see 1 of the 31 pixels before it; the nearest is 0 "
+         "up, 2 to the left (1 further pixels were not tried)"),
+    ],
+)  # fmt: skip
+def test_blind_spots_in_words(
+    unseen: list[tuple[int, int]], untried: list[tuple[int, int]], words: str
+) -> None:
+    strength = np.ones((7, 7))
+    strength[4, 3:] = strength[5:] = 0
+    for place in unseen:
+        strength[place] = 0
+    for place in untried:
+        strength[place] = np.nan
+    found = view(net(shape=(1, 7, 7)), Site(4, 3), strength)
+    assert found == ("blind spot", True, f"row 4, column 3 {words}")
+
+
 def test_the_blind_spot_is_described() -> None:
     model, site = net(shape=(1, 7, 7)), Site(4, 3, 0)
     strength = dependence(model, site)

@@ -91,7 +91,9 @@ def test_neighbours_are_those_found_by_brute_force(padded: bool) -> None:
             x[np.broadcast_to(np.arange(6)[:, None] >= rows[:, None, None, None], x.shape)] = 0
         sets.append(Images(x, None, 256, rows=rows))
     images, train = sets
-    distances, chosen = nearest_neighbours(images, train)
+    done: list[float] = []
+    distances, chosen = nearest_neighbours(images, train, done.append)
+    assert done == [100 / 130, 1]
     lengths = [np.full(len(one), 6) if one.rows is None else one.rows for one in sets]
     for i, x in enumerate(images.x.astype(float)):
         every = []
@@ -161,7 +163,9 @@ def test_sounds_go_through_griffin_lim() -> None:
     assert not known.x[1, 0, 7:].any()
     wave = spectrogram.synthesise(x[0], 12)
     assert np.array_equal(known.x[0], spectrogram.analyse(wave)[0])
-    found = griffin_lim_round_trip(spectrogram, Images(x, None, 256))
+    done: list[float] = []
+    found = griffin_lim_round_trip(spectrogram, Images(x, None, 256), done.append)
+    assert done == [0.5, 1]
     assert found.rows is not None
     assert found.rows.tolist() == [12, 12]  # up to the last row above level 0
 
@@ -172,7 +176,9 @@ def test_reconstructions_keep_padding_silent() -> None:
     x = np.random.default_rng(0).integers(1, 256, (3, 1, 12, 8), np.uint8)
     x[1, :, 5:] = 0
     images = Images(x, np.arange(3), 256, rows=np.array([12, 5, 12]))
-    shown = reconstruct(model, images)
+    done: list[float] = []
+    shown = reconstruct(model, images, done.append)
+    assert done == [1]
     expected = model.picture(model.codes(torch.from_numpy(x))).round().numpy()
     assert np.array_equal(shown.x[0], expected[0])
     assert np.array_equal(shown.x[1, :, :5], expected[1, :, :5])

@@ -1,14 +1,17 @@
 """The scale of a score: uniform guess, frequencies of levels, PNG and WebP."""
 
 import io
+import itertools
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nextpixel.data import Images
-from nextpixel.evaluation.scale import bits_on_scale, scale_in_words
+from nextpixel.data import DataRecord, Images
+from nextpixel.evaluation.scale import bits_on_scale, has_scale, scale_in_words
 
 
 def images(x: np.ndarray, levels: int, rows: np.ndarray | None = None) -> Images:
@@ -47,9 +50,23 @@ def test_padding_costs_nothing() -> None:
 
 
 def test_codes_are_no_pictures() -> None:
-    codes = Images(np.arange(8, dtype=np.uint16).reshape(2, 1, 2, 2), None, 512)
-    scale = bits_on_scale(codes, codes)
-    assert scale == {"uniform": 9, "unigram": pytest.approx(math.log2(520 / 2))}
+    for levels in (257, 512):
+        codes = Images(np.arange(8, dtype=np.uint16).reshape(2, 1, 2, 2), None, levels)
+        scale = bits_on_scale(codes, codes)
+        unigram = pytest.approx(math.log2((levels + 8) / 2))
+        assert scale == {"uniform": math.log2(levels), "unigram": unigram}
+
+
+def test_which_scores_are_on_the_scale() -> None:
+    """Likelihoods of pixels and bounds on them, not of codes and not given a condition."""
+    for likelihood, bound, codes, conditioner in itertools.product([True, False], repeat=4):
+        model: Any = SimpleNamespace(
+            is_likelihood=likelihood,
+            has_importance_bound=bound,
+            data_record=DataRecord(codes_of="0123" if codes else None),
+            conditioner=object() if conditioner else None,
+        )
+        assert has_scale(model) is ((likelihood or bound) and not codes and not conditioner)
 
 
 def test_words_put_the_lowest_first_and_warn() -> None:

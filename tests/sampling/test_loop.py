@@ -1,5 +1,6 @@
 """The sampling loop, and all that is built on it: noise, known pixels, autocast, options."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +78,16 @@ def test_film_ends_with_the_drawn_picture(model: Rows) -> None:
     assert (pictures[1].flatten(2)[..., 8:] == 0).all()
 
 
+def test_a_film_has_at_most_as_many_moments(model: Rows) -> None:
+    parts: list[float] = []
+    assert film(model, 1, moments=3, progress=parts.append)[1] == [6, 13, 20]
+    assert parts == [done / 20 for done in range(1, 21)]
+    assert film(model, 1, moments=1)[1] == [20]
+    assert film(model, 1, moments=21)[1] == list(range(1, 21))
+    with pytest.raises(UserError, match="at least one moment, not 0"):
+        film(model, 1, moments=0)
+
+
 def test_film_of_colours_counts_whole_pixels() -> None:
     network = npx.PixelCNN(shape=(3, 2, 2), levels=4, width=6, blocks=1)
     assert film(network, 1, moments=4)[1] == [1, 2, 3, 4]
@@ -86,6 +97,7 @@ def test_all_at_once_is_one_pass_over_an_empty_picture(model: Rows) -> None:
     nothing = torch.zeros(2, *model.shape, dtype=torch.int64)
     expected = model(nothing).sample(site_noise(model.shape, 3, range(2)))
     assert torch.equal(all_at_once(model, 2, seed=3), expected)
+    assert torch.equal(all_at_once(model, 2), all_at_once(model, 2, seed=0))
     assert not torch.equal(expected, model.sample(2, seed=3))
 
 
@@ -96,8 +108,8 @@ def test_progress_ends_at_one(model: Rows) -> None:
     assert parts[-1] == 1.0
     parts.clear()
     model.sample(5, batch_size=2, sampler="cached", progress=parts.append)
-    assert parts == sorted(parts)
-    assert len(parts) == 3 * 20
+    batches = [(0, 2), (2, 2), (4, 1)]
+    assert parts == [(begin + n * k / 20) / 5 for begin, n in batches for k in range(1, 21)]
 
 
 def test_complete_keeps_what_is_known(model: Rows) -> None:
@@ -179,6 +191,13 @@ def test_seeds_and_numbers_are_checked_wherever_images_have_noise(name: str) -> 
     for number in (-1, 2**64):
         with pytest.raises(UserError, match="Images have numbers from 0"):
             draw(numbers=[0, number])
+
+
+def test_known_pixels_and_their_mask_go_together(model: Rows) -> None:
+    x, mask = model.sample(1), torch.ones(4, 5, dtype=torch.bool)
+    for given in ({"x": x}, {"mask": mask}):
+        with pytest.raises(UserError, match="go together"):
+            model.sample(1, **given)
 
 
 def test_bounds_check_their_seed() -> None:
@@ -264,6 +283,68 @@ def test_hyperparameters_must_be_handed_on() -> None:
 
     with pytest.raises(TypeError, match="depth"):
         Forgetful(shape=(1, 2, 2), levels=2)
+
+
+@pytest.mark.parametrize("sampler", ["full", "cached"])
+def test_a_sampler_takes_its_own_passes(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both draw the same, so only what they call tells them apart."""
+    network = npx.PixelCNN(shape=(1, 2, 3), levels=4, width=4, blocks=1)
+    called = []
+    for name in ("forward", "step"):
+        real = getattr(npx.PixelCNN, name)
+
+        def spy(*given: Any, real: Any = real, name: str = name) -> Any:
+            called.append(name)
+            return real(*given)
+
+        monkeypatch.setattr(npx.PixelCNN, name, spy)
+    network.sample(2, sampler=sampler)
+    assert called == [{"full": "forward", "cached": "step"}[sampler]] * 6
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_steps_of_the_engine_have_the_distributions_of_the_others(guidance: float) -> None:
+    """With channels that depend on each other, and every image twice with guidance."""
+    torch.manual_seed(0)
+    network = npx.PixelCNNPP(shape=(3, 2, 3), levels=4, classes=2, width=8, blocks=1).eval()
+    torch.nn.init.normal_(network.condition.weight)
+    how: dict[str, Any] = {"seed": 3, "guidance": guidance}
+    steps = zip(
+        npx.trace(network, 2, 1, sampler="engine", **how),
+        npx.trace(network, 2, 1, sampler="cached", **how),
+        strict=True,
+    )
+    for engine, cached in steps:
+        assert engine.site == cached.site
+        assert torch.equal(engine.x, cached.x)
+        pmf = cached.distribution.pmf()
+        torch.testing.assert_close(engine.distribution.pmf(), pmf, rtol=1e-4, atol=1e-6)
+
+
+def test_a_fixed_point_counts_its_passes(model: Rows) -> None:
+    """A pixel depends on the one to its left: each pass settles a column, the last one none."""
+    x, count = fixed_point(model, 3, seed=1)
+    assert 2 <= count <= 6
+    assert torch.equal(x, model.sample(3, seed=1, sampler="cached"))
+    passes: list[object] = []
+    parts: list[float] = []
+    model.sample(4, seed=1, batch_size=3, passes=passes.append, progress=parts.append)
+    assert passes[0] == count
+    assert len(passes) == 2
+    assert parts[count - 1] == 3 / 4
+    assert parts[-1] == 1
+
+
+@pytest.mark.parametrize("temperature", [0, -1, math.inf, math.nan])
+def test_a_temperature_is_above_0(model: Rows, temperature: float) -> None:
+    with pytest.raises(UserError, match="temperature must be above 0"):
+        model.sample(1, temperature=temperature)
+
+
+@pytest.mark.parametrize("guidance", [-0.1, math.inf, math.nan])
+def test_guidance_is_at_least_0(model: Rows, guidance: float) -> None:
+    with pytest.raises(UserError, match="guidance must be at least 0"):
+        model.sample(1, guidance=guidance)
 
 
 def test_a_fixed_point_that_never_comes_is_refused(model: Rows) -> None:

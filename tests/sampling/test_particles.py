@@ -13,7 +13,7 @@ from nextpixel.distributions import Categorical
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.sampling.config import site_noise
-from nextpixel.sampling.particles import complete_with_particles, resampling_noise
+from nextpixel.sampling.particles import _Weights, complete_with_particles, resampling_noise
 
 LEVELS = 3
 RUNS = 2000
@@ -167,6 +167,43 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
         torch.testing.assert_close(one[3:4], same, rtol=0, atol=1e-9)
     again = complete_with_particles(model, x, mask, c, particles=12, seed=8)
     assert not torch.equal(again.x, done.x)
+
+
+def test_resampling_by_hand() -> None:
+    """Systematic: a comb of as many teeth as particles is laid over the weights."""
+    weights = _Weights(2, 3, torch.device("cpu"))
+    weights.weigh(torch.tensor([0.5, 0.25, 0.25, 0, 0, 1]).log(), torch.tensor([True, True]))
+    weights.weigh(torch.full((6,), -5.0), torch.tensor([False, False]))
+    noise = torch.tensor([0.5, 0.0]).double()
+    assert weights.pick(noise, 4).tolist() == [[0, 0, 1, 2], [5, 5, 5, 5]]
+    few = weights.few()
+    assert few.tolist() == [False, True]
+    assert weights.effective.tolist() == pytest.approx([1 / (1 / 4 + 1 / 8), 1])
+    assert weights.least.tolist() == pytest.approx(weights.effective.tolist())
+    mean = weights.log_mean()
+    assert mean.flatten().exp().tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert weights.resample(few, noise).tolist() == [0, 1, 2, 5, 5, 5]
+    assert weights.log.exp().flatten().tolist() == pytest.approx([0.5, 0.25, 0.25, *[1 / 3] * 3])
+    assert weights.resamplings.tolist() == [0, 1]
+    assert torch.equal(weights.log_mean(), mean)
+
+
+def test_nothing_is_resampled_after_the_last_row() -> None:
+    """Its weights already choose the particle that is returned."""
+    model = make(size=(1, 6))
+    x, mask = model.sample(8, 0), torch.tensor([False, True, False, True, False, True])
+    completed = complete_with_particles(model, x, mask, 0, particles=40)
+    assert bool((completed.effective < 20).any())
+    assert not completed.resamplings.any()
+
+
+def test_resampling_is_at_the_ends_of_rows() -> None:
+    """Where known rows surprise most particles: once for each of them."""
+    model, x = Rows(shape=(1, 5, 4), levels=3), torch.zeros(2, 1, 5, 4, dtype=torch.int64)
+    x[:, :, 1] = 2
+    mask = torch.tensor([False, True, False, True, False])[:, None]
+    completed = complete_with_particles(model, x, mask, particles=60)
+    assert completed.resamplings.tolist() == [2, 2]
 
 
 def test_noise_of_resampling_is_its_own() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from nextpixel.data import Images, batch_indices, mutate
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN
 from nextpixel.training import TrainArgs, fit
+from nextpixel.training.fitting import prepare
 from tests.training.runs import (
     OPTIONS,
     assert_same_run,
@@ -86,3 +88,12 @@ def test_interrupted_and_resumed_with_mutation_is_bitwise_equal(
 def test_a_share_is_between_0_and_1(share: float) -> None:
     with pytest.raises(UserError, match=r"train\.mutate"):
         TrainArgs(mutate=share)
+
+
+def test_padding_is_not_mutated() -> None:
+    data = tiny_mnist()
+    padded = replace(data, train=replace(data.train, rows=np.full(100, 5)))
+    with pytest.raises(UserError, match=r"Training with train\.mutate"):
+        prepare(make(), padded, TrainArgs(mutate=0.1))
+    assert prepare(make(), data, TrainArgs(mutate=0.1)).train.mutation_rate == 0.1
+    assert prepare(make(), data, TrainArgs()).train.mutation_rate == 0

@@ -129,6 +129,8 @@ def test_an_interrupted_validation_is_done_on_resuming(
     assert state["pending"]["loss"] > 0
     assert not (tmp_path / "run" / "best").exists()
     assert [line["step"] for line in metrics_of(tmp_path / "run")] == [1, 2]
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3}\n')  # as from a validation after which the run was killed
     fit(make(), data, out=tmp_path / "run", resume=True, **OPTIONS)
     assert_same_run(tmp_path / "run", reference)
 
@@ -227,6 +229,9 @@ def test_training_stops_when_validation_stalls(
     assert capsys.readouterr().err.endswith(f"Resuming at step 10.\n{early}")
     fit(make(), data, out=tmp_path / "run", resume=True, **{**options, "patience": 4})
     assert state_of(tmp_path / "run")["step"] == 12
+    capsys.readouterr()
+    fit(make(), data, out=tmp_path / "run", resume=True, **{**options, "steps": 12})
+    assert "Stopped early" not in capsys.readouterr().err  # all steps are done
 
 
 # --- training that goes wrong ---------------------------------------------------------------------
@@ -334,6 +339,63 @@ def test_after_the_last_setback_training_stops(
     assert metrics_of(tmp_path / "run")[-1]["lr"] == pytest.approx(
         learning_rate(6, TrainArgs(**OPTIONS)) * 0.5**setbacks
     )
+
+
+def test_a_gradient_that_went_wrong_is_forgotten(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.Run.backward
+
+    def poisoned(run: trainer.Run, *batch: Any) -> Any:
+        loss = real(run, *batch)
+        if run.step == 4 and not run.setbacks:
+            next(iter(run.model.parameters())).grad.fill_(math.nan)  # type: ignore[union-attr]
+        return loss
+
+    monkeypatch.setattr(trainer.Run, "backward", poisoned)
+    fit(make(), data, out=tmp_path / "run", **OPTIONS)
+    state = state_of(tmp_path / "run")
+    assert (state["step"], state["setbacks"]) == (6, 1)
+
+
+def test_limits_of_the_watch_by_hand() -> None:
+    """Half of what was learned may be lost, once a twentieth of the uniform guess is learned."""
+    watch = LossWatch(8.0, warmup=0, images=8)
+    watch.check(1, 6.0)
+    assert watch.state() == {"average": 6.0, "lowest": 6.0, "lowest_step": 1}
+    watch.check(2, 4.0)  # a step of 8 images weighs half of 0.1
+    assert watch.average == pytest.approx(5.9)
+    assert watch.lowest_step == 2
+    watch.check(3, 1000.0)  # counts as twice the uniform guess
+    assert watch.average == pytest.approx(5.9 + 0.05 * (16 - 5.9))
+    assert (watch.lowest, watch.lowest_step) == (pytest.approx(5.9), 2)
+    assert watch.limit == pytest.approx(5.9 + 1.05)
+    for lowest, limit in ((7.61, math.inf), (7.5, 7.9), (7.2, 7.6), (2.0, 5.0)):
+        watch.lowest = lowest
+        assert watch.limit == pytest.approx(limit)
+    assert watch.is_calm(5.0)
+    assert not watch.is_calm(5.001)
+    watch.lowest = 5.9
+    other = LossWatch(8.0, warmup=0)
+    assert other.images == 16
+    other.restore(watch.state())
+    assert other.state() == watch.state()
+    other.check(4, 2.0)  # 16 images weigh 0.1, more do not weigh more
+    more = LossWatch(8.0, warmup=0, images=32)
+    more.restore(watch.state())
+    more.check(4, 2.0)
+    assert watch.average is not None
+    assert other.average == more.average == pytest.approx(0.9 * watch.average + 0.2)
+
+
+def test_a_loss_above_a_uniform_guess_has_a_hundred_steps() -> None:
+    """After the warm-up, and after its lowest value."""
+    for warmup, last in ((0, 101), (101, 101), (150, 150)):
+        watch = LossWatch(8.0, warmup=warmup)
+        feed(watch, range(1, last + 1), 9.0)
+        with pytest.raises(DivergenceError, match=f"At step {last + 1} the loss is 9.000"):
+            watch.check(last + 1, 9.0)
+    feed(LossWatch(8.0, warmup=0), range(1, 300), 8.4)
 
 
 # --- resuming -------------------------------------------------------------------------------------

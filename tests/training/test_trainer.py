@@ -16,6 +16,7 @@ from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.models import GatedPixelCNN
 from nextpixel.models.base.image_model import load
+from nextpixel.noise import make_seed
 from nextpixel.training import TrainArgs, fit, launch, trainer
 from nextpixel.training import config as training_config
 from nextpixel.training.config import TrainOptions, learning_rate
@@ -134,6 +135,12 @@ def test_learning_rate() -> None:
     constant = TrainArgs(steps=1000, lr=0.5, warmup=0, schedule="constant")
     assert {learning_rate(s, constant) for s in (1, 500, 1000)} == {0.5}
     assert learning_rate(10, TrainArgs(steps=10, warmup=10)) == TrainArgs.lr
+    after = TrainArgs(steps=10, lr=0.5, warmup=4)  # a run that goes on stays at the lowest rate
+    assert [learning_rate(s, after) for s in (10, 11, 500)] == pytest.approx([0.005] * 3)
+    assert learning_rate(7, after) == pytest.approx(0.5 * (0.01 + 0.99 / 2))
+    fast = TrainArgs(steps=100, lr=0.5, warmup=50, minutes=2.0, schedule="constant")
+    rates = [learning_rate(10, fast, seconds) for seconds in (0, 1.2, 3, 6, 100)]
+    assert rates == pytest.approx([0.1, 0.1, 0.25, 0.5, 0.5])  # 6 seconds are a twentieth
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
@@ -199,6 +206,27 @@ def test_a_batch_in_parts_is_worked_through_part_by_part(
     monkeypatch.setattr(GatedPixelCNN, "log_prob", log_prob)
     gradient(data, tmp_path, make(), accumulate=3)
     assert sizes == [3, 3, 2]
+
+
+def test_what_follows_no_gradient_is_updated_after_each_step(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the parts of the batch that the step was computed from."""
+    called = []
+
+    def after_step(model: GatedPixelCNN, parts: Any, gather: Any, seed: int) -> None:
+        assert not torch.is_grad_enabled()
+        called.append((torch.cat([x for x, _ in parts]), [len(x) for x, _ in parts], seed))
+        assert gather(torch.ones(2)).tolist() == [[1, 1]]
+
+    monkeypatch.setattr(GatedPixelCNN, "after_step", after_step)
+    fit(make(), data, out=tmp_path / "run", **{**OPTIONS, "steps": 2, "accumulate": 3, "seed": 7})
+    for step, (x, sizes, seed) in enumerate(called):
+        numbers = trainer.npx_data.batch_indices(100, 8, step, seed=7)
+        assert np.array_equal(x.numpy(), data.train.x[numbers])
+        assert sizes == [3, 3, 2]
+        assert seed == make_seed(7, step, 0, 3)
+    assert len(called) == 2
 
 
 def test_recomputed_activations_give_the_same_gradient(data: Dataset, tmp_path: Path) -> None:
@@ -275,6 +303,32 @@ def test_data_that_do_not_fit(
     with pytest.raises(UserError, match=message):
         fit(make(**arguments), data, out=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
+
+
+def test_options_at_their_limits() -> None:
+    least = {"steps": 1, "batch_size": 1, "valid_every": 1, "valid_images": 1, "patience": 1}
+    least |= {"save_every": 1, "accumulate": 1, "warmup": 0, "weight_decay": 0, "seed": 0}
+    TrainArgs(**least, setbacks=0, ema=0, drop_context=0, mutate=0)
+    TrainArgs(seed=2**63 - 1, mutate=1, batch_size=3, accumulate=3)
+    for name in ("steps", "batch_size", "valid_every", "valid_images", "patience", "save_every"):
+        for wrong in (0, 1.5):
+            with pytest.raises(UserError, match=rf"train\.{name}"):
+                TrainArgs(**{name: wrong})
+    for name in ("seed", "warmup", "setbacks"):
+        for wrong in (-1, 1.5):
+            with pytest.raises(UserError, match=rf"train\.{name}"):
+                TrainArgs(**{name: wrong})
+    for name in ("lr", "clip", "minutes", "save_minutes"):
+        for value in (0, -1, math.inf, math.nan):
+            with pytest.raises(UserError, match=rf"train\.{name} must be above 0"):
+                TrainArgs(**{name: value})
+    for name in ("ema", "drop_context"):
+        for value in (-0.1, 1):
+            with pytest.raises(UserError, match=rf"train\.{name} must lie in \[0, 1\)"):
+                TrainArgs(**{name: value})
+    for option in ({"weight_decay": -0.1}, {"weight_decay": math.inf}, {"seed": 2**63}):
+        with pytest.raises(UserError):
+            TrainArgs(**option)
 
 
 @pytest.mark.parametrize(

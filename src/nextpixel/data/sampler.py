@@ -57,9 +57,7 @@ def batch_indices(
 
 @lru_cache(maxsize=4)  # the current epoch and the next, for two runs
 def _permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    order = Stream.ORDER.generator(seed, epoch).permutation(n).astype(np.int64)
-    order.flags.writeable = False
-    return order
+    return Stream.ORDER.generator(seed, epoch).permutation(n).astype(np.int64)
 
 
 def evenly_spaced(count: int, limit: int | None) -> NDArray[np.int64]:
