@@ -19,6 +19,8 @@ from nextpixel import sampling
 from nextpixel.conditioning.regions import half_mask
 from nextpixel.data import Dataset
 from nextpixel.evaluation import likelihood
+from nextpixel.training.choosing import choose_threads
+from nextpixel.training.estimate import ONE_THREAD
 from nextpixel.utils.progress import progress
 from nextpixel.viz import charts
 from nextpixel.viz import images as pictures
@@ -36,6 +38,9 @@ def main() -> None:
     digits = npx.load_data("mnist", levels=LEVELS)
     by_class = torch.arange(100) // 10
 
+    every = torch.get_num_threads()
+    if choose_threads(digits, minutes=10) < every:
+        print(ONE_THREAD.format(every))
     print(f"Training a Gated PixelCNN on MNIST with {LEVELS} grey levels, {STEPS} steps ...")
     began = time.monotonic()
     torch.manual_seed(0)

@@ -15,9 +15,11 @@ from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.launch import make_fabric
 from nextpixel.training.trainer import Run
+from nextpixel.utils.devices import find_device
 
-__all__ = ["Estimate", "duration", "measure"]
+__all__ = ["ONE_THREAD", "Estimate", "duration", "measure", "measure_threads"]
 
+ONE_THREAD = "One thread is faster than {} now: other programs use the processor."
 SLOW = 5.0  # seconds; a batch that takes longer is measured on one image only
 REPEATS = 3  # of which the fastest counts, as other programs can only slow it down
 
@@ -66,6 +68,24 @@ def measure(model: ImageModel, data: Dataset, args: TrainArgs, device: str = "au
     if args.minutes is not None:
         whole = min(whole, 60 * args.minutes)
     return Estimate(parameters, seconds, whole, peak_memory(fabric.device) + moments)
+
+
+def measure_threads(model: ImageModel, data: Dataset, args: TrainArgs, device: str) -> Estimate:
+    """Measures all threads and a single one, see `measure`, and sets the number that is faster.
+
+    Beside other programs threads wait for each other, and two may take a hundred times as long as
+    one.
+    """
+    every = torch.get_num_threads()
+    estimate = measure(model, data, args, device)
+    if every == 1 or find_device(device).type != "cpu":
+        return estimate
+    torch.set_num_threads(1)
+    alone = measure(model, data, args, device)
+    if alone.step_seconds < estimate.step_seconds:
+        return alone
+    torch.set_num_threads(every)
+    return estimate
 
 
 def timed(run: Run, images: int) -> float:

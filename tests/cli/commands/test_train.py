@@ -22,7 +22,7 @@ from nextpixel.cli.train_options import train_settings
 from nextpixel.models import GatedPixelCNN
 from nextpixel.models.base.image_model import find_class
 from nextpixel.saving import Model
-from nextpixel.training import TrainArgs, fit
+from nextpixel.training import TrainArgs, estimate, fit
 from nextpixel.training.estimate import Estimate, duration, measure
 from nextpixel.training.sizes import SIZES, Size, size_arguments
 from tests.helpers import (
@@ -345,3 +345,32 @@ def test_the_estimate_changes_nothing(here: Path) -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("alone", "kept"), [(0.5, 1), (2.0, None)])
+def test_threads_that_wait_for_each_other_are_not_used(
+    alone: float,
+    kept: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Beside other programs one thread may be faster than all; the run keeps their number."""
+
+    def measured(*_: object) -> Estimate:
+        return Estimate(1, alone if torch.get_num_threads() == 1 else 1.0, 1.0, 1)
+
+    monkeypatch.setattr(estimate, "measure", measured)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert (
+            main([*f"train {TINY} --device cpu --train.steps 2 --out {tmp_path}/run".split()]) == 0
+        )
+        assert torch.get_num_threads() == (kept or 2)
+    finally:
+        torch.set_num_threads(before)
+    said = "One thread is faster than 2 now: other programs use the processor."
+    assert (said in capsys.readouterr().out) == (kept is not None)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config.get("threads") == kept

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
     from nextpixel.data.catalogue import refuse_inside
     from nextpixel.latents.codes import load_data
     from nextpixel.training.choosing import choose, choose_threads
+    from nextpixel.training.estimate import ONE_THREAD
     from nextpixel.training.fitting import fit
     from nextpixel.training.launch import keep_freed_memory
     from nextpixel.utils.devices import set_up
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         every = torch.get_num_threads()
         if (fastest := choose_threads(dataset, args.minutes)) < every:
             args.threads = fastest
-            print(f"One thread is faster than {every} now: other programs use the processor.")
+            print(ONE_THREAD.format(every))
     left = args.minutes - (time.monotonic() - began) / 60
     plan = choose(dataset, TRAINING_SHARE * left, args.device, say_now)
     print(f"Training {plan.reason}.", flush=True)

@@ -117,17 +117,26 @@ def make_model(settings: Any, dataset: Dataset) -> ImageModel:
 
 
 def announce(model: ImageModel, dataset: Dataset, args: TrainArgs, settings: Any) -> None:
-    """Prints what a new run will need.
+    """Prints what a new run will need, and chooses its number of threads if none is given.
 
     Raises:
         UserError: It takes more than an hour, and nobody at the terminal has said --yes.
     """
-    from nextpixel.training.estimate import duration, measure
+    import torch
+
+    from nextpixel.training.estimate import ONE_THREAD, duration, measure, measure_threads
     from nextpixel.training.fitting import prepare
 
     if "RANK" in os.environ:  # the processes of torchrun share a machine, so one measures nothing
         return
-    estimate = measure(model, prepare(model, dataset, args), args, settings.device)
+    prepared, every = prepare(model, dataset, args), torch.get_num_threads()
+    if settings.threads is None:
+        estimate = measure_threads(model, prepared, args, settings.device)
+        if (fastest := torch.get_num_threads()) < every:
+            settings.threads = fastest  # kept with the run, which resumes with as many
+            print(ONE_THREAD.format(every), flush=True)
+    else:
+        estimate = measure(model, prepared, args, settings.device)
     print(f"{type(model).__name__}: {estimate}.", flush=True)
     if estimate.seconds > 3600 and sys.stderr.isatty() and not settings.yes:
         raise UserError(
