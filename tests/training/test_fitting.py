@@ -1,11 +1,17 @@
-"""What is trained on: pictures in memory as a data set."""
+"""What is trained on: pictures in memory as a data set, and classes that keep their names."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
-from nextpixel.training.fitting import from_pictures
-from tests.training.runs import make
+from nextpixel.models.base.image_model import load
+from nextpixel.training import TrainArgs, fit
+from nextpixel.training.fitting import from_pictures, prepare
+from tests.training.runs import OPTIONS, assert_same_run, make
 
 
 def test_pictures_keep_their_classes() -> None:
@@ -38,3 +44,27 @@ def test_splits_of_pictures_stay_as_they_are() -> None:
         assert images.y.tolist() == given[f"y_{name}"]
     with pytest.raises(UserError, match="up to 256 levels, but the model has 257"):
         from_pictures(make(levels=257), x)
+
+
+def test_only_models_with_contexts_drop_them(data: Dataset) -> None:
+    assert prepare(make(classes=None), data, TrainArgs()).train is data.train
+    prepare(make(), data, TrainArgs(drop_context=0.1))
+    with pytest.raises(UserError, match="unconditional"):
+        prepare(make(classes=None), data, TrainArgs(drop_context=0.1))
+
+
+def test_classes_keep_their_names_and_ids_on_resuming(data: Dataset, tmp_path: Path) -> None:
+    """The same images, whose classes come in the opposite order."""
+
+    def turned(images: Images) -> Images:
+        assert images.y is not None
+        return replace(images, y=9 - images.y)
+
+    assert data.class_names is not None
+    splits = {name: turned(getattr(data, name)) for name in ("train", "valid", "test")}
+    other = replace(data, class_names=data.class_names[::-1], **splits)
+    for name, second in (("same", data), ("turned", other)):
+        fit(make(), data, out=tmp_path / name, **{**OPTIONS, "steps": 2})
+        fit(make(), second, out=tmp_path / name, resume=True, **OPTIONS)
+    assert load(tmp_path / "turned" / "last").data_record.class_names == data.class_names
+    assert_same_run(tmp_path / "turned", tmp_path / "same")
