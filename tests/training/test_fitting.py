@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
@@ -30,6 +31,8 @@ def test_pictures_keep_their_classes() -> None:
     alone = from_pictures(model, x)
     assert alone.train.y is None
     assert (alone.levels, len(alone.train)) == (256, 16)
+    opened = from_pictures(model, [Image.fromarray(picture) for picture in x])
+    assert np.array_equal(opened.train.x, alone.train.x)
 
 
 def test_splits_of_pictures_stay_as_they_are() -> None:
