@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from nextpixel.data import Dataset, Images
@@ -12,6 +13,7 @@ from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import load
 from nextpixel.training import TrainArgs, fit
 from nextpixel.training.fitting import from_pictures, prepare
+from tests.helpers import save_tiny_images
 from tests.training.runs import OPTIONS, assert_same_run, make
 
 
@@ -71,3 +73,12 @@ def test_classes_keep_their_names_and_ids_on_resuming(data: Dataset, tmp_path: P
         fit(make(), second, out=tmp_path / name, resume=True, **OPTIONS)
     assert load(tmp_path / "turned" / "last").data_record.class_names == data.class_names
     assert_same_run(tmp_path / "turned", tmp_path / "same")
+
+
+def test_where_the_data_are_is_written_beside_other_settings(tmp_path: Path) -> None:
+    save_tiny_images(tmp_path / "tiny.npz")
+    model = make(shape=(1, 8, 8), levels=6, classes=3)
+    options = {**OPTIONS, "steps": 1, "settings": {"threads": 1}}
+    out = fit(model, tmp_path / "tiny.npz", out=tmp_path / "run", **options)
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert (config["data"], config["threads"]) == (str(tmp_path / "tiny.npz"), 1)
