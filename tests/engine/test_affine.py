@@ -66,6 +66,7 @@ def test_views_inside_calls() -> None:
     [
         ([view(0), view(1), view(0)], "not affine"),  # one in two rows
         ([view(0), view(0), view(2)], "not affine"),  # two in three columns
+        ([view(0, 4), view(0, 5), view(0, 4)], "not affine"),  # a size, not the offset
         ([view(0), view(2, dtype=torch.int64), view(0)], "more than its offset"),
         ([view(0), view(2), view(3, storage=Storage(True, 0))], "more than its offset"),
         ([view(0, 2), view(2, 2), view(3, 2, strides=(9,))], "more than its offset"),

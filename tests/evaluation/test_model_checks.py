@@ -147,6 +147,20 @@ def test_probabilities_that_do_not_sum_to_1_are_found() -> None:
     assert checks.check_sum(net("right")).passed is False
 
 
+@pytest.mark.parametrize(
+    ("channels", "levels", "words"),
+    [
+        (1, 3, "the 729 images of 2 x 3 pixels and 3 levels: 1.000000000"),
+        (1, 8, "the 729 images of 2 x 3 pixels and 3 levels: 1.000000000"),
+        (1, 2, "the 64 images of 2 x 3 pixels and 2 levels: 1.000000000"),
+        (2, 3, "the 4,096 images of 2 x 3 pixels and 2 levels: 1.000000000"),
+        (3, 3, "the 729 images of 1 x 2 pixels and 3 levels: 1.000000000"),
+    ],
+)
+def test_the_sum_is_over_few_images(channels: int, levels: int, words: str) -> None:
+    assert checks.check_sum(net(shape=(channels, 6, 6), levels=levels)).reason == words
+
+
 def test_weights_without_gradient_are_named() -> None:
     finding = checks.check_gradients(net("unused"))
     assert finding.passed is False

@@ -75,6 +75,21 @@ def test_both_sides_and_broken_correlations_are_anomalous() -> None:
     assert (scores[2:] > limit).all()
 
 
+def test_scores_are_mahalanobis_distances() -> None:
+    """To the five nearest, with a tenth of the way from the correlations to none."""
+    random = np.random.default_rng(1)
+    n = len(FEATURES)
+    features = 3 + random.normal(size=(40, n)) @ random.normal(size=(n, n))
+    others = 5 + 2 * random.normal(size=(450, n))
+    inverse = np.linalg.inv(0.9 * np.corrcoef(features.T) + 0.1 * np.eye(n))
+    expected = []
+    for other in others:
+        steps = (other - features) / features.std(0)
+        squares = sorted(float(step @ inverse @ step) for step in steps)
+        expected.append(math.sqrt(sum(squares[:5]) / 5))
+    np.testing.assert_allclose(Ordinary(features).scores(others), expected, rtol=1e-9)
+
+
 def test_scales_do_not_matter() -> None:
     reference, features = ordinary()
     scale = np.logspace(-3, 3, len(FEATURES))

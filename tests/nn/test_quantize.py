@@ -258,9 +258,18 @@ def test_perplexity() -> None:
         ({"size": 0}, "at least 1 number"),
         ({"codebook": "gumbel"}, "learns by"),
         ({"decay": 1.0}, "decay"),
+        ({"decay": -0.1}, "decay"),
         ({"commitment": -1.0}, "commitment"),
+        ({"commitment": math.inf}, "commitment"),
     ],
 )
 def test_mistakes(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Quantizer(**{"codes": 4, "size": 2, **arguments})
+
+
+def test_the_smallest_codebook() -> None:
+    assert Quantizer(2, 1, decay=0.0, commitment=0.0).codebook.shape == (2, 1)
+    plain = Quantizer(2, 1)
+    assert (plain.averages, plain.decay, plain.commitment) == (True, 0.99, 0.25)
+    assert plain.idle.tolist() == [20, 20]

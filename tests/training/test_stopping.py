@@ -361,6 +361,7 @@ def test_a_gradient_that_went_wrong_is_forgotten(
 def test_limits_of_the_watch_by_hand() -> None:
     """Half of what was learned may be lost, once a twentieth of the uniform guess is learned."""
     watch = LossWatch(8.0, warmup=0, images=8)
+    assert watch.state() == {"average": None, "lowest": math.inf, "lowest_step": 0}
     watch.check(1, 6.0)
     assert watch.state() == {"average": 6.0, "lowest": 6.0, "lowest_step": 1}
     watch.check(2, 4.0)  # a step of 8 images weighs half of 0.1

@@ -386,9 +386,8 @@ class Run:
     # --- the folder -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Makes a new run folder with a first checkpoint, so that any step can be resumed."""
+        """Begins a run in its empty folder with a checkpoint, so that any step can be resumed."""
         if self.fabric.is_global_zero:
-            self.out.mkdir(parents=True, exist_ok=True)
             self.write_config()
             (self.out / "metrics.jsonl").write_text("")
         self.save()
