@@ -114,6 +114,9 @@ def training_record(name: str | Path) -> dict[str, Any]:
             with refusing_damage(file, "card", "take another copy, or give --data"):
                 found = read_json(file) if file.suffix == ".json" else read_yaml(file)
                 record = renamed_options(mapping(found))
+                for option in ("data", "data_dir"):
+                    if not isinstance(record.get(option), str | None):
+                        raise TypeError(f"{option} is {record[option]!r:.60}")
             if record.get("data") is None:
                 record.pop("data", None)
             return record
@@ -176,6 +179,8 @@ def read_folder(folder: Path, *, trust: bool = False) -> SavedModel:
         hyperparameters = up_to_date(name, mapping(config["hyperparameters"]))
         weights, digest = folder / Path(config["weights"]).name, config["sha256"]
         saved_format, there = config["format"], weights.is_file()
+        if type(saved_format) is not int:
+            raise TypeError(f"format is {saved_format!r:.60}")
     if saved_format != FORMAT:
         raise UserError(
             f"{folder} was saved in format {saved_format}, and this version of nextpixel reads "

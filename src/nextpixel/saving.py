@@ -20,6 +20,7 @@ from nextpixel.errors import UserError
 from nextpixel.model_folders import FORMAT, MOVED, read_folder
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.limits import at_most, check_sizes
+from nextpixel.utils.reading import refusing_damage
 
 __all__ = [
     "Model",
@@ -156,11 +157,12 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
         raise UserError(f"{folder / 'config.json'}: {error}") from None
     if not issubclass(cls, kind):
         raise UserError(f"{folder} holds {cls.noun}, not {kind.noun}: name another one.")
-    try:
+    with refusing_damage(folder / "config.json", f"{name}'s configuration", "take another copy"):
         check_sizes(hyperparameters, name)
         with at_most(len(data) + MOST_UNSAVED, name):
             model = cls(**hyperparameters)
         model.load_extra_config(config)
+    try:
         model.load_state_dict(load_tensors(data))
     except Exception as error:  # of any kind where the configuration is damaged
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -205,7 +205,7 @@ def test_files_of_a_killed_process_are_removed(folder, cache, monkeypatch):
         with pytest.raises(Killed):
             load(folder)
     (lock,) = cache.rglob("lock")
-    leaving = lock.with_name(".images.npz.1.part")
+    leaving = lock.with_name(".images.npz.1.npx-part")
     leaving.write_bytes(b"half")
     load(folder)
     assert sorted(path.name for path in lock.parent.iterdir()) == ["images.npz", "lock"]

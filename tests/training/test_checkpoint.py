@@ -142,7 +142,7 @@ def test_a_full_disk_leaves_the_old_model(
 def test_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     keep = [tmp_path / "state.pt", tmp_path / "best" / "config.json", tmp_path / ".hidden"]
-    left = [tmp_path / ".state.pt.17.part", tmp_path / "best" / ".config.json.4.part"]
+    left = [tmp_path / ".state.pt.17.npx-part", tmp_path / "best" / ".config.json.4.npx-part"]
     for path in keep + left:
         path.write_bytes(b"")
     remove_parts(tmp_path)

@@ -41,7 +41,7 @@ def test_missing_folders_are_made_and_a_file_is_no_folder(tmp_path: Path) -> Non
 
 def test_parts_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
-    part = tmp_path / "last" / ".config.json.123.part"
+    part = tmp_path / "last" / ".config.json.123.npx-part"
     part.write_bytes(b"half")
     (tmp_path / "state.pt").write_bytes(b"whole")
     remove_parts(tmp_path)
@@ -61,14 +61,19 @@ def test_an_unused_overwrites_nothing(tmp_path: Path) -> None:
 def test_what_killed_writers_left_a_day_ago_is_removed(tmp_path: Path) -> None:
     """By the next writer of this folder; what may still be written, or is a user's, stays."""
     yesterday = time.time() - 25 * 60 * 60
-    old = [".samples.png.123.part", ".part-77-train.gz", ".out.abc_1234.part"]
-    stay = [".samples.png.124.part", "my.123.part", ".x.npxz.part", ".photo.part"]
+    old = [".samples.png.123.npx-part", ".x.7.npx-part", ".out.abc_1234.npx-part"]
+    stay = [
+        ".samples.png.124.npx-part",
+        ".film.download.part",
+        ".x.npxz.part",
+        ".iso.20240101.part",
+    ]
     for name in (*old[:2], *stay):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / old[2] / "files").mkdir(parents=True)
     for name in (old[2] + "/files", *old, *stay[1:]):
         os.utime(tmp_path / name, (yesterday, yesterday))
-    busy = tmp_path / ".out.xyz_5678.part"
+    busy = tmp_path / ".out.xyz_5678.npx-part"
     (busy / "files").mkdir(parents=True)
     os.utime(busy, (yesterday, yesterday))  # but a file was written into it just now
     with atomic_write(tmp_path / "a"):

@@ -90,6 +90,9 @@ def test_yaml_is_small_and_shallow(tmp_path: Path) -> None:
     lines += [f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]" for i in range(7)]
     with pytest.raises(ValueError, match="more than 100,000 values"):
         parse_yaml("\n".join(lines))  # 10^8 letters in 400
+    merged = "".join(f"a{i + 1}: &a{i + 1} {{<<: [*a{i}, *a{i}]}}\n" for i in range(4))
+    with pytest.raises(ValueError, match="more than 3 merge keys"):
+        parse_yaml("a0: &a0 {b: c}\n" + merged)
     with pytest.raises(ValueError, match="131,073 characters"):
         parse_yaml(" " * (2**17 + 1))
     (tmp_path / "a.json").write_bytes(b'{"a": "\xff"}')
@@ -136,8 +139,8 @@ def test_only_this_thread_is_limited() -> None:
     assert made
 
 
-def test_sizes_above_a_million_are_refused() -> None:
-    check_sizes({"width": 1_000_000, "shape": (3, 32, 32), "name": "x", "rate": 1e9}, "It")
-    for wrong in ({"blocks": 1_000_001}, {"shape": [1, 10**9, 8]}):
-        with pytest.raises(UserError, match=r"It has (blocks|shape) above 1,000,000"):
+def test_sizes_above_all_that_are_possible_are_refused() -> None:
+    check_sizes({"width": 65_536, "shape": (3, 32, 32), "name": "x", "rate": 1e9}, "It")
+    for wrong in ({"blocks": 65_537}, {"shape": [1, 10**9, 8]}):
+        with pytest.raises(UserError, match=r"It has (blocks|shape) above 65,536"):
             check_sizes(wrong, "It")

@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     a check has failed, and 128 + n after signal n.
     """
     print_anything()
+    warnings.filterwarnings("ignore", "Image size", module="PIL")  # twice as large is refused
     try:
         with short_warnings():
             status = run(sys.argv[1:] if argv is None else argv)

@@ -126,6 +126,8 @@ def kept_program(name: str) -> ProgramModel | None:
         program = Program.load(path_of(saved))
     except (UserError, OSError):
         return None
+    if "map" in program.inputs:  # kept by an earlier version
+        return None
     record, classes = DataRecord.from_settings(saved.config), program.inputs.get("classes")
     if record.class_names is None and classes is not None:
         record = replace(record, class_names=recorded_classes(folder, classes))
@@ -150,11 +152,10 @@ def keep_program(name: str, model: ImageModel) -> None:
         saved = read_folder(find(name))
         if saved.config["sha256"] != model.digest():  # replaced since it was loaded
             return
-        try:
-            path = path_of(saved)
-        except UserError:  # the user has no home folder
-            return
+        path = path_of(saved)
         model.save_program(path)
+        if "map" in Program.load(path).inputs:  # features of its classes, which PyTorch computes
+            path.unlink()
         remove_oldest(path.parent)
 
 

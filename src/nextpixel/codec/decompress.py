@@ -29,7 +29,7 @@ from nextpixel.codec.programs import find_plan
 from nextpixel.data.levels import level_type
 from nextpixel.engine.program import processors
 from nextpixel.errors import UserError
-from nextpixel.utils.files import atomic_write
+from nextpixel.utils.files import PART, atomic_write
 
 __all__ = ["Compressed", "Restored", "decompress"]
 
@@ -248,7 +248,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise UserError(f"{path} exists: name a new folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}.", suffix=".part", dir=path.parent, ignore_cleanup_errors=True
+        prefix=f".{path.name}.", suffix=PART, dir=path.parent, ignore_cleanup_errors=True
     ) as part:
         inside = Path(part) / "files"
         inside.mkdir()

@@ -41,7 +41,11 @@ def path_of(source: Path, *options: object) -> Path:
     the cache does not fill up.
     """
     key = repr((os.fsencode(source.resolve()), options))
-    return cache_folder() / "decoded" / hashlib.sha256(key.encode()).hexdigest()[:32] / "images.npz"
+    try:
+        folder = cache_folder()
+    except UserError:  # no home folder, so nothing can be kept: `load_or_decode` says so
+        folder = Path(os.devnull)
+    return folder / "decoded" / hashlib.sha256(key.encode()).hexdigest()[:32] / "images.npz"
 
 
 def load_or_decode(

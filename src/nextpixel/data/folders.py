@@ -388,7 +388,7 @@ def _formats() -> tuple[str, ...]:
     from PIL import Image
 
     known = Image.registered_extensions()
-    return tuple({known[ending] for ending in PICTURES if ending in known})
+    return tuple(dict.fromkeys(known[ending] for ending in PICTURES if ending in known))
 
 
 def check_resize(resize: int | None) -> None:

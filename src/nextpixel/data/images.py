@@ -17,6 +17,7 @@ from nextpixel.data.levels import draw_bits, level_type, mutate, requantise
 from nextpixel.data.sampler import evenly_spaced
 from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
+from nextpixel.utils.reading import is_utf8
 
 __all__ = [
     "SPLITS",
@@ -225,15 +226,12 @@ class DataRecord:
 
     @classmethod
     def from_settings(cls, config: dict[str, Any]) -> DataRecord:
-        """Creates a record from a `config.json`, whose other entries are ignored.
-
-        Raises:
-            TypeError: An entry is of another type.
-            UserError: The spectrogram has a setting out of range.
-        """
+        """Creates a record from a `config.json`; a TypeError if an entry is of another type."""
         spectrogram, names = config.get("spectrogram"), config.get("class_names")
         untrained = config.get("untrained_classes", [])
         texts = [*(names or ()), config.get("codes_of") or "", config.get("data_digest") or ""]
+        if not isinstance(names, list | None) or not all(map(is_utf8, texts)):
+            raise TypeError("class_names is a list of texts in UTF-8")
         if not all(type(text) is str for text in texts) or not all(
             type(i) is int for i in untrained
         ):

@@ -42,6 +42,7 @@ __all__ = [
 
 ZIP_HEADER = 30  # bytes before a member's name
 DEFLATED = 1032  # bytes of content that a byte of DEFLATE can stand for, at most
+BLOCK = 2**24  # bytes that are read at once
 CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes of an image: its label, then its red, green and blue plane
 IDX_DIMENSIONS = 4  # at most
 PICKLE = b"\x80"  # how a file of pickled objects begins
@@ -208,10 +209,13 @@ def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
             return {"x": _read_array(file, path, size) if mapped is None else mapped}
         arrays: dict[str, NDArray[Any]] = {}
         with zipfile.ZipFile(file) as archive:
+            refuse_more_than_memory(path, sum(member.file_size for member in archive.infolist()))
             for member in archive.infolist():
                 name = member.filename.removesuffix(NPY_ENDS)
-                if name in arrays or not member.filename.endswith(NPY_ENDS):
-                    raise ValueError(f"it holds {member.filename} twice, or no array of that name")
+                if not member.filename.endswith(NPY_ENDS):
+                    raise ValueError(f"{member.filename} in it is no array")
+                if name in arrays:
+                    raise ValueError(f"it holds two arrays {name}")
                 arrays[name] = _read_member(file, path, archive, member)
         return arrays
 
@@ -233,7 +237,8 @@ def _read_member(
         if mapped is not None:
             check_member(path, file, begin, member)
             return mapped
-    elif member.file_size > DEFLATED * member.compress_size:
+    deflated = member.compress_type == zipfile.ZIP_DEFLATED
+    if deflated and member.file_size > DEFLATED * member.compress_size:
         raise ValueError(
             f"{member.filename} says {member.file_size:,} bytes, more than it can hold"
         )
@@ -264,10 +269,11 @@ def _read_array(file: IO[bytes], path: Path, size: int) -> NDArray[Any]:
     if min(shape, default=0) < 0 or needed != size - (file.tell() - begin):
         raise ValueError(f"{needed:,} bytes of {dtype} {shape} are not what it holds")
     refuse_more_than_memory(path, needed)
-    if not needed:
-        return np.empty(shape, dtype)
-    values = np.frombuffer(bytearray(read_exactly(file, needed)), dtype)
-    return values.reshape(shape, order="F" if fortran else "C")
+    data = np.empty(needed, np.uint8)
+    for begin in range(0, needed, BLOCK):
+        block = read_exactly(file, min(BLOCK, needed - begin))
+        data[begin : begin + len(block)] = np.frombuffer(block, np.uint8)
+    return data.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _map_array(file: BinaryIO, size: int) -> NDArray[Any] | None:

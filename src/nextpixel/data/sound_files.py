@@ -21,7 +21,7 @@ _Floats = NDArray[np.float64]
 
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}  # for writing
 _CANCELLED = 1e-4  # of the energy of its channels is left in their mean, 40 dB less
-_FASTEST = 768_000  # samples per second; more is a damaged header
+_FASTEST = 384_000  # samples per second; more is a damaged header
 _BLOCK = 2**20  # samples
 
 
@@ -40,7 +40,7 @@ def read_wav(
 
     Raises:
         UserError: If there is no such file, it is corrupt, cut off or no sound, it has no samples
-            or more than 768,000 a second, or its channels cancel each other.
+            or more than 384,000 a second, or its channels cancel each other.
     """
     # Imported here, because most commands read no sounds.
     import soundfile

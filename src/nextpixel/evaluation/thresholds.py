@@ -87,6 +87,9 @@ class Threshold:
             features = np.array(record["ordinary_features"], np.float64)
             if record["features"] != list(FEATURES) or features.shape[1:] != (len(FEATURES),):
                 raise ValueError("other features")
+            numbers = [float(record["threshold"]), float(record["quantile"])]
+            if not (np.isfinite(features).all() and np.isfinite(numbers).all()):
+                raise ValueError("a number is not finite")
             found = cls(
                 Ordinary(features),
                 float(record["quantile"]),

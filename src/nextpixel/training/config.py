@@ -104,7 +104,9 @@ class TrainArgs:
             check_integer(f"train.{name}", getattr(self, name))
         for name in NUMBERS:
             value = getattr(self, name)
-            if (value is not None or name != "minutes") and not isinstance(value, Real):
+            if value is None and name != "minutes":
+                raise UserError(f"train.{name} has no value: give a number, or leave it out.")
+            if value is not None and not isinstance(value, Real):
                 raise UserError(f"train.{name} is a number, not {value!r}.")
         if type(self.checkpoint_activations) is not bool:
             raise UserError("train.checkpoint_activations is true or false.")

@@ -79,7 +79,8 @@ def quiet_writer() -> Iterator[None]:
     hook = threading.excepthook
 
     def quiet(args: threading.ExceptHookArgs) -> None:
-        if not issubclass(args.exc_type, OSError):
+        of_tensorboard = type(args.thread).__module__.startswith("tensorboard")
+        if not (of_tensorboard and issubclass(args.exc_type, OSError)):
             hook(args)
 
     threading.excepthook = quiet

@@ -15,6 +15,7 @@ from typing import IO, Any, BinaryIO
 from nextpixel.errors import UserError
 
 __all__ = [
+    "PART",
     "atomic_write",
     "cache_folder",
     "remove_parts",
@@ -24,9 +25,8 @@ __all__ = [
     "user_path",
 ]
 
-PART = ".part"
-# Temporary files of `atomic_write`, of downloads, and temporary folders.
-LEFT = re.compile(r"\..+\.(\d+|[a-z0-9_]{8})\.part|\.part-\d+-.+")
+PART = ".npx-part"  # no other program writes files of this ending
+LEFT = re.compile(rf"\..+\.(\d+|[a-z0-9_]{{8}}){re.escape(PART)}")
 OLD = 24 * 60 * 60  # seconds after which a temporary file belongs to no living writer
 _cleaned = set[Path]()  # folders in which this process has looked for such files
 

@@ -1,4 +1,4 @@
-"""Stops the making of a network that would be too large, before its memory is touched."""
+"""Stops the making of a network that would be too large, before most of its memory is touched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nextpixel.errors import UserError
 
 __all__ = ["at_most", "check_sizes"]
 
-LARGEST = 1_000_000
+LARGEST = 65_536  # as many classes, levels and codes are possible
 MOST_LAYERS = 20_000
 
 
@@ -22,7 +22,7 @@ def check_sizes(arguments: Mapping[str, Any], name: str) -> None:
     """Checks the numbers that a network is made with: sizes, counts of layers and the like.
 
     Raises:
-        UserError: One is above a million, so that lists of that length would fill the memory.
+        UserError: One is above 65,536, so that lists of that length would fill the memory.
     """
     for argument, value in arguments.items():
         values = value if isinstance(value, list | tuple) else [value]

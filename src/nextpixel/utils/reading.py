@@ -30,6 +30,7 @@ __all__ = [
 
 MOST_TEXT = 16 * 2**20  # bytes of a file of JSON, YAML or CSV
 MOST_YAML = 2**17  # characters
+MOST_MERGED = 3
 MOST_VALUES = 100_000  # of a file of YAML, with each alias counted as what it stands for
 MOST_NESTED = 50
 
@@ -87,11 +88,11 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         OSError: It cannot be opened.
         UserError: It is no regular file.
     """
-    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise UserError(f"{path} is a pipe, a device or a folder: give a file.")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
@@ -185,6 +186,8 @@ def parse_yaml(text: str) -> Any:
 
     if len(text) > MOST_YAML:  # its parser takes a minute for some of a megabyte
         raise ValueError(f"{len(text):,} characters, where at most {MOST_YAML:,} are expected")
+    if text.count("<<") > MOST_MERGED:  # the parser itself copies what they name
+        raise ValueError(f"more than {MOST_MERGED} merge keys")
     try:
         found = yaml.safe_load(text)
     except RecursionError:

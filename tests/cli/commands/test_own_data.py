@@ -352,10 +352,10 @@ def test_sizes_are_checked_before_anything_is_made(
     train = "train --data pictures --out run --yes"
     assert "resize is 1000000: give the side" in refused(f"{train} --resize 1000000", capsys)
     error = refused(f"{train} --model PixelCNN --model.blocks 10000000", capsys)
-    assert "PixelCNN has blocks above 1,000,000: make it smaller." in error
+    assert "PixelCNN has blocks above 65,536: make it smaller." in error
     error = refused(f"{train} --model PixelCNN --model.width 20000", capsys)
     assert "parameters, too many here: make it smaller." in error
-    error = refused(f"{train} --model PixelCNN --model.width 1 --model.blocks 900000", capsys)
+    error = refused(f"{train} --model PixelCNN --model.width 1 --model.blocks 60000", capsys)
     assert "PixelCNN has more than 20,000 layers, too many here: make it smaller." in error
     assert not Path("run").exists()
     os.mkfifo("pipe.png")

@@ -305,9 +305,19 @@ class ImageModel(Model):
         return {self.conditioner.kind: self.conditioner.settings(), **entries}
 
     def load_extra_config(self, config: dict[str, Any]) -> None:
-        """Restores the conditioner and the data record from `config.json`."""
+        """Restores the conditioner and the data record from `config.json`.
+
+        Raises:
+            ValueError: The record has other classes than the model.
+        """
         self.conditioner = load_conditioner(config)
-        self.data_record = DataRecord.from_settings(config)
+        self.data_record = record = DataRecord.from_settings(config)
+        if self.classes is None:
+            return
+        if record.class_names is not None and len(record.class_names) != self.classes:
+            raise ValueError(f"{len(record.class_names)} class_names for {self.classes} classes")
+        if not set(record.untrained) < set(range(self.classes)):
+            raise ValueError("untrained_classes are some of the classes")
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
