@@ -174,6 +174,41 @@ def test_a_damaged_configuration_is_refused(entry: str, value: object, tmp_path:
         npx.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("entry", "value", "reason"),
+    [
+        ("class_names", ["a", "b"], "2 class_names for 3 classes"),
+        ("class_names", "abc", "class_names is a list of texts in UTF-8"),
+        ("class_names", ["a", "b", "\ud800"], "class_names is a list of texts in UTF-8"),
+        ("class_names", ["a", "b", 3], "class_names is a list of texts|are text"),
+        ("untrained_classes", [0, 1, 2], "untrained_classes are some of the classes"),
+        ("untrained_classes", [3], "untrained_classes are some of the classes"),
+        ("untrained_classes", ["0"], "are text, their ids whole numbers"),
+        ("format", "1", "format is '1'"),
+        ("spectrogram", {"rate": "8000"}, "rate is a whole number from 1 to"),
+    ],
+)
+def test_what_is_recorded_of_the_data_is_checked(
+    entry: str, value: object, reason: str, tmp_path: Path
+) -> None:
+    model = npx.PixelCNN(shape=(1, 4, 4), levels=2, classes=3, width=4, blocks=1)
+    model.save(tmp_path / "m")
+    file = tmp_path / "m" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {entry: value}))
+    with pytest.raises(npx.UserError, match=reason):
+        npx.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(("entry", "value"), [("data", 5), ("data", ["mnist"]), ("data_dir", 7)])
+def test_a_card_of_other_types_is_refused(
+    entry: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    npx.PixelCNN(shape=(1, 28, 28), levels=2, width=4, blocks=1).save(tmp_path / "m")
+    (tmp_path / "m" / "card.json").write_text(json.dumps({"data": "mnist", entry: value}))
+    message = refused(f"eval {tmp_path}/m", capsys)
+    assert f"card.json is truncated, corrupt or no card ({entry} is" in message
+
+
 class OnAccelerator(torch.Tensor):
     """A tensor that says that it is on a GPU."""
 

@@ -363,3 +363,17 @@ def test_mistakes_with_a_program_file(
         small(classes=None, **context).save_program(f"{name}.program")
     Path("damaged.program").write_bytes(b"no program")
     assert_refused(f"sample {words}", reason, tmp_path, capsys)
+
+
+def test_no_program_is_kept_that_needs_features(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Classes with spatial=True become features by PyTorch, so a program alone cannot sample."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "new-cache"))
+    GatedPixelCNN(shape=(1, 4, 4), levels=2, classes=3, spatial=True, width=4, blocks=1).save(
+        "spatial"
+    )
+    for name in ("a", "b"):
+        run(f"sample spatial -n 2 --class 1 --out {name}.png --device cpu", capsys)
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert not list(Path("new-cache").rglob("*.program"))

@@ -3,6 +3,7 @@ import gzip
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -373,3 +374,15 @@ def test_content_that_would_fill_the_memory_is_not_unpacked(
         save(tmp_path / name, np.zeros((100, 20, 20), np.int64))
         with pytest.raises(UserError, match=r"asks for 0\.0 GB of memory"):
             readers.read_numpy(tmp_path / name)
+
+
+def test_all_methods_of_compression_are_read(tmp_path: Path) -> None:
+    x = np.arange(60, dtype=np.int64).reshape(3, 20)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
+            for name, array in {"x.npy": x, "y.npy": np.asfortranarray(x)}.items():
+                with archive.open(name, "w") as member:
+                    np.lib.format.write_array(member, array)
+        found = readers.read_numpy(tmp_path / "a.npz")
+        np.testing.assert_array_equal(found["x"], x)
+        np.testing.assert_array_equal(found["y"], x)

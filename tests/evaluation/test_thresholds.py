@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ def test_a_threshold_is_saved_and_loaded(tmp_path: Path) -> None:
         {"ordinary_features": 3},
         {"threshold": "high"},
         {"quantile": None},
+        {"threshold": math.nan},
+        {"quantile": math.inf},
+        {"ordinary_features": [[math.nan] * len(FEATURES)] * 30},
     ],
 )
 def test_another_file_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
@@ -63,12 +67,12 @@ def test_another_file_is_refused(change: dict[str, Any], tmp_path: Path) -> None
     fitted().save(path)
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | change))
-    with pytest.raises(UserError, match="is no threshold that this version can read"):
+    with pytest.raises(UserError, match="is truncated, corrupt or no threshold"):
         Threshold.load(path, MODEL)
     del record["model"]
     for text in (json.dumps(record), "{", "[]"):
         path.write_text(text)
-        with pytest.raises(UserError, match="is no threshold that this version can read"):
+        with pytest.raises(UserError, match="is truncated, corrupt or no threshold"):
             Threshold.load(path, MODEL)
 
 
