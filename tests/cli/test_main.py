@@ -215,3 +215,18 @@ def test_without_pytorch_a_command_says_so(here: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("nextpixel: This needs PyTorch, which is not installed")
     assert done.stderr.count("\n") == 1
+
+
+def test_homes_are_found_in_every_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["sample", "mnist-gated", "-n", "1", "--out=~/a.png"]) == 0
+    assert (tmp_path / "a.png").exists()
+    assert main(["sample", "mnist-gated", "-n", "1", "--out", "~/b.png"]) == 0
+    assert (tmp_path / "b.png").exists()
+    for words in (["sample", "~nobody-here/run"], ["eval", "m", "--data=~nobody-here/x"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert "~nobody-here/" in error
+        assert "begins with a home folder that is not known: write the whole path." in error

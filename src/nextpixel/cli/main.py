@@ -17,6 +17,7 @@ from types import ModuleType
 
 from nextpixel.cli.options import Parser
 from nextpixel.errors import Stopped, UserError, did_you_mean
+from nextpixel.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -92,7 +93,7 @@ def run(argv: list[str]) -> int:
         raise UserError(
             "The current folder no longer exists: change to another one, as with cd."
         ) from None
-    name, *rest = argv or ["--help"]
+    name, *rest = map(with_home, argv or ["--help"])
     if name in ("-h", "--help"):
         print(overview())
     elif name == "--version":
@@ -111,6 +112,16 @@ def run(argv: list[str]) -> int:
             "them all."
         )
     return 0
+
+
+def with_home(word: str) -> str:
+    """Replaces ~ and ~name at the beginning of a word or of --option=word, as most shells do.
+
+    Raises:
+        UserError: There is no such user, or no home folder.
+    """
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{user_path(value)}" if value.startswith("~") else word
 
 
 def print_anything() -> None:
