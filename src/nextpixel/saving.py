@@ -157,7 +157,7 @@ def read_kind(folder: Path, kind: type[M], *, trust: bool = False) -> M:
         raise UserError(f"{folder / 'config.json'}: {error}") from None
     if not issubclass(cls, kind):
         raise UserError(f"{folder} holds {cls.noun}, not {kind.noun}: name another one.")
-    with refusing_damage(folder / "config.json", f"{name}'s configuration", "take another copy"):
+    with refusing_damage(folder / "config.json", f"configuration of a {name}", "take another copy"):
         check_sizes(hyperparameters, name)
         with at_most(len(data) + MOST_UNSAVED, name):
             model = cls(**hyperparameters)

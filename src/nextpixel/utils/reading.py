@@ -28,6 +28,8 @@ __all__ = [
     "refusing_damage",
 ]
 
+# Windows would translate line ends, and elsewhere opening a pipe would wait for who writes to it.
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 MOST_TEXT = 16 * 2**20  # bytes of a file of JSON, YAML or CSV
 MOST_YAML = 2**17  # characters
 MOST_MERGED = 3
@@ -88,14 +90,11 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         OSError: It cannot be opened.
         UserError: It is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    descriptor = os.open(path, FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UserError(f"{path} is a pipe, a device or a folder: give a file.")
     return os.fdopen(descriptor, "rb")
-
-
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
 
 def read_regular(path: str | Path, most: int | None = None) -> bytes:
