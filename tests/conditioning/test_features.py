@@ -95,7 +95,7 @@ def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     del config["features"]["classifier"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="do not fit"):
+    with pytest.raises(UserError, match="no configuration of a GatedPixelCNN"):
         load(tmp_path)
 
 

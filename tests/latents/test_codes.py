@@ -360,4 +360,4 @@ def test_another_codebook_is_refused(
     model.save(tmp_path / "both" / "decoder")
     assert "do not belong together" in refused(f"sample {tmp_path}/both", capsys)
     (tmp_path / "both" / "bundle.json").write_text("{")
-    assert "damaged" in refused(f"sample {tmp_path}/both", capsys)
+    assert "corrupt or no record of a bundle" in refused(f"sample {tmp_path}/both", capsys)
