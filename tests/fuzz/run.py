@@ -18,7 +18,7 @@ from nextpixel.errors import UserError
 from tests.fuzz.kinds import KINDS
 from tests.fuzz.mutations import mutate
 
-SECONDS = 20
+SECONDS = 60  # of the wall: a busy machine stalls for some
 MEMORY = 2**30  # bytes that an input may take beyond what the process has
 ADDRESSES = 2**33  # bytes that a child may ask for at all
 BATCH = 40  # inputs to a process
