@@ -145,17 +145,18 @@ def keep_program(name: str, model: ImageModel) -> None:
         model: The model.
     """
     from nextpixel.models.base.autoregressive import CausalNetwork
+    from nextpixel.nn.context_bias import ContextBias
 
     if not isinstance(model, CausalNetwork) or set(model.context_spec.parts) - {"classes"}:
         return
+    if any(isinstance(part, ContextBias) and part.spatial for part in model.modules()):
+        return  # PyTorch computes features of its classes
     with suppress(UserError, OSError):
         saved = read_folder(find(name))
         if saved.config["sha256"] != model.digest():  # replaced since it was loaded
             return
         path = path_of(saved)
         model.save_program(path)
-        if "map" in Program.load(path).inputs:  # features of its classes, which PyTorch computes
-            path.unlink()
         remove_oldest(path.parent)
 
 
