@@ -35,6 +35,19 @@ def test_help_and_mistakes_need_no_torch(words: list[str], expected: int) -> Non
     assert done.returncode == expected, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_fall_asleep_soon(
+    chosen: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = dict(chosen)
+    monkeypatch.setattr(os, "environ", environment)
+    assert main(["--version"]) == 0
+    assert environment.get("GOMP_SPINCOUNT") == expected
+
+
 @pytest.mark.parametrize("name", [name for name in cli_main.COMMANDS if name != "train"])
 def test_the_help_of_a_command_needs_no_torch(name: str) -> None:
     code = (
