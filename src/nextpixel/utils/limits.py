@@ -15,7 +15,7 @@ from nextpixel.errors import UserError
 __all__ = ["at_most", "check_sizes"]
 
 LARGEST = 65_536  # as many classes, levels and codes are possible
-MOST_LAYERS = 20_000
+MOST_LAYERS = 5_000  # the published networks of this family have some 400
 
 
 def check_sizes(arguments: Mapping[str, Any], name: str) -> None:
@@ -39,7 +39,7 @@ def at_most(parameters: int, name: str) -> Iterator[None]:
         name: What is made, to begin the message with.
 
     Raises:
-        UserError: They get larger, or have more than 20,000 layers.
+        UserError: They get larger, or have more than 5,000 layers.
     """
     maker = threading.get_ident()
     counts = {"parameters": 0, "layers": 0, "numbers in buffers": 0}

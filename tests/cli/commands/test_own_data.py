@@ -356,7 +356,7 @@ def test_sizes_are_checked_before_anything_is_made(
     error = refused(f"{train} --model PixelCNN --model.width 20000", capsys)
     assert "parameters, too many here: make it smaller." in error
     error = refused(f"{train} --model PixelCNN --model.width 1 --model.blocks 60000", capsys)
-    assert "PixelCNN has more than 20,000 layers, too many here: make it smaller." in error
+    assert "PixelCNN has more than 5,000 layers, too many here: make it smaller." in error
     assert not Path("run").exists()
     os.mkfifo("pipe.png")
     assert "pipe.png is a pipe, a device or a folder: give a file" in refused(
