@@ -13,6 +13,7 @@ from nextpixel.distributions import (
     Categorical,
     DiscretizedLogisticMixture,
     Distribution,
+    guided,
 )
 
 EXTREMES = [-1e4, -300.0, -30.0, 0.0, 1e-3, 30.0, 300.0, 1e4]
@@ -437,3 +438,16 @@ def test_coloured_works_in_float32_under_autocast() -> None:
 def test_parameters_of_a_pixel_are_counted_as_in_the_paper() -> None:
     assert DiscretizedLogisticMixture.parameter_count(3, 10) == 100
     assert DiscretizedLogisticMixture.parameter_count(1, 10) == 30
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
+def test_guidance_multiplies_the_difference_of_log_probabilities(guidance: float) -> None:
+    """Classifier-free guidance (Ho and Salimans, 2022); the null context comes second."""
+    probabilities = torch.tensor([[[0.5, 0.3, 0.2]], [[0.1, 0.3, 0.6]]], dtype=torch.float64)
+    found = guided(Categorical(probabilities.log()), guidance).pmf()
+    weights = [
+        null * (given / null) ** guidance
+        for given, null in zip([0.5, 0.3, 0.2], [0.1, 0.3, 0.6], strict=True)
+    ]
+    expected = torch.tensor([[[w / sum(weights) for w in weights]]], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
