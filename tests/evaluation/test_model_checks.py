@@ -72,6 +72,13 @@ class Unnormalised(Categorical):
         return super().log_prob(x) + np.log(2)
 
 
+class FirstChannel(Net):
+    """All channels see channel 0 alone."""
+
+    def forward(self, x: Tensor, c: object = None) -> Categorical:
+        return super().forward(x[:, :1].expand_as(x), c)
+
+
 def net(flaw: str = "none", **arguments: Any) -> Net:
     torch.manual_seed(0)
     return Net(**{"shape": SHAPE, "levels": 3, "flaw": flaw, **arguments})
@@ -287,6 +294,17 @@ def test_the_blind_spot_is_described() -> None:
     assert "does not see 27 of the 31 pixels before it; the nearest is" in finding.reason
     leaky = dependence(net("right", shape=(1, 7, 7)), site)
     assert leaky[4, 4] > 0
+
+
+def test_dependence_changes_no_channel_before_the_site_and_no_pixel_far_away() -> None:
+    """A model without masks: every channel sees all channels of its own and of the left pixel."""
+    model, site = net("itself", shape=(3, 2, 13)), Site(1, 1, 1)
+    strength = dependence(model, site)
+    assert (strength[1, :2] > 0).all()  # itself through channels 1 and 2, and on the left
+    assert np.isnan(strength).tolist() == [[col > 11 for col in range(13)]] * 2
+    strength = dependence(FirstChannel(shape=(3, 2, 13), levels=3, flaw="itself"), site)
+    assert strength[1, 1] == 0  # channel 0 comes before channel 1
+    assert strength[1, 0] > 0
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.evaluation.sample_quality import (
+    ImageSetQuality,
+    SampleQuality,
     balanced,
     classify_images,
     draw_neighbours,
@@ -141,6 +143,17 @@ def test_accuracy_of_words_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # 0 (0.6), 0 (0.6), which is wrong, 0 (0.9)
     assert by_word["theo..lucas"].accuracy == 1  # theo (0.7), lucas (0.9), lucas (0.9)
     assert whole.accuracy_error == pytest.approx(math.sqrt(1 / 3 * 2 / 3 / 2))
+
+
+def test_the_table_in_words() -> None:
+    train = ImageSetQuality("training images", 1234, 0.9, 0.05, 0.5, {}, 0.25)
+    samples = ImageSetQuality("samples", 20, 0.45, 0.001, 0.25, {}, 3, 7.125, 0.015)
+    x = np.zeros((1, 1, 1, 1), np.uint8)
+    quality = SampleQuality([train, samples], 2, Images(x, None, 2), np.zeros(1), x)
+    assert [" ".join(line.split()) for line in quality.table().splitlines()[1:]] == [
+        "training images 1,234 90.00 ± 5.00 % 50.0 % 0.2500 - -",
+        "samples 20 45.00 ± 0.10 % 25.0 % 3.0000 7.12 1.50 %",
+    ]
 
 
 def test_as_many_of_each_class() -> None:
