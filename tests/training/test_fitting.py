@@ -10,10 +10,11 @@ from PIL import Image
 
 from nextpixel.data import Dataset, Images
 from nextpixel.errors import UserError
+from nextpixel.models import VQVAE
 from nextpixel.models.base.image_model import load
 from nextpixel.training import TrainArgs, fit
 from nextpixel.training.fitting import from_pictures, prepare
-from tests.helpers import save_tiny_images
+from tests.helpers import save_tiny_images, small_mnist
 from tests.training.runs import OPTIONS, assert_same_run, make
 
 
@@ -49,6 +50,17 @@ def test_splits_of_pictures_stay_as_they_are() -> None:
         assert images.y.tolist() == given[f"y_{name}"]
     with pytest.raises(UserError, match="up to 256 levels, but the model has 257"):
         from_pictures(make(levels=257), x)
+
+
+class Autoencoder(VQVAE):
+    """A user's own class, which no order of the pixels applies to."""
+
+
+def test_autoencoders_are_not_searched_for_leaks(tmp_path: Path) -> None:
+    data = small_mnist(slice(None, None, 7), 20, 10, 10)  # 4 x 4 pixels
+    own = Autoencoder(shape=data.shape, levels=data.levels, width=4, codes=7, code_size=3)
+    fit(own, data, out=tmp_path / "run", **OPTIONS | {"steps": 1, "batch_size": 2})
+    assert (tmp_path / "run" / "last").exists()
 
 
 def test_only_models_with_contexts_drop_them(data: Dataset) -> None:
