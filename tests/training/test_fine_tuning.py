@@ -31,6 +31,17 @@ def test_a_class_takes_over_the_weights_of_the_class_of_its_name() -> None:
         assert torch.equal(model.state_dict()["condition.weight"], rows)
 
 
+def test_weights_of_another_shape_keep_their_initial_values() -> None:
+    source, model = make(classes=3), make(classes=5)
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter)
+    assert copy_weights(model, source, None) == ["condition.weight"]
+    assert not model.get_parameter("condition.weight").any()
+    for name, parameter in model.named_parameters():
+        if name != "condition.weight":
+            assert torch.equal(parameter, source.get_parameter(name))
+
+
 def test_other_kinds_and_other_arguments_are_refused() -> None:
     source = make()
     with pytest.raises(UserError, match="cannot start from a"):

@@ -178,6 +178,9 @@ def test_checkpoints_by_time(
     assert saved == [0, 3, 6, 6]
     fit(make(), data, out=tmp_path / "longer", **{**options, "save_minutes": 10.0})
     assert saved[4:] == [0, 3, 6, 6]  # the validations
+    saved.clear()
+    fit(make(), data, out=tmp_path / "between", **{**options, "valid_every": 5})
+    assert saved == [0, 3, 5, 6, 6]  # step 3 is neither a validation nor the last one
 
 
 def test_a_run_ends_after_its_minutes(

@@ -1,8 +1,10 @@
 """The trainer: it learns, survives being killed at any step, and keeps valid checkpoints."""
 
+import itertools
 import math
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -102,6 +104,15 @@ def test_the_first_step_is_adamw_by_hand(data: Dataset, tmp_path: Path) -> None:
     (line,) = metrics_of(out)
     assert line["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
     assert line["lr"] == pytest.approx(0.005)
+
+
+def test_speed_is_in_images_per_second(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0, 0.5)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    fit(make(), data, out=tmp_path, **OPTIONS)
+    assert [line["images_per_second"] for line in metrics_of(tmp_path)] == [16.0] * 6
 
 
 def test_the_best_has_the_lowest_validation_score(data: Dataset, tmp_path: Path) -> None:

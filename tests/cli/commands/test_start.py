@@ -257,4 +257,5 @@ def test_a_pretrained_model_that_fits_is_trained_on(monkeypatch: pytest.MonkeyPa
     plan: Plan = choose(data, 5.0, say=lambda line: None)
     assert plan.start in ("mnist-gated", "mnist-guided")
     assert isinstance(plan.model, GatedPixelCNN)
+    assert plan.options["lr"] == 1e-3
     assert choose(noise((1, 28, 28)), 5.0, say=lambda line: None).start is None
