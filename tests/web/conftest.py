@@ -21,7 +21,11 @@ def browser() -> Iterator[Browser]:
     needs("chromium", "chromium")
     with sync_playwright() as playwright:
         path = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox"],
+            timeout=180_000,  # milliseconds: a busy machine takes its time
+        )
         yield browser
         browser.close()
 
