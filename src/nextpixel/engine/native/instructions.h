@@ -5,6 +5,10 @@
  * 8 parts, element i in part i % 8, which are added up in order.
  */
 
+#if BYTES > 16
+#include <immintrin.h>
+#endif
+
 #define PARTS 8  /* of a sum of exponentials or probabilities */
 
 /* The images that a step computes. */
@@ -31,8 +35,28 @@ INLINE step step_of(const np_program *program, float *state, int64_t images, voi
 
 INLINE int64_t at_most(int64_t x, int64_t most) { return x < most ? x : most; }
 
-/* Reads the first `count` numbers of a vector; the others are 0. A function of its own, so that
- * the arrays of its many uses do not add up on the stack. */
+/* Read the first `count` numbers of a vector, the others being 0, and write them: by a mask where
+ * there is one, else one by one, in a function of its own, so that the arrays of its many uses do
+ * not add up on the stack. */
+#if BYTES == 64
+INLINE __mmask16 first(int64_t count) { return (__mmask16)((1u << count) - 1); }
+INLINE vec read_some(const float *from, int64_t count) {
+    return (vec)_mm512_maskz_loadu_ps(first(count), from);
+}
+INLINE void write_some(float *to, vec x, int64_t count) {
+    _mm512_mask_storeu_ps(to, first(count), (__m512)x);
+}
+#elif BYTES == 32
+INLINE __m256i first(int64_t count) {
+    return (__m256i)((ivec){0, 1, 2, 3, 4, 5, 6, 7} < (int32_t)count);
+}
+INLINE vec read_some(const float *from, int64_t count) {
+    return (vec)_mm256_maskload_ps(from, first(count));
+}
+INLINE void write_some(float *to, vec x, int64_t count) {
+    _mm256_maskstore_ps(to, first(count), (__m256)x);
+}
+#else
 ALONE vec read_some(const float *from, int64_t count) {
     float some[LANES] = {0};
     for (int64_t i = 0; i < count; i++) some[i] = from[i];
@@ -42,6 +66,7 @@ ALONE vec read_some(const float *from, int64_t count) {
 ALONE void write_some(float *to, vec x, int64_t count) {
     for (int64_t i = 0; i < count; i++) to[i] = x[i];
 }
+#endif
 
 /* Reads up to LANES numbers that follow each other. */
 INLINE vec read(const float *from, int64_t count) {
@@ -350,7 +375,7 @@ INLINE void scattered(float *to, int64_t per_inner, vec x, int64_t count) {
             }                                                                                      \
     }
 
-ELEMENTS(copy, x)
+ELEMENTS(copy_elements, x)
 ELEMENTS(rectify, relu(x))
 ELEMENTS(apply_elu, elu(x))
 ELEMENTS(apply_sigmoid, sigmoid(x, MOST))
@@ -362,6 +387,51 @@ ELEMENTS(add, x + y)
 ELEMENTS(subtract, x - y)
 ELEMENTS(multiply, x * y)
 ELEMENTS(fill_with, fill(number))
+
+typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
+#define MIX __builtin_shufflevector
+
+/* Transposes a block of 8 x 8 numbers, whose rows are `apart` and `to_apart` from each other. */
+INLINE void transpose(const float *from, int64_t apart, float *to, int64_t to_apart) {
+    eight x[8], y[8];
+    for (int i = 0; i < 8; i++) x[i] = *(const eight *)(from + i * apart);
+    for (int i = 0; i < 8; i += 2) {
+        y[i] = MIX(x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        y[i + 1] = MIX(x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int k = 0; k < 2; k++) {
+            x[i + 2 * k] = MIX(y[i + k], y[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+            x[i + 2 * k + 1] = MIX(y[i + k], y[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int i = 0; i < 4; i++) {
+        *(eight *)(to + i * to_apart) = MIX(x[i], x[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        *(eight *)(to + (i + 4) * to_apart) = MIX(x[i], x[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
+/* Copies a tensor whose outer elements follow each other to one whose inner elements do. */
+static void copy_transposed(const step *s, const np_instruction *in) {
+    const int64_t apart = in->a.per_inner, to_apart = in->out.per_outer;
+    const int64_t outer = in->outer & ~7, inner = in->inner & ~7;  /* of whole blocks */
+    for (int64_t image = 0; image < s->images; image++) {
+        const float *from = place(s, &in->a, image);
+        float *to = place(s, &in->out, image);
+        for (int64_t o = 0; o < outer; o += 8)
+            for (int64_t j = 0; j < inner; j += 8)
+                transpose(from + j * apart + o, apart, to + o * to_apart + j, to_apart);
+        for (int64_t o = 0; o < in->outer; o++)
+            for (int64_t j = o < outer ? inner : 0; j < in->inner; j++)
+                to[o * to_apart + j] = from[j * apart + o];
+    }
+}
+
+static void copy(const step *s, const np_instruction *in) {
+    if (in->a.per_inner > 1 && in->a.per_outer == 1 && in->out.per_inner == 1)
+        copy_transposed(s, in);
+    else
+        copy_elements(s, in);
+}
 
 /* Copies the rows of the table b that the levels a name: images x outer rows of `inner` numbers.
  * What is no level names row 0. */
