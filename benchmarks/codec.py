@@ -39,7 +39,7 @@ from nextpixel.utils.machine import machine
 
 Picture = NDArray[np.uint8]  # (H, W) or (H, W, C)
 DATA = Path("../shared/data")
-KINDS = ("mnist", "fashion_mnist", "cifar10", "spoken-digits", "signs", "tiles", "emoji", "kodak")
+KINDS = ("mnist", "fashion-mnist", "cifar10", "spoken-digits", "signs", "tiles", "emoji", "kodak")
 
 
 class Codec(NamedTuple):
@@ -158,7 +158,7 @@ def measured(name: str, codec: Codec, pictures: list[Picture]) -> Row:
 
 
 def ours(model: str, images: Any, threads: int, folder: Path) -> Row:
-    """Measures nextpixel; what it decodes is compared by `compress`, and not timed."""
+    """Measures nextpixel; what is decoded is checked by the sums of its pixels."""
     source = source_of(images)
     coding = coding_of(model, source.sizes())
     out = folder / f"{threads}.npxz"
