@@ -52,13 +52,13 @@ def test_splits_of_pictures_stay_as_they_are() -> None:
         from_pictures(make(levels=257), x)
 
 
-class Autoencoder(VQVAE):
+class OwnVQVAE(VQVAE):
     """A user's own class, which no order of the pixels applies to."""
 
 
 def test_autoencoders_are_not_searched_for_leaks(tmp_path: Path) -> None:
     data = small_mnist(slice(None, None, 7), 20, 10, 10)  # 4 x 4 pixels
-    own = Autoencoder(shape=data.shape, levels=data.levels, width=4, codes=7, code_size=3)
+    own = OwnVQVAE(shape=data.shape, levels=data.levels, width=4, codes=7, code_size=3)
     fit(own, data, out=tmp_path / "run", **OPTIONS | {"steps": 1, "batch_size": 2})
     assert (tmp_path / "run" / "last").exists()
 
