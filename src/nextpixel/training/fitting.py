@@ -34,6 +34,7 @@ from nextpixel.training.launch import interrupts, launched, make_fabric
 from nextpixel.training.report import report_run
 from nextpixel.training.run_folder import locked, refuse_begun
 from nextpixel.training.trainer import Run
+from nextpixel.utils.denormals import denormals_as_zero
 from nextpixel.utils.files import user_path
 
 __all__ = ["fit", "prepare"]
@@ -117,7 +118,12 @@ def fit(
         refuse_leak(model)
     warn_of_untrained(model, data)
     fabric = make_fabric(device, args.precision)
-    with launched(fabric), run_lock(out, fabric), interrupts() as interrupted:
+    with (
+        launched(fabric),
+        run_lock(out, fabric),
+        denormals_as_zero(),
+        interrupts() as interrupted,
+    ):
         if not resume:
             refuse_begun(out)  # another process may have begun meanwhile
         Run(fabric, model, data, args, out, settings).train(resume, interrupted)
