@@ -53,4 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.yaml").write_text("hello")
     (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
     (folder / "typo.yaml").write_text("train: {stpes: 3}")
+    (folder / "no-model.yaml").write_text("data: mnist\nlevels: 4")
+    (folder / "empty-train.yaml").write_text("model: PixelCNN\ndata: mnist\ntrain:")
+    (folder / "number-train.yaml").write_text("model: PixelCNN\ndata: mnist\ntrain: 3")
     return folder

@@ -101,6 +101,7 @@ def test_a_captured_step() -> None:
         (aten.linear.default, "composite"),
         (aten.bernoulli.default, "other"),
         (aten.add.out, "other"),
+        (aten._fused_adamw_.default, "other"),  # writes to the first argument and to more
     ],
     ids=str,
 )

@@ -25,11 +25,13 @@ import yaml
 from PIL import Image
 
 from nextpixel.cli.describe import explain
-from nextpixel.cli.train_options import train_settings
+from nextpixel.cli.train_options import recipe_of, train_settings
 from nextpixel.codec.compress import compress
 from nextpixel.codec.decompress import Compressed
 from nextpixel.comparison.measure import read_config, read_metrics
 from nextpixel.comparison.run import read_steps
+from nextpixel.data import Dataset
+from nextpixel.data import Images as Split
 from nextpixel.data.catalogue import load
 from nextpixel.data.folders import read_picture
 from nextpixel.data.pictures import to_images
@@ -44,6 +46,7 @@ from nextpixel.latents.generator import LatentGenerator
 from nextpixel.model_folders import training_record
 from nextpixel.models.base.image_model import load as load_model
 from nextpixel.nn.context_bias import ContextBias
+from nextpixel.training import recipes
 from nextpixel.training.begun import begun_record
 from nextpixel.training.checkpoint import MAGIC, load_state
 from nextpixel.training.recipes import make_features
@@ -294,6 +297,23 @@ def train(path: Path) -> None:
     train_settings(["--config", str(path), "--out", str(path.with_name("out"))])
 
 
+def sizes() -> bytes:
+    model = {
+        "class_path": "GatedPixelCNN",
+        "init_args": {"width": 4, "blocks": 2, "kernel_size": 3},
+    }
+    return yaml.safe_dump({"model": model, "data": "mnist", "train": {"steps": 3}}).encode()
+
+
+def make(path: Path) -> None:
+    """Makes the model of a recipe, on a machine of 1 GiB, whatever this one has."""
+    settings = train_settings(["--config", str(path), "--out", str(path.with_name("out"))])
+    images = Split(GREY, None, 256)
+    dataset = Dataset("grey", images, images, images, 256, None, "")
+    with patch.object(recipes, "memory", lambda: 2**30):
+        recipe_of(settings).make_model(dataset)
+
+
 def begun(folder: Path, data: bytes) -> None:
     (folder / "last").mkdir()
     (folder / "last" / "config.json").write_bytes(data)
@@ -459,6 +479,7 @@ KINDS: Mapping[str, Kind] = {
         True,
     ),
     "options": Kind(run_config, file("a.yaml", train), True),
+    "recipe": Kind(sizes, file("a.yaml", make), True),
     "run": Kind(run_config, resume, True),
     "begun": Kind(
         golden("class-names/config.json"),

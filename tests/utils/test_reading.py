@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from nextpixel.errors import UserError
+from nextpixel.models import GatedPixelCNN
+from nextpixel.training import recipes
 from nextpixel.utils import reading
 from nextpixel.utils.limits import at_most, check_sizes
 from nextpixel.utils.reading import (
@@ -144,3 +148,25 @@ def test_sizes_above_all_that_are_possible_are_refused() -> None:
     for wrong in ({"blocks": 65_537}, {"shape": [1, 10**9, 8]}):
         with pytest.raises(UserError, match=r"It has (blocks|shape) above 65,536"):
             check_sizes(wrong, "It")
+
+
+def test_a_model_to_train_is_sized_before_its_layers_take_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine of 1 MiB, and with the weights of the same model on this one."""
+    seen: set[str] = set()
+    handle = register_module_parameter_registration_hook(lambda _, __, x: seen.add(x.device.type))
+    sizes: dict[str, Any] = {"shape": (1, 8, 8), "levels": 4, "width": 32, "blocks": 9}
+    try:
+        monkeypatch.setattr(recipes, "memory", lambda: 2**20)
+        with pytest.raises(UserError, match="GatedPixelCNN has more than 65,536 parameters"):
+            recipes.make_of_class(GatedPixelCNN, **sizes)
+        assert seen == {"meta"}
+    finally:
+        handle.remove()
+    monkeypatch.undo()
+    torch.manual_seed(0)
+    made = recipes.make_of_class(GatedPixelCNN, **sizes).state_dict()
+    torch.manual_seed(0)
+    plain = GatedPixelCNN(**sizes).state_dict()
+    assert all(torch.equal(made[name], plain[name]) for name in made.keys() | plain.keys())

@@ -95,6 +95,11 @@ def train_settings(argv: list[str]) -> Any:
         raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; {SEE}") from None
     if (settings.resume is None) == (settings.out is None):
         raise UserError("Name a new run folder with --out, or a run to resume with --resume.")
+    if settings.model is None:
+        raise UserError(f"Name the model to train, for example --model GatedPixelCNN; {SEE}")
+    if not hasattr(settings.train, "steps"):
+        given = "nothing" if settings.train is None else f"{settings.train!r:.60}"
+        raise UserError(f"train holds {given}, not options as in steps: 100; {SEE}")
     if settings.data is None:  # in the configuration of a run
         raise UserError("That run was trained on data made in Python: name its data with --data.")
     return settings

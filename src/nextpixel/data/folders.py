@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,11 @@ from nextpixel.data.levels import requantise
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
 from nextpixel.utils.reading import open_regular
+from nextpixel.utils.words import list_names
 
 if TYPE_CHECKING:
     from PIL import Image
-from nextpixel.utils.words import list_names
+    from PIL.ImageFile import ImageFile
 
 __all__ = [
     "PICTURE_FILES",
@@ -365,6 +366,7 @@ def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
     try:
         with open_regular(path) as file, Image.open(file, formats=_formats()) as picture:
             if not picture.mode.startswith(("I", "F")):
+                _check_covered(picture)
                 return work(picture)
             mode = picture.mode
     except (FileNotFoundError, IsADirectoryError):
@@ -380,6 +382,20 @@ def _read(path: Path, work: Callable[[Image.Image], T]) -> T:
             f"{path} is corrupt or no image ({error}): replace or remove the file."
         ) from error
     raise UserError(f"{path} has more than 8 bits a value (mode {mode}): save it with 8 bits.")
+
+
+def _check_covered(picture: Image.Image) -> None:
+    """Checks that the strips or tiles of a TIFF cover it: Pillow would leave the rest black.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if picture.format == "TIFF":
+        tiles = cast("ImageFile", picture).tile
+        corners = [(tile.extents or (0, 0, *picture.size))[2:] for tile in tiles]
+        right, bottom = (max(lengths) for lengths in zip((0, 0), *corners, strict=True))
+        if right < picture.width or bottom < picture.height:
+            raise ValueError(f"its data are of {right} x {bottom} pixels")
 
 
 @lru_cache

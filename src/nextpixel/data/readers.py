@@ -23,6 +23,7 @@ from nextpixel.errors import UserError
 from nextpixel.utils.reading import (
     memory,
     open_regular,
+    open_zip,
     read_exactly,
     read_regular,
     refuse_more_than_memory,
@@ -208,7 +209,7 @@ def read_numpy(path: Path) -> Mapping[str, NDArray[Any]]:
             mapped = _map_array(file, size)
             return {"x": _read_array(file, path, size) if mapped is None else mapped}
         arrays: dict[str, NDArray[Any]] = {}
-        with zipfile.ZipFile(file) as archive:
+        with open_zip(file) as archive:
             refuse_more_than_memory(path, sum(member.file_size for member in archive.infolist()))
             for member in archive.infolist():
                 name = member.filename.removesuffix(NPY_ENDS)

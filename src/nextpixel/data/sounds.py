@@ -6,7 +6,6 @@ import io
 import json
 import re
 import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from nextpixel.data.sound_files import read_wav, resample
 from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
-from nextpixel.utils.reading import open_regular, refuse_more_than_memory, refusing_damage
+from nextpixel.utils.reading import open_regular, open_zip, refuse_more_than_memory, refusing_damage
 
 __all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits", "whole_blocks"]
 
@@ -108,7 +107,7 @@ def read_zip(path: Path) -> dict[str, bytes]:
     with (
         refusing_damage(path, "zip archive", "download it again"),
         open_regular(path) as file,
-        zipfile.ZipFile(file) as archive,
+        open_zip(file) as archive,
     ):
         sounds = [member for member in archive.infolist() if member.filename.endswith(".wav")]
         refuse_more_than_memory(path, sum(member.file_size for member in sounds))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 
 from nextpixel.errors import UserError
 from nextpixel.utils.files import replace_file
-from nextpixel.utils.reading import read_regular
+from nextpixel.utils.reading import open_zip, read_regular
 
 __all__ = ["load_state", "save_state"]
 
@@ -69,7 +68,7 @@ def checked(file: bytes) -> bytes:
         ValueError: It is not.
     """
     if file.startswith(PLAIN):
-        with zipfile.ZipFile(io.BytesIO(file)) as parts:
+        with open_zip(io.BytesIO(file)) as parts:
             if (wrong := parts.testzip()) is not None:
                 raise ValueError(f"the checksum of {wrong} is wrong")
         return file

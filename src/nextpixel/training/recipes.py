@@ -84,11 +84,17 @@ def make_of_class(cls: type[ImageModel], **arguments: Any) -> ImageModel:
         UserError: The class does not accept these arguments, or the model is too large to be
             trained in this machine's memory.
     """
-    from nextpixel.utils.limits import at_most, check_sizes  # imports PyTorch
+    import torch
 
+    from nextpixel.utils.limits import at_most, check_sizes
+
+    largest = memory() // TRAINED_BYTES
     try:
         check_sizes(arguments, cls.__name__)
-        with at_most(memory() // TRAINED_BYTES, cls.__name__):
+        if cls.__module__.startswith("nextpixel."):  # a user's class may not bear to be made twice
+            with at_most(largest, cls.__name__), torch.device("meta"):  # takes no memory
+                cls(**arguments)
+        with at_most(largest, cls.__name__):
             return cls(**arguments)
     except UserError:
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "mapping",
     "memory",
     "open_regular",
+    "open_zip",
     "parse_yaml",
     "read_exactly",
     "read_json",
@@ -30,6 +32,7 @@ __all__ = [
 
 # Windows would translate line ends, and elsewhere opening a pipe would wait for who writes to it.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+MOST_COMMENT = 2**16  # bytes at the end of a zip archive
 MOST_TEXT = 16 * 2**20  # bytes of a file of JSON, YAML or CSV
 MOST_YAML = 2**17  # characters
 MOST_MERGED = 3
@@ -126,6 +129,24 @@ def read_exactly(file: IO[bytes], size: int) -> bytes:
     if len(data) < size:
         raise EOFError(f"{size:,} bytes are promised, {len(data):,} are there")
     return data
+
+
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """Opens a zip archive for reading.
+
+    Raises:
+        ValueError: Its directory holds more or fewer files than its last record says: one can be
+            hidden by a wrong length in the entry before it, which `zipfile` passes over.
+        Exception: What `zipfile` raises; all within `refusing_damage`.
+    """
+    archive = zipfile.ZipFile(file)
+    file.seek(-min(MOST_COMMENT + 22, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    tail = file.read()
+    end = tail.rindex(b"PK\5\6")
+    files = int.from_bytes(tail[end + 10 : end + 12], "little")
+    if files not in (len(archive.infolist()), 0xFFFF):  # more are counted elsewhere
+        raise ValueError(f"it says {files:,} files, and lists {len(archive.infolist()):,}")
+    return archive
 
 
 def memory() -> int:
