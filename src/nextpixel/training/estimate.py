@@ -15,6 +15,7 @@ from nextpixel.models.base.image_model import ImageModel
 from nextpixel.training.config import TrainArgs
 from nextpixel.training.launch import make_fabric
 from nextpixel.training.trainer import Run
+from nextpixel.utils.denormals import denormals_as_zero
 from nextpixel.utils.devices import find_device
 
 __all__ = ["ONE_THREAD", "Estimate", "duration", "measure", "measure_threads"]
@@ -47,6 +48,7 @@ class Estimate:
         )
 
 
+@denormals_as_zero()
 def measure(model: ImageModel, data: Dataset, args: TrainArgs, device: str = "auto") -> Estimate:
     """Computes gradients of a copy of the model, for one image and then for a whole batch.
 
