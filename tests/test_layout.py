@@ -15,6 +15,7 @@ ROOMS = [
     "errors",
     "utils",
     "noise",
+    "orders",
     "distributions",
     "context",
     "data",

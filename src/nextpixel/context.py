@@ -18,11 +18,12 @@ from torch import Tensor
 from nextpixel.errors import MIX_ERROR, UserError
 from nextpixel.utils.words import list_names
 
-__all__ = ["Context", "ContextLike", "ContextPart", "ContextSpec", "read_tensor"]
+__all__ = ["PARTS", "Context", "ContextLike", "ContextPart", "ContextSpec", "read_tensor"]
 
 
 # One part of a context, as a caller passes it: a class id, ids, class weights, a vector, an image.
 ContextPart: TypeAlias = int | Sequence[Any] | NDArray[Any] | Tensor
+PARTS = ("classes", "vector", "image")  # the parts of a context that a caller gives
 # What every `c` takes, see `ContextSpec.read`.
 ContextLike: TypeAlias = (
     "ContextPart | Mapping[str, ContextPart | None] | Literal['null'] | Context | None"
@@ -39,12 +40,15 @@ class Context:
             takes no class.
         vector: Real numbers, `(B, D)`, or None.
         image: Real numbers, `(B, Cc, Hc, Wc)`, or None.
+        order: The order of each image, one-hot, `(B, orders)`, also in the null context; None if
+            the model has only raster order. See `nextpixel.orders`.
     """
 
     present: Tensor
     classes: Tensor | None = None
     vector: Tensor | None = None
     image: Tensor | None = None
+    order: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.present)
@@ -52,6 +56,22 @@ class Context:
     def __getitem__(self, images: Any) -> Context:
         """Picks out images: a slice or indices."""
         return self._each(lambda x: x[images])
+
+    @property
+    def choices(self) -> Tensor | None:
+        """The weights of the classes, followed by those of the orders, `(B, classes + orders)`."""
+        if self.classes is None or self.order is None:
+            return self.order if self.classes is None else self.classes
+        return torch.cat([self.classes, self.order], 1)
+
+    def in_order(self, order: int | Tensor, orders: int) -> Context:
+        """Returns the context of images in an order, or each in its own, integers `(B,)`.
+
+        The images themselves must be turned, see `nextpixel.orders.turn`.
+        """
+        device = self.present.device
+        each = torch.as_tensor(order, device=device).expand(len(self))
+        return replace(self, order=F.one_hot(each, orders).float())
 
     def to(self, device: torch.device) -> Context:
         """Moves the context to a device."""
@@ -79,16 +99,19 @@ class ContextSpec(NamedTuple):
         classes: Number of classes, or None.
         vector: Length of a vector, or None.
         image: `(Cc, Hc, Wc)` of an image, or None.
+        orders: Number of orders of the pixels.
     """
 
     classes: int | None = None
     vector: int | None = None
     image: tuple[int, int, int] | None = None
+    orders: int = 1
 
     @property
     def parts(self) -> list[str]:
-        """The names of the parts that the model takes."""
-        return [name for name, size in self._asdict().items() if size is not None]
+        """The names of the parts that a caller gives."""
+        parts = {"classes": self.classes, "vector": self.vector, "image": self.image}
+        return [name for name, size in parts.items() if size is not None]
 
     def read(
         self, c: ContextLike, batch: int, class_names: Sequence[str] | None = None
@@ -112,24 +135,35 @@ class ContextSpec(NamedTuple):
             class_names: The names of the classes, if they are known.
 
         Returns:
-            The context, or None for an unconditional model.
+            The context, or None for an unconditional model; in raster order, unless it is a
+            `Context` in another one.
 
         Raises:
             UserError: The context does not fit the model.
         """
+        context = self._read(c, batch, class_names)
+        if self.orders == 1 or (context is not None and context.order is not None):
+            return context
+        return (context or Context(torch.ones(batch))).in_order(0, self.orders)
+
+    def _read(
+        self, c: ContextLike, batch: int, class_names: Sequence[str] | None
+    ) -> Context | None:
+        """Turns a context given by a user into a `Context`, without an order."""
+        if isinstance(c, Context) and (self.parts or self.orders > 1):
+            parts = [name for name in PARTS if getattr(c, name) is not None]
+            order = None if c.order is None else c.order.shape[1]
+            if len(c) != batch or parts != self.parts or order not in (None, self.orders):
+                raise UserError(
+                    "This context was made for other images, or for another model: make it again."
+                )
+            return c
         if not self.parts:
             if c is not None:
                 raise UserError(
                     "This model is unconditional: it takes no class, vector or image; leave c out."
                 )
             return None
-        if isinstance(c, Context):
-            parts = [name for name in self._fields if getattr(c, name) is not None]
-            if len(c) != batch or parts != self.parts:
-                raise UserError(
-                    "This context was made for other images, or for another model: make it again."
-                )
-            return c
         if isinstance(c, str) and c == "null":
             return self._null(batch)
         if not isinstance(c, Mapping):
@@ -148,7 +182,7 @@ class ContextSpec(NamedTuple):
         read = (self._read_classes, self._read_vector, self._read_image)
         tensors = {
             name: function(given[name], batch)
-            for name, function in zip(self._fields, read, strict=True)
+            for name, function in zip(PARTS, read, strict=True)
             if name in given
         }
         first = next(iter(tensors.values()))

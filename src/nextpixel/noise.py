@@ -197,6 +197,11 @@ SEEDS = (
         "training.trainer.Run.batch",
     ),
     Seed(
+        ("seed", "step", "rank", "4"),
+        "by `seeded`: the order of each image of a batch",
+        "training.trainer.Run.batch",
+    ),
+    Seed(
         ("seed", "step", "0", "3"),
         "by PyTorch: where unused codes of a codebook are placed, the same on all ranks",
         "nn.Quantizer",

@@ -14,7 +14,7 @@ from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import evaluate
 from nextpixel.models import VAE, Autoencoder, PixelCNNAutoencoder
 from nextpixel.models.base.bounds import code_noise, image_noise
-from nextpixel.models.base.image_model import load
+from nextpixel.models.base.image_model import Conditioning, load
 from nextpixel.models.base.latent import LatentModel
 from nextpixel.sampling.config import site_noise
 from nextpixel.tasks.reconstruction import draw_interpolations, draw_reconstructions
@@ -310,7 +310,7 @@ def test_evaluate_with_another_score() -> None:
     x = random_images(model, 5)
     data = Images(x.numpy().astype(np.uint8), None, 2)
 
-    def bound(network: Any, x: Tensor) -> Any:
+    def bound(network: Any, x: Tensor, _: Conditioning) -> Any:
         assert not network.training
         return network.importance_bound(x, 20)
 

@@ -56,7 +56,7 @@ class ProgramModel:
     @property
     def classes(self) -> int | None:
         """Number of classes, or None."""
-        return self.program.inputs.get("classes")
+        return self.program.classes or None
 
     def sample(
         self,
@@ -128,7 +128,7 @@ def kept_program(name: str) -> ProgramModel | None:
         return None
     if "map" in program.inputs:  # kept by an earlier version
         return None
-    record, classes = DataRecord.from_settings(saved.config), program.inputs.get("classes")
+    record, classes = DataRecord.from_settings(saved.config), program.classes or None
     if record.class_names is None and classes is not None:
         record = replace(record, class_names=recorded_classes(folder, classes))
     return ProgramModel(program, record)

@@ -390,9 +390,9 @@ def metavar(kind: Any) -> str | None:
 
 def given_by_data() -> set[str]:
     """Returns the names of the models' arguments that the data decide; they are no options."""
-    from nextpixel.context import ContextSpec
+    from nextpixel.context import PARTS
 
-    return {"shape", "levels", *ContextSpec._fields}
+    return {"shape", "levels", *PARTS}
 
 
 def train_parser() -> Any:

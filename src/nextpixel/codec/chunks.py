@@ -137,7 +137,7 @@ def encode_chunk(
         UserError: There is neither a model nor another codec for an image.
     """
     files = [smallest_file(item, levels) for item in items]
-    takes_classes = plan is not None and "classes" in plan.program.inputs
+    takes_classes = plan is not None and plan.program.classes > 0
     if plan is not None and takes_classes:
         items = with_classes(plan, items)
     coded = [k for k, item in enumerate(items) if item.levels is not None]
@@ -194,7 +194,7 @@ def with_classes(plan: Plan, items: Sequence[Item]) -> list[Item]:
     if not unknown:
         return list(items)
     images = [x for _, x in unknown]
-    count = plan.program.inputs["classes"]
+    count = plan.program.classes
     costs = [encode(plan, images, [c] * len(images))[1] for c in range(count)]
     best = {k: int(c) for (k, _), c in zip(unknown, np.argmin(costs, 0), strict=True)}
     return [replace(item, class_id=best[k]) if k in best else item for k, item in enumerate(items)]
@@ -260,7 +260,7 @@ def decode_chunk(
         check_sizes(plan, sizes)
         plan = replace(plan, lanes=len(codes))
         images, classes = decode(plan, codes, sizes, show)
-        takes_classes = "classes" in plan.program.inputs
+        takes_classes = plan.program.classes > 0
     if checksum_of(images) != about.crc:
         raise UserError("the pixels of a chunk are not those that were compressed.")
     profiles = [base64.b64decode(profile) for profile in about.profiles]

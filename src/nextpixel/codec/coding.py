@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nextpixel.data.levels import level_type
 from nextpixel.engine import Coder, Images, Program, Session
+from nextpixel.orders import with_raster_order
 
 __all__ = [
     "TOGETHER",
@@ -208,8 +209,8 @@ def _code(
     show: Callable[[float], None] | None,
 ) -> None:
     """Codes the classes, then takes all images through the program, a wave of tiles at a time."""
-    if "classes" in plan.program.inputs:
-        coders[0].code_numbers(ids, plan.program.inputs["classes"])
+    if plan.program.classes:
+        coders[0].code_numbers(ids, plan.program.classes)
     inputs = inputs_of(plan.program, ids)
     done = [np.zeros(x.shape[1:], np.bool_) for x in images]
     sizes = [(x.shape[1], x.shape[2]) for x in images]
@@ -269,9 +270,11 @@ def inputs_of(program: Program, ids: NDArray[np.int64]) -> Inputs:
     """Makes a program's inputs of the classes of some images."""
     if "classes" not in program.inputs:
         return {}
-    classes = np.zeros((len(ids), program.inputs["classes"]), np.float32)
-    classes[np.arange(len(ids)), ids] = 1
-    return {"classes": classes, "present": np.ones((len(ids), 1), np.float32)}
+    classes = np.zeros((len(ids), program.classes), np.float32)
+    if program.classes:
+        classes[np.arange(len(ids)), ids] = 1
+    present = np.ones((len(ids), 1), np.float32)
+    return {"classes": with_raster_order(classes, program.orders), "present": present}
 
 
 def _fill_canvas(

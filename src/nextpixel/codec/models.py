@@ -137,7 +137,7 @@ def coding_of(model: ModelLike, sizes: Sequence[Size] = (), *, trust: bool = Fal
     if programs:
         file = programs[best_canvas(list(programs), sizes)]
         names = Program(file).description.get("class_names")
-        if names is None and (classes := Program(file).inputs.get("classes")):
+        if names is None and (classes := Program(file).classes):
             names = recorded_classes(folder, classes)
         return Coding(called, file, True, None if names is None else tuple(names))
     from nextpixel.models.base.autoregressive import CausalNetwork  # imports PyTorch

@@ -11,7 +11,7 @@ from nextpixel.codec.container import Reader
 from nextpixel.codec.packing import unpack_program
 from nextpixel.codec.skeletons import program_of
 from nextpixel.engine import Program
-from nextpixel.engine.program import memory_of
+from nextpixel.engine.file import memory_of
 from nextpixel.errors import UserError
 from nextpixel.model_folders import shipped
 from nextpixel.utils.reading import read_regular, refusing_damage

@@ -134,7 +134,7 @@ def begin_section(
         inputs["map"] = cache.prepared.maps
     if context is None or cache.prepared.everywhere is None:
         return inputs, None
-    parts = {"classes": context.classes, "vector": context.vector, "present": context.present}
+    parts = {"classes": context.choices, "vector": context.vector, "present": context.present}
     given = {name: part.contiguous() for name, part in parts.items() if part is not None}
     context = Context(**given)
     for name, part in given.items():

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpixel.engine.library import load_library
+from nextpixel.engine.library import aligned, load_library
 from nextpixel.errors import UserError
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "Line",
     "Matrix",
     "Place",
+    "memory_of",
+    "orders_of",
     "read_description",
     "write_program",
 ]
@@ -225,3 +227,29 @@ def read_description(text: bytes) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise UserError("This is no program: its description cannot be read.")
     return description
+
+
+def orders_of(description: Mapping[str, Any], choices: int) -> int:
+    """Reads the number of orders from a program's description; 1 where it says none.
+
+    Args:
+        description: The description.
+        choices: How many weights of classes and orders the program takes.
+
+    Raises:
+        UserError: It takes fewer.
+    """
+    hyperparameters = description.get("hyperparameters")
+    orders = hyperparameters.get("orders", 1) if isinstance(hyperparameters, Mapping) else 1
+    if type(orders) is not int or orders not in (4, 8):
+        return 1
+    if choices < orders:
+        raise UserError(f"This program says {orders} orders, and takes {choices or 'none'}.")
+    return orders
+
+
+def memory_of(file: bytes) -> int:
+    """Returns the bytes of memory that a program needs; minus an error if it is none."""
+    data = aligned(len(file))
+    data[:] = np.frombuffer(file, np.uint8)
+    return int(load_library().np_memory(data.ctypes.data, len(data)))

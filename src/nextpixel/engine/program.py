@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nextpixel.engine.coder import Coder
-from nextpixel.engine.file import HEADER, INPUTS, read_description
+from nextpixel.engine.file import HEADER, INPUTS, orders_of, read_description
 from nextpixel.engine.library import Job, aligned, failed, load_library
 from nextpixel.errors import MIX_ERROR, UserError
 from nextpixel.noise import site_noise
+from nextpixel.orders import with_raster_order
 
 __all__ = ["TOTAL", "Images", "Program", "Session"]
 
@@ -50,9 +51,11 @@ class Program:
     Attributes:
         shape: `(C, H, W)` of a picture.
         levels: A pixel is an integer in `[0, levels)`.
+        classes: Number of classes.
+        orders: Number of orders of the pixels that it knows; it is given raster order.
         inputs: How many numbers each image needs of the context: of "classes" (weights of the
-            classes), "vector", "present" (0 for the null context, else 1) and "map" (the features
-            of a context's image, which PyTorch computes beforehand).
+            classes and the orders), "vector", "present" (0 for the null context, else 1) and "map"
+            (the features of a context's image, which PyTorch computes beforehand).
         description: What the file says about itself.
 
     Raises:
@@ -78,6 +81,8 @@ class Program:
         }
         begin, count = int(header["description"]), int(header["description_size"])
         self.description = read_description(data[begin : begin + count].tobytes())
+        self.orders = orders_of(self.description, choices := self.inputs.get("classes", 0))
+        self.classes = choices - (self.orders if self.orders > 1 else 0)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Program:
@@ -134,6 +139,8 @@ class Program:
             raise UserError("guidance needs a context, and this model is unconditional.")
         if guidance != 1:
             null = {name: np.zeros_like(values) for name, values in inputs.items()}
+            if self.orders > 1:  # the null context is in raster order, too
+                null["classes"][:, self.classes] = 1
             inputs = {name: np.concatenate([inputs[name], null[name]]) for name in inputs}
         images = Images(np.zeros((n, *self.shape), np.int64), inputs, noise=noise)
         self.run(images, temperature=temperature, guidance=guidance, threads=threads, show=progress)
@@ -243,7 +250,8 @@ class Program:
 
     def _inputs(self, n: int, context: Mapping[str, ArrayLike]) -> Inputs:
         """Checks a context and makes the inputs of n images."""
-        wanted = [name for name in ("classes", "vector") if name in self.inputs]
+        sizes = {"classes": self.classes, "vector": self.inputs.get("vector", 0)}
+        wanted = [name for name, size in sizes.items() if size]
         if "map" in self.inputs:
             raise UserError(
                 "This program needs the features of a context's image, which PyTorch computes: "
@@ -254,9 +262,9 @@ class Program:
                 f"This program takes {' and '.join(wanted) or 'no context'}, "
                 f"and was given {' and '.join(sorted(context)) or 'nothing'}."
             )
-        inputs = {"present": np.ones((n, 1), np.float32)} if wanted else {}
+        inputs = {"present": np.ones((n, 1), np.float32)} if self.inputs else {}
         for name, given in context.items():
-            values, size = np.asarray(given), self.inputs[name]
+            values, size = np.asarray(given), sizes[name]
             if name == "classes" and values.dtype.kind in "iu":
                 if values.shape not in ((), (n,)):
                     raise UserError(f"Give one class, or {n} of them, not {values.shape}.")
@@ -271,14 +279,10 @@ class Program:
             if name == "classes" and not (one and (values >= 0).all()):
                 raise UserError("The weights of the classes are not negative, and their sum is 1.")
             inputs[name] = np.broadcast_to(values, (n, size)).astype(np.float32)
+        if self.orders > 1:
+            classes = inputs.get("classes", np.zeros((n, 0), np.float32))
+            inputs["classes"] = with_raster_order(classes, self.orders)
         return inputs
-
-
-def memory_of(file: bytes) -> int:
-    """Returns the bytes of memory that a program needs; minus an error if it is none."""
-    data = aligned(len(file))
-    data[:] = np.frombuffer(file, np.uint8)
-    return int(load_library().np_memory(data.ctypes.data, len(data)))
 
 
 class Images(NamedTuple):

@@ -23,7 +23,7 @@ from nextpixel.data.pictures import ImagesLike
 from nextpixel.data.sampler import batches, evenly_spaced
 from nextpixel.errors import UserError
 from nextpixel.models.base.autoregressive import AutoregressiveModel
-from nextpixel.models.base.image_model import ImageModel
+from nextpixel.models.base.image_model import Conditioning, ImageModel
 from nextpixel.sampling.config import IncrementalModel, check_integers, check_mask
 from nextpixel.sampling.loop import batch_slices
 from nextpixel.utils.inference import evaluation_mode
@@ -104,7 +104,7 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = 100,
     progress: Callable[[float], None] | None = None,
-    score: Callable[[ImageModel, Tensor], Tensor] | None = None,
+    score: Callable[[ImageModel, Tensor, Conditioning], Tensor] | None = None,
 ) -> Score:
     """Scores images under a model, in the precision of its weights, without autocast.
 
@@ -114,8 +114,8 @@ def evaluate(
         limit: The number of images to score, spread evenly over all; all by default.
         batch_size: Images scored together.
         progress: Called with the fraction done, between 0 and 1.
-        score: A function to use in place of `model.score`: takes the network and images
-            `(B, C, H, W)`, and returns nats, `(B,)`.
+        score: A function to use in place of `model.score`: takes the network, images
+            `(B, C, H, W)` and their conditioning, and returns nats, `(B,)`.
 
     Returns:
         The score. Standard errors are `s / sqrt(N)`, with s the sample standard deviation.
@@ -141,7 +141,7 @@ def evaluate(
             if score is None:
                 log_prob = network.score(x, conditioning.context, conditioning.mask)
             else:
-                log_prob = score(network, x)
+                log_prob = score(network, x, conditioning)
             parts.append(-log_prob.double().cpu())
     return Score.of(torch.cat(parts), images.sites()[numbers])
 

@@ -123,6 +123,7 @@ class GatedPixelCNN(CausalNetwork):
         classes: Number of classes to condition on, or None.
         vector: Length of a vector to condition on, or None.
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
+        orders: Number of orders of the pixels to learn: 1, 4 or 8, see `nextpixel.orders`.
         width: Channels after a gate (there are twice as many before it).
         blocks: Number of layers, including the first one with its 7x7 kernel.
         kernel_size: Kernel size of the later layers, odd.
@@ -149,6 +150,7 @@ class GatedPixelCNN(CausalNetwork):
         classes: int | None = None,
         vector: int | None = None,
         image: tuple[int, int, int] | None = None,
+        orders: int = 1,
         width: int = 384,
         blocks: int = 20,
         kernel_size: int = 5,

@@ -58,6 +58,7 @@ class PixelCNN(CausalNetwork):
         classes: Number of classes to condition on, or None.
         vector: Length of a vector to condition on, or None.
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
+        orders: Number of orders of the pixels to learn: 1, 4 or 8, see `nextpixel.orders`.
         width: Channels h inside a residual block; there are 2h between the blocks.
         blocks: Number of residual blocks.
         head: Channels between the two 1x1 at the end; 8h by default. The paper uses 1024 with
@@ -83,6 +84,7 @@ class PixelCNN(CausalNetwork):
         classes: int | None = None,
         vector: int | None = None,
         image: tuple[int, int, int] | None = None,
+        orders: int = 1,
         width: int = 128,
         blocks: int = 15,
         head: int | None = None,

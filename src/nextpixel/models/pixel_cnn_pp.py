@@ -158,6 +158,7 @@ class PixelCNNPP(WholePixelNetwork):
         classes: Number of classes to condition on, or None.
         vector: Length of a vector to condition on, or None.
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
+        orders: Number of orders of the pixels to learn: 1, 4 or 8, see `nextpixel.orders`.
         width: Channels of all maps.
         blocks: Residual layers per resolution, each way.
         stages: Number of resolutions.
@@ -188,6 +189,7 @@ class PixelCNNPP(WholePixelNetwork):
         classes: int | None = None,
         vector: int | None = None,
         image: tuple[int, int, int] | None = None,
+        orders: int = 1,
         width: int = 160,
         blocks: int = 5,
         stages: int = 3,

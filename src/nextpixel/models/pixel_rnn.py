@@ -71,6 +71,7 @@ class PixelRNN(CausalNetwork):
         classes: int | None = None,
         vector: int | None = None,
         image: tuple[int, int, int] | None = None,
+        orders: int = 1,
         width: int = 128,
         blocks: int = 12,
         head: int | None = None,
@@ -111,6 +112,7 @@ class RowLSTM(PixelRNN):
         classes: Number of classes to condition on, or None.
         vector: Length of a vector to condition on, or None.
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
+        orders: Number of orders of the pixels to learn: 1, 4 or 8, see `nextpixel.orders`.
         width: Channels h of a state; there are 2h between the layers.
         blocks: Number of LSTM layers.
         head: Channels between the two 1x1 at the end; 8h by default. The paper uses 1024 with
@@ -141,6 +143,7 @@ class DiagonalBiLSTM(PixelRNN):
         classes: Number of classes to condition on, or None.
         vector: Length of a vector to condition on, or None.
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
+        orders: Number of orders of the pixels to learn: 1, 4 or 8, see `nextpixel.orders`.
         width: Channels h of a state; there are 2h between the layers.
         blocks: Number of LSTM layers.
         head: Channels between the two 1x1 at the end; 8h by default. The paper uses 1024 with

@@ -115,6 +115,7 @@ class PixelSNAIL(WholePixelNetwork):
         classes: Number of classes to condition on, or None.
         vector: Length of a vector to condition on, or None.
         image: `(Cc, Hc, Wc)` of an image to condition on, or None.
+        orders: Number of orders of the pixels to learn: 1, 4 or 8, see `nextpixel.orders`.
         width: Channels of all maps.
         blocks: Number of blocks, each with one attention.
         layers: Residual layers per block.
@@ -145,6 +146,7 @@ class PixelSNAIL(WholePixelNetwork):
         classes: int | None = None,
         vector: int | None = None,
         image: tuple[int, int, int] | None = None,
+        orders: int = 1,
         width: int = 256,
         blocks: int = 12,
         layers: int = 4,

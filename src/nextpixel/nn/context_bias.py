@@ -68,7 +68,8 @@ class ImageFeatures(nn.Module):
 class ContextBias(nn.Module):
     """Creates the biases of the context, one for each layer.
 
-    Classes and vectors add the same bias at all sites, an image adds a bias of its own at each.
+    Classes, orders and vectors add the same bias at all sites, an image adds one of its own at
+    each.
 
     Args:
         context_spec: The contexts that the model takes; without any there are no biases.
@@ -103,8 +104,9 @@ class ContextBias(nn.Module):
         def zeros(*shape: int) -> nn.Parameter:  # training starts from the unconditional model
             return nn.Parameter(torch.zeros(shape))
 
-        classes, vector, image = context_spec
-        self.weight = zeros(classes, total) if classes else None
+        classes, vector, image, orders = context_spec
+        choices = (classes or 0) + (orders if orders > 1 else 0)
+        self.weight = zeros(choices, total) if choices else None
         # Vectors and features get an entry of 1 at their end, for a constant bias.
         self.vector_weight = zeros(vector + 1, total) if vector else None
         self.map_weight = self.image_features = None
@@ -129,8 +131,8 @@ class ContextBias(nn.Module):
         """Computes the biases of classes and vectors, `(B, channels of all layers)`, or None."""
         total = None
         dtype = next(self.parameters()).dtype
-        if self.weight is not None and context.classes is not None:
-            total = context.classes.to(dtype) @ self.weight
+        if self.weight is not None and context.choices is not None:
+            total = context.choices.to(dtype) @ self.weight
         if self.vector_weight is not None and context.vector is not None:
             one = torch.ones_like(context.vector[:, :1])
             vector = torch.cat([context.vector, one], 1).to(dtype)

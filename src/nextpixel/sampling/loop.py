@@ -24,13 +24,16 @@ from nextpixel.engine import Program
 from nextpixel.engine.compile import Compilable
 from nextpixel.errors import UserError
 from nextpixel.nn import Site
+from nextpixel.orders import best_order, turn, turn_back
 from nextpixel.sampling.config import (
     CompleteOptions,
     IncrementalModel,
     MaskLike,
     SamplingConfig,
     TraceOptions,
+    as_mask,
     check_count,
+    check_mask,
     check_temperature,
     known_pixels,
     site_noise,
@@ -388,8 +391,10 @@ def complete(
 ) -> Tensor:
     """Completes images: keeps x where the mask is true and samples the rest.
 
-    A pixel is sampled given the pixels before it in raster order. Known pixels that come later are
-    kept, but do not influence the pixels before them: for that, see `complete_with_particles`.
+    A pixel is sampled given the pixels before it in raster order; a model with several orders takes
+    the one that has the fewest known pixels after hidden ones, see `nextpixel.orders.best_order`.
+    Known pixels that come later are kept, but do not influence the pixels before them: for that,
+    see `complete_with_particles`.
 
     Args:
         model: The model to sample from.
@@ -406,7 +411,16 @@ def complete(
         UserError: An argument is out of range or does not fit the model.
     """
     x = to_model_images(x, model.shape, model.levels)
-    return sample(model, len(x), c, x=x, mask=mask, **how)
+    orders = getattr(model, "orders", 1)  # a user's own model may have none
+    if orders == 1:
+        return sample(model, len(x), c, x=x, mask=mask, **how)
+    known = as_mask(mask)
+    check_mask(known, x.shape)
+    known = known.expand(x.shape)
+    order = best_order(known, orders)
+    context = cast(Context, model.context(c, len(x))).in_order(order, orders)
+    turned = sample(model, len(x), context, x=turn(x, order), mask=turn(known, order), **how)
+    return turn_back(turned, order).contiguous()
 
 
 @torch.inference_mode()

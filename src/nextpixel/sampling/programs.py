@@ -138,7 +138,7 @@ def images_of(
         condition = cast(Compilable, model).condition
         with torch.inference_mode(), evaluation_mode(condition) as network:
             maps = network.maps(context)
-        parts = {"classes": context.classes, "vector": context.vector, "present": context.present}
+        parts = {"classes": context.choices, "vector": context.vector, "present": context.present}
         parts["map"] = maps
         inputs = {
             name: part.float().contiguous().numpy()

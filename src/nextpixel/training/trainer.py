@@ -30,7 +30,7 @@ from nextpixel import data as npx_data
 from nextpixel.data import Dataset
 from nextpixel.errors import Stopped, UserError
 from nextpixel.evaluation.likelihood import diagnose, evaluate
-from nextpixel.models.base.image_model import Conditioning, ImageModel
+from nextpixel.models.base.image_model import Conditioning, ImageModel, in_orders
 from nextpixel.nn import checkpointing
 from nextpixel.noise import make_seed, seeded
 from nextpixel.training.checkpoint import load_state, save_state
@@ -285,6 +285,9 @@ class Run:
             random = seeded(self.noise_seed(1)).random(len(x))
             context = conditioning.context.null(torch.from_numpy(random < args.drop_context))
             conditioning = replace(conditioning, context=context)
+        if self.model.orders > 1:
+            order = seeded(self.noise_seed(4)).integers(self.model.orders, size=len(x))
+            x, conditioning = in_orders(x, conditioning, order, self.model.orders)
         return x.to(self.fabric.device), conditioning
 
     def set_learning_rate(self) -> float:

@@ -19,6 +19,7 @@ from nextpixel.cli.options import (
     positive,
 )
 from nextpixel.errors import UserError
+from nextpixel.orders import best_order, in_words, turn, turn_back
 from nextpixel.utils.progress import progress
 from nextpixel.utils.words import count
 
@@ -58,8 +59,10 @@ class Hidden:
         known: Which of them are kept, `(h, w)`.
         free: Which of them cost no bits, because they are known or padding, `(N, 1, h, w)`.
         c: The model's context.
+        order: The order in which the model takes them, see `nextpixel.orders`; all maps but the
+            columns are turned to it.
         columns: Columns of the picture before the completions.
-        show: Makes pictures, `(N, C, H, W)`, from pixels or codes.
+        show: Makes pictures, `(N, C, H, W)`, from pixels or codes that are turned back.
     """
 
     site: str
@@ -70,6 +73,7 @@ class Hidden:
     c: Context | None
     columns: dict[str, Pixels]
     show: Callable[[Tensor], Pixels]
+    order: int = 0
 
 
 def arguments(parser: Parser) -> None:
@@ -122,16 +126,17 @@ def report(
 ) -> None:
     """Prints the bits of the hidden sites, how the particles fared, and the file."""
     report_bits(hidden, bits)
+    order = f"in raster order{', turned' * (hidden.order > 0)}: {in_words(hidden.order)}"
+    sampled = f"{hidden.site.capitalize()}s are sampled {order}"
     if completed is None and not known_later(hidden.known):
-        print(f"{hidden.site.capitalize()}s are sampled in raster order, after all known ones.")
+        print(f"{sampled}; so they come after all known ones.")
     elif completed is None:
         print(
-            f"{hidden.site.capitalize()}s are sampled in raster order, each given only those above "
-            f"it and to its left. Known {hidden.site}s that come later are kept, but completions "
-            "need not fit them (--particles 64 takes them into account)."
+            f"{sampled}, and given only those before them. Known {hidden.site}s that come later "
+            "are kept, but completions need not fit them (--particles 64 takes them into account)."
         )
     else:
-        report_particles(completed, args.particles, args.draws, hidden.site)
+        report_particles(completed, args.particles, args.draws, hidden.site, sampled)
     print(f"Written: {args.out}")
 
 
@@ -158,8 +163,16 @@ def complete(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Complete
     task = (hidden.model, hidden.x[repeated], hidden.known, c)
     with progress("completing") as show:
         if args.particles == 1:
-            x = sampling.complete(
-                *task, seed=args.seed, temperature=args.temperature, progress=show
+            model, x, known, c = task
+            x = sampling.sample(
+                model,
+                len(x),
+                c,
+                x=x,
+                mask=known,
+                seed=args.seed,
+                temperature=args.temperature,
+                progress=show,
             )
             return x, None
         completed = complete_with_particles(
@@ -176,8 +189,9 @@ def columns_of(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[st
 
     yield from hidden.columns.items()
     for number, one_each in enumerate(torch.split(drawn, len(hidden.x)), 1):
-        yield f"completion {number}", hidden.show(one_each)
+        yield f"completion {number}", hidden.show(turn_back(one_each, hidden.order))
     site_bits = bits.sum(1).masked_fill(hidden.free[:, 0], torch.nan)
+    site_bits = turn_back(site_bits, hidden.order)
     size = hidden.columns["original"].shape[2:]
     yield f"bits per {hidden.site}", plots.heat_map(enlarge(site_bits, size))
 
@@ -203,11 +217,15 @@ def hidden_pixels(args: argparse.Namespace, device: torch.device) -> Hidden:
     free = known.expand(len(x), 1, *known.shape)
     if given.mask is not None:
         free = free | given.mask.cpu()
+    order, c = best_order(known, model.orders), given.context
+    if c is not None and model.orders > 1:
+        c = c.in_order(order, model.orders)
+    x, known, free = (turn(maps, order).contiguous() for maps in (x, known, free))
 
     def show(drawn: Tensor) -> Pixels:
         return plots.to_uint8(drawn, model.levels)
 
-    return Hidden("pixel", model, x, known, free, given.context, columns, show)
+    return Hidden("pixel", model, x, known, free, c, columns, show, order)
 
 
 def hidden_codes(args: argparse.Namespace, generator: LatentGenerator) -> Hidden:
@@ -298,14 +316,16 @@ def report_bits(hidden: Hidden, bits: Tensor) -> None:
     print(f"  mean:    {totals.mean():8.1f} bits, {mean:.4f} a {hidden.site}")
 
 
-def report_particles(completed: Completed, particles: int, draws: int, site: str) -> None:
+def report_particles(
+    completed: Completed, particles: int, draws: int, site: str, sampled: str
+) -> None:
     """Prints how the particles of each image fared, in the worst of its draws."""
     least = completed.least_effective.view(draws, -1).amin(0).tolist()
     evidence = completed.log_evidence.view(draws, -1).logsumexp(0) - math.log(draws)
     print(
-        f"{site.capitalize()}s are sampled in raster order; known ones that come later weight the "
-        f"particles. The smallest effective sample size, of {particles} particles, and the "
-        f"estimated log-probability of all known {site}s:"
+        f"{sampled}; known ones that come later weight the particles. The smallest effective "
+        f"sample size, of {particles} particles, and the estimated log-probability of all known "
+        f"{site}s:"
     )
     for number, (size, nats) in enumerate(zip(least, evidence.tolist(), strict=True)):
         print(f"  image {number}: {size:8.1f}, {nats:.2f} nats")

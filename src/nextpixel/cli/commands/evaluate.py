@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nextpixel.models import VAE
     from nextpixel.models.base.autoregressive import AutoregressiveModel
     from nextpixel.models.base.codebook import CodebookModel
-    from nextpixel.models.base.image_model import ImageModel
+    from nextpixel.models.base.image_model import Conditioning, ImageModel
 
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
@@ -62,6 +62,12 @@ def arguments(parser: Parser) -> None:
         type=positive,
         metavar="K",
         help="of a VAE: the importance-weighted bound with K codes for each image, not the ELBO",
+    )
+    parser.add_argument(
+        "--all-orders",
+        action="store_true",
+        help="of a model with several orders of the pixels: score by the mixture of them, which "
+        "takes a pass for each",
     )
     parser.add_argument(
         "--top",
@@ -156,7 +162,8 @@ def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> E
         "model": args.model,
         "data": dataset.name,
         "split": args.split,
-        "given": conditioning_in_words(model),
+        "given": conditioning_in_words(model)
+        + (f", {model.orders} orders together" if args.all_orders else ""),
         "score": kind,
     }
     diagnosis = likelihood.diagnose(model, images.subset(args.limit))
@@ -169,8 +176,15 @@ def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> E
 
 def kind_of_score(
     args: argparse.Namespace, model: ImageModel
-) -> tuple[str, Callable[[ImageModel, Tensor], Tensor] | None]:
+) -> tuple[str, Callable[[ImageModel, Tensor, Conditioning], Tensor] | None]:
     """Returns the kind of score in words, and a function if it is not the model's own score."""
+    if args.all_orders:
+        if args.importance is not None or model.orders == 1:
+            raise UserError(
+                f"--all-orders is for a model of several orders of the pixels, and {args.model} "
+                "has one: leave it out."
+            )
+        return model.scores, mixture_of_orders
     if args.importance is None:
         return model.scores, None
     if not model.has_importance_bound:
@@ -179,7 +193,14 @@ def kind_of_score(
             "it out."
         )
     kind = f"importance-weighted bound on log p(x), {args.importance} codes per image"
-    return kind, lambda network, x: cast("VAE", network).importance_bound(x, args.importance)
+    return kind, lambda network, x, _: cast("VAE", network).importance_bound(x, args.importance)
+
+
+def mixture_of_orders(network: ImageModel, x: Tensor, conditioning: Conditioning) -> Tensor:
+    """Scores images by the mixture of all orders."""
+    network = cast("AutoregressiveModel", network)
+    nats = network.log_prob_in_orders(x, conditioning.context, conditioning.mask)
+    return nats.logsumexp(1) - math.log(network.orders)
 
 
 def images_to_score(args: argparse.Namespace, dataset: Dataset) -> Images:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nextpixel import sampling
-from nextpixel.context import ContextLike
+from nextpixel.context import Context, ContextLike
 from nextpixel.data.pictures import ImagesLike
 from nextpixel.distributions import (
     Bernoulli,
@@ -24,6 +24,7 @@ from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.nn import Cache, CausalLayer, Site
 from nextpixel.nn.context_bias import ContextBias
+from nextpixel.orders import turn
 from nextpixel.sampling.config import MaskLike, SampleOptions, as_mask, check_mask
 from nextpixel.sampling.programs import save_program
 
@@ -86,6 +87,41 @@ class AutoregressiveModel(ImageModel):
             check_mask(mask, x.shape)
             by_site = by_site.masked_fill(mask, 0)
         return by_site.flatten(1).sum(1)
+
+    def log_prob_in_orders(
+        self, x: ImagesLike, c: ContextLike = None, mask: MaskLike | None = None
+    ) -> Tensor:
+        """Computes the log-probability of images in each of the orders that the model learned.
+
+        The mixture of all, `torch.logsumexp(nats, 1) - log(orders)`, is an exact likelihood as
+        well, and a better one (Jain, Abbeel, Pathak: Locally Masked Convolution for Autoregressive
+        Models, 2020).
+
+        Args:
+            x: The images, as for `log_prob`, not turned.
+            c: The context.
+            mask: True at pixels that do not count, broadcastable to x.
+
+        Returns:
+            Nats, `(B, orders)`.
+        """
+        if not isinstance(x, Tensor):
+            return self.of_pictures("log_prob_in_orders", x, c, mask)
+        if self.orders == 1:
+            return self.log_prob(x, c, mask)[:, None]
+        context = cast(Context, self.context(c, len(x)))
+        known = None if mask is None else as_mask(mask).expand(x.shape)
+        return torch.stack(
+            [
+                self.log_prob(
+                    turn(x, order),
+                    context.in_order(order, self.orders),
+                    None if known is None else turn(known, order),
+                )
+                for order in range(self.orders)
+            ],
+            1,
+        )
 
     def score(self, x: ImagesLike, c: ContextLike = None, mask: MaskLike | None = None) -> Tensor:
         """Computes log p(x | c), see `log_prob`."""

@@ -21,12 +21,13 @@ from nextpixel.data.classes import translate_ids
 from nextpixel.data.pictures import ImagesLike, to_model_images
 from nextpixel.errors import UserError
 from nextpixel.model_folders import find, recorded_classes
+from nextpixel.orders import check_orders, turn
 from nextpixel.sampling.config import CommonOptions
 from nextpixel.saving import Model, arguments_of, check_images, find_kind, read_kind
 from nextpixel.utils.devices import find_device
 from nextpixel.utils.inference import evaluation_mode
 
-__all__ = ["Conditioning", "ImageModel", "find_class", "load", "read_model"]
+__all__ = ["Conditioning", "ImageModel", "find_class", "in_orders", "load", "read_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,26 @@ class Conditioning:
         return Conditioning(context, None if self.mask is None else self.mask[images])
 
 
+def in_orders(
+    x: Tensor, conditioning: Conditioning, order: NDArray[np.int64], orders: int
+) -> tuple[Tensor, Conditioning]:
+    """Turns each image of a batch to its own order, and tells its context.
+
+    Args:
+        x: The images, integers `(B, C, H, W)`.
+        conditioning: Their conditioning, with a context.
+        order: The order of each, `(B,)`.
+        orders: The number of orders of the model.
+    """
+    context, mask = cast(Context, conditioning.context), conditioning.mask
+
+    def each_turned(maps: Tensor) -> Tensor:
+        return torch.stack([turn(one, k) for one, k in zip(maps, order.tolist(), strict=True)])
+
+    context = context.in_order(torch.from_numpy(order), orders)
+    return each_turned(x), Conditioning(context, None if mask is None else each_turned(mask))
+
+
 class ImageModel(Model):
     """A model of images, which can be trained, scored and sampled from.
 
@@ -56,6 +77,7 @@ class ImageModel(Model):
         classes: Number of classes that the model is conditioned on, or None.
         vector: Length of the vector that it is conditioned on, or None.
         image: `(Cc, Hc, Wc)` of the image that it is conditioned on, or None.
+        orders: Number of orders of the pixels that it learns, see `nextpixel.orders`.
         hyperparameters: The other arguments of the subclass.
 
     Attributes:
@@ -90,13 +112,16 @@ class ImageModel(Model):
         classes: int | None = None,
         vector: int | None = None,
         image: tuple[int, int, int] | None = None,
+        orders: int = 1,
         **hyperparameters: Any,
     ) -> None:
         image = None if image is None else cast("tuple[int, int, int]", tuple(image))
-        spec = ContextSpec(classes, vector, image)
-        for name, size in spec._asdict().items():
+        spec = ContextSpec(classes, vector, image, orders)
+        for name, size in (("classes", classes), ("vector", vector), ("image", image)):
             if size is not None or name in arguments_of(type(self)):
                 hyperparameters[name] = size
+        if orders != 1 or "orders" in arguments_of(type(self)):
+            hyperparameters["orders"] = orders
         super().__init__(shape=shape, levels=levels, **hyperparameters)
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"shape is (channels, height, width), not {tuple(shape)}.")
@@ -108,11 +133,15 @@ class ImageModel(Model):
             raise UserError(f"A context vector has at least 1 number, not {vector}.")
         if image is not None and (len(image) != 3 or min(image) < 1):
             raise UserError(f"A context image has (channels, height, width), not {image}.")
+        check_orders(orders, shape)
+        if orders > 1 and image is not None:
+            raise UserError("A context image has one order: leave orders or image out.")
         self.context_spec = spec
         self.conditioner = None
         self.data_record = DataRecord()
         channels, height, width = shape
         self.shape, self.levels, self.classes = (channels, height, width), levels, classes
+        self.orders = orders
 
     @property
     def role(self) -> str:

@@ -11,7 +11,7 @@ const HEADER = {
   components: 11,
   parameters: 12,
   maxLogScale: 13,
-  classes: 21, // numbers of each input
+  choices: 21, // numbers of each input: of classes and orders, ...
   vector: 22,
   present: 23,
   map: 24,
@@ -141,6 +141,10 @@ export class Program {
     this.maxLogScale = numbers.getFloat64(8 * HEADER.maxLogScale, true);
     const text = file.subarray(this.description, this.description + this.descriptionSize);
     this.about = JSON.parse(new TextDecoder().decode(text));
+    const { orders } = this.about.hyperparameters ?? {};
+    this.orders = [4, 8].includes(orders) ? orders : 1; // of the pixels; the first is raster order
+    this.classes = this.choices - (this.orders > 1 ? this.orders : 0);
+    if (this.classes < 0) throw new Error("it is no program of nextpixel");
     this.pixels = this.height * this.width;
     this.dims = this.channels * this.pixels;
   }
@@ -169,8 +173,10 @@ export class Session {
     this.job = engine.allocate(JOB);
     if (levels) this.levels.set(BigInt64Array.from(levels, BigInt));
     np.np_begin(program.address, this.state, BigInt(this.states));
+    for (let image = 0; image < this.states; image++)
+      if (program.orders > 1) this.input(image, 0n, program.choices)[program.classes] = 1;
     for (let image = 0; image < images; image++) {
-      if (classes) this.input(image, 0n, program.classes).set(classes[image]);
+      if (classes) this.input(image, 0n, program.choices).set(classes[image]);
       if (vector) this.input(image, 1n, program.vector).set(vector[image]);
       if ((classes || vector) && program.present) this.input(image, 2n, 1)[0] = 1;
     }
