@@ -102,7 +102,7 @@ def images(model: CausalNetwork, n: int, seed: int = 0) -> tuple[Tensor, Any]:
     """Random images, and whatever contexts the model takes."""
     random = torch.Generator().manual_seed(seed)
     x = torch.randint(model.levels, (n, *model.shape), generator=random)
-    classes, vector, image = model.context_spec
+    classes, vector, image, _ = model.context_spec
     c: dict[str, Tensor] = {}
     if classes is not None:
         c["classes"] = torch.randint(classes, (n,), generator=random)
