@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextpixel.nn import native_units
 from nextpixel.nn.cache import Cache
 from nextpixel.nn.causal_conv import CausalConv2d, RowConv2d
 from nextpixel.nn.pointwise import Pointwise
@@ -25,7 +26,17 @@ ELU_POWER = 0.645  # mean square of ELU of a standard normal number
 
 def concat_elu(x: Tensor) -> Tensor:
     """Computes ELU of x and of -x, `(B, C, ...)` -> `(B, 2 C, ...)`."""
+    if native_units.fits(x):
+        return native_units.concat_elu(x)
     return F.elu(torch.cat([x, -x], 1))
+
+
+def gate(x: Tensor, y: Tensor) -> Tensor:
+    """Computes x + a sigmoid(b) of x, `(B, C, ...)`, and y = (a, b), `(B, 2 C, ...)`."""
+    if native_units.fits(x, y):
+        return native_units.gate(x, y)
+    a, b = y.chunk(2, 1)
+    return x + a * torch.sigmoid(b)
 
 
 class GatedResNet(nn.Module):
@@ -68,11 +79,23 @@ class GatedResNet(nn.Module):
             from_vertical: Added after the first convolution, see `CausalConv2d.forward`.
             bias: Added before the gate, `(B, 2 width, 1, 1)`.
         """
-        h = self.conv_in(concat_elu(x), from_vertical, cache)
+        h = self._convolve(self.conv_in, x, from_vertical, cache)
         if self.skip is not None and skip is not None:
             h = h + self.skip(concat_elu(skip), cache=cache)
-        a, b = self.conv_out(self.dropout(concat_elu(h)), bias, cache).chunk(2, 1)
-        out: Tensor = x + a * torch.sigmoid(b)
+        if self.training and self.dropout.p > 0:
+            return gate(x, self.conv_out(self.dropout(concat_elu(h)), bias, cache))
+        return gate(x, self._convolve(self.conv_out, h, bias, cache))
+
+    def _convolve(
+        self, conv: nn.Module, x: Tensor, context: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """Convolves `concat_elu` of x; in training it is written with the border of zeros."""
+        # The convolutions of native_conv.py, of bfloat16, need no border.
+        at_once = cache is None and x.dtype == torch.float32 and native_units.fits(x)
+        if at_once and isinstance(conv, (CausalConv2d, RowConv2d)):
+            out: Tensor = conv(native_units.concat_elu(x, conv.border), context, padded=True)
+        else:
+            out = conv(concat_elu(x), context, cache)
         return out
 
 
