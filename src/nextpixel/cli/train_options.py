@@ -89,7 +89,7 @@ def train_settings(argv: list[str]) -> Any:
         else:
             argv = with_model(argv)
         settings = train_parser().parse_args(argv)
-    except (argparse.ArgumentError, UnicodeDecodeError) as error:
+    except (argparse.ArgumentError, UnicodeDecodeError, OverflowError) as error:
         refuse(argv)
         # `refuse` found nothing: show the parser's own message.
         raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; {SEE}") from None
@@ -238,7 +238,7 @@ def refuse(argv: list[str]) -> None:
         elif name not in types:
             raise UserError(f"{unknown(name, types, model)}; {SEE}")
         elif not accepts(types[name], value):
-            given = "nothing" if value == "" else value
+            given = "nothing" if value == "" else f"{value!s:.60}"
             raise UserError(f"--{name} takes {described(types[name])}, not {given}; {SEE}")
 
 
@@ -315,7 +315,7 @@ def accepts(kind: Any, value: Any) -> bool:
             parser.parse_args([f"--option={value}"])
         else:
             parser.parse_object({"option": value})
-    except (argparse.ArgumentError, TypeError, ValueError):
+    except (argparse.ArgumentError, TypeError, ValueError, OverflowError):
         return False
     return True
 
