@@ -19,7 +19,6 @@ from nextpixel.cli.options import (
     positive,
 )
 from nextpixel.errors import UserError
-from nextpixel.orders import best_order, in_words, turn, turn_back
 from nextpixel.utils.progress import progress
 from nextpixel.utils.words import count
 
@@ -125,6 +124,8 @@ def report(
     hidden: Hidden, bits: Tensor, completed: Completed | None, args: argparse.Namespace
 ) -> None:
     """Prints the bits of the hidden sites, how the particles fared, and the file."""
+    from nextpixel.orders import in_words
+
     report_bits(hidden, bits)
     order = f"in raster order{', turned' * (hidden.order > 0)}: {in_words(hidden.order)}"
     sampled = f"{hidden.site.capitalize()}s are sampled {order}"
@@ -185,6 +186,7 @@ def columns_of(hidden: Hidden, drawn: Tensor, bits: Tensor) -> Iterator[tuple[st
     """Yields the columns of the picture, with their captions."""
     import torch
 
+    from nextpixel.orders import turn_back
     from nextpixel.viz import images as plots
 
     yield from hidden.columns.items()
@@ -200,6 +202,7 @@ def hidden_pixels(args: argparse.Namespace, device: torch.device) -> Hidden:
     """Loads a model, and images of which it completes the pixels."""
     from nextpixel.cli.loading import load_model
     from nextpixel.cli.pictures import known_pixels, load_model_images
+    from nextpixel.orders import best_order, turn
     from nextpixel.viz import images as plots
 
     model = load_model(args.model, device, trust=args.trust)
