@@ -14,6 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+import torch
+
 from nextpixel.errors import UserError
 from tests.fuzz.kinds import KINDS
 from tests.fuzz.mutations import mutate
@@ -101,6 +103,7 @@ def _in_a_process(batch: Sequence[Input]) -> tuple[list[str], str | None]:
 def _read_all(batch: Sequence[Input], out: int) -> None:
     """Reads inputs one after the other, in the child, and writes what came of each."""
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # OpenMP would wait for the parent's threads, which a fork leaves out
     before = _peak()
     resource.setrlimit(resource.RLIMIT_AS, (_virtual() + ADDRESSES,) * 2)
     for each in batch:

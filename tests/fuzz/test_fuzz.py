@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.fuzz import run
 from tests.fuzz.kinds import KINDS, Kind
@@ -47,6 +48,23 @@ def test_300_damaged_inputs() -> None:
 def test_10_000_damaged_inputs() -> None:
     found = faults(list(inputs(10_000, seed=1)))
     assert not found, shown(found)
+
+
+def in_parallel(folder: Path, data: bytes) -> None:
+    torch.zeros(10_000_000)
+
+
+def test_threads_of_the_parent_do_not_stop_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with a large bias once waited for ever, where this process had run in parallel."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.zeros(10_000_000)
+        monkeypatch.setitem(KINDS, "zeros", Kind(lambda: b"", in_parallel))
+        monkeypatch.setattr(run, "SECONDS", 20)
+        assert not faults([Input("zeros", b"")])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def fail(folder: Path, data: bytes) -> None:
