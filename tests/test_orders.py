@@ -195,10 +195,10 @@ def test_complete_says_its_order(tmp_path: Path, capsys: pytest.CaptureFixture[s
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 2, (3, 6, 6)).astype(np.uint8))
     words = f"complete {tmp_path / 'model'} {tmp_path / 'a.npy'} --out {tmp_path / 'a.png'}"
     out = run(f"{words} --keep bottom", capsys)
-    assert "turned: row by row from the bottom, each from the left; so they come after" in out
+    order = "row by row from the bottom, each from the left"
+    assert f"Pixels are sampled {order}, after all known ones." in out
     out = run(f"{words} --box 2,2,2,2", capsys)
-    assert "sampled in raster order: row by row from the top" in out
-    assert "given only those before them" in out
+    assert "Pixels are sampled in raster order, and given only those before them." in out
 
 
 def test_files_are_compressed_in_raster_order(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_each_image_of_a_batch_is_turned_as_its_context_says() -> None:
 
 
 def test_training_learns_all_orders(tmp_path: Path) -> None:
-    """Images that are dark at the top: from there, or from below, another half is a surprise."""
+    """An image is certain if the order is known; if not, its first row alone takes 1.4 nats."""
     x = np.zeros((64, 1, 6, 6), np.uint8)
     x[:, :, 3:] = 1
     model = network((6, 6), width=16)
@@ -256,7 +256,7 @@ def test_training_learns_all_orders(tmp_path: Path) -> None:
     )
     best = npx.load(tmp_path / "run")
     nats = -best.log_prob_in_orders(x[:1])
-    assert float(nats.max()) < 1.0  # 25 for a network that knows nothing; all orders are learned
+    assert float(nats.max()) < 1.0
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from nextpixel.errors import UserError
 
-__all__ = ["best_order", "check_orders", "in_words", "turn", "turn_back", "with_raster_order"]
+__all__ = [
+    "best_order",
+    "check_orders",
+    "in_words",
+    "left_over",
+    "turn",
+    "turn_back",
+    "with_raster_order",
+]
 
 MIRROR, FLIP, TRANSPOSE = 1, 2, 4  # bits of the number of an order
 Maps = TypeVar("Maps", bound=Any)  # a NumPy array or a PyTorch tensor
@@ -71,22 +79,22 @@ def check_orders(orders: int, shape: tuple[int, int, int]) -> None:
 
 
 def best_order(known: Any, orders: int) -> int:
-    """Finds the order in which the fewest known pixels come after the first hidden one.
+    """Finds the order in which the fewest known pixels come after a hidden one.
 
     Args:
         known: True at known pixels, booleans `(..., H, W)`, an array or a tensor.
         orders: The number of orders.
 
     Returns:
-        The first of the best orders: with 0 left over, what is hidden is sampled exactly.
+        The first of the best orders: with none left over, what is hidden is sampled exactly.
     """
+    return min(range(orders), key=lambda order: left_over(turn(known, order)))
 
-    def left_over(order: int) -> int:
-        flat = turn(known, order).reshape(-1, known.shape[-2] * known.shape[-1])
-        hidden = (~flat).cumsum(-1) > 0  # from the first hidden pixel on
-        return int((flat & hidden).sum())
 
-    return min(range(orders), key=left_over)
+def left_over(known: Any) -> int:
+    """Counts the known pixels of a mask, `(..., H, W)`, that come after a hidden one."""
+    flat = known.reshape(-1, known.shape[-2] * known.shape[-1])
+    return int((flat & ((~flat).cumsum(-1) > 0)).sum())
 
 
 def with_raster_order(classes: NDArray[np.float32], orders: int) -> NDArray[np.float32]:

@@ -124,13 +124,13 @@ def report(
     hidden: Hidden, bits: Tensor, completed: Completed | None, args: argparse.Namespace
 ) -> None:
     """Prints the bits of the hidden sites, how the particles fared, and the file."""
-    from nextpixel.orders import in_words
+    from nextpixel.orders import in_words, left_over
 
     report_bits(hidden, bits)
-    order = f"in raster order{', turned' * (hidden.order > 0)}: {in_words(hidden.order)}"
+    order = in_words(hidden.order) if hidden.order else "in raster order"
     sampled = f"{hidden.site.capitalize()}s are sampled {order}"
-    if completed is None and not known_later(hidden.known):
-        print(f"{sampled}; so they come after all known ones.")
+    if completed is None and not left_over(hidden.known):
+        print(f"{sampled}, after all known ones.")
     elif completed is None:
         print(
             f"{sampled}, and given only those before them. Known {hidden.site}s that come later "
@@ -139,12 +139,6 @@ def report(
     else:
         report_particles(completed, args.particles, args.draws, hidden.site, sampled)
     print(f"Written: {args.out}")
-
-
-def known_later(known: Tensor) -> bool:
-    """Checks whether a known site comes after a hidden one, in raster order."""
-    flat = known.flatten()
-    return bool((flat[1:] & ~flat[:-1]).any())
 
 
 def complete(args: argparse.Namespace, hidden: Hidden) -> tuple[Tensor, Completed | None]:
