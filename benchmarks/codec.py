@@ -157,13 +157,14 @@ def measured(name: str, codec: Codec, pictures: list[Picture]) -> Row:
     return Row(name, total, total, middle - began, end - middle)
 
 
-def ours(model: str, images: Any, threads: int, folder: Path) -> Row:
+def ours(model: str, images: Any, threads: int, folder: Path, all_orders: bool) -> Row:
     """Measures nextpixel; what is decoded is checked by the sums of its pixels."""
     source = source_of(images)
     coding = coding_of(model, source.sizes())
     out = folder / f"{threads}.npxz"
     began = time.perf_counter()
-    npx.compress(coding, source, out, embed=False, verify=False, threads=threads)
+    options = {"embed": False, "verify": False, "all_orders": all_orders}
+    npx.compress(coding, source, out, threads=threads, **options)
     encoded = time.perf_counter() - began
     program = folder / "m.program"
     program.write_bytes(coding.file)
@@ -198,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=KINDS)
     parser.add_argument("--model", help="name, run folder or .program of the model")
+    parser.add_argument("--all-orders", action="store_true", help="as of nextpixel compress")
     parser.add_argument("--archive", type=float, metavar="M", help="train a model for M minutes")
     parser.add_argument("--limit", type=int, metavar="N", help="only N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
@@ -207,7 +209,8 @@ def main() -> None:
     rows = others(pictures)
     with tempfile.TemporaryDirectory() as folder:
         if args.model:
-            rows += [ours(args.model, images, threads, Path(folder)) for threads in (1, 2)]
+            for threads in (1, 2):
+                rows.append(ours(args.model, images, threads, Path(folder), args.all_orders))
         if args.archive:
             rows.append(archived(images, args.archive, Path(folder)))
 

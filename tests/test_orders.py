@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ import torch
 from torch import Tensor
 
 import nextpixel as npx
+from nextpixel.codec import chunks
+from nextpixel.codec.compress import compress
+from nextpixel.codec.models import Coding, compiled
+from nextpixel.codec.pictures import Item
 from nextpixel.data import Images
 from nextpixel.engine import Program
 from nextpixel.engine.library import LIBRARIES
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import Conditioning, in_orders
 from nextpixel.orders import best_order, in_words, turn, turn_back
-from tests.helpers import ROOT, needs, run
+from tests.codec.files import images_of, source_of
+from tests.helpers import ROOT, needs, refused, run
 
 SIDES = {
     "top": np.s_[:2, :],
@@ -210,17 +216,79 @@ def test_files_are_compressed_in_raster_order(tmp_path: Path) -> None:
         assert np.array_equal(np.load(out)["x"], x)
 
 
+def test_each_image_is_compressed_in_its_best_order(tmp_path: Path) -> None:
+    """The whole cost is that of the best orders, and three bits each."""
+    model, count = network(classes=2), 400
+    x = np.random.default_rng(0).integers(0, 2, (count, 1, 4, 4)).astype(np.uint8)
+    y = np.arange(count) % 2
+    path, out = tmp_path / "a.npxz", tmp_path / "a.npz"
+    code = npx.compress(model, Images(x, y, 2), path, all_orders=True).code
+    nats = -model.log_prob_in_orders(torch.from_numpy(x.astype(int)), y).detach()
+    assert len(nats.argmin(1).unique()) == 8
+    bits = float(nats.min(1).values.sum()) / math.log(2)
+    assert 8 * code == pytest.approx(bits + count * (3 + 1), abs=32)  # a class takes a bit
+    npx.decompress(path, out)
+    assert np.array_equal(np.load(out)["x"], x)
+    assert np.array_equal(np.load(out)["y"], y)
+
+
+def items_of_many_sizes() -> list[Item]:
+    random = np.random.default_rng(0)
+    sizes = [(4, 4), (3, 9), (17, 5), (1, 1), (1, 30), (8, 3)] * 5
+    return [Item("", random.integers(0, 2, (1, *size)).astype(np.uint8)) for size in sizes]
+
+
+@pytest.mark.usefixtures("all_coded")
+@pytest.mark.parametrize("orders", [4, 8])
+def test_images_of_any_size_are_turned_as_wholes(orders: int, tmp_path: Path) -> None:
+    items = items_of_many_sizes()
+    coding = Coding("a model", compiled(network(orders=orders)))
+    assert compress(coding, source_of(items), tmp_path / "a.npxz", all_orders=True).kept == 0
+    found, faults = images_of(tmp_path / "a.npxz")
+    assert not faults
+    for x, item in zip(found, items, strict=True):
+        assert np.array_equal(x, item.levels)
+
+
+def test_a_file_that_says_other_orders_than_its_program_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = Images(np.zeros((5, 1, 4, 4), np.uint8), None, 2)
+    monkeypatch.setattr(npx.codec.compress, "several_orders", lambda _: 4)
+    with pytest.raises(UserError, match="says 4 orders, and its program 8"):
+        npx.compress(network(), x, tmp_path / "a.npxz", all_orders=True)
+
+
+def test_a_model_of_one_order_has_no_best_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network(orders=1).save(tmp_path / "model")
+    np.save(tmp_path / "a.npy", np.zeros((5, 1, 4, 4), np.uint8))
+    words = f"compress {tmp_path / 'model'} {tmp_path / 'a.npy'} --all-orders"
+    assert "knows one order of the pixels" in refused(words, capsys)
+
+
+@pytest.fixture
+def all_coded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps no image as a file, though files of small ones are smaller."""
+    monkeypatch.setattr(chunks, "smallest_file", lambda *_: None)
+
+
+@pytest.mark.usefixtures("all_coded")
 @pytest.mark.parametrize("classes", [None, 2])
-def test_a_browsers_machine_decodes_them(classes: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("all_orders", [False, True])
+def test_a_browsers_machine_decodes_them(
+    classes: int | None, all_orders: bool, tmp_path: Path
+) -> None:
     needs("node", "nodejs")
-    x = np.random.default_rng(0).integers(0, 2, (5, 1, 4, 4)).astype(np.uint8)
-    y = None if classes is None else np.arange(5) % 2
-    npx.compress(network(classes=classes), Images(x, y, 2), path := tmp_path / "a.npxz")
+    items = [replace(x, own_class=classes and 1) for x in items_of_many_sizes()]
+    coding, path = Coding("a model", compiled(network(classes=classes))), tmp_path / "a.npxz"
+    compress(coding, source_of(items), path, all_orders=all_orders)
     script = ROOT / "tests" / "codec" / "decode.mjs"
     words = ["node", str(script), str(LIBRARIES / "engine-wasm32.wasm"), str(path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split()[1] == "5"
+    assert done.stdout.split()[1] == "30"
 
 
 # --- training -------------------------------------------------------------------------------------

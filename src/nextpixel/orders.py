@@ -23,7 +23,7 @@ __all__ = [
     "left_over",
     "turn",
     "turn_back",
-    "with_raster_order",
+    "with_orders",
 ]
 
 MIRROR, FLIP, TRANSPOSE = 1, 2, 4  # bits of the number of an order
@@ -97,20 +97,23 @@ def left_over(known: Any) -> int:
     return int((flat & ((~flat).cumsum(-1) > 0)).sum())
 
 
-def with_raster_order(classes: NDArray[np.float32], orders: int) -> NDArray[np.float32]:
+def with_orders(
+    classes: NDArray[np.float32], orders: int, order: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
     """Appends the weights of the orders to those of the classes, as a program takes them.
 
     Args:
         classes: `(n, classes)`.
         orders: The number of orders; with one there is nothing to say.
+        order: The order of each, `(n,)`; by default raster order.
 
     Returns:
-        `(n, classes + orders)`, with a weight of 1 for raster order.
+        `(n, classes + orders)`, with a weight of 1 for its order.
     """
     if orders == 1:
         return classes
-    first = np.eye(1, orders, dtype=np.float32).repeat(len(classes), 0)
-    return np.concatenate([classes, first], 1)
+    order = np.zeros(len(classes), np.int64) if order is None else order
+    return np.concatenate([classes, np.eye(orders, dtype=np.float32)[order]], 1)
 
 
 def in_words(order: int) -> str:

@@ -11,9 +11,10 @@ import base64
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nextpixel.codec.coding import Levels, Plan, count_parts, decode, encode
 from nextpixel.codec.container import Counts, crc32c, pack_json, unpack_json
@@ -46,6 +47,9 @@ MOST_SIDE = 1 << 20  # likewise
 MOST_TILES = 1 << 18  # likewise
 MOST_LANES = 64
 NO_CLASS, CODED = -1, -2  # in place of an image's class: it has none, or the one that is coded
+
+
+Show: TypeAlias = Callable[[float], None] | None  # called with the fraction done
 
 
 class Entry(NamedTuple):
@@ -119,7 +123,7 @@ def encode_chunk(
     items: Sequence[Item],
     first: int,
     levels: int,
-    show: Callable[[float], None] | None = None,
+    show: Show = None,
 ) -> bytes:
     """Encodes images; those that a lossless file makes smaller are kept as such files.
 
@@ -138,13 +142,13 @@ def encode_chunk(
     """
     files = [smallest_file(item, levels) for item in items]
     takes_classes = plan is not None and plan.program.classes > 0
-    if plan is not None and takes_classes:
-        items = with_classes(plan, items)
+    searched = 0.0
+    if plan is not None:
+        items, searched = with_choices(plan, items, show)
     coded = [k for k, item in enumerate(items) if item.levels is not None]
     while plan is not None and coded:
         images = [x for k in coded if (x := items[k].levels) is not None]
-        classes = [items[k].class_id or 0 for k in coded]
-        codes, costs = encode(plan, images, classes, show)
+        codes, costs = encode_items(plan, [items[k] for k in coded], part_of(show, searched, 1))
         fits = [
             (file := files[k]) is None or cost <= 8 * len(file[0])
             for k, cost in zip(coded, costs, strict=True)
@@ -184,20 +188,43 @@ def encode_chunk(
     return b"".join([LENGTH.pack(len(packed)), packed, *codes, *tail])
 
 
-def with_classes(plan: Plan, items: Sequence[Item]) -> list[Item]:
-    """Gives images without a class the one that costs the fewest bits."""
-    unknown = [
-        (k, item.levels)
-        for k, item in enumerate(items)
-        if item.levels is not None and item.class_id is None
-    ]
-    if not unknown:
-        return list(items)
-    images = [x for _, x in unknown]
-    count = plan.program.classes
-    costs = [encode(plan, images, [c] * len(images))[1] for c in range(count)]
-    best = {k: int(c) for (k, _), c in zip(unknown, np.argmin(costs, 0), strict=True)}
-    return [replace(item, class_id=best[k]) if k in best else item for k, item in enumerate(items)]
+def with_choices(plan: Plan, items: Sequence[Item], show: Show = None) -> tuple[list[Item], float]:
+    """Gives images the classes, if they have none, and the orders that cost the fewest bits.
+
+    Returns:
+        The images, and the fraction done.
+    """
+    items, passes = list(items), 0
+    taken = [k for k, item in enumerate(items) if item.levels is not None]
+    unknown = [k for k in taken if items[k].class_id is None]
+    searches = [("class_id", plan.program.classes, unknown), ("order", plan.orders, taken)]
+    searches = [search for search in searches if search[1] > 1 and search[2]]
+    in_all = sum(count for _, count, _ in searches) + 1
+    for field, count, wanted in searches:
+        costs = []
+        for value in range(count):
+            change: dict[str, Any] = {field: value}
+            some = [replace(items[k], **change) for k in wanted]
+            part = part_of(show, passes / in_all, (passes + 1) / in_all)
+            costs.append(encode_items(plan, some, part)[1])
+            passes += 1
+        for k, best in zip(wanted, np.argmin(costs, 0).tolist(), strict=True):
+            items[k] = replace(items[k], **{field: best})
+    return items, passes / in_all
+
+
+def encode_items(
+    plan: Plan, items: Sequence[Item], show: Show
+) -> tuple[list[bytes], NDArray[np.float64]]:
+    """Encodes images that have levels, see `encode`."""
+    images = [x for item in items if (x := item.levels) is not None]
+    classes, order = [item.class_id or 0 for item in items], [item.order for item in items]
+    return encode(plan, images, classes, order, show)
+
+
+def part_of(show: Show, begin: float, end: float) -> Show:
+    """Makes progress from 0 to 1 that from `begin` to `end` of another one."""
+    return None if show is None else lambda done: show(begin + (end - begin) * done)
 
 
 def check_chunk(
@@ -205,7 +232,7 @@ def check_chunk(
     body: bytes,
     items: Sequence[Item],
     levels: int,
-    show: Callable[[float], None] | None = None,
+    show: Show = None,
 ) -> None:
     """Decodes a chunk and compares it with the images that it was made of, value by value.
 
@@ -237,9 +264,7 @@ def checksum_of(images: Sequence[Levels]) -> int:
 # --- decoding -------------------------------------------------------------------------------------
 
 
-def decode_chunk(
-    plan: Plan | None, body: bytes, show: Callable[[float], None] | None = None
-) -> list[Decoded]:
+def decode_chunk(plan: Plan | None, body: bytes, show: Show = None) -> list[Decoded]:
     """Decodes the body of a chunk.
 
     Args:

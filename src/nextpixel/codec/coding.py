@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nextpixel.data.levels import level_type
 from nextpixel.engine import Coder, Images, Program, Session
-from nextpixel.orders import with_raster_order
+from nextpixel.orders import turn, turn_back, with_orders
 
 __all__ = [
     "TOGETHER",
@@ -51,6 +51,7 @@ class Plan:
         together: Tiles that the engine takes through a canvas side by side, at most `TOGETHER`.
         lanes: Codes that may be made at the same time; the tiles of a wave take turns.
         pool: Runs lanes at the same time; None for one after the other.
+        orders: Orders of the pixels that an image may be coded in; 1 for raster order alone.
     """
 
     program: Program
@@ -58,6 +59,7 @@ class Plan:
     together: int
     lanes: int = 1
     pool: Executor | None = None
+    orders: int = 1
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def encode(
     plan: Plan,
     images: Sequence[Levels],
     classes: Sequence[int],
+    order: Sequence[int] | None = None,
     show: Callable[[float], None] | None = None,
 ) -> tuple[list[bytes], NDArray[np.float64]]:
     """Encodes images, and their classes if the program takes any.
@@ -156,6 +159,8 @@ def encode(
         plan: How.
         images: Their levels.
         classes: The class of each; they do not matter to a program without classes.
+        order: The order of the pixels of each; by default raster order, the only one of a plan
+            without others.
         show: Called with the fraction done.
 
     Returns:
@@ -164,10 +169,13 @@ def encode(
     Raises:
         UserError: The program has no such class, or computes no number.
     """
-    room = 4 * (sum(x.size for x in images) + len(images)) + 8
+    room = 4 * (sum(x.size for x in images) + 2 * len(images)) + 8
     coders = [Coder.encoder(room) for _ in range(plan.lanes)]
-    ids, bits = np.array(classes, np.int64), np.zeros((plan.lanes, len(images)))
-    _code(plan, images, ids, coders, bits, show)
+    choices = np.array([classes, order or [0] * len(images)], np.int64)
+    _code_choices(plan, choices, coders[0])
+    turned = [turn(x, k) for x, k in zip(images, choices[1], strict=True)]
+    bits = np.zeros((plan.lanes, len(images)))
+    _code(plan, turned, choices, coders, bits, show)
     return [coder.finish() for coder in coders], bits.sum(0)
 
 
@@ -189,10 +197,14 @@ def decode(
         Their levels, and their classes.
     """
     channels, kind = plan.program.shape[0], level_type(plan.program.levels)
-    images = [np.zeros((channels, *size), kind) for size in sizes]
-    ids = np.zeros(len(sizes), np.int64)
-    _code(plan, images, ids, [Coder.decoder(code) for code in codes], None, show)
-    return images, ids
+    coders = [Coder.decoder(code) for code in codes]
+    choices = np.zeros((2, len(sizes)), np.int64)
+    _code_choices(plan, choices, coders[0])
+    order = choices[1].tolist()
+    blank = [np.zeros((channels, *size), kind) for size in sizes]
+    turned = [turn(x, k) for x, k in zip(blank, order, strict=True)]
+    _code(plan, turned, choices, coders, None, show)
+    return [turn_back(x, k) for x, k in zip(turned, order, strict=True)], choices[0]
 
 
 def bytes_of_tiles(program: Program, tiles: int) -> int:
@@ -200,18 +212,26 @@ def bytes_of_tiles(program: Program, tiles: int) -> int:
     return program.state_bytes(tiles) + tiles * (8 + 1 + 8) * math.prod(program.shape)
 
 
+def _code_choices(plan: Plan, choices: NDArray[np.int64], coder: Coder) -> None:
+    """Codes the classes and the orders of images, `(2, n)`, where there are several."""
+    if plan.program.classes:
+        coder.code_numbers(choices[0], plan.program.classes)
+    if plan.orders > 1:
+        coder.code_numbers(choices[1], plan.orders)
+    else:
+        choices[1] = 0
+
+
 def _code(
     plan: Plan,
     images: Sequence[Levels],
-    ids: NDArray[np.int64],
+    choices: NDArray[np.int64],
     coders: Sequence[Coder],
     bits: NDArray[np.float64] | None,
     show: Callable[[float], None] | None,
 ) -> None:
-    """Codes the classes, then takes all images through the program, a wave of tiles at a time."""
-    if plan.program.classes:
-        coders[0].code_numbers(ids, plan.program.classes)
-    inputs = inputs_of(plan.program, ids)
+    """Takes all images, turned to their orders, through the program, a wave of tiles at a time."""
+    inputs = inputs_of(plan.program, choices)
     done = [np.zeros(x.shape[1:], np.bool_) for x in images]
     sizes = [(x.shape[1], x.shape[2]) for x in images]
     total, finished = sum(map(np.size, done)), [0] * plan.lanes
@@ -266,15 +286,16 @@ def _code_tiles(
             bits[tile.image] += 30 * widths[k].size - float(np.log2(widths[k]).sum())
 
 
-def inputs_of(program: Program, ids: NDArray[np.int64]) -> Inputs:
-    """Makes a program's inputs of the classes of some images."""
+def inputs_of(program: Program, choices: NDArray[np.int64]) -> Inputs:
+    """Makes a program's inputs of the classes and the orders of some images, `(2, n)`."""
     if "classes" not in program.inputs:
         return {}
+    ids, order = choices
     classes = np.zeros((len(ids), program.classes), np.float32)
     if program.classes:
         classes[np.arange(len(ids)), ids] = 1
     present = np.ones((len(ids), 1), np.float32)
-    return {"classes": with_raster_order(classes, program.orders), "present": present}
+    return {"classes": with_orders(classes, program.orders, order), "present": present}
 
 
 def _fill_canvas(

@@ -51,12 +51,14 @@ class Settings:
         embed: Whether the compressed file is to hold the program, too.
         verify: Whether each chunk is decoded again and compared before it counts.
         threads: Number of threads.
+        orders: Orders of the pixels, of which each image takes the best.
     """
 
     coding: Coding | None
     embed: bool
     verify: bool = True
     threads: int = 1
+    orders: int = 1
 
     @property
     def channels(self) -> int:
@@ -73,6 +75,7 @@ class Settings:
         """What the file says about all images."""
         array = source.images if isinstance(source, ArraySource) else None
         coding = self.coding
+        orders = {"orders": self.orders} if self.orders > 1 else {}
         return {
             "nextpixel": version("nextpixel"),
             "model": coding and coding.name,
@@ -87,6 +90,7 @@ class Settings:
             "bytes": source.bytes,
             "array": None if array is None else array.x.shape[1:],
             "class_names": None if array is None else array.class_names,
+            **orders,
         }
 
 
@@ -127,6 +131,7 @@ def compress(
     out: str | os.PathLike[str],
     *,
     embed: bool | None = None,
+    all_orders: bool = False,
     verify: bool = True,
     threads: int | None = None,
     trust: bool = False,
@@ -145,14 +150,16 @@ def compress(
         out: The .npxz to write; it appears when all is done.
         embed: Whether the file is to hold the model's program, so that it decodes without the
             model; by default unless the model is a pretrained one.
+        all_orders: Whether each image is coded in the order of its pixels, of those that the model
+            learned, that needs the fewest bits. Encoding takes as many times longer as there are.
         verify: Whether each chunk is decoded again and compared before it counts.
         threads: Number of threads; by default one for each processor.
         trust: See `nextpixel.load`.
         show: Called now and then with the number of images done.
 
     Raises:
-        UserError: An image cannot be read, what was decoded differs, the model cannot code images,
-            or another process writes the same file.
+        UserError: An image cannot be read, what was decoded differs, the model cannot code images
+            or has one order only, or another process writes the same file.
         OSError: The file cannot be written.
 
     Example:
@@ -165,7 +172,8 @@ def compress(
     )
     if embed is None or coding is None:
         embed = coding is not None and not coding.shipped
-    settings = Settings(coding, embed, verify, threads or processors())
+    orders = 1 if coding is None or not all_orders else several_orders(coding)
+    settings = Settings(coding, embed, verify, threads or processors(), orders)
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -182,6 +190,20 @@ def compress(
             check_file(part, settings, totals)
     part.replace(path)
     return totals
+
+
+def several_orders(coding: Coding) -> int:
+    """Returns the number of orders that a model learned.
+
+    Raises:
+        UserError: It is one.
+    """
+    if coding.program.orders == 1:
+        raise UserError(
+            f"{coding.name} knows one order of the pixels: leave --all-orders out, or train a "
+            "model with --model.orders 8."
+        )
+    return coding.program.orders
 
 
 @contextmanager
@@ -268,7 +290,7 @@ def write_chunks(
         with ThreadPoolExecutor(min(lanes, settings.threads)) as pool:
             plan = None
             if coding is not None:
-                plan = coding.plan(lanes, pool)
+                plan = coding.plan(lanes, pool, settings.orders)
             share = 0.5 if settings.verify else 1.0
             levels = settings.levels(source)
             body = encode_chunk(plan, some, first, levels, lambda done: tick(share * done))

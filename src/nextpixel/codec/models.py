@@ -68,9 +68,9 @@ class Coding:
         refuse_more_than_a_class(program, self.name, "compress images")
         return program
 
-    def plan(self, lanes: int = 1, pool: Executor | None = None) -> Plan:
+    def plan(self, lanes: int = 1, pool: Executor | None = None, orders: int = 1) -> Plan:
         """How images are coded by it, see `Plan`."""
-        return Plan(self.program, self.context, self.together, lanes, pool)
+        return Plan(self.program, self.context, self.together, lanes, pool, orders)
 
     @property
     def together(self) -> int:

@@ -57,6 +57,7 @@ class Item:
         file: The bytes of its own file, and that file's name; None for an image of an array.
         class_id: The class that the model is to know, or None.
         own_class: The class that it has in its array, or None.
+        order: The order in which its pixels are coded, see `nextpixel.orders`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Item:
     file: tuple[bytes, str] | None = None
     class_id: int | None = None
     own_class: int | None = None
+    order: int = 0
 
 
 def read_file(

@@ -46,7 +46,10 @@ def find_plan(reader: Reader, head: Mapping[str, Any], given: str | None = None)
     if (size := bytes_of_tiles(program, head["together"])) > MEMORY:
         raise UserError(f"Images of {reader.path} need {size:,} bytes: it is none of ours.")
     above, beside = head["context"]
-    return Plan(program, (above, beside), head["together"])
+    orders = head.get("orders", 1)
+    if orders not in (1, program.orders):
+        raise UserError(f"{reader.path} says {orders} orders, and its program {program.orders}.")
+    return Plan(program, (above, beside), head["together"], orders=orders)
 
 
 def program_file(reader: Reader, head: Mapping[str, Any], given: str | None = None) -> bytes:

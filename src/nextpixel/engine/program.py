@@ -27,7 +27,7 @@ from nextpixel.engine.file import HEADER, INPUTS, orders_of, read_description
 from nextpixel.engine.library import Job, aligned, failed, load_library
 from nextpixel.errors import MIX_ERROR, UserError
 from nextpixel.noise import site_noise
-from nextpixel.orders import with_raster_order
+from nextpixel.orders import with_orders
 
 __all__ = ["TOTAL", "Images", "Program", "Session"]
 
@@ -281,7 +281,7 @@ class Program:
             inputs[name] = np.broadcast_to(values, (n, size)).astype(np.float32)
         if self.orders > 1:
             classes = inputs.get("classes", np.zeros((n, 0), np.float32))
-            inputs["classes"] = with_raster_order(classes, self.orders)
+            inputs["classes"] = with_orders(classes, self.orders)
         return inputs
 
 

@@ -70,6 +70,12 @@ def arguments(parser: Parser) -> None:
         help="do not put the .program into the file: whoever decodes it must have it",
     )
     group.add_argument(
+        "--all-orders",
+        action="store_true",
+        help="of a model with several orders of the pixels: code each image in the one that needs "
+        "the fewest bits; encoding takes as many times longer",
+    )
+    group.add_argument(
         "--no-verify", action="store_true", help="do not decode again what was encoded"
     )
     group.add_argument("--threads", type=positive, help="number of processor threads")
@@ -94,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
                 source,
                 out,
                 embed=not (coding.shipped or args.leave_out),
+                all_orders=args.all_orders,
                 verify=not args.no_verify,
                 threads=args.threads,
                 show=lambda done: show(done / max(1, source.count)),

@@ -152,10 +152,11 @@ export class Program {
 
 // Images on their way through a program, all at the same site. Free the latest session first.
 export class Session {
-  // Options: `images`; `classes`, weights for each image, or null without any; `levels`, `known` and
-  // `noise`, flat arrays of all images; `coder`; `temperature`; `guidance`.
+  // Options: `images`; `classes`, weights for each image, or null without any; `order`, the order of
+  // the pixels of each image, if it is not raster order; `levels`, `known` and `noise`, flat arrays of
+  // all images; `coder`; `temperature`; `guidance`.
   constructor(program, options) {
-    const { images, classes = null, levels, known, noise, coder = 0, vector = null } = options;
+    const { images, classes = null, order = [], levels, known, noise, coder = 0, vector = null } = options;
     const { temperature = 1, guidance = 1 } = options;
     this.program = program;
     this.engine = program.engine;
@@ -174,7 +175,7 @@ export class Session {
     if (levels) this.levels.set(BigInt64Array.from(levels, BigInt));
     np.np_begin(program.address, this.state, BigInt(this.states));
     for (let image = 0; image < this.states; image++)
-      if (program.orders > 1) this.input(image, 0n, program.choices)[program.classes] = 1;
+      if (program.orders > 1) this.input(image, 0n, program.choices)[program.classes + (order[image % images] ?? 0)] = 1;
     for (let image = 0; image < images; image++) {
       if (classes) this.input(image, 0n, program.choices).set(classes[image]);
       if (vector) this.input(image, 1n, program.vector).set(vector[image]);

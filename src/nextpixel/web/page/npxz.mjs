@@ -188,6 +188,21 @@ function wavesOf(sizes, { height, width }, [above, beside]) {
   return Array.from(waves, (wave) => wave ?? []);
 }
 
+// Undoes the turn of an image whose pixels were coded in another order than raster order.
+function turnedBack({ size: [height, width], levels }, order, channels) {
+  const [mirror, flip, transpose] = [1, 2, 4].map((bit) => order & bit);
+  const size = transpose ? [width, height] : [height, width];
+  const image = new levels.constructor(levels.length);
+  for (let at = 0, c = 0; c < channels; c++)
+    for (let row = 0; row < size[0]; row++)
+      for (let col = 0; col < size[1]; col++) {
+        const [y, x] = transpose ? [col, row] : [row, col];
+        const line = c * height + (flip ? height - 1 - y : y);
+        image[at++] = levels[line * width + (mirror ? width - 1 - x : x)];
+      }
+  return { size, levels: image };
+}
+
 // Visits the pixels of a tile's canvas that lie in its picture: whether a pixel is the tile's own,
 // where it lies on the canvases, and where in the picture.
 function visit({ channels, height, width }, tile, k, size, see) {
@@ -201,7 +216,7 @@ function visit({ channels, height, width }, tile, k, size, see) {
 }
 
 // Codes tiles side by side; `decodes` fills their pixels in. Calls `tick` after each row.
-function codeTiles(program, tiles, images, classes, coder, decodes, tick) {
+function codeTiles(program, tiles, images, { classes, order }, coder, decodes, tick) {
   const count = tiles.length * program.dims;
   const [levels, known] = [new Float64Array(count), new Uint8Array(count).fill(1)];
   tiles.forEach((tile, k) => {
@@ -215,7 +230,8 @@ function codeTiles(program, tiles, images, classes, coder, decodes, tick) {
     });
   });
   const weights = program.classes ? tiles.map((tile) => oneClass(program, classes[tile.n])) : null;
-  const session = new Session(program, { images: tiles.length, classes: weights, levels, known, coder });
+  const turns = tiles.map((tile) => order[tile.n]);
+  const session = new Session(program, { images: tiles.length, classes: weights, order: turns, levels, known, coder });
   const rows = Math.max(...tiles.map((tile) => tile.y + tile.h - tile.top));
   const perRow = program.width * program.channels;
   for (let row = 0; row < rows; row++) {
@@ -233,13 +249,14 @@ function codeTiles(program, tiles, images, classes, coder, decodes, tick) {
   session.free();
 }
 
-function codeImages(program, { context, together }, coders, images, classes, decodes, tick = () => {}) {
+// Codes images that are turned to their orders. `choices` has the class and the order of each.
+function codeImages(program, { context, together }, coders, images, choices, decodes, tick = () => {}) {
   const sizes = images.map(({ size }) => size);
   for (const wave of wavesOf(sizes, program, context)) {
     coders.forEach((coder, lane) => {
       const tiles = wave.filter((_, i) => i % coders.length === lane);
       for (let i = 0; i < tiles.length; i += together)
-        codeTiles(program, tiles.slice(i, i + together), images, classes, coder, decodes, tick);
+        codeTiles(program, tiles.slice(i, i + together), images, choices, coder, decodes, tick);
     });
     for (const { n, y, x, h, w } of wave)
       for (let row = y; row < y + h; row++)
@@ -253,7 +270,7 @@ const isCount = (x) => Number.isInteger(x) && x >= 0;
 
 export async function readHead(records) {
   const head = await parsed(records[0].body);
-  const { shape, levels, context, together, images } = head;
+  const { shape, levels, context, together, images, orders = 1 } = head;
   const right =
     [shape, context].every((list) => Array.isArray(list) && list.every(isCount)) &&
     shape.length === 3 &&
@@ -261,7 +278,8 @@ export async function readHead(records) {
     context.every((pixels, i) => 4 * pixels <= shape[1 + i]) &&
     [levels, together, images].every(isCount) &&
     together >= 1 &&
-    together <= TOGETHER;
+    together <= TOGETHER &&
+    [1, 4, 8].includes(orders);
   if (!right) throw new Trouble("damaged");
   return head;
 }
@@ -300,6 +318,8 @@ export async function decodeChunk(engine, programOf, head, chunk) {
   const about = await parsed(chunk.subarray(4, 4 + length));
   if (!Array.isArray(about.codes)) throw new Trouble("damaged");
   const program = about.codes.length ? await programOf() : { channels: 0, classes: 0, height: 1, width: 1 };
+  const { orders = 1 } = head;
+  if (about.codes.length && ![1, program.orders].includes(orders)) throw new Trouble("damaged");
   checkChunk(about, program, head);
   const { channels } = program;
   let at = 4 + length;
@@ -308,17 +328,20 @@ export async function decodeChunk(engine, programOf, head, chunk) {
   const kinds = column("kind", "model");
   const coded = column("size").filter((_, i) => kinds[i] === "model");
   const kind = head.levels > 256 ? Uint16Array : Uint8Array;
-  const images = coded.map((size) => ({
-    size,
-    levels: new kind(channels * size[0] * size[1]),
-    done: new Uint8Array(size[0] * size[1]),
-  }));
-  const classes = engine.freeing(() => {
+  const turned = ([height, width], order) => ({
+    size: order & 4 ? [width, height] : [height, width],
+    levels: new kind(channels * height * width),
+    done: new Uint8Array(height * width),
+  });
+  const { images, classes } = engine.freeing(() => {
     const coders = codes.map((code) => engine.decoder(code));
     const none = new Array(coded.length).fill(0);
-    const found = program.classes && codes.length ? engine.codeNumbers(coders[0], none, program.classes) : none;
-    if (codes.length) codeImages(program, head, coders, images, found, true);
-    return found;
+    const numbers = (count) => (count && codes.length ? engine.codeNumbers(coders[0], none, count) : none);
+    const classes = numbers(program.classes);
+    const order = numbers(orders > 1 ? orders : 0);
+    const images = coded.map((size, k) => turned(size, order[k]));
+    if (codes.length) codeImages(program, head, coders, images, { classes, order }, true);
+    return { classes, images: images.map((image, k) => turnedBack(image, order[k], channels)) };
   });
   const levels = joined(images.map((image) => new Uint8Array(image.levels.buffer)));
   if (engine.crc32c(levels) !== about.crc) throw new Trouble("damaged");
@@ -367,7 +390,7 @@ export async function encodeImages(program, about, images, classes, given, tick)
   const code = engine.freeing(() => {
     const coder = engine.encoder(4 * images.length * (program.dims + 1) + 8);
     if (program.classes) engine.codeNumbers(coder, classes, program.classes);
-    codeImages(program, head, [coder], some, classes, false, (done) => tick?.(done, engine.written(coder)));
+    codeImages(program, head, [coder], some, { classes, order: [] }, false, (done) => tick?.(done, engine.written(coder)));
     return engine.finish(coder);
   });
   const levels = joined(some.map((image) => new Uint8Array(image.levels.buffer)));
