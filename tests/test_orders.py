@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import nextpixel as npx
+from nextpixel.cli.main import main
 from nextpixel.codec import chunks
 from nextpixel.codec.compress import compress
 from nextpixel.codec.models import Coding, compiled
@@ -325,6 +326,20 @@ def test_training_learns_all_orders(tmp_path: Path) -> None:
     best = npx.load(tmp_path / "run")
     nats = -best.log_prob_in_orders(x[:1])
     assert float(nats.max()) < 1.0
+
+
+def test_a_run_is_resumed_with_its_orders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.zeros((20, 1, 6, 6), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=x, x_valid=x[:4], x_test=x[:4], levels=2)
+    options = "--model PixelCNN --model.width 8 --model.blocks 1 --model.orders 8 --threads 1"
+    out = tmp_path / "run"
+    words = f"train --data {tmp_path / 'a.npz'} {options} --train.steps 2 --out {out}"
+    assert main(words.split()) == 0
+    assert main(f"train --resume {out} --train.steps 3".split()) == 0
+    assert "Resuming at step 2" in capsys.readouterr().err
+    assert npx.load(out).orders == 8
 
 
 # --- mistakes -------------------------------------------------------------------------------------

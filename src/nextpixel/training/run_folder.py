@@ -12,7 +12,7 @@ from os.path import samestat
 from pathlib import Path
 from typing import Any
 
-from nextpixel.context import ContextSpec
+from nextpixel.context import PARTS
 from nextpixel.data import Dataset
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import ImageModel
@@ -90,7 +90,7 @@ def write_config(
         args: The training options.
         settings: Other options of the command line.
     """
-    decided_by_data = {"shape", "levels", *ContextSpec._fields}
+    decided_by_data = {"shape", "levels", *PARTS}
     hyperparameters = {
         name: value for name, value in model.hyperparameters.items() if name not in decided_by_data
     }
