@@ -18,8 +18,9 @@ from nextpixel.cli.options import (
     positive,
 )
 from nextpixel.errors import UserError
+from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import progress
-from nextpixel.utils.words import count
+from nextpixel.utils.words import count, list_names
 
 if TYPE_CHECKING:
     import argparse
@@ -41,6 +42,7 @@ EXAMPLES = [
     "nextpixel eval mnist-gated",
     "nextpixel eval runs/mine --data mnist --split valid --limit 1000 --json",
     "nextpixel eval mnist-gated --classify --limit 500 --plot confusion.png",
+    "nextpixel eval runs/mine --whole my-photographs",
 ]
 
 
@@ -57,6 +59,13 @@ def arguments(parser: Parser) -> None:
     )
     add_data_dir(group)
     group.add_argument("--limit", type=positive, help="score at most N images, spread evenly")
+    group.add_argument(
+        "--whole",
+        nargs="+",
+        metavar="PICTURES",
+        help="instead, score picture files and those of folders, each at its own size: by a "
+        "network of convolutions without classes",
+    )
     parser.add_argument(
         "--importance",
         type=positive,
@@ -122,6 +131,9 @@ def run(args: argparse.Namespace) -> None:
     expand_bundle(args)
     device = set_up(args.device, args.threads)
     model = load_any_model(args.model, device, trust=args.trust)
+    if args.whole:
+        report_whole(args, model)
+        return
     dataset = load_model_data(model, args.model, args.data, args.data_dir, trust=args.trust)
     found = evaluate(args, model, dataset)
     found.which["model"] = name
@@ -134,6 +146,37 @@ def run(args: argparse.Namespace) -> None:
         print_json(found)
     else:
         report(found, found.which["given" if model.is_likelihood else "score"])
+
+
+def report_whole(args: argparse.Namespace, model: ImageModel) -> None:
+    """Scores pictures at their own sizes, and prints the scores.
+
+    Raises:
+        UserError: An option is for data sets only, or see `score_whole`.
+    """
+    from nextpixel.codec.sources import find_files
+    from nextpixel.evaluation.whole import score_whole
+
+    if args.data or args.limit or args.classify or args.importance or args.all_orders:
+        raise UserError(
+            "--whole scores pictures at their own sizes: leave --data, --limit, --classify, "
+            "--importance and --all-orders out."
+        )
+    files = find_files([user_path(name) for name in args.whole])
+    with progress("scoring") as show:
+        found = score_whole(model, [folder / name for folder, name in files.files], show)
+    dims = model.shape[0] * sum(picture.size[0] * picture.size[1] for picture in found)
+    mean = sum(picture.bits for picture in found) / dims
+    if args.json:
+        pictures = {str(one.path): one.bits_per_dim for one in found}
+        print(json.dumps({"model": args.model, "bits_per_dim": mean, "pictures": pictures}))
+        return
+    for one in found:
+        print(f"{one.path}: {one.size[1]} x {one.size[0]}, {one.bits_per_dim:.4f} bits/dim")
+    print(f"{args.model} on {count(len(found), 'whole picture')}: {mean:.4f} bits/dim")
+    if files.left_out:
+        left_out = count(len(files.left_out), "file")
+        print(f"Left out, as no pictures: {left_out} ({list_names(files.left_out)}).")
 
 
 def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> Evaluation:

@@ -44,6 +44,7 @@ EXAMPLES = [
     "nextpixel sample mnist-gated --out grid.png",
     "nextpixel sample mnist-gated -n 20 --class 3 --gif three.gif",
     "nextpixel sample mnist-gated --interpolate --class 3,8 --columns 9",
+    "nextpixel sample runs/mine -n 4 --size 64 96",
 ]
 
 PER_CLASS = 8  # default number of images of each class
@@ -96,6 +97,13 @@ def arguments(parser: Parser) -> None:
         type=float,
         default=1.0,
         help="above 1 to exaggerate the class, of a model trained with train.drop_context",
+    )
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=positive,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the images, if not those that the model learned: of a network of convolutions",
     )
     add_outputs(parser)
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
@@ -187,6 +195,7 @@ def is_plain(args: argparse.Namespace) -> bool:
     from nextpixel.utils.devices import is_surely_cpu
 
     others = args.gif is not None or args.all_at_once or args.interpolate or args.pixels is not None
+    others = others or args.size is not None
     return (
         not others
         and args.sampler in ("auto", "engine")
@@ -237,6 +246,8 @@ def sample_pixels(args: argparse.Namespace, device: torch.device) -> None:
 
     refuse_pixels(args)
     model = load_model_or_latent(args.model, device, trust=args.trust)
+    if args.size is not None:
+        model = model.resized((model.shape[0], *args.size))
     options: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
     ordered = {"guidance": args.guidance, "sampler": args.sampler}
     if isinstance(model, LatentModel):
@@ -336,6 +347,7 @@ def refuse(
     given = {
         "--guidance": guidance and args.guidance != 1,
         "--gif": args.gif is not None,
+        "--size": args.size is not None and kind != "models without a code",
         "--all-at-once": args.all_at_once,
         "--interpolate": args.interpolate,
         "--sampler": sampler and args.sampler != "auto",
