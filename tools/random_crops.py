@@ -1,6 +1,6 @@
 """Cuts squares at random places out of photographs, as an array to train on.
 
-    python tools/random_crops.py ../shared/data/photos photos.npz
+    python tools/random_crops.py ../shared/data/photos runs/photos.npz
     nextpixel train --config recipes/photos/photos.yaml --out runs/photos
 
 Each square comes from a picture that is made smaller by one of the scales, with a chance in
@@ -59,6 +59,7 @@ def main() -> None:
             pictures = held_out
         arrays[f"x_{split}"] = cut(pictures, count, args.size, generator)
         print(f"{split}: {count:,} squares of {len(pictures):,} pictures and scales")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("xb") as file:
         np.savez(file, **arrays)
 

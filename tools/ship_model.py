@@ -3,9 +3,13 @@
     nextpixel train --config recipes/mnist/mnist-gated.yaml --out runs/mnist-gated
     python tools/ship_model.py runs/mnist-gated mnist-gated
 
+    python tools/ship_model.py runs/photos-second photos --earlier runs/photos \
+        --whole ../shared/data/kodak --attribution ../shared/data/photos/ATTRIBUTION.tsv
+
 The card describes the model, how and on which machine it was trained, and its scores on the whole
 validation and test sets; `nextpixel eval NAME --json` prints the same numbers. For a
-class-conditional model it also has the accuracy on the test set, or on --classify of its images.
+class-conditional model it also has the accuracy on the test set, or on --classify of its images;
+for a model of any size, with --whole, its scores on whole pictures in their place.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ import datetime
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 import nextpixel as npx
 from nextpixel.evaluation.likelihood import classify, evaluate
+from nextpixel.evaluation.whole import score_whole
+from nextpixel.models.base.image_model import ImageModel
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.machine import machine
 from nextpixel.utils.progress import progress
@@ -37,6 +44,12 @@ def main() -> None:
         "--classify", type=int, metavar="N", help="classify N test images (default: all)"
     )
     parser.add_argument("--recipe", type=Path, help="its recipe (default: recipes/*/NAME.yaml)")
+    parser.add_argument(
+        "--earlier", type=Path, nargs="+", default=[], help="runs whose weights it began with"
+    )
+    parser.add_argument("--whole", type=Path, help="a folder of pictures to score as wholes")
+    parser.add_argument("--source", help="where the data come from (default: what the data say)")
+    parser.add_argument("--attribution", type=Path, help="a file that names the data's authors")
     args = parser.parse_args()
     recipe = find_recipe(args.name) if args.recipe is None else args.recipe.resolve()
     if recipe is None or not recipe.is_file() or not recipe.is_relative_to(ROOT):
@@ -51,11 +64,12 @@ def main() -> None:
     saved = json.loads((folder / "config.json").read_text())
     dataset = npx.load_data(config["data"], levels=model.levels)
     scores = {}
-    for split in ("valid", "test"):
+    for split in ("valid", "test") if args.whole is None else ():
         with progress(f"scoring {split}") as show:
             scores[split] = asdict(evaluate(model, getattr(dataset, split), progress=show))
         print(split, scores[split])
-    command = f"nextpixel eval {args.name} --data {config['data']} --json"
+    data = yaml.safe_load(recipe.read_text())["data"]
+    command = f"nextpixel eval {args.name} --data {data} --json"
     classified = {}
     if model.classes is not None:
         with progress("classifying test") as show:
@@ -68,6 +82,10 @@ def main() -> None:
             "command": f"{command} --classify"
             + (f" --limit {args.classify}" if args.classify else ""),
         }
+    if args.whole is not None:
+        scores["whole"] = score_pictures(model, args.name, args.whole)
+    if args.attribution is not None:
+        (folder / args.attribution.name).write_bytes(args.attribution.read_bytes())
     metrics = [json.loads(line) for line in (args.run / "metrics.jsonl").read_text().splitlines()]
     best = min((line for line in metrics if "valid" in line), key=lambda line: line["valid"])
     card = {
@@ -80,21 +98,41 @@ def main() -> None:
         "levels": model.levels,
         "classes": model.classes,
         **({"task": model.conditioner.settings()} if model.role == "restore" else {}),
-        "data": config["data"],
-        "source": dataset.source,
+        "data": data,
+        "source": args.source or dataset.source,
         "images": {"train": len(dataset.train)},
         "recipe": recipe.relative_to(ROOT).as_posix(),
         "train": config["train"],
         "kept_step": best["step"],
         "training_seconds": round(metrics[-1]["seconds"]),
+        **({"earlier": [earlier_run(run) for run in args.earlier]} if args.earlier else {}),
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "scores": scores,
-        "command": command,
+        **({"command": command} if args.whole is None else {}),
         **classified,
     }
     replace_file(folder / "card.json", (json.dumps(card, indent=2) + "\n").encode())
     print(f"Written: {folder / 'card.json'}")
+
+
+def score_pictures(model: ImageModel, name: str, folder: Path) -> dict[str, Any]:
+    """Scores the pictures of a folder, each at its own size."""
+    with progress("scoring pictures") as show:
+        found = score_whole(model, sorted(folder.glob("*.png")), show)
+    dims = model.shape[0] * sum(one.size[0] * one.size[1] for one in found)
+    return {
+        "command": f"nextpixel eval {name} --whole {folder} --json",
+        "bits_per_dim": sum(one.bits for one in found) / dims,
+        "pictures": {one.path.name: one.bits_per_dim for one in found},
+    }
+
+
+def earlier_run(run: Path) -> dict[str, Any]:
+    """Describes a run whose weights the model began with."""
+    seconds = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
+    options = yaml.safe_load((run / "config.yaml").read_text())["train"]
+    return {"train": options, "training_seconds": round(seconds)}
 
 
 def find_recipe(name: str) -> Path | None:

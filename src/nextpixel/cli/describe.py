@@ -80,15 +80,15 @@ def summary(name: str, folder: Path) -> list[str]:
     if not file.is_file():
         return [name, "(no card)", "", "", "", ""]
     card = json.loads(file.read_text("utf-8"))
-    score = card["scores"]["test"]
+    scores = card["scores"]
     data = f"{card['data']}, {card['task']['name']}" if "task" in card else card["data"]
     return [
         name,
         card["model"],
         f"{card['parameters']:,}",
         data,
-        f"{score['bits_per_dim']:.4f}",
-        f"{score['nats']:.2f}",
+        f"{scores['whole' if 'whole' in scores else 'test']['bits_per_dim']:.4f}",
+        f"{scores['test']['nats']:.2f}" if "test" in scores else "-",  # of whole pictures
     ]
 
 
