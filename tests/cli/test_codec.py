@@ -188,7 +188,9 @@ def test_an_archive_holds_its_model(
 
     def train(seen: archiving.Seen, *_: object) -> tuple[bytes, archiving.Trial]:
         assert seen.crops.shape == (500, 1, 6, 5)
-        return compiled(network, seen.sizes), archiving.Trial(6, 8, 1000, 1.0, 2000)
+        return compiled(network, seen.sizes), archiving.Trial(
+            6, 2000, archiving.Rounding(1.0, 1000, 8.0)
+        )
 
     monkeypatch.setattr(archiving, "train", train)
     x = network.sample(500, seed=0, temperature=0.3).numpy().astype(np.uint8)

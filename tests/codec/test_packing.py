@@ -2,14 +2,17 @@
 
 import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import nextpixel as npx
 from nextpixel.codec.models import compiled
 from nextpixel.codec.packing import BLOCK, SIZES, pack_program, unpack_program
 from nextpixel.codec.rounding import best_steps, rounded
+from nextpixel.data import Images
 from nextpixel.engine.file import HEADER
 from nextpixel.errors import UserError
 from nextpixel.models import PixelCNNPP
@@ -114,3 +117,26 @@ def test_what_is_damaged_is_refused(network: PixelCNNPP) -> None:
         data[at] ^= 1 << random.integers(8)
         with suppress(UserError):
             unpack_program(data.tobytes())
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_a_file_holds_a_program_whose_weights_suit_its_images(
+    classes: int | None, tmp_path: Path
+) -> None:
+    """Rounded as the number of images demands; the same each time, so that one can resume."""
+    torch.manual_seed(0)
+    options = {"width": 4, "blocks": 1, "stages": 1, "components": 2, "classes": classes}
+    network = PixelCNNPP(shape=(1, 8, 8), **options)
+    whole = len(pack_program(compiled(network)))
+    x = network.eval().sample(600, classes and np.arange(600) % 3, seed=0).numpy().astype(np.uint8)
+    y, sizes = None if classes is None else np.arange(600) % 3, []
+    for count in (600, 600, 20):
+        images = Images(x[:count], None if y is None else y[:count], 256)
+        npx.compress(network, images, path := tmp_path / "a.npxz")
+        with npx.Compressed(path) as file:
+            (program,) = [record for record in file.reader.records if record.kind == b"PROG"]
+            found = np.stack([image.levels for some in file.images() for image in some])
+            sizes.append((program.size, file.head["program"]))
+        assert np.array_equal(found, x[:count])
+    assert sizes[0] == sizes[1]
+    assert sizes[2][0] < sizes[0][0] < whole

@@ -7,7 +7,6 @@ the rest.
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -21,13 +20,11 @@ from numpy.typing import NDArray
 
 from nextpixel.codec.compress import Totals, compress
 from nextpixel.codec.models import Coding, Size, compiled
-from nextpixel.codec.packing import pack_program
 from nextpixel.codec.pictures import smallest_file
-from nextpixel.codec.rounding import best_steps, rounded
+from nextpixel.codec.rounding import Rounding, best_rounding, cut
 from nextpixel.codec.sources import ArraySource, ImagesLike, Source, source_of
 from nextpixel.data import Dataset
 from nextpixel.data.arrays import dataset_from_arrays
-from nextpixel.engine import Program
 from nextpixel.models import PixelCNNPP
 from nextpixel.models.base.image_model import load
 from nextpixel.noise import Stream
@@ -47,7 +44,6 @@ BYTES_OF_WEIGHT = 0.55
 RATE = 4e-3  # of learning
 TRIED = 0.05  # of the time, for each of three widths
 SCORED = 96  # crops on which a model is scored
-COARSENESS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the weights, see `rounding`
 
 
 @dataclass(frozen=True)
@@ -56,17 +52,13 @@ class Trial:
 
     Attributes:
         width: The width of the network.
-        coarseness: The steps of the weights, in best ones, see `rounding`.
-        model_bytes: Bytes of the packed model.
-        bits_per_dim: Of crops.
         total: Bytes of the model and of all pictures, estimated.
+        rounding: How its weights are rounded.
     """
 
     width: int
-    coarseness: float
-    model_bytes: int
-    bits_per_dim: float
     total: int
+    rounding: Rounding
 
 
 @dataclass(frozen=True)
@@ -120,8 +112,8 @@ def archive(
         file, trial = train(seen, minutes, threads, Path(folder), say)
     if trial.total >= classical:
         say(
-            f"A model of them would need {trial.total:,} bytes, {trial.model_bytes:,} of them for "
-            "itself: nothing is gained."
+            f"A model of them would need {trial.total:,} bytes, "
+            f"{trial.rounding.model_bytes:,} of them for itself: nothing is gained."
         )
         return without_model(source, out, threads, show)
     coding = Coding("archive", file)
@@ -205,16 +197,6 @@ def look(source: Source) -> Seen:
     return Seen(whole, levels, sizes, classical, taken, dims)
 
 
-def cut(x: NDArray[Any], side: Size, generator: np.random.Generator) -> NDArray[Any]:
-    """Cuts a part out of an image at a random place; what it has less is 0."""
-    top, left = (
-        generator.integers(0, max(0, n - s) + 1) for n, s in zip(x.shape[1:], side, strict=True)
-    )
-    part = x[:, top : top + side[0], left : left + side[1]]
-    missing = side[0] - part.shape[1], side[1] - part.shape[2]
-    return np.pad(part, ((0, 0), (0, missing[0]), (0, missing[1])))
-
-
 # --- the model ------------------------------------------------------------------------------------
 
 
@@ -251,10 +233,10 @@ def train_widths(
     trials = {}
     for width in widths_for(seen):
         run = folder / str(width)
-        trials[width] = (found := trained(seen, data, width, TRIED * minutes, run))[1]
+        trials[width] = trial = trained(seen, data, width, TRIED * minutes, run)[1]
         say(
-            f"  width {width}: {found[1].bits_per_dim:.3f} bits/dim, a model of "
-            f"{found[1].model_bytes:,} bytes, {found[1].total:,} in all"
+            f"  width {width}: {trial.rounding.bits_per_dim:.3f} bits/dim, a model of "
+            f"{trial.rounding.model_bytes:,} bytes, {trial.total:,} in all"
         )
     best = min(trials, key=lambda width: trials[width].total)
     left = minutes * (1 - TRIED * len(trials))
@@ -295,22 +277,6 @@ def trained(
     options |= {"valid_every": options["steps"], "patience": None}
     fit(model, data, out=run, device="cpu", **options)
     best: Any = load(run)
-    some = seen.crops[:SCORED]
-    steps = best_steps(best, torch.as_tensor(some.astype(np.int64)), some.size / seen.dims)
-    trials = [try_rounding(seen, width, c, rounded(best, steps, c)) for c in COARSENESS]
-    chosen = min(trials, key=lambda trial: trial.total)
-    return compiled(rounded(best, steps, chosen.coarseness), seen.sizes), chosen
-
-
-def try_rounding(seen: Seen, width: int, coarseness: float, model: PixelCNNPP) -> Trial:
-    """Estimates what the images take with a model whose weights are rounded."""
-    file = compiled(model)
-    bits, size = score(Program(file), seen.crops[:SCORED]), len(pack_program(file))
-    total = size + bits * seen.dims / 8 + seen.classical - seen.taken
-    return Trial(width, coarseness, size, bits, round(total))
-
-
-def score(program: Program, x: NDArray[Any]) -> float:
-    """Scores images in bits/dim."""
-    nats = -program.log_prob(x)
-    return float(nats.sum()) / (x.size * math.log(2))
+    rounded, found = best_rounding(best, seen.crops[:SCORED], None, seen.dims)
+    total = found.total(seen.dims) + seen.classical - seen.taken
+    return compiled(rounded, seen.sizes), Trial(width, round(total), found)

@@ -149,7 +149,8 @@ def compress(
             or integers `(N, H, W)` or `(N, C, H, W)` below 256.
         out: The .npxz to write; it appears when all is done.
         embed: Whether the file is to hold the model's program, so that it decodes without the
-            model; by default unless the model is a pretrained one.
+            model; by default unless the model is a pretrained one. Of a run folder or a network it
+            is a program with rounded weights, as coarse as the whole file's size demands.
         all_orders: Whether each image is coded in the order of its pixels, of those that the model
             learned, that needs the fewest bits. Encoding takes as many times longer as there are.
         verify: Whether each chunk is decoded again and compared before it counts.
@@ -172,6 +173,10 @@ def compress(
     )
     if embed is None or coding is None:
         embed = coding is not None and not coding.shipped
+    if coding is not None and embed and coding.network is not None:
+        from nextpixel.codec.rounding import with_rounded_weights  # imports PyTorch
+
+        coding = with_rounded_weights(coding, coding.network, source)
     orders = 1 if coding is None or not all_orders else several_orders(coding)
     settings = Settings(coding, embed, verify, threads or processors(), orders)
     path = Path(out)

@@ -50,12 +50,14 @@ class Coding:
         file: The bytes of the program's file.
         shipped: Whether everybody who has nextpixel has this program.
         class_names: The names of its classes, or None.
+        network: What the program was compiled from, if that is here; its weights can be rounded.
     """
 
     name: str
     file: bytes
     shipped: bool = False
     class_names: tuple[str, ...] | None = None
+    network: CausalNetwork | None = None
 
     @cached_property
     def program(self) -> Program:
@@ -123,7 +125,9 @@ def coding_of(model: ModelLike, sizes: Sequence[Size] = (), *, trust: bool = Fal
     """
     if not isinstance(model, str | Path):
         names = model.data_record.class_names
-        return Coding(type(model).__name__, compiled(model, sizes), class_names=names)
+        return Coding(
+            type(model).__name__, compiled(model, sizes), class_names=names, network=model
+        )
     name = str(model)
     if name.endswith(".program"):
         return coding_of_file(Path(name))
@@ -146,7 +150,8 @@ def coding_of(model: ModelLike, sizes: Sequence[Size] = (), *, trust: bool = Fal
     network: Any = load(name, trust=trust)
     if not isinstance(network, CausalNetwork):
         raise UserError(f"{name} ({type(network).__name__}) cannot be compiled, nor compress.")
-    return Coding(called, compiled(network, sizes), class_names=network.data_record.class_names)
+    names = network.data_record.class_names
+    return Coding(called, compiled(network, sizes), class_names=names, network=network)
 
 
 def coding_of_file(path: Path) -> Coding:

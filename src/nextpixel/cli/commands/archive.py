@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
     if done.trial is None:
         return
     saved = 1 - done.totals.bytes / done.classical
+    model_bytes = done.trial.rounding.model_bytes
     print(
-        f"{done.trial.model_bytes:,} of the bytes are the model. The file is {saved:.1%} smaller "
+        f"{model_bytes:,} of the bytes are the model. The file is {saved:.1%} smaller "
         f"than the best lossless files ({done.classical:,} bytes)."
     )
