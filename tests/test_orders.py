@@ -17,16 +17,18 @@ from torch import Tensor
 import nextpixel as npx
 from nextpixel.cli.main import main
 from nextpixel.codec import chunks
+from nextpixel.codec.chunks import parse_chunk
 from nextpixel.codec.compress import compress
 from nextpixel.codec.models import Coding, compiled
 from nextpixel.codec.pictures import Item
 from nextpixel.data import Images
-from nextpixel.engine import Program
+from nextpixel.engine import Coder, Program
 from nextpixel.engine.library import LIBRARIES
 from nextpixel.errors import UserError
 from nextpixel.models.base.image_model import Conditioning, in_orders
 from nextpixel.orders import best_order, in_words, turn, turn_back
 from tests.codec.files import images_of, source_of
+from tests.codec.golden.make import DIGESTS
 from tests.helpers import ROOT, needs, refused, run
 
 SIDES = {
@@ -223,7 +225,8 @@ def test_each_image_is_compressed_in_its_best_order(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 2, (count, 1, 4, 4)).astype(np.uint8)
     y = np.arange(count) % 2
     path, out = tmp_path / "a.npxz", tmp_path / "a.npz"
-    code = npx.compress(model, Images(x, y, 2), path, all_orders=True).code
+    coding = Coding("a model", compiled(model))  # the weights are not rounded
+    code = npx.compress(coding, Images(x, y, 2), path, all_orders=True).code
     nats = -model.log_prob_in_orders(torch.from_numpy(x.astype(int)), y).detach()
     assert len(nats.argmin(1).unique()) == 8
     bits = float(nats.min(1).values.sum()) / math.log(2)
@@ -260,6 +263,16 @@ def test_a_file_that_says_other_orders_than_its_program_is_refused(
         npx.compress(network(), x, tmp_path / "a.npxz", all_orders=True)
 
 
+def test_the_file_that_must_decode_for_ever_has_many_orders() -> None:
+    with npx.Compressed(DIGESTS.with_name("orders.npxz")) as file:
+        about, (code,), _ = parse_chunk(file.reader.body(file.chunks[0]))
+    coder, numbers = Coder.decoder(code), np.zeros(len(about.entries), np.int64)
+    coder.code_numbers(numbers, 2)  # classes
+    coder.code_numbers(numbers, 8)
+    assert len(set(numbers.tolist())) >= 4
+    assert {tuple(entry.size) for entry in about.entries} == {(5, 9)}
+
+
 def test_a_model_of_one_order_has_no_best_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,7 +302,9 @@ def test_a_browsers_machine_decodes_them(
     words = ["node", str(script), str(LIBRARIES / "engine-wasm32.wasm"), str(path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split()[1] == "30"
+    shapes = [x.levels.shape for x in items if x.levels is not None]
+    sizes = [f"{height}x{width}" for _, height, width in shapes]
+    assert done.stdout.split()[1:] == ["30", ",".join(sizes)]
 
 
 # --- training -------------------------------------------------------------------------------------

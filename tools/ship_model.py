@@ -24,8 +24,11 @@ from typing import Any
 import yaml
 
 import nextpixel as npx
+from nextpixel.cli.commands.evaluate import mixture_of_orders
+from nextpixel.codec.sources import list_files
+from nextpixel.data import Images
 from nextpixel.evaluation.likelihood import classify, evaluate
-from nextpixel.evaluation.whole import score_whole
+from nextpixel.evaluation.whole import bits_per_dim, score_whole
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.machine import machine
@@ -57,6 +60,10 @@ def main() -> None:
             f"there is no recipe {recipe or args.name} in this repository: give one as --recipe"
         )
 
+    for path in (args.whole, args.attribution, *args.earlier):
+        if path is not None and not path.exists():
+            parser.error(f"there is no {path}")
+
     folder = WEIGHTS / args.name
     model = npx.load(args.run / "best")
     model.save(folder)
@@ -82,6 +89,8 @@ def main() -> None:
             "command": f"{command} --classify"
             + (f" --limit {args.classify}" if args.classify else ""),
         }
+    if model.orders > 1:
+        scores["all orders"] = score_all_orders(model, command, dataset.test)
     if args.whole is not None:
         scores["whole"] = score_pictures(model, args.name, args.whole)
     if args.attribution is not None:
@@ -116,15 +125,24 @@ def main() -> None:
     print(f"Written: {folder / 'card.json'}")
 
 
+def score_all_orders(model: ImageModel, command: str, test: Images) -> dict[str, Any]:
+    """Scores the test set by the mixture of all orders of the pixels."""
+    with progress("scoring in all orders") as show:
+        found = evaluate(model, test, progress=show, score=mixture_of_orders)
+    print("all orders", found)
+    return {"command": f"{command} --all-orders", **asdict(found)}
+
+
 def score_pictures(model: ImageModel, name: str, folder: Path) -> dict[str, Any]:
     """Scores the pictures of a folder, each at its own size."""
+    paths = [Path(*each) for each in list_files([folder])[0]]
     with progress("scoring pictures") as show:
-        found = score_whole(model, sorted(folder.glob("*.png")), show)
-    dims = model.shape[0] * sum(one.size[0] * one.size[1] for one in found)
+        found = score_whole(model, name, paths, show)
     return {
         "command": f"nextpixel eval {name} --whole {folder} --json",
-        "bits_per_dim": sum(one.bits for one in found) / dims,
-        "pictures": {one.path.name: one.bits_per_dim for one in found},
+        "data": folder.name,
+        "bits_per_dim": bits_per_dim(found),
+        "pictures": {one.path.name: bits_per_dim([one]) for one in found},
     }
 
 

@@ -1,5 +1,5 @@
 // Decodes a .npxz by WebAssembly: node decode.mjs WASM FILE. Prints the checksum of each chunk's
-// levels, and how many images it has; ends with an error if one is wrong.
+// levels, how many images it has, and the sizes of those that are coded; ends with an error if one is wrong.
 import { readFileSync } from "node:fs";
 import { Engine, Program } from "../../src/nextpixel/web/page/engine.mjs";
 import { decodeChunk, joined, readHead, readRecords, unpackProgram } from "../../src/nextpixel/web/page/npxz.mjs";
@@ -14,5 +14,6 @@ for (const { kind, body } of records) {
   if (kind !== "CHNK") continue;
   const images = await decodeChunk(engine, () => program, head, body);
   const levels = images.filter((image) => image.levels).map(({ levels }) => new Uint8Array(levels.buffer));
-  console.log(engine.crc32c(joined(levels)), images.length);
+  const sizes = images.filter((image) => image.levels).map(({ size }) => size.join("x"));
+  console.log(engine.crc32c(joined(levels)), images.length, sizes.join(","));
 }

@@ -51,12 +51,21 @@ def test_what_cannot_be_scored_whole_is_refused(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture(path := tmp_path / "a.png", 8, 8)
-    assert "leave --data" in refused(f"eval {model} --whole {path} --limit 3", capsys)
+    for option in ("--limit 100", "--split train", "--batch-size 7", "--classify", "--top x"):
+        named = f"{option.split()[0]} is for data sets"
+        assert named in refused(f"eval {model} --whole {path} {option}", capsys)
+    (empty := tmp_path / "empty").mkdir()
+    assert "There are no pictures" in refused(f"eval {model} --whole {empty}", capsys)
     npx.PixelCNN(shape=(1, 8, 8), levels=4, width=8, blocks=2, classes=3).save(tmp_path / "c")
-    assert "given classes" in refused(f"eval {tmp_path / 'c'} --whole {path}", capsys)
+    assert "conditioned on classes" in refused(f"eval {tmp_path / 'c'} --whole {path}", capsys)
     npx.PixelSNAIL(shape=(1, 8, 8), levels=4, width=8, blocks=1).save(tmp_path / "s")
     picture(other := tmp_path / "b.png", 8, 9)
     assert "cannot be used on" in refused(f"eval {tmp_path / 's'} --whole {other}", capsys)
+    npx.VAE(shape=(1, 8, 8), levels=4, width=8).save(tmp_path / "v")
+    assert "an autoregressive model" in refused(f"eval {tmp_path / 'v'} --whole {path}", capsys)
+    assert "--size is for" in refused(f"sample {tmp_path / 'v'} --size 6 11", capsys)
+    npx.PixelCNN(shape=(1, 8, 8), levels=4, width=8, blocks=2, orders=8).save(tmp_path / "o")
+    assert "eight orders" in refused(f"eval {tmp_path / 'o'} --whole {other}", capsys)
     monkeypatch.setattr(whole, "MOST_PIXELS", 60)
     assert "has 64 pixels" in refused(f"eval {model} --whole {path}", capsys)
 

@@ -82,6 +82,8 @@ def summary(name: str, folder: Path) -> list[str]:
     card = json.loads(file.read_text("utf-8"))
     scores = card["scores"]
     data = f"{card['data']}, {card['task']['name']}" if "task" in card else card["data"]
+    if "whole" in scores:
+        data = f"{len(scores['whole']['pictures'])} pictures of {scores['whole']['data']}"
     return [
         name,
         card["model"],

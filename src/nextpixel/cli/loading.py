@@ -187,7 +187,7 @@ def refuse_moved(name: str, data: str | None) -> None:
         UserError: There is no such path.
     """
     path = Path((data or "").removeprefix("wavs:"))
-    if path.is_absolute() and not path.exists():
+    if (path.is_absolute() or path.suffix == ".npz") and not path.exists():
         raise UserError(
             f"The data of {name} are not at {data}: name the place where they are by --data."
         )

@@ -152,7 +152,8 @@ def compress(
             model; by default unless the model is a pretrained one. Of a run folder or a network it
             is a program with rounded weights, as coarse as the whole file's size demands.
         all_orders: Whether each image is coded in the order of its pixels, of those that the model
-            learned, that needs the fewest bits. Encoding takes as many times longer as there are.
+            learned, that needs the fewest bits (given its class, which is chosen before). Encoding
+            takes a pass for each order, and one more.
         verify: Whether each chunk is decoded again and compared before it counts.
         threads: Number of threads; by default one for each processor.
         trust: See `nextpixel.load`.
@@ -177,7 +178,7 @@ def compress(
         from nextpixel.codec.rounding import with_rounded_weights  # imports PyTorch
 
         coding = with_rounded_weights(coding, coding.network, source)
-    orders = 1 if coding is None or not all_orders else several_orders(coding)
+    orders = several_orders(coding) if all_orders else 1
     settings = Settings(coding, embed, verify, threads or processors(), orders)
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,12 +198,14 @@ def compress(
     return totals
 
 
-def several_orders(coding: Coding) -> int:
+def several_orders(coding: Coding | None) -> int:
     """Returns the number of orders that a model learned.
 
     Raises:
-        UserError: It is one.
+        UserError: It is one, or there is no model.
     """
+    if coding is None:
+        raise UserError("all_orders is for a model of several orders of the pixels: give one.")
     if coding.program.orders == 1:
         raise UserError(
             f"{coding.name} knows one order of the pixels: leave --all-orders out, or train a "

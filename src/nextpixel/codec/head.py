@@ -52,7 +52,8 @@ def is_head(x: dict[str, Any]) -> bool:
         and 4 * beside <= width
         and math.prod(x["shape"]) <= MOST_SITES
         and 1 <= x["together"] <= TOGETHER
-        and are_counts([x.get("orders", 1)], 1)
+        and type(x.get("orders", 1)) is int
+        and x.get("orders", 1) in (1, 4, 8)
         and x["levels"] >= 2
         and (array is None or (are_counts(array, 3) and math.prod(array) <= MOST_LEVELS))
     )

@@ -33,6 +33,7 @@ __all__ = [
     "ImagesLike",
     "Source",
     "find_files",
+    "list_files",
     "source_of",
     "source_of_images",
 ]

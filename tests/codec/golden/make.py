@@ -2,13 +2,15 @@
 
     python -m tests.codec.golden.make
 
-It was run once for version 1 of the format, and once more for orders.npxz alone. Add files for what
-is new; never write these again.
+It was run once for version 1 of the format, and later for what was new: orders.npxz, photos.npxz.
+Add files for what is new; never write these again.
 """
 
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import nextpixel as npx
 from nextpixel.codec import chunks
 from nextpixel.codec.decompress import Compressed, Decoded
 from nextpixel.codec.models import Coding
+from nextpixel.codec.pictures import Item
 from nextpixel.data import Images
 from tests.engine.test_same_bits import build
 
@@ -54,32 +57,49 @@ def main() -> None:
         write_first()
     if not (HERE / "orders.npxz").exists():
         write_orders()
+    if not (HERE / "photos.npxz").exists():
+        write_photos()
     found = {path.name: digests(path) for path in sorted(HERE.glob("*.npxz"))}
     DIGESTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def write_orders() -> None:
     """Writes images that are coded in different orders of their pixels."""
-    x = np.random.default_rng(0).integers(0, 2, (20, 1, 6, 6), np.uint8)
+    x = np.random.default_rng(0).integers(0, 2, (20, 1, 5, 9), np.uint8)
     y = np.arange(20) % 2
     network = npx.GatedPixelCNN(shape=(1, 6, 6), levels=2, classes=2, orders=8, width=8, blocks=2)
-    npx.compress(network, Images(x, y, 2), HERE / "orders.npxz", all_orders=True, threads=1)
+    with keeping_as_files(lambda _: False):
+        npx.compress(network, Images(x, y, 2), HERE / "orders.npxz", all_orders=True, threads=1)
+
+
+@contextmanager
+def keeping_as_files(kept: Callable[[Item], bool]) -> Iterator[None]:
+    """Keeps fewer pictures as files: those here are smaller as a WebP, and are to be coded."""
+    smallest = chunks.smallest_file
+    chunks.smallest_file = lambda item, levels: smallest(item, levels) if kept(item) else None
+    try:
+        yield
+    finally:
+        chunks.smallest_file = smallest
+
+
+def is_grey(item: Item) -> bool:
+    return item.levels is None or bool((item.levels == item.levels[0]).all())
+
+
+def write_photos() -> None:
+    """Writes pictures by the programs of a pretrained model for pictures of any size."""
+    with keeping_as_files(is_grey), tempfile.TemporaryDirectory() as folder:
+        npx.compress("photos", pictures(Path(folder)), HERE / "photos.npxz", threads=1)
 
 
 def write_first() -> None:
     """Writes the files of 2026-11-29."""
-    smallest = chunks.smallest_file
-    # Random weights make pictures larger than a WebP does; they are to be coded nevertheless.
-    chunks.smallest_file = lambda item, levels: (
-        smallest(item, levels)
-        if item.levels is None or (item.levels == item.levels[0]).all()
-        else None
-    )
     with tempfile.TemporaryDirectory() as folder:
-        for name, kind in (("colour", "PixelSNAIL"), ("mixture", "PixelCNNPP")):
-            coding = Coding(name, build(kind))
-            npx.compress(coding, pictures(Path(folder)), HERE / f"{name}.npxz", threads=1)
-        chunks.smallest_file = smallest
+        with keeping_as_files(is_grey):
+            for name, kind in (("colour", "PixelSNAIL"), ("mixture", "PixelCNNPP")):
+                coding = Coding(name, build(kind))
+                npx.compress(coding, pictures(Path(folder)), HERE / f"{name}.npxz", threads=1)
         npx.compress(None, Path(folder), HERE / "files.npxz", threads=1)
     random = np.random.default_rng(0)
     for name, kind, levels in (("classes", "PixelCNN", 16), ("bits", "PixelCNN of two levels", 2)):

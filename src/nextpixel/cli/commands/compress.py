@@ -73,7 +73,7 @@ def arguments(parser: Parser) -> None:
         "--all-orders",
         action="store_true",
         help="of a model with several orders of the pixels: code each image in the one that needs "
-        "the fewest bits; encoding takes as many times longer",
+        "the fewest bits, by a pass for each order",
     )
     group.add_argument(
         "--no-verify", action="store_true", help="do not decode again what was encoded"

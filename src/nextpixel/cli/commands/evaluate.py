@@ -45,6 +45,15 @@ EXAMPLES = [
     "nextpixel eval runs/mine --whole my-photographs",
 ]
 
+BATCH = 100
+SPLIT = "test"
+OF_DATA_SETS = {  # options that --whole does not have, and their defaults
+    **dict.fromkeys(("data", "data_dir", "limit", "importance", "top", "plot")),
+    **dict.fromkeys(("all_orders", "classify"), False),
+    "batch_size": BATCH,
+    "split": SPLIT,
+}
+
 
 def arguments(parser: Parser) -> None:
     """Adds the options."""
@@ -54,7 +63,7 @@ def arguments(parser: Parser) -> None:
     group.add_argument(
         "--split",
         choices=[*SPLITS, "all"],
-        default="test",
+        default=SPLIT,
         help="split of the data set, or all its images",
     )
     add_data_dir(group)
@@ -84,7 +93,7 @@ def arguments(parser: Parser) -> None:
         help="of a prior over bottom codes: the prior over the top codes, to add up the bits of "
         "codes and pixels",
     )
-    parser.add_argument("--batch-size", type=positive, default=100, help="images at a time")
+    parser.add_argument("--batch-size", type=positive, default=BATCH, help="images at a time")
     parser.add_argument(
         "--classify",
         action="store_true",
@@ -127,13 +136,13 @@ def run(args: argparse.Namespace) -> None:
 
     if args.plot is not None and not args.classify:
         raise UserError("--plot draws the confusion matrix of --classify: give both.")
+    if args.whole:
+        evaluate_whole(args)
+        return
     name = args.model
     expand_bundle(args)
     device = set_up(args.device, args.threads)
     model = load_any_model(args.model, device, trust=args.trust)
-    if args.whole:
-        report_whole(args, model)
-        return
     dataset = load_model_data(model, args.model, args.data, args.data_dir, trust=args.trust)
     found = evaluate(args, model, dataset)
     found.which["model"] = name
@@ -148,35 +157,42 @@ def run(args: argparse.Namespace) -> None:
         report(found, found.which["given" if model.is_likelihood else "score"])
 
 
-def report_whole(args: argparse.Namespace, model: ImageModel) -> None:
+def evaluate_whole(args: argparse.Namespace) -> None:
     """Scores pictures at their own sizes, and prints the scores.
 
     Raises:
         UserError: An option is for data sets only, or see `score_whole`.
     """
-    from nextpixel.codec.sources import find_files
-    from nextpixel.evaluation.whole import score_whole
+    from nextpixel.cli.loading import load_any_model
+    from nextpixel.codec.sources import list_files
+    from nextpixel.evaluation.whole import bits_per_dim, score_whole
+    from nextpixel.utils.devices import set_up
 
-    if args.data or args.limit or args.classify or args.importance or args.all_orders:
-        raise UserError(
-            "--whole scores pictures at their own sizes: leave --data, --limit, --classify, "
-            "--importance and --all-orders out."
-        )
-    files = find_files([user_path(name) for name in args.whole])
+    for name, default in OF_DATA_SETS.items():
+        if getattr(args, name) != default:
+            option = name.replace("_", "-")
+            raise UserError(
+                f"--{option} is for data sets, and --whole for pictures: leave one out."
+            )
+    model = load_any_model(args.model, set_up(args.device, args.threads), trust=args.trust)
+    files, left_out = list_files([user_path(name) for name in args.whole])
+    if not files:
+        raise UserError(f"There are no pictures in {', '.join(args.whole)}.")
     with progress("scoring") as show:
-        found = score_whole(model, [folder / name for folder, name in files.files], show)
-    dims = model.shape[0] * sum(picture.size[0] * picture.size[1] for picture in found)
-    mean = sum(picture.bits for picture in found) / dims
+        found = score_whole(model, args.model, [folder / name for folder, name in files], show)
     if args.json:
-        pictures = {str(one.path): one.bits_per_dim for one in found}
-        print(json.dumps({"model": args.model, "bits_per_dim": mean, "pictures": pictures}))
+        pictures = {str(one.path): bits_per_dim([one]) for one in found}
+        numbers = {"bits_per_dim": bits_per_dim(found), "pictures": pictures}
+        print(json.dumps({"model": args.model, **numbers, "left_out": left_out}))
         return
     for one in found:
-        print(f"{one.path}: {one.size[1]} x {one.size[0]}, {one.bits_per_dim:.4f} bits/dim")
-    print(f"{args.model} on {count(len(found), 'whole picture')}: {mean:.4f} bits/dim")
-    if files.left_out:
-        left_out = count(len(files.left_out), "file")
-        print(f"Left out, as no pictures: {left_out} ({list_names(files.left_out)}).")
+        _, height, width = one.shape
+        print(f"{one.path}: {width} x {height}, {bits_per_dim([one]):.4f} bits/dim")
+    whole = count(len(found), "whole picture")
+    print(f"{args.model} on {whole}: {bits_per_dim(found):.4f} bits/dim")
+    if left_out:
+        names = list_names(left_out)
+        print(f"Left out, as no pictures: {count(len(left_out), 'file')} ({names}).")
 
 
 def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> Evaluation:

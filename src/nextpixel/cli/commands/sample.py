@@ -103,7 +103,7 @@ def arguments(parser: Parser) -> None:
         nargs=2,
         type=positive,
         metavar=("HEIGHT", "WIDTH"),
-        help="of the images, if not those that the model learned: of a network of convolutions",
+        help="of the images, if not that of those the model learned from; such images are textures",
     )
     add_outputs(parser)
     parser.add_argument("--batch-size", type=positive, default=256, help="images at a time")
@@ -246,13 +246,15 @@ def sample_pixels(args: argparse.Namespace, device: torch.device) -> None:
 
     refuse_pixels(args)
     model = load_model_or_latent(args.model, device, trust=args.trust)
-    if args.size is not None:
-        model = model.resized((model.shape[0], *args.size))
     options: dict[str, Any] = {"seed": args.seed, "temperature": args.temperature}
     ordered = {"guidance": args.guidance, "sampler": args.sampler}
     if isinstance(model, LatentModel):
         refuse(args, "models without a code", f"{args.model} ({type(model).__name__}) has one")
         ordered = {}
+    elif args.size is not None:
+        if model.data_record.codes_of is not None:
+            raise UserError(f"{args.model} is a model of codes, of one size: leave --size out.")
+        model = model.resized((model.shape[0], *args.size))
     check_guidance(args.model, args.guidance)
     sheet = plan_interpolation(args, model) if args.interpolate else plan_classes(args, model)
     if is_plain(args):
@@ -347,7 +349,7 @@ def refuse(
     given = {
         "--guidance": guidance and args.guidance != 1,
         "--gif": args.gif is not None,
-        "--size": args.size is not None and kind != "models without a code",
+        "--size": args.size is not None,
         "--all-at-once": args.all_at_once,
         "--interpolate": args.interpolate,
         "--sampler": sampler and args.sampler != "auto",

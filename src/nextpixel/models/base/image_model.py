@@ -316,6 +316,8 @@ class ImageModel(Model):
             return self
         if self.fixed_size:
             raise UserError(f"{refused} {self.fixed_size}.")
+        if self.orders == 8 and shape[1] != shape[2]:
+            raise UserError(f"{refused} its eight orders need as many rows as columns.")
         if self.conditioner is not None or self.context_spec.image is not None:
             raise UserError(f"{refused} it is given an image or its features, of one size.")
         model = type(self)(**{**self.hyperparameters, "shape": tuple(shape)})
