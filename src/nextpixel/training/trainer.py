@@ -462,8 +462,8 @@ class Run:
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
             # Not the error's own text, which lists all weights.
             raise UserError(
-                f"{path} is not a checkpoint of this model: resume it with the model, its orders, "
-                "the levels, the classes and the task that the run was started with."
+                f"{path} is not a checkpoint of this model: resume it with the model, the levels, "
+                "the classes, the orders and the task that the run was started with."
             ) from None
         if codes_of != self.model.data_record.codes_of:
             raise UserError(
