@@ -12,7 +12,7 @@ from tests.helpers import assert_refused
     [
         ("models PixelCN", "did you mean PixelCNN?"),
         ("models nothing", "nothing does not exist"),
-        ("models nothing", "mnist-super-resolution, spoken-digits, vq-mnist)"),
+        ("models nothing", "mnist-super-resolution, photos, spoken-digits, vq-mnist)"),
         ("models my_file.Nothing", "no model my_file.Nothing"),
         ("models nothing.MyNet", "No module named 'nothing'"),
         ("models json.JSONEncoder", "not a subclass"),
