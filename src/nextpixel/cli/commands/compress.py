@@ -109,6 +109,8 @@ def run(args: argparse.Namespace) -> None:
         print("Stopped. The same command goes on where it was.", file=sys.stderr)
         raise
     report(out, totals, source, time.perf_counter() - began)
+    if coding.network is not None and totals.code:
+        print("The file holds the model's program, with rounded weights.")
 
 
 def load(args: argparse.Namespace) -> tuple[Coding, Source]:
