@@ -19,8 +19,8 @@ from nextpixel.nn import (
     Pointwise,
     RowConv2d,
     Site,
-    concat_elu,
 )
+from nextpixel.nn.resnet import concat_elu
 
 WIDTH = 3
 

@@ -1,7 +1,9 @@
 """The functions of native_units.py against float64, and residual layers with and without them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,15 @@ from torch import Tensor
 from nextpixel import PixelCNNPP, PixelSNAIL
 from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.nn import CausalConv2d, GatedResNet, Pointwise, RowConv2d, native_units, resnet
-from nextpixel.nn.native_units import Border, concat_elu, fits, gate, program
+from nextpixel.nn.native_conv import Taps
+from nextpixel.nn.native_units import (
+    concat_elu,
+    convolve_elus,
+    convolves,
+    fits,
+    gate,
+    program,
+)
 from nextpixel.utils.denormals import denormals_as_zero
 from tests.helpers import needs
 
@@ -63,13 +73,12 @@ def assert_close(
 
 @pytest.mark.parametrize("dtype", list(CLOSE), ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("border", [Border(0, 0, 0), Border(1, 0, 1), Border(2, 3, 2)], ids=str)
-def test_concat_elu(dtype: torch.dtype, size: tuple[int, ...], border: Border) -> None:
+def test_concat_elu(dtype: torch.dtype, size: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     x = maps(*size, dtype=dtype)
     assert fits(x)
-    out, reference = concat_elu(x, border), exact(x)
-    expected = F.pad(both_elus(reference), (*border, 0))
+    out, reference = concat_elu(x), exact(x)
+    expected = both_elus(reference)
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert_close(out, expected, dtype)
     back = torch.randn(out.shape).to(dtype)  # of another layout
@@ -186,11 +195,11 @@ def results() -> list[Tensor]:
     torch.manual_seed(0)
     x, y = maps(5, 24, 19, 23), maps(5, 48, 19, 23)
     assert x.numel() > 32768  # so that threads share the work
-    out, padded = gate(x, y), concat_elu(x, Border(1, 2, 3))
-    (out.pow(2).sum() + padded.pow(2).sum()).backward()
+    out, elus = gate(x, y), concat_elu(x)
+    (out.pow(2).sum() + elus.pow(2).sum()).backward()
     assert x.grad is not None
     assert y.grad is not None
-    return [out, padded, x.grad, y.grad]
+    return [out, elus, x.grad, y.grad]
 
 
 @pytest.mark.usefixtures("_threads")
@@ -287,35 +296,39 @@ def gradients_of_layer(layer: GatedResNet) -> list[Tensor]:
 
 
 @pytest.mark.usefixtures("_again")
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("name", list(LAYERS))
-def test_a_layer_is_the_same_without_it(
-    name: str, dropout: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layer_is_the_same_without_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    layer = GatedResNet(LAYERS[name], 7, skip=3, dropout=dropout)
+    layer = GatedResNet(LAYERS[name], 7, skip=3, dropout=0.0)
     layer.to(memory_format=torch.channels_last)
-    borders = watch(monkeypatch)
+    used = watch(monkeypatch)
     ours = gradients_of_layer(layer)
-    assert len(borders) == 3  # x, skip and between
-    bordered = 0 if name == "Pointwise" else 1 if dropout else 2
-    assert sum(any(border) for border in borders) == bordered
+    assert used == [CONVOLUTION] * 3  # of x, skip and between
     without(monkeypatch)
     for got, wanted in zip(ours, gradients_of_layer(layer), strict=True):
         limit = 2e-6 * wanted.abs().max().item()
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=limit)
 
 
-def watch(monkeypatch: pytest.MonkeyPatch) -> list[Border]:
-    """Collects the borders that layers ask `concat_elu` for."""
-    borders: list[Border] = []
+CONVOLUTION = "convolve_elus" if hasattr(program(), "workspace_of") else "concat_elu"
 
-    def note(x: Tensor, border: Border = native_units.NO_BORDER) -> Tensor:
-        borders.append(border)
-        return concat_elu(x, border)
 
-    monkeypatch.setattr(native_units, "concat_elu", note)
-    return borders
+def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collects the names of the functions that layers call."""
+    used: list[str] = []
+
+    def noting(name: str) -> Callable[..., Tensor]:
+        function = getattr(native_units, name)
+
+        def note(*arguments: Any) -> Tensor:
+            used.append(name)
+            return function(*arguments)
+
+        return note
+
+    for name in ("concat_elu", "convolve_elus"):
+        monkeypatch.setattr(native_units, name, noting(name))
+    return used
 
 
 def gradients_of_model(model: AutoregressiveModel, *, half: bool) -> list[Tensor]:
@@ -330,7 +343,7 @@ def gradients_of_model(model: AutoregressiveModel, *, half: bool) -> list[Tensor
 
 
 MODELS = {
-    "PixelCNN++": lambda: PixelCNNPP(shape=(3, 9, 7), width=32, blocks=1, dropout=0.3),
+    "PixelCNN++": lambda: PixelCNNPP(shape=(3, 9, 7), width=32, blocks=1, dropout=0.0),
     "PixelSNAIL": lambda: PixelSNAIL(shape=(1, 6, 7), width=12, blocks=1, layers=2, dropout=0.0),
 }
 
@@ -343,10 +356,10 @@ def test_a_training_step_is_the_same_without_it(
 ) -> None:
     torch.manual_seed(0)
     model = MODELS[name]().train().to(memory_format=torch.channels_last)
-    borders = watch(monkeypatch)
+    used = watch(monkeypatch)
     ours = gradients_of_model(model, half=half)
-    assert len(borders) > 5
-    assert any(map(any, borders)) != half  # bfloat16 has convolutions of its own
+    assert len(used) > 5
+    assert set(used) == {"concat_elu" if half else CONVOLUTION}  # bfloat16 has others
     without(monkeypatch)
     theirs = gradients_of_model(model, half=half)
     largest = max(wanted.norm() for wanted in theirs)
@@ -354,3 +367,143 @@ def test_a_training_step_is_the_same_without_it(
         # The gradients of some biases are sums that cancel, as those of keys of attention.
         size = wanted.norm() + 1e-3 * largest
         assert (got - wanted).norm() <= (0.05 if half else 1e-5) * size
+
+
+# --- convolutions of ELUs -------------------------------------------------------------------------
+
+needs_avx512 = pytest.mark.skipif(
+    not hasattr(program(), "workspace_of"), reason="a processor without AVX-512, or no compiler"
+)
+TAPS: dict[str, Taps] = {
+    "1x1": ((0, 0),),
+    "2x3": tuple((row, col) for row in (-1, 0) for col in (-1, 0, 1)),
+    "mask B": ((-1, -1), (-1, 0), (0, -1), (0, 0)),
+    "far apart": ((-3, 2), (0, -4)),
+}
+
+
+def convolved(elus: Tensor, weight: Tensor, taps: Taps) -> Tensor:
+    """Adds up shifted maps, tap by tap."""
+    height, width = elus.shape[2:]
+    padded, total = F.pad(elus, (9, 9, 9, 9)), 0
+    for tap, (down, right) in enumerate(taps):
+        seen = padded[:, :, 9 + down :, 9 + right :][:, :, :height, :width]
+        total = total + torch.einsum("bihw,oi->bohw", seen, weight[..., tap])
+    assert isinstance(total, Tensor)
+    return total
+
+
+@needs_avx512
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("taps", list(TAPS))
+@pytest.mark.parametrize(
+    ("size", "outputs"),
+    [
+        ((1, 1, 1, 1), 1),
+        ((2, 3, 5, 7), 18),
+        ((3, 16, 4, 1), 31),
+        ((4, 33, 2, 9), 64),
+        ((2, 40, 11, 13), 150),
+        ((5, 32, 7, 7), 32),
+    ],
+    ids=str,
+)
+def test_it_convolves_elus(taps: str, size: tuple[int, ...], outputs: int) -> None:
+    torch.manual_seed(0)
+    images, channels, *area = size
+    x, weight = maps(*size, scale=1), torch.randn(outputs, 2 * channels, len(TAPS[taps]))
+    weight, bias = weight.requires_grad_(), torch.randn(outputs, requires_grad=True)
+    for added in (maps(images, outputs, *area), maps(images, outputs, 1, 1), None):
+        given = [x, weight, bias] if added is None else [x, weight, bias, added]
+        assert convolves(x, weight, TAPS[taps])
+        out = convolve_elus(x, weight, bias, TAPS[taps], added)
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        back = torch.randn(out.shape)  # of another layout
+        found = torch.autograd.grad(out, given, back)
+        references = [exact(t) for t in given]
+        expected = convolved(both_elus(references[0]), references[1], TAPS[taps])
+        expected = expected + references[2][:, None, None]
+        if added is not None:
+            expected = expected + references[3]
+        wanted = torch.autograd.grad(expected, references, back.double())
+        for one, other in zip((out, *found), (expected, *wanted), strict=True):
+            limit = 1e-6 * other.abs().max().item()
+            torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=limit)
+
+
+@needs_avx512
+def test_weights_of_any_layout_and_no_bias() -> None:
+    torch.manual_seed(0)
+    x, taps = maps(2, 5, 4, 3), TAPS["2x3"]
+    weight = torch.randn(6, 10, 7).permute(2, 1, 0).requires_grad_()  # (7, 10, 6)
+    out = convolve_elus(x.detach(), weight, None, taps)
+    (got,) = torch.autograd.grad(out.pow(2).sum(), weight)
+    reference = exact(weight)
+    expected = convolved(both_elus(x.detach().double()), reference, taps)
+    (wanted,) = torch.autograd.grad(expected.pow(2).sum(), reference)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-3)
+    broadcast = torch.randn(1, 7, 4, 3)  # a summand that the program does not take
+    more = convolve_elus(x, weight, None, taps, broadcast)
+    torch.testing.assert_close(more, out + broadcast)
+
+
+@needs_avx512
+def test_elus_are_dropped_alike_in_both_directions() -> None:
+    torch.manual_seed(0)
+    x, chance = maps(3, 40, 9, 8), 0.3
+    itself = torch.eye(80)[..., None]
+    torch.manual_seed(5)
+    mask = convolve_elus(x, itself, None, ((0, 0),), dropout=chance) / concat_elu(x)
+    kept = mask.detach().round(decimals=4)
+    values = kept.unique()
+    torch.testing.assert_close(values, torch.tensor([0, 1 / (1 - chance)]), rtol=1e-4, atol=0)
+    share = (kept == 0).double()
+    assert abs(share.mean() - chance) < 4 * math.sqrt(chance * (1 - chance) / share.numel())
+    for dim in (0, 1, 2, 3):  # neighbours are dropped independently
+        both = share.narrow(dim, 1, share.shape[dim] - 1) * share.narrow(
+            dim, 0, share.shape[dim] - 1
+        )
+        error = math.sqrt(chance**2 * (1 - chance**2) / both.numel())
+        assert abs(both.mean() - chance**2) < 4 * error, dim
+    weight, taps = torch.randn(7, 80, 6, requires_grad=True), TAPS["2x3"]
+    torch.manual_seed(5)
+    out = convolve_elus(x, weight, None, taps, dropout=chance)
+    references = [exact(x), exact(weight)]
+    masked = both_elus(references[0]) * torch.where(kept > 0, 1 / (1 - chance), 0)
+    expected = convolved(masked, references[1], taps)
+    back = torch.randn(out.shape)
+    found = torch.autograd.grad(out, (x, weight), back)
+    wanted = torch.autograd.grad(expected, references, back.double())
+    for one, other in zip((out, *found), (expected, *wanted), strict=True):
+        limit = 1e-6 * other.abs().max().item()
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=limit)
+
+
+@needs_avx512
+def test_a_seed_of_pytorch_decides_what_is_dropped() -> None:
+    x, weight = maps(2, 8, 5, 5), torch.randn(4, 16, 1)
+    outs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outs += [convolve_elus(x, weight, None, ((0, 0),), dropout=0.5) for _ in range(2)]
+    assert torch.equal(outs[0], outs[2])
+    assert torch.equal(outs[1], outs[3])
+    different = [outs[0], outs[1], outs[4], outs[5]]
+    assert not any(torch.equal(a, b) for a, b in combinations(different, 2))
+
+
+@needs_avx512
+def test_what_is_convolved_elsewhere() -> None:
+    x, weight, taps = maps(2, 4, 5, 6), torch.randn(3, 8, 1), ((0, 0),)
+    assert convolves(x, weight, taps)
+    assert not convolves(x, weight, ((1, 0),))  # below the site
+    assert not convolves(x, weight, taps * 65)
+    assert not convolves(x, weight.double(), taps)
+    assert not convolves(x, weight.to("meta"), taps)
+    assert not convolves(x.bfloat16(), weight, taps)
+    assert not convolves(x.contiguous(), weight, taps)
+    with torch.no_grad():
+        assert not convolves(x, weight, taps)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not convolves(x, weight, taps)

@@ -32,7 +32,7 @@ def test_a_layer_by_hand() -> None:
     torch.testing.assert_close(net(x, None, skip=skip, from_vertical=more, bias=bias), expected)
     plain = GatedResNet(Pointwise, 3, dropout=0.0)
     assert plain.skip is None
-    assert net.dropout.p == 0.5
+    assert net.dropout == 0.5
 
 
 def test_dropout_is_between_the_convolutions() -> None:

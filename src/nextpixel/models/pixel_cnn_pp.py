@@ -30,7 +30,7 @@ from nextpixel.nn import (
     Pointwise,
     RowConv2d,
     checkpoint,
-    concat_elu,
+    convolve_elus,
     start_weights,
 )
 from nextpixel.nn.context_bias import ContextBias
@@ -39,12 +39,6 @@ from nextpixel.saving import bound_arguments
 __all__ = ["PixelCNNPP"]
 
 Biases = list[Tensor | None]
-
-
-def feed(link: Pointwise, u: Tensor) -> Tensor:
-    """Computes the input of a horizontal layer from the map of its vertical layer."""
-    rows: Tensor = link(concat_elu(u))
-    return rows
 
 
 class VerticalStage(nn.Module):
@@ -97,7 +91,7 @@ class VerticalStage(nn.Module):
             u = checkpoint(layer, u, cache, skip=skips.pop(), bias=own[i])
             maps.append(u)
         links = zip(self.links, maps, strict=True)
-        return u, [*(checkpoint(feed, link, u) for link, u in links), *inside]
+        return u, [*(checkpoint(convolve_elus, link, u) for link, u in links), *inside]
 
 
 class HorizontalStage(nn.Module):

@@ -21,7 +21,7 @@ from nextpixel.nn.lstm import DiagonalLayer, RowLayer
 from nextpixel.nn.multiscale import Halved, HalvedRows
 from nextpixel.nn.pointwise import Head, Pointwise
 from nextpixel.nn.quantize import Codebook, Quantized, Quantizer, perplexity
-from nextpixel.nn.resnet import GatedResNet, concat_elu, start_weights
+from nextpixel.nn.resnet import GatedResNet, convolve_elus, start_weights
 
 __all__ = [
     "Cache",
@@ -50,7 +50,7 @@ __all__ = [
     "Site",
     "checkpoint",
     "checkpointing",
-    "concat_elu",
+    "convolve_elus",
     "perplexity",
     "start_weights",
 ]

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from nextpixel.nn.cache import Cache, CausalLayer, Site
 from nextpixel.nn.masks import MaskType, channel_mask, channel_slice
 from nextpixel.nn.native_conv import Kind, Taps, convolve, fits
-from nextpixel.nn.native_units import Border
 from nextpixel.nn.pointwise import added, of_group
 
 __all__ = ["CausalConv2d", "MaskedConv2d", "OncePerRow", "RowConv2d"]
@@ -88,7 +87,6 @@ class CausalConv2d(CausalLayer):
         super().__init__()
         self.mask_type = mask_type
         self.rows_above, self.left, self.right = reach
-        self.border = Border(self.left, self.right, self.rows_above)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.groups, self.parts, self.stride = groups, parts, stride
         row_taps = self.left + (mask_type == "B" or groups > 1)
@@ -127,7 +125,6 @@ class CausalConv2d(CausalLayer):
         cache: Cache | None = None,
         *,
         relu: bool = False,
-        padded: bool = False,
     ) -> Tensor:
         """Convolves a whole map, or with a cache computes one pixel.
 
@@ -138,21 +135,24 @@ class CausalConv2d(CausalLayer):
                 row begins.
             cache: The state of generation.
             relu: Whether to apply a ReLU to x first.
-            padded: Whether x is a map that has `border` around it, of zeros.
         """
         if cache is not None:
             return self._step(F.relu(x) if relu else x, context, cache)
-        row = self._row_weight()
-        if self.stride == 1 and not padded and fits(x, row, len(self.taps)):
-            parts = (row,) if self.weight_above is None else (self.weight_above, row)
-            weight = torch.cat([part.flatten(2) for part in parts], 2)
-            return convolve(x, weight, self.bias, Kind(self.taps, relu), context)
-        x = F.relu(x) if relu else x
+        if self.stride == 1 and fits(x, self.weight_row, len(self.taps)):
+            return convolve(x, self.tap_weights(), self.bias, Kind(self.taps, relu), context)
+        x, row = F.relu(x) if relu else x, self._row_weight()
         weight = F.pad(row, (0, self.left + 1 + self.right - row.shape[-1]))
         if self.weight_above is not None:
             weight = torch.cat([self.weight_above, weight], 2)
-        seen = x if padded else F.pad(x, (*self.border, 0))
+        seen = F.pad(x, (self.left, self.right, self.rows_above, 0))
         return added(F.conv2d(seen, weight, self.bias, self.stride), context)
+
+    def tap_weights(self) -> Tensor:
+        """Returns the weights of the visible taps, `(out_channels, in_channels, taps)`."""
+        row = self._row_weight()
+        parts = (row,) if self.weight_above is None else (self.weight_above, row)
+        # By taps and then inputs, as the parts are stored in training.
+        return torch.cat([part.flatten(2).transpose(1, 2) for part in parts], 1).transpose(1, 2)
 
     def _row_weight(self) -> Tensor:
         return self.weight_row if self.row_mask is None else self.weight_row * self.row_mask
@@ -310,7 +310,6 @@ class RowConv2d(CausalLayer):
         if kernel_size[1] % 2 == 0:
             raise ValueError(f"the kernel's width must be odd, not {kernel_size[1]}")
         self.rows_above, self.reach, self.stride = kernel_size[0] - 1, kernel_size[1] // 2, stride
-        self.border = Border(0, 0, self.rows_above)  # F.conv2d itself pads both sides alike
         rows, columns = range(-self.rows_above, 1), range(-self.reach, self.reach + 1)
         self.taps: Taps = tuple((row, col) for row in rows for col in columns)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel_size))
@@ -330,8 +329,6 @@ class RowConv2d(CausalLayer):
         x: Tensor,
         context: Tensor | None = None,
         cache: Cache | None = None,
-        *,
-        padded: bool = False,
     ) -> Tensor:
         """Convolves a whole map, or with a cache computes one row.
 
@@ -339,20 +336,21 @@ class RowConv2d(CausalLayer):
             x: The map, or a row of it.
             context: Added to the output.
             cache: The state of generation.
-            padded: Whether x is a map that has `border` around it, of zeros.
         """
-        if padded:
-            seen = x
-        elif cache is None:
+        if cache is None:
             if self.stride == 1 and fits(x, self.weight, len(self.taps)):
-                return convolve(x, self.weight.flatten(2), self.bias, Kind(self.taps), context)
-            seen = F.pad(x, (*self.border, 0))
+                return convolve(x, self.tap_weights(), self.bias, Kind(self.taps), context)
+            seen = F.pad(x, (0, 0, self.rows_above, 0))  # F.conv2d itself pads both sides alike
         else:
             (lines,) = cache.layers[self]
             seen = torch.cat([lines, x], 2)
             lines.copy_(seen[:, :, 1:])
         out = F.conv2d(seen, self.weight, self.bias, self.stride, (0, self.reach))
         return added(out, context, cache)
+
+    def tap_weights(self) -> Tensor:
+        """Returns the weights of the taps, `(out_channels, in_channels, taps)`."""
+        return self.weight.flatten(2)
 
     def new_output(self, site: Site) -> bool:
         """Returns whether there is an output for a site's row, see `CausalConv2d.new_output`."""

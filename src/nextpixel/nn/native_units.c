@@ -1,4 +1,4 @@
-/* The elementwise functions of gated residual layers and their gradients, each in one pass.
+/* The elementwise functions of gated residual layers, each in one pass, the convolutions of ELUs, and their gradients.
  *
  * Compiled on the user's machine and loaded by native_units.py. Maps are channels-last: sites of some
  * numbers next to each other, float32 or, where `half` is set, bfloat16. All numbers are computed as
@@ -6,13 +6,17 @@
  */
 #include <stdint.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_thread_num() 0
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define SHARED 32768 /* numbers from which threads share the work */
 
-/* Sizes of the narrow maps. The wide ones have twice as many channels, and a border around each image: columns to
- * the left and to the right, and rows above. */
-typedef struct { int64_t images, height, width, channels, left, right, above, half, threads; } maps;
+/* Sizes of the narrow maps: sites of all images, and channels. The wide ones have twice as many channels. */
+typedef struct { int64_t sites, channels, half, threads; } maps;
 
 INLINE float as_float(uint32_t bits) {
     float x;
@@ -64,19 +68,20 @@ INLINE float below(float x) { return x > 0 ? -x : x; } /* -|x| */
 
 /* --- ELU of x and of -x, next to each other ------------------------------------------------------- */
 
-INLINE void elus(const int half, long channels, const void *restrict x, void *restrict out, long in, long at) {
+INLINE void elus(const int half, const long some, long channels, long in, long at, const void *restrict x,
+                 void *restrict out) {
 #pragma omp simd
-    for (long i = 0; i < channels; i++) {
+    for (long i = 0; i < some; i++) {
         const float here = get(x, in + i, half), less_one = raise(below(here)).less_one;
         put(out, at + i, here > 0 ? here : less_one, half);
         put(out, at + channels + i, here < 0 ? -here : less_one, half);
     }
 }
 
-INLINE void elu_gradients(const int half, long channels, const void *restrict x, const void *restrict gradient,
-                          void *restrict out, long in, long at) {
+INLINE void elu_gradients(const int half, const long some, long channels, long in, long at, const void *restrict x,
+                          const void *restrict gradient, void *restrict out) {
 #pragma omp simd
-    for (long i = 0; i < channels; i++) {
+    for (long i = 0; i < some; i++) {
         const float here = get(x, in + i, half), slope = raise(below(here)).whole;
         const float first = get(gradient, at + i, half) * (here > 0 ? 1.0f : slope);
         const float second = get(gradient, at + channels + i, half) * (here < 0 ? 1.0f : slope);
@@ -86,20 +91,20 @@ INLINE void elu_gradients(const int half, long channels, const void *restrict x,
 
 /* --- x + a sigmoid(b), where a and b are the halves of the channels of y --------------------------- */
 
-INLINE void gates(const int half, long channels, const void *restrict x, const void *restrict y, void *restrict out,
-                  long in, long at) {
+INLINE void gates(const int half, const long some, long channels, long in, long at, const void *restrict x,
+                  const void *restrict y, void *restrict out) {
 #pragma omp simd
-    for (long i = 0; i < channels; i++) {
+    for (long i = 0; i < some; i++) {
         const float b = get(y, at + channels + i, half), e = raise(below(b)).whole;
         const float open = (b < 0 ? e : 1.0f) / (1.0f + e);
         put(out, in + i, get(x, in + i, half) + get(y, at + i, half) * open, half);
     }
 }
 
-INLINE void gate_gradients(const int half, long channels, const void *restrict y, const void *restrict gradient,
-                           void *restrict out, long in, long at) {
+INLINE void gate_gradients(const int half, const long some, long channels, long in, long at, const void *restrict y,
+                           const void *restrict gradient, void *restrict out) {
 #pragma omp simd
-    for (long i = 0; i < channels; i++) {
+    for (long i = 0; i < some; i++) {
         const float b = get(y, at + channels + i, half), e = raise(below(b)).whole, part = 1.0f / (1.0f + e);
         const float back = get(gradient, in + i, half), open = (b < 0 ? e : 1.0f) * part;
         put(out, at + i, back * open, half);
@@ -109,49 +114,309 @@ INLINE void gate_gradients(const int half, long channels, const void *restrict y
 
 /* --- over all sites ------------------------------------------------------------------------------ */
 
-/* Returns where a row, counted over all images, begins in a wide map. */
-INLINE long begin(const maps *m, long row) {
-    const long line = row + (row / m->height + 1) * m->above;
-    return (line * (m->left + m->width + m->right) + m->left) * 2 * m->channels;
-}
+/* Calls a function for the channels of a site, 16 at a time, whose loop needs no remainder. Its numbers begin at `in` in
+ * narrow maps, and at `at` in wide ones. */
+#define SITE(function, half, channels, in, at, ...) \
+    for (long k = 0; k < (channels); k += 16) { \
+        if ((channels) - k >= 16) function(half, 16, channels, (in) + k, (at) + k, __VA_ARGS__); \
+        else function(half, (channels) - k, channels, (in) + k, (at) + k, __VA_ARGS__); \
+    }
 
-/* Writes the zeros around a row of a wide map, and those above an image with its first row. */
-static void clear_border(const maps *m, long row, char *out) {
-    const long size = m->half ? 2 : 4, site = 2 * m->channels * size, line = (m->left + m->width + m->right) * site;
-    char *first = out + begin(m, row) * size, *left = first - m->left * site;
-    if (row % m->height == 0) memset(left - m->above * line, 0, m->above * line);
-    memset(left, 0, m->left * site);
-    memset(first + m->width * site, 0, m->right * site);
-}
-
-#define EACH_ROW \
-    const long rows = m->images * m->height; \
-    _Pragma("omp parallel for num_threads(m->threads) if (rows * m->width * m->channels >= SHARED)") \
-    for (long row = 0; row < rows; row++)
-
-/* Calls a function at each site of a row, with the places of its numbers in narrow and wide maps. */
 #define EACH_SITE(function, ...) \
-    for (long in = row * m->width * m->channels, at = begin(m, row), end = in + m->width * m->channels; in < end; \
-         in += m->channels, at += 2 * m->channels) { \
-        if (m->half) function(1, m->channels, __VA_ARGS__, in, at); \
-        else function(0, m->channels, __VA_ARGS__, in, at); \
+    _Pragma("omp parallel for num_threads(m->threads) if (m->sites * m->channels >= SHARED)") \
+    for (long site = 0; site < m->sites; site++) { \
+        const long in = site * m->channels; \
+        if (m->half) SITE(function, 1, m->channels, in, 2 * in, __VA_ARGS__) \
+        else SITE(function, 0, m->channels, in, 2 * in, __VA_ARGS__) \
     }
 
 void concat_elu(const maps *m, const void *x, void *out) {
-    EACH_ROW {
-        clear_border(m, row, out);
-        EACH_SITE(elus, x, out)
-    }
+    EACH_SITE(elus, x, out)
 }
 
 void concat_elu_gradient(const maps *m, const void *x, const void *gradient, void *out) {
-    EACH_ROW EACH_SITE(elu_gradients, x, gradient, out)
+    EACH_SITE(elu_gradients, x, gradient, out)
 }
 
 void gate(const maps *m, const void *x, const void *y, void *out) {
-    EACH_ROW EACH_SITE(gates, x, y, out)
+    EACH_SITE(gates, x, y, out)
 }
 
 void gate_gradient(const maps *m, const void *y, const void *gradient, void *out) {
-    EACH_ROW EACH_SITE(gate_gradients, y, gradient, out)
+    EACH_SITE(gate_gradients, y, gradient, out)
 }
+
+/* --- convolutions of the ELUs of float32 maps ---------------------------------------------------- */
+
+#ifdef __AVX512F__ /* with fewer or shorter registers PyTorch is quicker */
+
+#define LANES 16 /* numbers of a vector */
+#define BROAD 4  /* vectors of a panel of columns */
+#define PANEL (BROAD * LANES)
+#define TALL 6           /* sites of a tile: TALL x BROAD vectors of sums stay in registers */
+#define GROUP (8 * TALL) /* sites whose sums stay in the cache */
+#define DEEP 64          /* inputs whose weights for a panel stay there, too */
+#define LOW 4            /* outputs of a tile of the weights' gradients */
+#define STRETCH 64       /* sites of such a tile */
+#define MOST_TAPS 64
+
+typedef float vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+/* A convolution of ELUs. Its input has `channels` and the ELUs twice as many, the output has `out`. `spread`: what is
+ * added has one site for each image. Of the ELUs those are dropped whose random number is below `drop`, and the others
+ * multiplied by `scale`. Offsets are a row and a column for each tap, from the output's site to the input's; those of
+ * columns are from -left to right, of rows from -above to 0. */
+typedef struct {
+    int64_t images, height, width, channels, out, taps, left, right, above, spread, threads, seed, drop;
+    double scale;
+    int64_t offsets[2 * MOST_TAPS];
+} convolution;
+
+INLINE long least(long a, long b) { return a < b ? a : b; }
+INLINE long whole(long channels) { return (channels + LANES - 1) / LANES * LANES; } /* rounded up to vectors */
+INLINE long line(const convolution *c) { return c->left + c->width + c->right; }    /* sites of a bordered row */
+
+/* Calls a function with the number of vectors of a panel as a constant. */
+#define VECTORS(wide, function, ...) \
+    switch (wide) { \
+    case 1: function(1, __VA_ARGS__); break; \
+    case 2: function(2, __VA_ARGS__); break; \
+    case 3: function(3, __VA_ARGS__); break; \
+    default: function(BROAD, __VA_ARGS__); \
+    }
+
+/* Packs weights, (taps, in) x columns, as tiles read them: panels, taps, in, columns; zeros fill the last one. */
+static void pack(long taps, long in, long columns, const float *weight, const int64_t step_in, const int64_t step_tap,
+                 const int64_t step, float *to) {
+    const long end = whole(columns);
+    for (long panel = 0; panel < end; panel += PANEL) {
+        const long wide = least(PANEL, end - panel), some = least(wide, columns - panel);
+        for (long t = 0; t < taps; t++)
+            for (long k = 0; k < in; k++, to += wide) {
+                const float *from = weight + t * step_tap + k * step_in + panel * step;
+                if (step == 1) memcpy(to, from, some * sizeof(float));
+                else for (long i = 0; i < some; i++) to[i] = from[i * step];
+                memset(to + some, 0, (wide - some) * sizeof(float));
+            }
+    }
+}
+
+/* Adds the products of TALL sites' inputs, `deep` channels, and weights to their sums. */
+INLINE void multiply(const int wide, const float *const *sites, long deep, const float *w, float *sums, long step) {
+    vector sum[TALL][BROAD];
+    const float *a[TALL];
+    for (int i = 0; i < TALL; i++) a[i] = sites[i];
+    for (int i = 0; i < TALL; i++)
+        for (int v = 0; v < wide; v++) sum[i][v] = *(vector *)(sums + i * step + v * LANES);
+    for (long k = 0; k < deep; k++, w += wide * LANES)
+        for (int v = 0; v < wide; v++) {
+            const vector b = *(const vector *)(w + v * LANES);
+            for (int i = 0; i < TALL; i++) sum[i][v] += a[i][k] * b;
+        }
+    for (int i = 0; i < TALL; i++)
+        for (int v = 0; v < wide; v++) *(vector *)(sums + i * step + v * LANES) = sum[i][v];
+}
+
+/* Convolves at some sites, GROUP at most, whose inputs begin at `sites`. Adds to the sums, sites x columns. */
+INLINE void convolve_group(long some, long taps, long in, long columns, const float *const *sites, const long *steps,
+                           const float *w, float *sums) {
+    for (long panel = 0; panel < columns; panel += PANEL) {
+        const long wide = least(BROAD, (columns - panel) / LANES);
+        for (long t = 0; t < taps; t++)
+            for (long k = 0; k < in; k += DEEP) {
+                const long deep = least(DEEP, in - k);
+                for (long i = 0; i < some; i += TALL) {
+                    const float *here[TALL];
+                    for (int j = 0; j < TALL; j++) here[j] = sites[i + j] + steps[t] + k;
+                    VECTORS(wide, multiply, here, deep, w, sums + i * columns + panel, columns)
+                }
+                w += deep * wide * LANES;
+            }
+    }
+}
+
+/* Drops some of a site's ELUs, or of their gradients: the same ones, by a hash of their places and the seed. Its steps
+ * are those of Chris Wellons' lowbias32 (https://nullprogram.com/blog/2018/07/31/). */
+INLINE void drop(const convolution *c, long site, float *numbers) {
+    const long in = 2 * c->channels;
+    const uint32_t first = (uint32_t)(site * in), low = (uint32_t)c->seed, high = (uint32_t)(c->seed >> 32);
+    const uint32_t below = (uint32_t)c->drop;
+    const float scale = (float)c->scale;
+#pragma omp simd
+    for (long i = 0; i < in; i++) {
+        uint32_t h = (first + (uint32_t)i) * 0x9e3779b9u + low;
+        h = (h ^ h >> 16) * 0x7feb352du ^ high;
+        h = (h ^ h >> 15) * 0x846ca68bu;
+        numbers[i] *= (h ^ h >> 16) < below ? 0.0f : scale;
+    }
+}
+
+/* Writes the ELUs of an image into a map of `wide` channels, inside its border. */
+static void put_elus(const convolution *c, long image, const float *x, float *to, long wide) {
+    for (long row = 0; row < c->height; row++)
+        for (long col = 0; col < c->width; col++) {
+            const long site = (image * c->height + row) * c->width + col;
+            float *here = to + ((c->above + row) * line(c) + c->left + col) * wide;
+            SITE(elus, 0, c->channels, site * c->channels, 0, x, here)
+            if (c->drop) drop(c, site, here);
+        }
+}
+
+/* Finds where the channels of some sites of an image begin in a map of rows of `line` sites. */
+INLINE void find(const convolution *c, long first, long some, const float *map, long channels, const float **sites) {
+    long row = first / c->width, col = first % c->width;
+    for (long i = 0; i < some; i++) {
+        sites[i] = map + (row * line(c) + col) * channels;
+        if (++col == c->width) row++, col = 0;
+    }
+    for (long i = some; i < GROUP; i++) sites[i] = sites[0];
+}
+
+/* The sizes of the parts of a thread's memory. */
+typedef struct { long map, gradient, sums, weights, all; } parts;
+INLINE parts parts_of(const convolution *c, const int backward) {
+    const long in = whole(2 * c->channels), out = whole(c->out), area = (c->height + c->above) * line(c);
+    parts p = {area * in, 0, GROUP * out, 0, 0};
+    if (backward) p = (parts){area * in, area * c->out, GROUP * in, c->out * c->taps * in, 0};
+    p.all = (p.map + p.gradient + p.sums + p.weights + 15) / 16 * 16;
+    return p;
+}
+
+/* Returns how many numbers the workspace of a function below holds. */
+int64_t workspace_of(const convolution *c, int64_t backward) {
+    const long in = 2 * c->channels, columns = backward ? whole(in) * c->out : whole(c->out) * in;
+    return (c->taps * columns + 15) / 16 * 16 + c->threads * parts_of(c, backward).all;
+}
+
+/* Strides of the weights: from one output, input and tap to the next. */
+void convolve_elus(const convolution *c, const float *x, const float *weight, const int64_t *strides,
+                   const float *bias, const float *more, float *workspace, float *out) {
+    const long in = 2 * c->channels, wide = whole(in), columns = whole(c->out), area = c->height * c->width;
+    const parts p = parts_of(c, 0);
+    float *packed = workspace, *rooms = workspace + (c->taps * in * columns + 15) / 16 * 16;
+    long steps[MOST_TAPS];
+    for (long t = 0; t < c->taps; t++) steps[t] = (c->offsets[2 * t] * line(c) + c->offsets[2 * t + 1]) * wide;
+    pack(c->taps, in, c->out, weight, strides[1], strides[2], strides[0], packed);
+#pragma omp parallel num_threads(c->threads)
+    {
+        float *map = rooms + omp_get_thread_num() * p.all, *sums = map + p.map;
+        memset(map, 0, p.map * sizeof(float));
+#pragma omp for schedule(static)
+        for (long image = 0; image < c->images; image++) {
+            put_elus(c, image, x, map, wide);
+            for (long first = 0; first < area; first += GROUP) {
+                const long some = least(GROUP, area - first);
+                const float *sites[GROUP];
+                find(c, first, some, map + (c->above * line(c) + c->left) * wide, wide, sites);
+                memset(sums, 0, GROUP * columns * sizeof(float));
+                for (long i = 0; bias && i < some; i++) memcpy(sums + i * columns, bias, c->out * sizeof(float));
+                convolve_group(some, c->taps, in, columns, sites, steps, packed, sums);
+                for (long i = 0; i < some; i++) {
+                    const long site = image * area + first + i;
+                    const float *from = sums + i * columns, *added = more + (c->spread ? image : site) * c->out;
+                    float *to = out + site * c->out;
+                    if (more) for (long n = 0; n < c->out; n++) to[n] = from[n] + added[n];
+                    else memcpy(to, from, c->out * sizeof(float));
+                }
+            }
+        }
+    }
+}
+
+/* Adds to a tile of the weights' gradients, `rows` outputs x inputs: the products at some sites. */
+INLINE void add_products(const int wide, const int rows, const float *gradient, long out, const float *const *sites,
+                         long step_in, long some, float *to, long step) {
+    vector sum[LOW][BROAD];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < wide; v++) sum[i][v] = *(vector *)(to + i * step + v * LANES);
+    for (long s = 0; s < some; s++, gradient += out)
+        for (int v = 0; v < wide; v++) {
+            const vector b = *(const vector *)(sites[s] + step_in + v * LANES);
+            for (int i = 0; i < rows; i++) sum[i][v] += gradient[i] * b;
+        }
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < wide; v++) *(vector *)(to + i * step + v * LANES) = sum[i][v];
+}
+
+/* Adds the gradients of the weights at some sites, STRETCH at most: out x taps x in. */
+static void add_weights(const convolution *c, long some, const float *gradient, const float *const *sites,
+                        const long *steps, float *to) {
+    const long wide = whole(2 * c->channels), step = c->taps * wide;
+    for (long t = 0; t < c->taps; t++)
+        for (long k = 0; k < wide; k += PANEL) {
+            const long vectors = least(BROAD, (wide - k) / LANES);
+            for (long n = 0; n < c->out; n += LOW) {
+                float *here = to + n * step + t * wide + k;
+#define ROWS(rows) VECTORS(vectors, add_products, rows, gradient + n, c->out, sites, steps[t] + k, some, here, step)
+                switch (c->out - n) {
+                case 1: ROWS(1) break;
+                case 2: ROWS(2) break;
+                case 3: ROWS(3) break;
+                default: ROWS(LOW)
+                }
+            }
+        }
+}
+
+/* Computes the gradients of the input, if `of_x` is given, of the weights, out x taps x in, and of what is added to an
+ * image, images x out. */
+void convolve_elus_gradients(const convolution *c, const float *x, const float *gradient, const float *weight,
+                             const int64_t *strides, float *workspace, float *of_x, float *of_weight, float *of_image) {
+    const long in = 2 * c->channels, wide = whole(in), out = c->out, area = c->height * c->width;
+    const parts p = parts_of(c, 1);
+    float *packed = workspace, *rooms = workspace + (c->taps * out * wide + 15) / 16 * 16;
+    long steps[MOST_TAPS], back[MOST_TAPS];
+    for (long t = 0; t < c->taps; t++) {
+        const long step = c->offsets[2 * t] * line(c) + c->offsets[2 * t + 1];
+        steps[t] = step * wide;
+        back[t] = -step * out;
+    }
+    pack(c->taps, out, in, weight, strides[0], strides[2], strides[1], packed);
+#pragma omp parallel num_threads(c->threads)
+    {
+        float *map = rooms + omp_get_thread_num() * p.all, *later = map + p.map;
+        float *sums = later + p.gradient, *weights = sums + p.sums;
+        memset(map, 0, p.all * sizeof(float));
+#pragma omp for schedule(static)
+        for (long image = 0; image < c->images; image++) {
+            const float *from = gradient + image * area * out;
+            float *of_all = of_image + image * out;
+            put_elus(c, image, x, map, wide);
+            memset(of_all, 0, out * sizeof(float));
+            for (long site = 0; site < area; site++)
+                for (long n = 0; n < out; n++) of_all[n] += from[site * out + n];
+            for (long row = 0; row < c->height; row++) /* the border is to the right and below */
+                memcpy(later + (row * line(c) + c->right) * out, from + row * c->width * out,
+                       c->width * out * sizeof(float));
+            for (long first = 0; first < area; first += STRETCH) {
+                const float *sites[STRETCH + GROUP];
+                const long some = least(STRETCH, area - first);
+                find(c, first, some, map + (c->above * line(c) + c->left) * wide, wide, sites);
+                add_weights(c, some, from + first * out, sites, steps, weights);
+            }
+            for (long first = 0; of_x && first < area; first += GROUP) {
+                const long some = least(GROUP, area - first);
+                const float *sites[GROUP];
+                find(c, first, some, later + c->right * out, out, sites);
+                memset(sums, 0, GROUP * wide * sizeof(float));
+                convolve_group(some, c->taps, out, wide, sites, back, packed, sums);
+                for (long i = 0; i < some; i++) {
+                    const long site = image * area + first + i;
+                    if (c->drop) drop(c, site, sums + i * wide);
+                    SITE(elu_gradients, 0, c->channels, site * c->channels, i * wide, x, sums, of_x)
+                }
+            }
+        }
+#pragma omp for schedule(static)
+        for (long n = 0; n < out * c->taps; n++) {
+            float *to = of_weight + n * in;
+            memset(to, 0, in * sizeof(float));
+            for (long thread = 0; thread < c->threads; thread++) {
+                const float *from = rooms + thread * p.all + p.map + p.gradient + p.sums + n * wide;
+                for (long k = 0; k < in; k++) to[k] += from[k];
+            }
+        }
+    }
+}
+
+#endif

@@ -16,8 +16,6 @@ from nextpixel.nn.native_conv import Kind, Taps, convolve, fits
 
 __all__ = ["Head", "Pointwise", "added", "of_group"]
 
-HERE: Taps = ((0, 0),)
-
 
 def added(x: Tensor, more: Tensor | None, cache: Cache | None = None) -> Tensor:
     """Adds to a new result; whole maps change in place, as allocating new ones takes time."""
@@ -79,6 +77,8 @@ class Pointwise(CausalLayer):
     """
 
     mask: Tensor | None
+    taps: Taps = ((0, 0),)
+    stride = 1
 
     def __init__(
         self,
@@ -124,11 +124,10 @@ class Pointwise(CausalLayer):
                 return self.forward(x, context, cache, relu=relu)
         if cache is not None and x.ndim == 2:
             return added(self._step(F.relu(x) if relu else x, cache), context, cache)
-        weight = self.weight if self.mask is None else self.weight * self.mask
-        if fits(x, weight):
-            kind = Kind(HERE, relu, full=not self.autocast)
-            return convolve(x, weight[..., None], self.bias, kind, context)
-        x = F.relu(x) if relu else x
+        if fits(x, self.weight):
+            kind = Kind(self.taps, relu, full=not self.autocast)
+            return convolve(x, self.tap_weights(), self.bias, kind, context)
+        x, weight = F.relu(x) if relu else x, self._weight()
         if x.ndim == 2:
             out = F.linear(x if self.autocast else x.to(weight.dtype), weight, self.bias)
         else:
@@ -136,6 +135,13 @@ class Pointwise(CausalLayer):
             convolve_maps = FullPrecision.apply if mixed else F.conv2d
             out = convolve_maps(x, weight[:, :, None, None], self.bias)
         return added(out, context, cache)
+
+    def tap_weights(self) -> Tensor:
+        """Returns the weights, `(out_channels, in_channels, 1)`."""
+        return self._weight()[..., None]
+
+    def _weight(self) -> Tensor:
+        return self.weight if self.mask is None else self.weight * self.mask
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes the weight and the bias of each group, and with several groups a row of inputs."""

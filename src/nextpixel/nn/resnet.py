@@ -19,7 +19,7 @@ from nextpixel.nn.cache import Cache
 from nextpixel.nn.causal_conv import CausalConv2d, RowConv2d
 from nextpixel.nn.pointwise import Pointwise
 
-__all__ = ["GatedResNet", "concat_elu", "start_weights"]
+__all__ = ["GatedResNet", "concat_elu", "convolve_elus", "start_weights"]
 
 ELU_POWER = 0.645  # mean square of ELU of a standard normal number
 
@@ -29,6 +29,37 @@ def concat_elu(x: Tensor) -> Tensor:
     if native_units.fits(x):
         return native_units.concat_elu(x)
     return F.elu(torch.cat([x, -x], 1))
+
+
+def convolve_elus(
+    conv: nn.Module,
+    x: Tensor,
+    context: Tensor | None = None,
+    cache: Cache | None = None,
+    *,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Convolves `concat_elu` of x, whole maps, a row or a pixel.
+
+    Args:
+        conv: The convolution, of any kind.
+        x: The input, `(B, C, ...)`.
+        context: Added to the output, see `CausalConv2d.forward`.
+        cache: The state of generation.
+        dropout: The chance of an ELU to be dropped.
+    """
+    if (
+        cache is None
+        and isinstance(conv, (CausalConv2d, RowConv2d, Pointwise))
+        and conv.stride == 1
+        and dropout < 1
+        and native_units.convolves(x, next(conv.parameters()), conv.taps)
+    ):
+        weight = conv.tap_weights()
+        return native_units.convolve_elus(x, weight, conv.bias, conv.taps, context, dropout)
+    h = concat_elu(x)
+    out: Tensor = conv(F.dropout(h, dropout) if dropout else h, context, cache)
+    return out
 
 
 def gate(x: Tensor, y: Tensor) -> Tensor:
@@ -58,7 +89,7 @@ class GatedResNet(nn.Module):
         super().__init__()
         self.conv_in = conv(2 * width, width)
         self.skip = Pointwise(2 * skip, width) if skip else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.conv_out = conv(2 * width, 2 * width)
 
     def forward(
@@ -79,24 +110,11 @@ class GatedResNet(nn.Module):
             from_vertical: Added after the first convolution, see `CausalConv2d.forward`.
             bias: Added before the gate, `(B, 2 width, 1, 1)`.
         """
-        h = self._convolve(self.conv_in, x, from_vertical, cache)
+        dropout = self.dropout if self.training else 0.0
+        h = convolve_elus(self.conv_in, x, from_vertical, cache)
         if self.skip is not None and skip is not None:
-            h = h + self.skip(concat_elu(skip), cache=cache)
-        if self.training and self.dropout.p > 0:
-            return gate(x, self.conv_out(self.dropout(concat_elu(h)), bias, cache))
-        return gate(x, self._convolve(self.conv_out, h, bias, cache))
-
-    def _convolve(
-        self, conv: nn.Module, x: Tensor, context: Tensor | None, cache: Cache | None
-    ) -> Tensor:
-        """Convolves `concat_elu` of x; in training it is written with the border of zeros."""
-        # The convolutions of native_conv.py, of bfloat16, need no border.
-        at_once = cache is None and x.dtype == torch.float32 and native_units.fits(x)
-        if at_once and isinstance(conv, (CausalConv2d, RowConv2d)):
-            out: Tensor = conv(native_units.concat_elu(x, conv.border), context, padded=True)
-        else:
-            out = conv(concat_elu(x), context, cache)
-        return out
+            h = convolve_elus(self.skip, skip, h, cache)
+        return gate(x, convolve_elus(self.conv_out, h, bias, cache, dropout=dropout))
 
 
 @torch.no_grad()
