@@ -9,6 +9,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #else
+#define omp_get_num_threads() 1
 #define omp_get_thread_num() 0
 #endif
 
@@ -148,10 +149,15 @@ void gate_gradient(const maps *m, const void *y, const void *gradient, void *out
 
 /* --- convolutions of the ELUs of float32 maps ---------------------------------------------------- */
 
-#ifdef __AVX512F__ /* with fewer or shorter registers PyTorch is quicker */
-
+#if defined __AVX512F__
 #define LANES 16 /* numbers of a vector */
 #define BROAD 4  /* vectors of a panel of columns */
+#elif defined __AVX2__ && defined __FMA__
+#define LANES 8
+#define BROAD 2
+#endif
+#ifdef LANES /* with fewer registers PyTorch is quicker */
+
 #define PANEL (BROAD * LANES)
 #define TALL 6           /* sites of a tile: TALL x BROAD vectors of sums stay in registers */
 #define GROUP (8 * TALL) /* sites whose sums stay in the cache */
@@ -181,7 +187,7 @@ INLINE long line(const convolution *c) { return c->left + c->width + c->right; }
     switch (wide) { \
     case 1: function(1, __VA_ARGS__); break; \
     case 2: function(2, __VA_ARGS__); break; \
-    case 3: function(3, __VA_ARGS__); break; \
+    case 3: function(BROAD > 2 ? 3 : 1, __VA_ARGS__); break; \
     default: function(BROAD, __VA_ARGS__); \
     }
 
@@ -208,11 +214,12 @@ INLINE void multiply(const int wide, const float *const *sites, long deep, const
     for (int i = 0; i < TALL; i++) a[i] = sites[i];
     for (int i = 0; i < TALL; i++)
         for (int v = 0; v < wide; v++) sum[i][v] = *(vector *)(sums + i * step + v * LANES);
-    for (long k = 0; k < deep; k++, w += wide * LANES)
-        for (int v = 0; v < wide; v++) {
-            const vector b = *(const vector *)(w + v * LANES);
-            for (int i = 0; i < TALL; i++) sum[i][v] += a[i][k] * b;
-        }
+    for (long k = 0; k < deep; k++, w += wide * LANES) {
+        vector b[BROAD];
+        for (int v = 0; v < wide; v++) b[v] = *(const vector *)(w + v * LANES);
+        for (int i = 0; i < TALL; i++)
+            for (int v = 0; v < wide; v++) sum[i][v] += a[i][k] * b[v];
+    }
     for (int i = 0; i < TALL; i++)
         for (int v = 0; v < wide; v++) *(vector *)(sums + i * step + v * LANES) = sum[i][v];
 }
@@ -329,11 +336,12 @@ INLINE void add_products(const int wide, const int rows, const float *gradient, 
     vector sum[LOW][BROAD];
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < wide; v++) sum[i][v] = *(vector *)(to + i * step + v * LANES);
-    for (long s = 0; s < some; s++, gradient += out)
-        for (int v = 0; v < wide; v++) {
-            const vector b = *(const vector *)(sites[s] + step_in + v * LANES);
-            for (int i = 0; i < rows; i++) sum[i][v] += gradient[i] * b;
-        }
+    for (long s = 0; s < some; s++, gradient += out) {
+        vector b[BROAD];
+        for (int v = 0; v < wide; v++) b[v] = *(const vector *)(sites[s] + step_in + v * LANES);
+        for (int i = 0; i < rows; i++)
+            for (int v = 0; v < wide; v++) sum[i][v] += gradient[i] * b[v];
+    }
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < wide; v++) *(vector *)(to + i * step + v * LANES) = sum[i][v];
 }
@@ -411,7 +419,7 @@ void convolve_elus_gradients(const convolution *c, const float *x, const float *
         for (long n = 0; n < out * c->taps; n++) {
             float *to = of_weight + n * in;
             memset(to, 0, in * sizeof(float));
-            for (long thread = 0; thread < c->threads; thread++) {
+            for (long thread = 0; thread < omp_get_num_threads(); thread++) {
                 const float *from = rooms + thread * p.all + p.map + p.gradient + p.sums + n * wide;
                 for (long k = 0; k < in; k++) to[k] += from[k];
             }

@@ -71,7 +71,7 @@ def program() -> ctypes.CDLL | None:
     library = load_c_library(SOURCE, "units")
     if library is not None:
         functions = FUNCTIONS
-        if hasattr(library, "workspace_of"):  # compiled for a processor with AVX-512
+        if hasattr(library, "workspace_of"):  # compiled for a processor with AVX2
             library.workspace_of.argtypes = [ctypes.c_void_p, ctypes.c_int64]
             library.workspace_of.restype = ctypes.c_int64
             functions = FUNCTIONS | CONVOLUTIONS
@@ -102,7 +102,7 @@ def fits(*maps: Tensor) -> bool:
 
 
 def convolves(x: Tensor, weight: Tensor, taps: Taps) -> bool:
-    """Returns whether `convolve_elus` can be used: as `fits`, for float32, with AVX-512.
+    """Returns whether `convolve_elus` can be used: as `fits`, for float32, and with AVX2.
 
     Args:
         x: Maps `(B, C, H, W)`.

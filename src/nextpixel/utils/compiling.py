@@ -21,6 +21,8 @@ from nextpixel.utils.files import cache_folder, replace_file
 
 __all__ = ["load_c_library"]
 
+# GCC makes vectors of a choice between two numbers only if computing both can raise no signal.
+OPTIONS = ("-O3", "-fno-math-errno", "-fno-trapping-math")
 # Tried in this order. Apple's compiler has no OpenMP, and names the processor by -mcpu.
 FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
 
@@ -44,7 +46,7 @@ def load_c_library(source: Path, name: str, defines: tuple[str, ...] = ()) -> ct
     if not compiler:
         return None
     try:
-        text = source.read_bytes() + f"{compiler}{FLAGS}{defines}{processor()}".encode()
+        text = source.read_bytes() + f"{compiler}{OPTIONS}{FLAGS}{defines}{processor()}".encode()
         file = f"{name}-{hashlib.sha256(text).hexdigest()[:16]}.so"
         stored = stored_library(file)
         if stored is not None:
@@ -131,7 +133,7 @@ def build(library: Path, source: Path, compiler: Sequence[str], defines: Sequenc
         OSError: If it cannot be started.
     """
     for flags in FLAGS:
-        command = [*compiler, "-O3", "-fno-math-errno", "-shared", "-fPIC", *flags, *defines]
+        command = [*compiler, *OPTIONS, "-shared", "-fPIC", *flags, *defines]
         result = subprocess.run(
             [*command, str(source), "-o", str(library), "-lm"], capture_output=True, timeout=120
         )
