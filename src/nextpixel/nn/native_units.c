@@ -258,14 +258,13 @@ INLINE void drop(const convolution *c, long site, float *numbers) {
     }
 }
 
-/* Writes the ELUs of an image into a map of `wide` channels, inside its border. */
-static void put_elus(const convolution *c, long image, const float *x, float *to, long wide) {
-    for (long row = 0; row < c->height; row++)
-        for (long col = 0; col < c->width; col++) {
-            const long site = (image * c->height + row) * c->width + col;
+/* Writes the ELUs of an image, whose first site is the `first` of all, into a map of `wide` channels with a border. */
+static void put_elus(const convolution *c, long first, const float *x, float *to, long wide) {
+    for (long row = 0, site = 0; row < c->height; row++)
+        for (long col = 0; col < c->width; col++, site++) {
             float *here = to + ((c->above + row) * line(c) + c->left + col) * wide;
             SITE(elus, 0, c->channels, site * c->channels, 0, x, here)
-            if (c->drop) drop(c, site, here);
+            if (c->drop) drop(c, first + site, here);
         }
 }
 
@@ -279,53 +278,76 @@ INLINE void find(const convolution *c, long first, long some, const float *map, 
     for (long i = some; i < GROUP; i++) sites[i] = sites[0];
 }
 
-/* The sizes of the parts of a thread's memory. */
-typedef struct { long map, gradient, sums, weights, all; } parts;
-INLINE parts parts_of(const convolution *c, const int backward) {
-    const long in = whole(2 * c->channels), out = whole(c->out), area = (c->height + c->above) * line(c);
-    parts p = {area * in, 0, GROUP * out, 0, 0};
-    if (backward) p = (parts){area * in, area * c->out, GROUP * in, c->out * c->taps * in, 0};
-    p.all = (p.map + p.gradient + p.sums + p.weights + 15) / 16 * 16;
+/* The weights of a convolution, with strides from one output, input and tap to the next, and what becomes of their
+ * gradients: out x taps x in, and those of what is added to an image, images x out. */
+typedef struct {
+    const float *weight, *bias;
+    int64_t strides[3];
+    float *of_weight, *of_image;
+} weights;
+
+/* A convolution with its weights packed, steps to the taps, and the sizes of the parts of a thread's memory for it. */
+typedef struct {
+    const convolution *c;
+    const weights *w;
+    const float *packed;
+    long in, wide, area, map, gradient, sums, room;
+    long steps[MOST_TAPS], back[MOST_TAPS];
+} plan;
+
+/* Rounds a number of floats up to whole cache lines. */
+INLINE long lines(long numbers) { return (numbers + 15) / 16 * 16; }
+
+INLINE plan plan_of(const convolution *c, const weights *w, const int backward) {
+    const long in = 2 * c->channels, wide = whole(in), bordered = (c->height + c->above) * line(c);
+    plan p = {.c = c, .w = w, .in = in, .wide = wide, .area = c->height * c->width};
+    p.map = lines(bordered * wide), p.sums = lines(GROUP * whole(c->out));
+    if (backward) p.gradient = lines(bordered * c->out), p.sums = lines(GROUP * wide);
+    p.room = p.map + p.gradient + p.sums + (backward ? lines(c->out * c->taps * wide) : 0);
+    for (long t = 0; t < c->taps; t++) {
+        const long step = c->offsets[2 * t] * line(c) + c->offsets[2 * t + 1];
+        p.steps[t] = step * wide;
+        p.back[t] = -step * c->out;
+    }
     return p;
 }
 
-/* Returns how many numbers the workspace of a function below holds. */
-int64_t workspace_of(const convolution *c, int64_t backward) {
-    const long in = 2 * c->channels, columns = backward ? whole(in) * c->out : whole(c->out) * in;
-    return (c->taps * columns + 15) / 16 * 16 + c->threads * parts_of(c, backward).all;
+/* Packs the weights of a plan, for the way to the output or back to the input. Returns the end of what it wrote. */
+static float *pack_plan(plan *p, const int backward, float *to) {
+    const convolution *c = p->c;
+    const int64_t *strides = p->w->strides;
+    p->packed = to;
+    if (backward) pack(c->taps, c->out, p->in, p->w->weight, strides[0], strides[2], strides[1], to);
+    else pack(c->taps, p->in, c->out, p->w->weight, strides[1], strides[2], strides[0], to);
+    return to + lines(c->taps * (backward ? c->out * p->wide : p->in * whole(c->out)));
 }
 
-/* Strides of the weights: from one output, input and tap to the next. */
-void convolve_elus(const convolution *c, const float *x, const float *weight, const int64_t *strides,
-                   const float *bias, const float *more, float *workspace, float *out) {
-    const long in = 2 * c->channels, wide = whole(in), columns = whole(c->out), area = c->height * c->width;
-    const parts p = parts_of(c, 0);
-    float *packed = workspace, *rooms = workspace + (c->taps * in * columns + 15) / 16 * 16;
-    long steps[MOST_TAPS];
-    for (long t = 0; t < c->taps; t++) steps[t] = (c->offsets[2 * t] * line(c) + c->offsets[2 * t + 1]) * wide;
-    pack(c->taps, in, c->out, weight, strides[1], strides[2], strides[0], packed);
-#pragma omp parallel num_threads(c->threads)
-    {
-        float *map = rooms + omp_get_thread_num() * p.all, *sums = map + p.map;
-        memset(map, 0, p.map * sizeof(float));
-#pragma omp for schedule(static)
-        for (long image = 0; image < c->images; image++) {
-            put_elus(c, image, x, map, wide);
-            for (long first = 0; first < area; first += GROUP) {
-                const long some = least(GROUP, area - first);
-                const float *sites[GROUP];
-                find(c, first, some, map + (c->above * line(c) + c->left) * wide, wide, sites);
-                memset(sums, 0, GROUP * columns * sizeof(float));
-                for (long i = 0; bias && i < some; i++) memcpy(sums + i * columns, bias, c->out * sizeof(float));
-                convolve_group(some, c->taps, in, columns, sites, steps, packed, sums);
-                for (long i = 0; i < some; i++) {
-                    const long site = image * area + first + i;
-                    const float *from = sums + i * columns, *added = more + (c->spread ? image : site) * c->out;
-                    float *to = out + site * c->out;
-                    if (more) for (long n = 0; n < c->out; n++) to[n] = from[n] + added[n];
-                    else memcpy(to, from, c->out * sizeof(float));
-                }
-            }
+/* Returns how many numbers the workspace of such a convolution holds, for all threads. */
+int64_t workspace_of(const convolution *c, int64_t backward) {
+    const plan p = plan_of(c, 0, backward);
+    return lines(c->taps * (backward ? c->out * p.wide : p.in * whole(c->out))) + c->threads * p.room;
+}
+
+/* Convolves an image of a map x. What is added may be the output itself. */
+static void convolve_image(const plan *p, long image, const float *x, const float *more, float *room, float *out) {
+    const convolution *c = p->c;
+    const long columns = whole(c->out), begin = image * p->area;
+    float *sums = room + p->map;
+    put_elus(c, begin, x + begin * c->channels, room, p->wide);
+    for (long first = 0; first < p->area; first += GROUP) {
+        const long some = least(GROUP, p->area - first);
+        const float *sites[GROUP];
+        find(c, first, some, room + (c->above * line(c) + c->left) * p->wide, p->wide, sites);
+        memset(sums, 0, GROUP * columns * sizeof(float));
+        for (long i = 0; p->w->bias && i < some; i++)
+            memcpy(sums + i * columns, p->w->bias, c->out * sizeof(float));
+        convolve_group(some, c->taps, p->in, columns, sites, p->steps, p->packed, sums);
+        for (long i = 0; i < some; i++) {
+            const long site = begin + first + i;
+            const float *from = sums + i * columns, *added = more + (c->spread ? image : site) * c->out;
+            float *to = out + site * c->out;
+            if (more) for (long n = 0; n < c->out; n++) to[n] = from[n] + added[n];
+            else memcpy(to, from, c->out * sizeof(float));
         }
     }
 }
@@ -366,64 +388,149 @@ static void add_weights(const convolution *c, long some, const float *gradient, 
         }
 }
 
-/* Computes the gradients of the input, if `of_x` is given, of the weights, out x taps x in, and of what is added to an
- * image, images x out. */
-void convolve_elus_gradients(const convolution *c, const float *x, const float *gradient, const float *weight,
-                             const int64_t *strides, float *workspace, float *of_x, float *of_weight, float *of_image) {
-    const long in = 2 * c->channels, wide = whole(in), out = c->out, area = c->height * c->width;
-    const parts p = parts_of(c, 1);
-    float *packed = workspace, *rooms = workspace + (c->taps * out * wide + 15) / 16 * 16;
-    long steps[MOST_TAPS], back[MOST_TAPS];
-    for (long t = 0; t < c->taps; t++) {
-        const long step = c->offsets[2 * t] * line(c) + c->offsets[2 * t + 1];
-        steps[t] = step * wide;
-        back[t] = -step * out;
+/* Computes the gradients of an image: those of what is added to it and, if `of_x` is given, of its input, to which
+ * `more` is added; and adds up those of the weights. All maps begin at the image. */
+static void back_propagate(const plan *p, long image, const float *x, const float *gradient, const float *more,
+                           float *room, float *of_x) {
+    const convolution *c = p->c;
+    const long out = c->out, begin = image * p->area;
+    float *later = room + p->map, *sums = later + p->gradient, *of_image = p->w->of_image + image * out;
+    put_elus(c, begin, x, room, p->wide);
+    memset(of_image, 0, out * sizeof(float));
+    for (long site = 0; site < p->area; site++)
+        for (long n = 0; n < out; n++) of_image[n] += gradient[site * out + n];
+    for (long row = 0; row < c->height; row++) /* the border is to the right and below */
+        memcpy(later + (row * line(c) + c->right) * out, gradient + row * c->width * out,
+               c->width * out * sizeof(float));
+    for (long first = 0; first < p->area; first += STRETCH) {
+        const float *sites[STRETCH + GROUP];
+        const long some = least(STRETCH, p->area - first);
+        find(c, first, some, room + (c->above * line(c) + c->left) * p->wide, p->wide, sites);
+        add_weights(c, some, gradient + first * out, sites, p->steps, sums + p->sums);
     }
-    pack(c->taps, out, in, weight, strides[0], strides[2], strides[1], packed);
+    for (long first = 0; of_x && first < p->area; first += GROUP) {
+        const long some = least(GROUP, p->area - first);
+        const float *sites[GROUP];
+        find(c, first, some, later + c->right * out, out, sites);
+        memset(sums, 0, GROUP * p->wide * sizeof(float));
+        convolve_group(some, c->taps, out, p->wide, sites, p->back, p->packed, sums);
+        for (long i = 0; i < some; i++) {
+            const long in = (first + i) * c->channels;
+            if (c->drop) drop(c, begin + first + i, sums + i * p->wide);
+            SITE(elu_gradients, 0, c->channels, in, i * p->wide, x, sums, of_x)
+            for (long k = 0; more && k < c->channels; k++) of_x[in + k] += more[in + k];
+        }
+    }
+}
+
+/* Adds up the threads' gradients of the weights, each in a room of its own. Called by all threads. */
+static void add_rooms(const plan *p, const float *rooms, long step) {
+    const long first = p->map + p->gradient + p->sums, threads = omp_get_num_threads();
+#pragma omp for schedule(static)
+    for (long n = 0; n < p->c->out * p->c->taps; n++) {
+        float *to = p->w->of_weight + n * p->in;
+        memcpy(to, rooms + first + n * p->wide, p->in * sizeof(float));
+        for (long thread = 1; thread < threads; thread++)
+            for (long k = 0; k < p->in; k++) to[k] += rooms[thread * step + first + n * p->wide + k];
+    }
+}
+
+void convolve_elus(const convolution *c, const weights *w, const float *x, const float *more, float *workspace,
+                   float *out) {
+    plan p = plan_of(c, w, 0);
+    float *rooms = pack_plan(&p, 0, workspace);
 #pragma omp parallel num_threads(c->threads)
     {
-        float *map = rooms + omp_get_thread_num() * p.all, *later = map + p.map;
-        float *sums = later + p.gradient, *weights = sums + p.sums;
-        memset(map, 0, p.all * sizeof(float));
+        float *room = rooms + omp_get_thread_num() * p.room;
+        memset(room, 0, p.map * sizeof(float));
+#pragma omp for schedule(static)
+        for (long image = 0; image < c->images; image++) convolve_image(&p, image, x, more, room, out);
+    }
+}
+
+void convolve_elus_gradients(const convolution *c, const weights *w, const float *x, const float *gradient,
+                             float *workspace, float *of_x) {
+    plan p = plan_of(c, w, 1);
+    float *rooms = pack_plan(&p, 1, workspace);
+#pragma omp parallel num_threads(c->threads)
+    {
+        float *room = rooms + omp_get_thread_num() * p.room;
+        memset(room, 0, p.room * sizeof(float));
 #pragma omp for schedule(static)
         for (long image = 0; image < c->images; image++) {
-            const float *from = gradient + image * area * out;
-            float *of_all = of_image + image * out;
-            put_elus(c, image, x, map, wide);
-            memset(of_all, 0, out * sizeof(float));
-            for (long site = 0; site < area; site++)
-                for (long n = 0; n < out; n++) of_all[n] += from[site * out + n];
-            for (long row = 0; row < c->height; row++) /* the border is to the right and below */
-                memcpy(later + (row * line(c) + c->right) * out, from + row * c->width * out,
-                       c->width * out * sizeof(float));
-            for (long first = 0; first < area; first += STRETCH) {
-                const float *sites[STRETCH + GROUP];
-                const long some = least(STRETCH, area - first);
-                find(c, first, some, map + (c->above * line(c) + c->left) * wide, wide, sites);
-                add_weights(c, some, from + first * out, sites, steps, weights);
-            }
-            for (long first = 0; of_x && first < area; first += GROUP) {
-                const long some = least(GROUP, area - first);
-                const float *sites[GROUP];
-                find(c, first, some, later + c->right * out, out, sites);
-                memset(sums, 0, GROUP * wide * sizeof(float));
-                convolve_group(some, c->taps, out, wide, sites, back, packed, sums);
-                for (long i = 0; i < some; i++) {
-                    const long site = image * area + first + i;
-                    if (c->drop) drop(c, site, sums + i * wide);
-                    SITE(elu_gradients, 0, c->channels, site * c->channels, i * wide, x, sums, of_x)
-                }
-            }
+            const long in = image * p.area * c->channels;
+            back_propagate(&p, image, x + in, gradient + image * p.area * c->out, 0, room, of_x ? of_x + in : 0);
         }
+        add_rooms(&p, rooms, p.room);
+    }
+}
+
+/* --- a gated residual layer ----------------------------------------------------------------------- */
+
+/* x + a sigmoid(b), where (a, b) = second(h), and h = first(x) + skip(s). Without a skip its description is null. */
+typedef struct {
+    const convolution *first, *skip, *second;
+    const weights *of_first, *of_skip, *of_second;
+    const float *x, *s, *context, *bias; /* the last two are added to h and to (a, b), or null */
+    float *h, *y, *workspace;            /* y is (a, b) */
+} layer;
+
+int64_t workspace_of_layer(const layer *l, int64_t backward) {
+    const convolution *c = l->second;
+    const long area = c->height * c->width, local = lines(area * c->out) + lines(area * c->channels);
+    return workspace_of(l->first, backward) + (l->skip ? workspace_of(l->skip, backward) : 0) +
+           workspace_of(c, backward) + c->threads * local;
+}
+
+void gated_layer(const layer *l, float *out) {
+    plan first = plan_of(l->first, l->of_first, 0), second = plan_of(l->second, l->of_second, 0), skip = {0};
+    float *rooms = pack_plan(&second, 0, pack_plan(&first, 0, l->workspace));
+    if (l->skip) skip = plan_of(l->skip, l->of_skip, 0), rooms = pack_plan(&skip, 0, rooms);
+    const long step = first.room + second.room + skip.room, channels = l->first->channels;
+#pragma omp parallel num_threads(l->first->threads)
+    {
+        float *one = rooms + omp_get_thread_num() * step, *two = one + first.room, *three = two + second.room;
+        memset(one, 0, step * sizeof(float));
 #pragma omp for schedule(static)
-        for (long n = 0; n < out * c->taps; n++) {
-            float *to = of_weight + n * in;
-            memset(to, 0, in * sizeof(float));
-            for (long thread = 0; thread < omp_get_num_threads(); thread++) {
-                const float *from = rooms + thread * p.all + p.map + p.gradient + p.sums + n * wide;
-                for (long k = 0; k < in; k++) to[k] += from[k];
-            }
+        for (long image = 0; image < l->first->images; image++) {
+            convolve_image(&first, image, l->x, l->context, one, l->h);
+            if (l->skip) convolve_image(&skip, image, l->s, l->h, three, l->h);
+            convolve_image(&second, image, l->h, l->bias, two, l->y);
+            for (long site = image * first.area; site < (image + 1) * first.area; site++)
+                SITE(gates, 0, channels, site * channels, site * 2 * channels, l->x, l->y, out)
         }
+    }
+}
+
+/* Computes the gradients of x and s, if wanted, and of h and y, which are kept only if wanted. */
+void gated_layer_gradients(const layer *l, const float *gradient, float *of_x, float *of_s, float *of_h, float *of_y) {
+    plan first = plan_of(l->first, l->of_first, 1), second = plan_of(l->second, l->of_second, 1), skip = {0};
+    float *rooms = pack_plan(&second, 1, pack_plan(&first, 1, l->workspace));
+    if (l->skip) skip = plan_of(l->skip, l->of_skip, 1), rooms = pack_plan(&skip, 1, rooms);
+    const long channels = l->first->channels, area = first.area, begin = first.room + second.room + skip.room;
+    const long step = begin + lines(area * 2 * channels) + lines(area * channels);
+#pragma omp parallel num_threads(l->first->threads)
+    {
+        float *one = rooms + omp_get_thread_num() * step, *two = one + first.room, *three = two + second.room;
+        memset(one, 0, begin * sizeof(float));
+#pragma omp for schedule(static)
+        for (long image = 0; image < l->first->images; image++) {
+            const long narrow = image * area * channels;
+            float *back_y = of_y ? of_y + 2 * narrow : one + begin;
+            float *back_h = of_h ? of_h + narrow : one + begin + lines(area * 2 * channels);
+            for (long site = 0; site < area; site++)
+                SITE(gate_gradients, 0, channels, site * channels, site * 2 * channels, l->y + 2 * narrow,
+                     gradient + narrow, back_y)
+            back_propagate(&second, image, l->h + narrow, back_y, 0, two, back_h);
+            if (l->skip) {
+                const long in = image * area * l->skip->channels;
+                back_propagate(&skip, image, l->s + in, back_h, 0, three, of_s ? of_s + in : 0);
+            }
+            back_propagate(&first, image, l->x + narrow, back_h, gradient + narrow, one, of_x ? of_x + narrow : 0);
+        }
+        add_rooms(&first, rooms, step);
+        add_rooms(&second, rooms + first.room, step);
+        if (l->skip) add_rooms(&skip, rooms + first.room + second.room, step);
     }
 }
 

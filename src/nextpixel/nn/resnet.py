@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextpixel.nn import native_units
+from nextpixel.nn import native_layers, native_units
 from nextpixel.nn.cache import Cache
 from nextpixel.nn.causal_conv import CausalConv2d, RowConv2d
+from nextpixel.nn.native_layers import Convolution
 from nextpixel.nn.pointwise import Pointwise
 
 __all__ = ["GatedResNet", "concat_elu", "convolve_elus", "start_weights"]
@@ -48,18 +49,23 @@ def convolve_elus(
         cache: The state of generation.
         dropout: The chance of an ELU to be dropped.
     """
-    if (
-        cache is None
-        and isinstance(conv, (CausalConv2d, RowConv2d, Pointwise))
-        and conv.stride == 1
-        and dropout < 1
-        and native_units.convolves(x, next(conv.parameters()), conv.taps)
-    ):
-        weight = conv.tap_weights()
-        return native_units.convolve_elus(x, weight, conv.bias, conv.taps, context, dropout)
+    native = native_convolution(conv, x) if cache is None and dropout < 1 else None
+    if native is not None and native_layers.takes(x, len(native.weight), context):
+        return native_layers.convolve_elus(x, native, context, dropout)
     h = concat_elu(x)
     out: Tensor = conv(F.dropout(h, dropout) if dropout else h, context, cache)
     return out
+
+
+def native_convolution(conv: nn.Module, x: Tensor) -> Convolution | None:
+    """Returns what `native_layers` needs of a convolution of ELUs, if it can compute it."""
+    if (
+        isinstance(conv, (CausalConv2d, RowConv2d, Pointwise))
+        and conv.stride == 1
+        and native_layers.convolves(x, next(conv.parameters()), conv.taps)
+    ):
+        return Convolution(conv.tap_weights(), conv.bias, conv.taps)
+    return None
 
 
 def gate(x: Tensor, y: Tensor) -> Tensor:
@@ -111,10 +117,46 @@ class GatedResNet(nn.Module):
             bias: Added before the gate, `(B, 2 width, 1, 1)`.
         """
         dropout = self.dropout if self.training else 0.0
+        if cache is None and dropout < 1:
+            whole = self._native(x, skip, from_vertical, bias, dropout)
+            if whole is not None:
+                return whole
         h = convolve_elus(self.conv_in, x, from_vertical, cache)
         if self.skip is not None and skip is not None:
             h = convolve_elus(self.skip, skip, h, cache)
         return gate(x, convolve_elus(self.conv_out, h, bias, cache, dropout=dropout))
+
+    def _native(
+        self,
+        x: Tensor,
+        skip: Tensor | None,
+        from_vertical: Tensor | None,
+        bias: Tensor | None,
+        dropout: float,
+    ) -> Tensor | None:
+        """Computes whole maps by one call of `native_layers`, if it can."""
+        width, second_input = x.shape[1], None
+        first, second = (native_convolution(conv, x) for conv in (self.conv_in, self.conv_out))
+        if self.skip is not None and skip is not None:
+            third = native_convolution(self.skip, skip)
+            if third is None:
+                return None
+            second_input = (skip, third)
+        if first is None or second is None:
+            return None
+        if not native_layers.takes(x, width, from_vertical):
+            return None
+        if not native_layers.takes(x, 2 * width, bias):
+            return None
+        return native_layers.gated_layer(
+            x,
+            first,
+            second,
+            skip=second_input,
+            context=from_vertical,
+            bias=bias,
+            dropout=dropout,
+        )
 
 
 @torch.no_grad()
