@@ -73,7 +73,8 @@ def arguments(parser: Parser) -> None:
         "--all-orders",
         action="store_true",
         help="of a model with several orders of the pixels: code each image in the one that needs "
-        "the fewest bits, by a pass for each order",
+        "the fewest bits, by a pass for each order; which one it is takes 3 bits an image, or 2 of "
+        "a model with four",
     )
     group.add_argument(
         "--no-verify", action="store_true", help="do not decode again what was encoded"
