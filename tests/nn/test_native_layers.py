@@ -1,7 +1,9 @@
 """The layers of native_layers.py against float64, and residual layers with and without them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -20,30 +22,25 @@ from nextpixel.nn import (
     native_layers,
     native_units,
 )
+from nextpixel.nn.checkpointing import checkpointing
 from nextpixel.nn.native_conv import Taps
-from nextpixel.nn.native_layers import Convolution, convolve_elus, convolves, gated_layer, takes
+from nextpixel.nn.native_layers import (
+    Convolution,
+    convolve_elus,
+    convolves,
+    gated_layer,
+    last,
+    takes,
+)
 from nextpixel.nn.native_units import concat_elu, gate, program
+from nextpixel.utils.compiling import load_c_library
 from nextpixel.utils.denormals import denormals_as_zero
-from tests.helpers import needs
+from tests.nn.conftest import without
 from tests.nn.test_native_units import both_elus, exact, maps
 
-
-@pytest.fixture(autouse=True)
-def _compiler() -> None:
-    needs("cc", "gcc")
-
-
-@pytest.fixture(params=[1, 2, 3], ids=lambda n: f"{n} threads")
-def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
-needs_avx2 = pytest.mark.skipif(
-    not hasattr(program(), "workspace_of"), reason="a processor without AVX2, or no compiler"
-)
+pytestmark = pytest.mark.usefixtures("compiler")
+NATIVE = hasattr(program(), "workspace_of")
+needs_avx2 = pytest.mark.skipif(not NATIVE, reason="a processor without AVX2, or no compiler")
 TAPS: dict[str, Taps] = {
     "1x1": ((0, 0),),
     "2x3": tuple((row, col) for row in (-1, 0) for col in (-1, 0, 1)),
@@ -64,7 +61,6 @@ def convolved(elus: Tensor, weight: Tensor, taps: Taps) -> Tensor:
 
 
 @needs_avx2
-@pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("taps", list(TAPS))
 @pytest.mark.parametrize(
     ("size", "outputs"),
@@ -78,14 +74,17 @@ def convolved(elus: Tensor, weight: Tensor, taps: Taps) -> Tensor:
     ],
     ids=str,
 )
-def test_it_convolves_elus(taps: str, size: tuple[int, ...], outputs: int) -> None:
+def test_it_convolves_elus(
+    taps: str, size: tuple[int, ...], outputs: int, several_threads: int
+) -> None:
     torch.manual_seed(0)
+    threads = several_threads
     images, channels, *area = size
     x, weight = maps(*size, scale=1), torch.randn(outputs, 2 * channels, len(TAPS[taps]))
     weight, bias = weight.requires_grad_(), torch.randn(outputs, requires_grad=True)
     for added in (maps(images, outputs, *area), maps(images, outputs, 1, 1), None):
         given = [x, weight, bias] if added is None else [x, weight, bias, added]
-        assert convolves(x, weight, TAPS[taps])
+        assert convolves(x, Convolution(weight, bias, TAPS[taps])) == (threads <= images)
         out = convolve_elus(x, Convolution(weight, bias, TAPS[taps]), added)
         assert out.is_contiguous(memory_format=torch.channels_last)
         back = torch.randn(out.shape)  # of another layout
@@ -162,23 +161,33 @@ def test_a_seed_of_pytorch_decides_what_is_dropped() -> None:
 
 @needs_avx2
 def test_what_is_convolved_elsewhere() -> None:
-    x, weight, taps = maps(2, 4, 5, 6), torch.randn(3, 8, 1), ((0, 0),)
-    assert convolves(x, weight, taps)
-    assert not convolves(x, weight, ((1, 0),))  # below the site
-    assert not convolves(x, weight, taps * 65)
-    assert not convolves(x, weight.double(), taps)
-    assert not convolves(x, weight.to("meta"), taps)
-    assert not convolves(x.bfloat16(), weight, taps)
-    assert not convolves(x.contiguous(), weight, taps)
+    x, weight, here = maps(2, 4, 5, 6), torch.randn(3, 8, 1), ((0, 0),)
+
+    def taken(x: Tensor, weight: Tensor = weight, bias: Any = None, taps: Taps = here) -> bool:
+        return convolves(x, Convolution(weight, bias, taps))
+
+    assert taken(x)
+    assert taken(x, bias=torch.zeros(3))
+    assert not taken(x, taps=((1, 0),))  # below the site
+    assert not taken(x, taps=here * 65)
+    assert not taken(x, torch.randn(3, 10, 1))  # of other maps
+    assert not taken(x, weight.double())
+    assert not taken(x, weight.to("meta"))
+    assert not taken(x, bias=torch.zeros(3).double())
+    assert not taken(x, bias=torch.zeros(6)[::2])
+    assert not taken(x.bfloat16())
+    assert not taken(x.contiguous())
+    assert not taken(maps(1, 4, 200, 200))
     with torch.no_grad():
-        assert not convolves(x, weight, taps)
+        assert not taken(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not taken(x)
     for size in ((2, 3, 5, 6), (2, 3, 1, 1)):
         assert takes(x, 3, torch.randn(size))
         assert not takes(x, 3, torch.randn(size).double())
+        assert not takes(x, 3, torch.randn(size).to("meta"))
     for size in ((1, 3, 5, 6), (2, 4, 5, 6), (2, 3, 5, 1), (3,)):
         assert not takes(x, 3, torch.randn(size))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not convolves(x, weight, taps)
 
 
 # --- whole layers ---------------------------------------------------------------------------------
@@ -200,7 +209,7 @@ def layer_by_parts(
 
 
 @needs_avx2
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("several_threads")
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("skipped", [0, 3, 16])
 @pytest.mark.parametrize("added", ["maps", "images", "nothing"])
@@ -257,22 +266,8 @@ def test_frozen_parts_of_a_layer() -> None:
     torch.testing.assert_close((of_x, of_s), wanted)
 
 
-def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_units, "load_c_library", lambda *_: None)
-    program.cache_clear()
-    assert program() is None
-
-
-@pytest.fixture
-def _again() -> Iterator[None]:
-    """Lets the program be loaded again after a test without it."""
-    yield
-    program.cache_clear()
-
-
 FUNCTIONS = [(native_units, "concat_elu"), (native_layers, "convolve_elus")]
 FUNCTIONS.append((native_layers, "gated_layer"))
-NATIVE = hasattr(program(), "workspace_of")
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -313,7 +308,7 @@ def gradients_of_layer(layer: GatedResNet, size: tuple[int, ...]) -> list[Tensor
     return found
 
 
-@pytest.mark.usefixtures("_again")
+@pytest.mark.usefixtures("reloaded")
 @pytest.mark.parametrize("context", list(CONTEXTS))
 @pytest.mark.parametrize("name", list(LAYERS))
 def test_a_layer_is_the_same_without_it(
@@ -336,28 +331,109 @@ def test_a_layer_is_the_same_without_it(
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=limit)
 
 
-def test_dropout_in_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its mean over many masks is that of the layer without dropout, after the last convolution."""
+def test_a_layer_drops_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    layer = GatedResNet(Pointwise, 4, dropout=0.3)
-    layer.to(memory_format=torch.channels_last)
-    x = maps(1, 4, 1, 1, scale=1)
+    layer = GatedResNet(Pointwise, 4, dropout=0.3).to(memory_format=torch.channels_last)
+    one = maps(1, 4, 5, 5, scale=1).detach()
+    x = last(one.expand(2, 4, 5, 5)).requires_grad_()
     used = watch(monkeypatch)
-    many = layer(
-        x.detach()
-        .expand(20000, 4, 1, 1)
-        .contiguous(memory_format=torch.channels_last)
-        .requires_grad_(),
-        None,
-    )
+    first, second = layer(x, None)
+    assert not torch.equal(first, second)
     assert used == (["gated_layer"] if NATIVE else ["concat_elu", "concat_elu"])
-    used.clear()
-    layer.eval()
-    once = layer(x, None)
-    assert not torch.equal(many[0], many[1])
-    error = many.std(0) / math.sqrt(len(many))
-    # The gate is not linear, but nearly so: weights are small.
-    assert ((many.mean(0) - once[0]).abs() < 5 * error + 0.02).all()
+    first, second = layer.eval()(x, None)
+    assert torch.equal(first, second)
+    assert "gated_layer" not in used[1:]  # a score does not depend on a compiler
+
+
+@needs_avx2
+def test_other_shapes_are_left_to_pytorch() -> None:
+    layer = GatedResNet(Pointwise, 4, skip=3, dropout=0.0).to(memory_format=torch.channels_last)
+    x, skip = maps(2, 4, 5, 6), maps(1, 3, 5, 6)
+    torch.testing.assert_close(
+        layer(x, None, skip=skip), layer(x, None, skip=last(skip.expand(2, 3, 5, 6)))
+    )
+    for wrong in ((maps(2, 8, 5, 6), skip), (x, maps(2, 3, 6, 5)), (x, maps(2, 5, 5, 6))):
+        with pytest.raises(RuntimeError, match=r"size|channels"):
+            layer(wrong[0], None, skip=wrong[1])
+
+
+@needs_avx2
+def test_layers_with_hooks_or_of_another_kind_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing(Pointwise):
+        def forward(self, *arguments: Any, **options: Any) -> Tensor:
+            return torch.zeros_like(super().forward(*arguments, **options))
+
+    x, used = maps(2, 4, 5, 6), watch(monkeypatch)
+    layer = GatedResNet(Nothing, 4, dropout=0.0)
+    assert torch.equal(layer(x, None), x)
+    layer = GatedResNet(Pointwise, 4, dropout=0.0)
+    seen: list[Any] = []
+    layer.conv_out.register_forward_hook(lambda *_: seen.append(1))
+    layer(x, None)
+    assert seen == [1]
+    assert "gated_layer" not in used
+
+
+@needs_avx2
+def test_saved_maps_of_another_layout() -> None:
+    layer = GatedResNet(Pointwise, 4, skip=3, dropout=0.0).to(memory_format=torch.channels_last)
+    x, skip = maps(2, 4, 5, 6), maps(2, 3, 5, 6)
+    given = [x, skip, *layer.parameters()]
+    wanted = torch.autograd.grad(layer(x, None, skip=skip).sum(), given)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.contiguous().clone(), lambda t: t):
+        out = layer(x, None, skip=skip)
+    torch.testing.assert_close(torch.autograd.grad(out.sum(), given), wanted)
+
+
+@needs_avx2
+def test_frozen_weights() -> None:
+    layer = GatedResNet(lambda i, o: RowConv2d(i, o, (2, 3)), 4, skip=3, dropout=0.0)
+    layer.to(memory_format=torch.channels_last)
+    x, skip = maps(2, 4, 5, 6), maps(2, 3, 5, 6)
+    wanted = torch.autograd.grad(layer(x, None, skip=skip).sum(), (x, skip))
+    layer.requires_grad_(False)
+    found = torch.autograd.grad(layer(x, None, skip=skip).sum(), (x, skip))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+@needs_avx2
+@pytest.mark.usefixtures("reloaded")
+def test_the_program_of_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With AVX2 alone, on a processor that has more."""
+    torch.manual_seed(0)
+    x, skip, context = maps(3, 21, 9, 7, scale=1), maps(3, 5, 9, 7, scale=1), maps(3, 21, 9, 7)
+    layer = GatedResNet(lambda i, o: RowConv2d(i, o, (2, 3)), 21, skip=5, dropout=0.2)
+    layer.to(memory_format=torch.channels_last)
+    results = []
+    for options in ((), ("-march=x86-64-v3",)):
+        monkeypatch.setattr(
+            native_units, "load_c_library", partial(load_c_library, defines=options)
+        )
+        program.cache_clear()
+        torch.manual_seed(1)
+        out = layer(x, None, skip=skip, from_vertical=context)
+        given = [x, skip, context, *layer.parameters()]
+        results.append((out, *torch.autograd.grad(out.pow(2).sum(), given)))
+    for one, other in zip(*results, strict=True):
+        limit = 1e-6 * other.abs().max().item()
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=limit)
+
+
+@needs_avx2
+def test_checkpointed_layers_drop_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = PixelCNNPP(shape=(1, 6, 5), levels=4, width=8, blocks=1, components=2, dropout=0.4)
+    model.train().to(memory_format=torch.channels_last)
+    x = torch.randint(4, (2, 1, 6, 5))
+    used, results = watch(monkeypatch), []
+    for again in (False, True):
+        torch.manual_seed(1)
+        with checkpointing() if again else nullcontext():
+            loss = -model(x).log_prob(x).mean()
+        results.append(torch.autograd.grad(loss, list(model.parameters())))
+    assert used.count("gated_layer") > 20
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
 
 
 def gradients_of_model(model: AutoregressiveModel, *, half: bool) -> list[Tensor]:
@@ -377,7 +453,7 @@ MODELS = {
 }
 
 
-@pytest.mark.usefixtures("_again")
+@pytest.mark.usefixtures("reloaded")
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_a_training_step_is_the_same_without_it(

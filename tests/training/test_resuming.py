@@ -14,6 +14,7 @@ import yaml
 
 from nextpixel.data import DataRecord, Dataset
 from nextpixel.errors import UserError
+from nextpixel.models import PixelCNNPP
 from nextpixel.models.base.image_model import load
 from nextpixel.training import fit, trainer
 from nextpixel.training.begun import begun_record
@@ -131,6 +132,22 @@ def test_resume_of_a_finished_run_with_more_steps_goes_on(data: Dataset, tmp_pat
     assert_equal(state_of(tmp_path / "a")["model"], state_of(tmp_path / "b")["model"])
     assert [line["step"] for line in metrics_of(tmp_path / "a")] == list(range(1, 11))
     assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["train"]["steps"] == 10
+
+
+def test_dropout_of_the_program_goes_on(data: Dataset, tmp_path: Path) -> None:
+    """Which ELUs are dropped comes from PyTorch's generator, whose state is in the checkpoint."""
+
+    def network() -> PixelCNNPP:
+        torch.manual_seed(0)
+        given = {"shape": (1, 7, 7), "levels": 4, "classes": 10, "components": 2}
+        return PixelCNNPP(width=8, blocks=1, dropout=0.4, **given)
+
+    options = {**OPTIONS, "schedule": "constant", "valid_every": 10, "save_every": 10}
+    fit(network(), data, out=tmp_path / "whole", **options)
+    fit(network(), data, out=tmp_path / "parts", **{**options, "steps": 3})
+    fit(network(), data, out=tmp_path / "parts", resume=True, **options)
+    whole, parts = (state_of(tmp_path / name)["model"] for name in ("whole", "parts"))
+    assert_equal(whole, parts)
 
 
 def test_a_resumed_run_takes_the_weight_decay_it_is_given(data: Dataset, tmp_path: Path) -> None:

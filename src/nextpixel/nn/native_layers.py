@@ -23,6 +23,7 @@ from nextpixel.nn.native_units import call, fits, new_maps, program
 __all__ = ["Convolution", "convolve_elus", "convolves", "gated_layer", "takes"]
 
 MOST_TAPS = 64
+MOST_BYTES = 1 << 20  # of an image's ELUs; those of larger maps leave the cache
 
 
 class Description(ctypes.Structure):
@@ -88,35 +89,50 @@ class Kind(NamedTuple):
     seed: int = 0
 
 
-def convolves(x: Tensor, weight: Tensor, taps: Taps) -> bool:
-    """Returns whether `convolve_elus` can be used: as `fits`, for float32, and with AVX2.
+def convolves(x: Tensor, convolution: Convolution) -> bool:
+    """Returns whether `convolve_elus` can be used, and is faster than PyTorch.
+
+    It can as `fits` says, for float32, with AVX2, and if each thread has an image. It is not faster
+    for large maps.
 
     Args:
         x: Maps `(B, C, H, W)`.
-        weight: `(out, 2 C, ...)`.
-        taps: The offsets of the taps.
+        convolution: The convolution.
     """
+    weight, bias, taps = convolution
+    threads, library = torch.get_num_threads(), program()
     return (
-        x.dtype == weight.dtype == torch.float32
-        and weight.device.type == "cpu"
+        fits(x)
+        and x.dtype == torch.float32
+        and weight.shape[1] == 2 * x.shape[1]
+        and all(
+            tensor is None or (tensor.dtype == x.dtype and tensor.device == x.device)
+            for tensor in (weight, bias)
+        )
+        and (bias is None or bias.is_contiguous())
         and len(taps) <= MOST_TAPS
         and all(down <= 0 for down, _ in taps)
+        and 8 * x[0].numel() <= MOST_BYTES
         and not torch.is_autocast_enabled("cpu")
-        and fits(x)
-        and hasattr(program(), "workspace_of")
+        and library is not None
+        and hasattr(library, "workspace_of")
+        and threads <= len(x)
+        and (threads == 1 or bool(library.has_threads()))
     )
 
 
 def takes(x: Tensor, channels: int, more: Tensor | None) -> bool:
-    """Returns whether the program adds something to maps of so many channels.
+    """Returns whether `more` has a shape and a type that the program can add to maps.
 
     Args:
-        x: The maps' input, `(B, C, H, W)`.
-        channels: Channels of the maps.
+        x: The input of a convolution, `(B, C, H, W)`.
+        channels: Channels of its output.
         more: What is to be added; it can be `(B, channels, H, W)` or `(B, channels, 1, 1)`.
     """
     shapes = ((len(x), channels, *x.shape[2:]), (len(x), channels, 1, 1))
-    return more is None or (more.shape in shapes and more.dtype == x.dtype)
+    return more is None or (
+        more.shape in shapes and more.dtype == x.dtype and more.device == x.device
+    )
 
 
 def convolve_elus(
@@ -153,6 +169,8 @@ def gated_layer(
 ) -> Tensor:
     """Computes a gated residual layer; `convolves` must be true of its maps and convolutions.
 
+    Their numbers of channels must match, too.
+
     It is x + a sigmoid(b), where (a, b) = second(h) + bias and h = first(x) + skip(s) + context.
 
     Args:
@@ -184,7 +202,7 @@ def gated_layer(
 
 def kind_of(taps: Taps, dropout: float) -> Kind:
     """Draws a seed if something is dropped."""
-    return Kind(taps, dropout, int(torch.randint(2**63 - 1, ())) if dropout else 0)
+    return Kind(taps, dropout, int(torch.randint(2**63 - 1, (), device="cpu")) if dropout else 0)
 
 
 class ConvolvedELUs(torch.autograd.Function):
@@ -198,7 +216,7 @@ class ConvolvedELUs(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.kind, ctx.spread = kind, is_spread(more, x)
         described = describe(x, weight, kind, spread=ctx.spread)
-        out, more = new_maps(x, len(weight), *x.shape[2:]), last(more)
+        out, more = new_maps(x, len(weight), *x.shape[2:]), None if more is None else last(more)
         workspace = room("workspace_of", described, backward=False)
         call("convolve_elus", described, weights_of(weight, bias), x, more, workspace, out)
         return out
@@ -208,16 +226,16 @@ class ConvolvedELUs(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Computes the gradients of input, weight, bias and the summand."""
         x, weight = ctx.saved_tensors
-        to_x, _, to_bias, to_more, _ = ctx.needs_input_grad
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        described, new = describe(x, weight, ctx.kind), Gradients.of(x, weight)
+        x, gradient = last(x), last(gradient)  # hooks may have saved another layout
+        to_x, to_weight, to_bias, to_more, _ = ctx.needs_input_grad
+        described, new = describe(x, weight, ctx.kind), Gradients.of(x, weight, to_weight)
         of_x = torch.empty_like(x, memory_format=torch.channels_last) if to_x else None
         workspace = room("workspace_of", described, backward=True)
         weights = weights_of(weight, None, new)
         call("convolve_elus_gradients", described, weights, x, gradient, workspace, of_x)
         of_bias = new.image.sum(0) if to_bias else None
         of_more = (new.image[..., None, None] if ctx.spread else gradient) if to_more else None
-        return of_x, new.weight.transpose(1, 2), of_bias, of_more, None
+        return of_x, new.of_weight(), of_bias, of_more, None
 
 
 class GatedLayer(torch.autograd.Function):
@@ -239,7 +257,8 @@ class GatedLayer(torch.autograd.Function):
         ctx.kinds, ctx.spread = kinds, (is_spread(context, x), False, is_spread(bias, x))
         ctx.save_for_backward(x, s, h, y, *weights[::2])
         layer = layer_of(kinds, (x, s, h), weights[::2], weights[1::2], spread=ctx.spread)
-        inputs = (x, s, last(context), last(bias), h, y)
+        added = (None if more is None else last(more) for more in (context, bias))
+        inputs = (x, s, *added, h, y)
         call("gated_layer", with_maps(layer, inputs, backward=False), out)
         return out
 
@@ -248,19 +267,23 @@ class GatedLayer(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Computes the gradients of the inputs, the summands and the weights."""
         x, s, h, y, *weights = ctx.saved_tensors
-        _, to_x, to_s, to_context, to_bias, *_ = ctx.needs_input_grad
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        new = [None if w is None else Gradients.of(x, w) for w in weights]
+        x, h, y, s = last(x), last(h), last(y), None if s is None else last(s)
+        _, to_x, to_s, to_context, to_bias, *to_weights = ctx.needs_input_grad
+        gradient = last(gradient)
+        new = [
+            None if w is None else Gradients.of(x, w, wanted)
+            for w, wanted in zip(weights, to_weights[::2], strict=True)
+        ]
         layer = layer_of(ctx.kinds, (x, s, h), weights, (None,) * 3, new)
         wanted = (to_x, to_s, to_context and not ctx.spread[0], to_bias and not ctx.spread[2])
         found = [
-            torch.empty_like(like, memory_format=torch.channels_last) if want else None
+            None if like is None or not want else new_maps(like, *like.shape[1:])
             for like, want in zip((x, s, h, y), wanted, strict=True)
         ]
         inputs = (x, s, None, None, h, y)
         call("gated_layer_gradients", with_maps(layer, inputs, backward=True), gradient, *found)
         of_x, of_s, of_h, of_y = found
-        first, skip, second = new
+        first, _, second = new
         assert first is not None
         assert second is not None
         if to_context and ctx.spread[0]:
@@ -268,8 +291,8 @@ class GatedLayer(torch.autograd.Function):
         if to_bias and ctx.spread[2]:
             of_y = second.image[..., None, None]
         of_weights = list[Tensor | None]()
-        for one, to_the_bias in zip((first, skip, second), ctx.needs_input_grad[6::2], strict=True):
-            of_weights.append(None if one is None else one.weight.transpose(1, 2))
+        for one, to_the_bias in zip(new, to_weights[1::2], strict=True):
+            of_weights.append(None if one is None else one.of_weight())
             of_weights.append(None if one is None or not to_the_bias else one.image.sum(0))
         return None, of_x, of_s, of_h, of_y, *of_weights
 
@@ -278,18 +301,23 @@ class Gradients(NamedTuple):
     """The gradients of a convolution's weights.
 
     Attributes:
-        weight: `(out, taps, 2 C)`.
+        weight: `(out, taps, 2 C)`, or None if they are not wanted.
         image: Those of what is added to an image, `(B, out)`.
     """
 
-    weight: Tensor
+    weight: Tensor | None
     image: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, weight: Tensor) -> Gradients:
+    def of(cls, x: Tensor, weight: Tensor, wanted: bool) -> Gradients:
         """Makes room for the gradients of weights `(out, 2 C, taps)`."""
         outputs, inputs, taps = weight.shape
-        return cls(x.new_empty(outputs, taps, inputs), x.new_empty(len(x), outputs))
+        image = x.new_empty(len(x), outputs)
+        return cls(x.new_empty(outputs, taps, inputs) if wanted else None, image)
+
+    def of_weight(self) -> Tensor | None:
+        """Returns those of the weights as `(out, 2 C, taps)`."""
+        return None if self.weight is None else self.weight.transpose(1, 2)
 
 
 def is_spread(more: Tensor | None, x: Tensor) -> bool:
@@ -297,17 +325,19 @@ def is_spread(more: Tensor | None, x: Tensor) -> bool:
     return more is not None and more.shape[2:] != x.shape[2:]
 
 
-def last(x: Tensor | None) -> Tensor | None:
+def last(x: Tensor) -> Tensor:
     """Makes maps channels last."""
-    return None if x is None else x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def weights_of(weight: Tensor, bias: Tensor | None, new: Gradients | None = None) -> Weights:
     """Describes the weights of a convolution, and where their gradients go."""
-    addresses = (None, None) if new is None else (new.weight.data_ptr(), new.image.data_ptr())
     strides = (ctypes.c_int64 * 3)(*weight.stride())
-    of_bias = None if bias is None else bias.data_ptr()
-    return Weights(weight.data_ptr(), of_bias, strides, *addresses)
+    described = Weights(weight.data_ptr(), None if bias is None else bias.data_ptr(), strides)
+    if new is not None:
+        described.of_image = new.image.data_ptr()
+        described.of_weight = None if new.weight is None else new.weight.data_ptr()
+    return described
 
 
 def describe(x: Tensor, weight: Tensor, kind: Kind, *, spread: bool = False) -> Description:

@@ -278,8 +278,8 @@ INLINE void find(const convolution *c, long first, long some, const float *map, 
     for (long i = some; i < GROUP; i++) sites[i] = sites[0];
 }
 
-/* The weights of a convolution, with strides from one output, input and tap to the next, and what becomes of their
- * gradients: out x taps x in, and those of what is added to an image, images x out. */
+/* The weights of a convolution, with strides from one output, input and tap to the next, and where their gradients go:
+ * out x taps x in, or null, and those of what is added to an image, images x out. */
 typedef struct {
     const float *weight, *bias;
     int64_t strides[3];
@@ -344,10 +344,12 @@ static void convolve_image(const plan *p, long image, const float *x, const floa
         convolve_group(some, c->taps, p->in, columns, sites, p->steps, p->packed, sums);
         for (long i = 0; i < some; i++) {
             const long site = begin + first + i;
-            const float *from = sums + i * columns, *added = more + (c->spread ? image : site) * c->out;
+            const float *from = sums + i * columns;
             float *to = out + site * c->out;
-            if (more) for (long n = 0; n < c->out; n++) to[n] = from[n] + added[n];
-            else memcpy(to, from, c->out * sizeof(float));
+            if (more) {
+                const float *added = more + (c->spread ? image : site) * c->out;
+                for (long n = 0; n < c->out; n++) to[n] = from[n] + added[n];
+            } else memcpy(to, from, c->out * sizeof(float));
         }
     }
 }
@@ -389,7 +391,7 @@ static void add_weights(const convolution *c, long some, const float *gradient, 
 }
 
 /* Computes the gradients of an image: those of what is added to it and, if `of_x` is given, of its input, to which
- * `more` is added; and adds up those of the weights. All maps begin at the image. */
+ * `more` is added; and adds up those of the weights, if they are wanted. All maps begin at the image. */
 static void back_propagate(const plan *p, long image, const float *x, const float *gradient, const float *more,
                            float *room, float *of_x) {
     const convolution *c = p->c;
@@ -402,8 +404,8 @@ static void back_propagate(const plan *p, long image, const float *x, const floa
     for (long row = 0; row < c->height; row++) /* the border is to the right and below */
         memcpy(later + (row * line(c) + c->right) * out, gradient + row * c->width * out,
                c->width * out * sizeof(float));
-    for (long first = 0; first < p->area; first += STRETCH) {
-        const float *sites[STRETCH + GROUP];
+    for (long first = 0; p->w->of_weight && first < p->area; first += STRETCH) {
+        const float *sites[STRETCH];
         const long some = least(STRETCH, p->area - first);
         find(c, first, some, room + (c->above * line(c) + c->left) * p->wide, p->wide, sites);
         add_weights(c, some, gradient + first * out, sites, p->steps, sums + p->sums);
@@ -426,6 +428,7 @@ static void back_propagate(const plan *p, long image, const float *x, const floa
 /* Adds up the threads' gradients of the weights, each in a room of its own. Called by all threads. */
 static void add_rooms(const plan *p, const float *rooms, long step) {
     const long first = p->map + p->gradient + p->sums, threads = omp_get_num_threads();
+    if (!p->w->of_weight) return;
 #pragma omp for schedule(static)
     for (long n = 0; n < p->c->out * p->c->taps; n++) {
         float *to = p->w->of_weight + n * p->in;
@@ -463,6 +466,15 @@ void convolve_elus_gradients(const convolution *c, const weights *w, const float
         }
         add_rooms(&p, rooms, p.room);
     }
+}
+
+/* Returns whether threads share the images, as OpenMP lets them. */
+int64_t has_threads(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
 }
 
 /* --- a gated residual layer ----------------------------------------------------------------------- */

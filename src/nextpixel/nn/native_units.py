@@ -41,6 +41,7 @@ def program() -> ctypes.CDLL | None:
     if library is not None:
         functions = FUNCTIONS
         if hasattr(library, "workspace_of"):  # compiled for a processor with AVX2
+            library.has_threads.restype = ctypes.c_int64
             for function in (library.workspace_of, library.workspace_of_layer):
                 function.argtypes, function.restype = (
                     [ctypes.c_void_p, ctypes.c_int64],

@@ -22,6 +22,7 @@ from nextpixel.nn.pointwise import Pointwise
 
 __all__ = ["GatedResNet", "concat_elu", "convolve_elus", "start_weights"]
 
+FORWARDS = (CausalConv2d.forward, RowConv2d.forward, Pointwise.forward)
 ELU_POWER = 0.645  # mean square of ELU of a standard normal number
 
 
@@ -58,14 +59,24 @@ def convolve_elus(
 
 
 def native_convolution(conv: nn.Module, x: Tensor) -> Convolution | None:
-    """Returns what `native_layers` needs of a convolution of ELUs, if it can compute it."""
+    """Returns what `native_layers` needs of a convolution of ELUs, if it can compute it.
+
+    It does in training only. A layer with hooks or with a `forward` of its own is called.
+    """
     if (
-        isinstance(conv, (CausalConv2d, RowConv2d, Pointwise))
-        and conv.stride == 1
-        and native_layers.convolves(x, next(conv.parameters()), conv.taps)
+        not isinstance(conv, (CausalConv2d, RowConv2d, Pointwise))
+        or not conv.training
+        or conv.stride != 1
+        or not native_units.fits(x)  # before weights are put together
+        or type(conv).forward not in FORWARDS
+        or conv._forward_hooks
+        or conv._forward_pre_hooks
+        or conv._backward_hooks
+        or conv._backward_pre_hooks
     ):
-        return Convolution(conv.tap_weights(), conv.bias, conv.taps)
-    return None
+        return None
+    convolution = Convolution(conv.tap_weights(), conv.bias, conv.taps)
+    return convolution if native_layers.convolves(x, convolution) else None
 
 
 def gate(x: Tensor, y: Tensor) -> Tensor:
@@ -87,16 +98,25 @@ class GatedResNet(nn.Module):
         width: Channels of input and output.
         skip: Channels of a second input, added through a 1x1; 0 for none.
         dropout: Dropout probability between the two convolutions.
+
+    Raises:
+        ValueError: The dropout probability is not between 0 and 1.
     """
 
     def __init__(
         self, conv: Callable[[int, int], nn.Module], width: int, *, skip: int = 0, dropout: float
     ) -> None:
         super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be between 0 and 1, not {dropout}")
         self.conv_in = conv(2 * width, width)
         self.skip = Pointwise(2 * skip, width) if skip else None
         self.dropout = dropout
         self.conv_out = conv(2 * width, 2 * width)
+
+    def extra_repr(self) -> str:
+        """Describes the layer in one line."""
+        return f"dropout={self.dropout}"
 
     def forward(
         self,
@@ -136,17 +156,20 @@ class GatedResNet(nn.Module):
     ) -> Tensor | None:
         """Computes whole maps by one call of `native_layers`, if it can."""
         width, second_input = x.shape[1], None
+        if not (
+            native_layers.takes(x, width, from_vertical) and native_layers.takes(x, 2 * width, bias)
+        ):
+            return None
         first, second = (native_convolution(conv, x) for conv in (self.conv_in, self.conv_out))
-        if self.skip is not None and skip is not None:
-            third = native_convolution(self.skip, skip)
-            if third is None:
-                return None
-            second_input = (skip, third)
         if first is None or second is None:
             return None
-        if not native_layers.takes(x, width, from_vertical):
-            return None
-        if not native_layers.takes(x, 2 * width, bias):
+        if self.skip is not None and skip is not None:
+            third = native_convolution(self.skip, skip)
+            matches = (len(skip), *skip.shape[2:]) == (len(x), *x.shape[2:])
+            if third is None or not matches or len(third.weight) != width:
+                return None
+            second_input = (skip, third)
+        if (len(first.weight), len(second.weight)) != (width, 2 * width):
             return None
         return native_layers.gated_layer(
             x,
