@@ -47,7 +47,8 @@ def test_the_score_of_a_shipped_model_matches_its_card(name: str, shared_data: P
         expected = card["scores"]["whole"]["pictures"][path.name]
         assert bits_per_dim(found) == pytest.approx(expected, rel=1e-4)
         return
-    score = evaluate(model, load_data(card["data"], levels=model.levels).test, limit=100)
+    data = load_data(card["data"], levels=model.levels, data_dir=shared_data)
+    score = evaluate(model, data.test, limit=100)
     whole = card["scores"]["test"]
     # The hundred images are some of the whole test set's: they differ by chance alone.
     assert abs(score.nats - whole["nats"]) < 4 * score.nats_error

@@ -29,6 +29,7 @@ from nextpixel.codec.sources import list_files
 from nextpixel.data import Images
 from nextpixel.evaluation.likelihood import classify, evaluate
 from nextpixel.evaluation.whole import bits_per_dim, score_whole
+from nextpixel.model_folders import shipped
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.utils.files import replace_file
 from nextpixel.utils.machine import machine
@@ -111,6 +112,7 @@ def main() -> None:
         "source": args.source or dataset.source,
         "images": {"train": len(dataset.train)},
         "recipe": recipe.relative_to(ROOT).as_posix(),
+        **({"from": config["from"]} if config.get("from") in shipped() else {}),
         "train": config["train"],
         "kept_step": best["step"],
         "training_seconds": round(metrics[-1]["seconds"]),
