@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def test_a_resumed_run_replaces_what_was_logged_after_its_checkpoint(tmp_path: P
         with metrics_log(tmp_path, done, write=True) as log:
             for step in steps:
                 log({"step": step, "loss": loss})
+        # Files are named after their second and then a count: in one second 10 comes before 9.
+        time.sleep(1)
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [
