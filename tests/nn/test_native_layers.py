@@ -190,6 +190,11 @@ def test_what_is_convolved_elsewhere() -> None:
         assert not takes(x, 3, torch.randn(size))
 
 
+def test_a_processor_with_avx2_has_the_program() -> None:
+    """Otherwise the tests here would be skipped without a word."""
+    assert NATIVE or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512")
+
+
 # --- whole layers ---------------------------------------------------------------------------------
 
 
