@@ -36,6 +36,7 @@ from nextpixel.noise import make_seed, seeded
 from nextpixel.training.checkpoint import load_state, save_state
 from nextpixel.training.config import TrainArgs, learning_rate
 from nextpixel.training.logs import Log, ShowStep, metrics_log, progress_bar
+from nextpixel.training.optimizer import make_optimizer
 from nextpixel.training.previews import draw_preview
 from nextpixel.training.run_folder import drop_later_metrics, write_config
 from nextpixel.training.watch import DivergenceError, LossWatch
@@ -93,12 +94,7 @@ class Run:
         self.model = model.train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
         self.ema = copy.deepcopy(model).to(fabric.device).eval().requires_grad_(False)
-        optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=args.lr,
-            weight_decay=args.weight_decay,
-            fused=True,
-        )
+        optimizer = make_optimizer(model, args)
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.wrapped.mark_forward_method("objective")
         self.step = self.saved_step = self.stale = self.setbacks = 0
@@ -463,7 +459,7 @@ class Run:
             # Not the error's own text, which lists all weights.
             raise UserError(
                 f"{path} is not a checkpoint of this model: resume it with the model, the levels, "
-                "the classes, the orders and the task that the run was started with."
+                "the classes, the orders, the task and the optimizer that the run was started with."
             ) from None
         if codes_of != self.model.data_record.codes_of:
             raise UserError(
