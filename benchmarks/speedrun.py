@@ -9,8 +9,8 @@ one; that they were enough, the validation images must say, and the test images 
 afterwards. Two processes of one thread each train together, which is faster than two threads of
 one: small maps divide badly.
 
-`steps` are the seconds of the optimizer steps; `wall` those of the whole command, with the start
-of Python, the validation and the report.
+`seconds` are those of the optimizer steps, `wall` those of the whole command, with the start of
+Python, the validation and the report.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from yardstick import print_table, write_json
 import nextpixel as npx
 from nextpixel.utils.machine import machine
 
-STEPS = {82.0: 3000, 81.3: 4500, 80.0: 15000}  # that end below so many nats of a validation image
-BATCH = 8  # images of a step, of all processes together
+# The width and the number of steps that end below so many nats of a validation image.
+RUNS = {82.0: (24, 1200), 81.3: (24, 1700), 80.0: (32, 4500)}
+BATCH = 16  # images of a step, of all processes together
 
 
 def main() -> None:
     """Trains to each target and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--targets", type=float, nargs="+", default=list(STEPS), choices=list(STEPS), metavar="NATS"
+        "--targets", type=float, nargs="+", default=list(RUNS), choices=list(RUNS), metavar="NATS"
     )
     parser.add_argument("--processes", type=int, default=2, help="that train together")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
@@ -45,11 +46,11 @@ def main() -> None:
     rows, found = [], {}
     for target in args.targets:
         with tempfile.TemporaryDirectory() as folder:
-            found[str(target)] = result = train(STEPS[target], args.processes, Path(folder) / "run")
+            found[str(target)] = result = train(*RUNS[target], args.processes, Path(folder) / "run")
         rows.append(
             [
                 f"{target:.1f}",
-                f"{STEPS[target]:,} x {BATCH}",
+                *(f"{number:,}" for number in RUNS[target]),
                 f"{result['seconds']:.0f}",
                 f"{result['wall']:.0f}",
                 f"{result['valid']:.2f} ± {result['valid_error']:.2f}",
@@ -58,25 +59,28 @@ def main() -> None:
             ]
         )
     print(machine())
-    print_table(["target", "images", "steps", "wall", "validation", "test", "reached"], rows)
+    print_table(
+        ["nats", "width", "steps", "seconds", "wall", "validation", "test", "reached"], rows
+    )
     write_json(args.json, found)
 
 
-def train(steps: int, processes: int, out: Path) -> dict[str, float]:
+def train(width: int, steps: int, processes: int, out: Path) -> dict[str, float]:
     """Trains a network, and scores it on the whole test set."""
     options = {
         "data": "binarized-mnist",
         "model": "PixelCNNPP",
-        "model.width": 32,
+        "model.width": width,
         "model.blocks": 1,
         "model.inputs": "embedded",
         "model.dropout": 0,
         "train.steps": steps,
         "train.batch_size": BATCH // processes,
-        "train.lr": 2e-3,
+        "train.optimizer": "muon",
+        "train.lr": 2.8e-3,
         "train.weight_decay": 0.2,
-        "train.warmup": 150,
-        "train.ema": 0.998,
+        "train.warmup": 75,
+        "train.ema": 1 - 4 / steps,
         "train.valid_every": steps,
         "train.valid_images": 10_000,
         "threads": 1,

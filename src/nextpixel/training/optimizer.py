@@ -79,19 +79,23 @@ class Muon(torch.optim.AdamW):
         for p in group["params"]:
             if p.grad is not None:
                 by_shape[len(p), p[0].numel()].append(p)
-                if not self.state[p]:  # AdamW looks for a number of steps when a state is loaded
-                    self.state[p].update(momentum=torch.zeros_like(p), step=torch.zeros(()))
         for shape, same in by_shape.items():
-            gradients = [p.grad for p in same if p.grad is not None]
-            momenta = [self.state[p]["momentum"] for p in same]
-            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-            ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
-            steps = orthogonalized(torch.stack([g.reshape(shape) for g in ahead]))
+            ahead = torch.stack([self.gradient_ahead(p).reshape(shape) for p in same])
+            steps = orthogonalized(ahead)
             length = group["lr"] * SCALE * max(shape) ** 0.5
             for p, step in zip(same, steps, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(step.view(p.shape), alpha=length)
                 p.grad = None
+
+    def gradient_ahead(self, p: Tensor) -> Tensor:
+        """Updates the moving average of a gradient, and returns it with Nesterov's look ahead."""
+        assert p.grad is not None
+        state = self.state[p]
+        if not state:  # AdamW looks for a number of steps when a state is loaded
+            state.update(momentum=torch.zeros_like(p), step=torch.zeros(()))
+        momentum: Tensor = state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
+        return p.grad.lerp(momentum, MOMENTUM)
 
 
 def matrices(model: nn.Module) -> list[nn.Parameter]:
