@@ -103,7 +103,8 @@ def matrices(model: nn.Module) -> list[nn.Parameter]:
 
     These are the weights of linear layers and convolutions, but not those of the last layer, which
     computes the parameters of distributions, nor embeddings: their rows are not mixed, and AdamW
-    serves them better (Jordan and others, 2024).
+    serves them better (Jordan and others, 2024). So it does the state-to-state weights of LSTMs
+    (measured, docs/experiments.md).
     """
     found = {}  # in their order; a weight that two layers share counts once
     for layer in model.modules():
