@@ -209,7 +209,7 @@ def test_skeletons_are_the_programs_of_their_models() -> None:
     from nextpixel.codec.programs import shipped_programs
 
     names = [name for name, folder in shipped().items() if list(folder.glob("*.skeleton"))]
-    assert {"mnist-gated", "binarized-mnist-gated"} <= set(names)
+    assert {"mnist-gated", "binarized-mnist"} <= set(names)
     for name in names:
         for size, file in shipped_programs(name).items():
             program, network = Program(file), npx.load(name)

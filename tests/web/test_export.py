@@ -104,8 +104,8 @@ def test_a_page_is_written_twice(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        assert "open it in a browser" in run("studio binarized-mnist-gated --no-open", capsys)
+        assert "open it in a browser" in run("studio binarized-mnist --no-open", capsys)
     assert Path("studio/index.html").is_file()
-    assert Path("studio-2/binarized-mnist-gated.js").is_file()
+    assert Path("studio-2/binarized-mnist.js").is_file()
     write_folder(["mnist-gated"], Path("studio"))  # a page of ours is replaced
     assert "mnist-gated" in Path("studio/index.html").read_text()

@@ -270,7 +270,7 @@ def test_fields_are_those_of_the_networks(page: Page, file: Path) -> None:
 @pytest.mark.slow
 def test_a_folder_speaks(page: Page, tmp_path: Path) -> None:
     """Sounds of all classes, with codes that end where the sound does."""
-    write_folder(["binarized-mnist-gated", "spoken-digits"], tmp_path)
+    write_folder(["binarized-mnist", "spoken-digits"], tmp_path)
     opened(page, tmp_path / "index.html", "panel=listen").wait_for_selector(".sound")
     assert "CC BY-SA 4.0" in page.inner_text("#panel")
     samples = set()
@@ -312,16 +312,16 @@ def test_everybody_can_use_it(page: Page, small_file: Path, scheme: Any, languag
 def test_a_folder_loads_the_model_that_is_chosen(
     page: Page, program: Program, tmp_path: Path
 ) -> None:
-    write_folder([NAME, "binarized-mnist-gated"], tmp_path)
+    write_folder([NAME, "binarized-mnist"], tmp_path)
     opened(page, tmp_path / "index.html", "speed=100000").wait_for_selector("[data-checksum]")
-    page.get_by_label("Model", exact=True).select_option("binarized-mnist-gated")
-    expect(page.locator("code")).to_contain_text("binarized-mnist-gated")
+    page.get_by_label("Model", exact=True).select_option("binarized-mnist")
+    expect(page.locator("code")).to_contain_text("binarized-mnist")
     page.wait_for_selector("[data-checksum]")
-    binary = Program(shipped_programs("binarized-mnist-gated")[28, 28])
+    binary = Program(shipped_programs("binarized-mnist")[28, 28])
     expect(page.locator("[data-checksum]")).to_have_attribute(
         "data-checksum", sum_of(binary.sample(1))
     )
-    opened(page, tmp_path / "index.html", "model=binarized-mnist-gated&panel=compress")
+    opened(page, tmp_path / "index.html", "model=binarized-mnist&panel=compress")
     x = program.sample(2, seed=5, classes=[1, 2]).astype(np.uint8)
     npx.compress(NAME, x, tmp_path / "python.npxz")
     page.get_by_label("Open a .npxz").set_input_files(tmp_path / "python.npxz")
