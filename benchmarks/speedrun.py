@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument(
         "--targets", type=float, nargs="+", default=list(RUNS), choices=list(RUNS), metavar="NATS"
     )
-    parser.add_argument("--processes", type=int, default=2, help="that train together")
+    parser.add_argument(
+        "--processes", type=int, default=2, choices=[1, 2, 4], help="that train together"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     args = parser.parse_args()
     rows, found = [], {}

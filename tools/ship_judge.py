@@ -1,7 +1,6 @@
 """Trains a classifier of real images (a judge), copies it into the package, and writes its card.
 
     python tools/ship_judge.py judge-mnist
-    python tools/ship_judge.py judge-fashion-mnist
     python tools/ship_judge.py judge-spoken-digits
 
 The card says how and on which machine it was trained, and its accuracy on the whole test set;
@@ -24,7 +23,6 @@ from nextpixel.utils.machine import machine
 
 COMMANDS = {
     "judge-mnist": "classifier --data mnist --width 16 --steps 3000",
-    "judge-fashion-mnist": "classifier --data fashion-mnist --width 24 --steps 5000",
     "judge-spoken-digits": (
         "classifier --data spoken-digits --width 16 --embedding 32 --steps 3000"
     ),

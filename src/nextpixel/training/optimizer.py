@@ -118,7 +118,7 @@ def matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """Returns matrices with the same singular vectors, and singular values near 1 (0.7 to 1.2).
+    """Returns matrices with the same singular vectors; all but tiny singular values become about 1.
 
     Args:
         matrices: `(N, rows, columns)`.
