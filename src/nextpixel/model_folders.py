@@ -142,8 +142,14 @@ def recorded_classes(folder: Path, classes: int) -> tuple[str, ...] | None:
 
 
 def renamed_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames the options of a run that was begun before 0.2."""
-    return {"resize" if name == "size" else name: value for name, value in settings.items()}
+    """Returns the options of a run that was begun before 0.2, as this version names them.
+
+    Such a run trained by AdamW, which was the only optimizer.
+    """
+    renamed = {"resize" if name == "size" else name: value for name, value in settings.items()}
+    if isinstance(train := renamed.get("train"), Mapping):
+        renamed["train"] = {"optimizer": "adamw", "weight_decay": 1e-4, **train}
+    return renamed
 
 
 class SavedModel(NamedTuple):

@@ -136,7 +136,7 @@ def test_every_command_and_its_options_have_a_page(reference: ModuleType) -> Non
         assert f"({name}.md)" in pages["reference/commands/index.md"]
         assert "| `--help" not in pages[f"reference/commands/{name}.md"]
     train = pages["reference/commands/train.md"]
-    assert "| `--train.lr LR` | Peak learning rate. (default: 0.002) |" in train
+    assert "| `--train.lr LR` | Peak learning rate. (default: 0.003) |" in train
     assert "\n## Examples\n\n```\nnextpixel train --model GatedPixelCNN " in train
     sample = pages["reference/commands/sample.md"]
     assert "| `-n N` | sample N images" in sample

@@ -1,4 +1,4 @@
-"""Muon: its steps by singular value decomposition, and the weights that it is for."""
+"""Muon, the default optimizer: its steps by singular value decomposition, and its weights."""
 
 from pathlib import Path
 
@@ -17,11 +17,9 @@ from nextpixel.models import (
     RowLSTM,
 )
 from nextpixel.models.base.image_model import ImageModel
-from nextpixel.training import fit, trainer
+from nextpixel.training import fit
 from nextpixel.training.optimizer import Muon, matrices, orthogonalized
-from tests.training.runs import OPTIONS, Dropout, assert_same_run, at_step, make, state_of
-
-MUON = {**OPTIONS, "optimizer": "muon"}
+from tests.training.runs import OPTIONS, make
 
 
 def by_singular_values(gradient: Tensor) -> Tensor:
@@ -137,21 +135,7 @@ def test_frozen_weights_stay() -> None:
     assert torch.equal(model[0].weight, before)
 
 
-def test_a_run_by_muon_resumes_bit_by_bit(data: Dataset, tmp_path: Path) -> None:
-    def interrupt(_: trainer.Run) -> None:
-        raise KeyboardInterrupt
-
-    whole = fit(make(Dropout), data, out=tmp_path / "whole", **MUON)
-    with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, 4, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            fit(make(Dropout), data, out=tmp_path / "run", **MUON)
-    assert state_of(tmp_path / "run")["step"] == 2
-    fit(make(Dropout), data, out=tmp_path / "run", resume=True, **MUON)
-    assert_same_run(tmp_path / "run", whole)
-
-
 def test_a_run_does_not_change_its_optimizer(data: Dataset, tmp_path: Path) -> None:
-    out = fit(make(), data, out=tmp_path / "run", **{**OPTIONS, "steps": 2})
+    out = fit(make(), data, out=tmp_path / "run", **{**OPTIONS, "optimizer": "adamw", "steps": 2})
     with pytest.raises(UserError, match="the optimizer that the run was started with"):
-        fit(make(), data, out=out, resume=True, **{**MUON, "steps": 3})
+        fit(make(), data, out=out, resume=True, **{**OPTIONS, "steps": 3})

@@ -85,6 +85,7 @@ def test_a_run_folder_holds_what_it_should(data: Dataset, tmp_path: Path) -> Non
 def test_the_first_step_is_adamw_by_hand(data: Dataset, tmp_path: Path) -> None:
     """Clipping, the learning rate and weight decay, against the same step in plain torch."""
     options = {**OPTIONS, "steps": 1, "clip": 0.01, "precision": "float32", "weight_decay": 0.1}
+    options["optimizer"] = "adamw"
     model, reference = make(), make()
     x, y = data.train.batch(trainer.npx_data.batch_indices(100, 8, 0))
     assert y is not None

@@ -26,7 +26,6 @@ __all__ = ["Plan", "choose", "choose_threads"]
 WIDTHS = (16, 24, 32, 48, 64)  # of PixelCNN++ with one block per stage
 SMALL_BATCH = 4  # on a CPU: more steps are worth more than exact gradients in short runs
 BATCH = 16  # on a GPU, where 16 images take as long as 4
-WEIGHT_DECAY = 0.1  # without it weights walk at random, and the loss rises again
 WANTED = 25_000  # images that a model should see; a wider model that sees fewer is worse
 SCORED = 64  # validation images on which a pretrained model is tried
 SPARE = 16  # times as many steps as are expected, so that the time ends the run
@@ -178,9 +177,7 @@ def training_options(
         "steps": SPARE * steps,
         "minutes": _short(minutes),
         "batch_size": batch,
-        "optimizer": "muon",
         "lr": lr,
-        "weight_decay": WEIGHT_DECAY,
         "warmup": max(1, min(200, steps // 20)),
         "ema": _short(float(np.clip(1 - 20 / steps, 0.9, 0.999))),
         "valid_every": -(-steps // validations),

@@ -65,7 +65,7 @@ def measure(model: ImageModel, data: Dataset, args: TrainArgs, device: str = "au
         timed(run, args.batch_size)  # at first memory is allocated, and programs are compiled
         seconds = min(timed(run, args.batch_size) for _ in range(REPEATS))
     parameters = sum(p.numel() for p in model.parameters())
-    moments = 8 * parameters  # AdamW keeps two more numbers in float32 for each
+    moments = 8 * parameters  # two more numbers in float32 for each, or one by Muon
     whole = args.steps * seconds
     if args.minutes is not None:
         whole = min(whole, 60 * args.minutes)

@@ -190,6 +190,18 @@ def test_ctrl_c_at_the_command_line(tmp_path: Path) -> None:
     assert_same_run(out, fit(model, mnist, out=tmp_path / "whole", **options))
 
 
+def test_a_run_begun_before_muon_goes_on_by_adamw(here: Path) -> None:
+    """Its configuration names no optimizer, because there was one only."""
+    words = "--train.steps 2 --train.optimizer adamw --train.weight_decay 1e-4 --out old"
+    succeed(f"{COMMAND} {words}")
+    config = yaml.safe_load(Path("old/config.yaml").read_text())
+    del config["train"]["optimizer"]
+    Path("old/config.yaml").write_text(yaml.safe_dump(config))
+    succeed("train --resume old --train.steps 4")
+    assert len(metrics_of(Path("old"))) == 4
+    assert yaml.safe_load(Path("old/config.yaml").read_text())["train"]["optimizer"] == "adamw"
+
+
 def in_two_processes(program: str, words: str, cwd: Path) -> None:
     """Runs a command that must succeed, as two processes that train together."""
     start = "-m torch.distributed.run --standalone --nproc-per-node 2"
