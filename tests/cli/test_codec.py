@@ -150,6 +150,22 @@ def test_a_pretrained_model_is_not_compiled(
     assert np.array_equal(arrays("back.npz")["x"], arrays("digits.npz")["x"])
 
 
+def test_the_program_of_a_pretrained_model_can_be_put_into_the_file(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is then read by a version that brings another model of this name, or none."""
+    from nextpixel.codec import programs
+
+    succeed("compress mnist-gated mnist --limit 3 -o without.npxz")
+    succeed("compress mnist-gated mnist --limit 3 --embed -o with.npxz")
+    monkeypatch.setattr(programs, "shipped_programs", lambda _: {})
+    error = refused("decompress without.npxz -o without.npz", capsys)
+    assert "'mnist-gated', which is not here: give it by --program FILE" in error
+    succeed("decompress with.npxz -o with.npz")
+    wanted = npx.load_data("mnist").test.subset(3)
+    assert np.array_equal(arrays("with.npz")["x"], wanted.batch(np.arange(3))[0])
+
+
 def test_a_data_set_is_compressed_by_its_name(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,7 +64,14 @@ def arguments(parser: Parser) -> None:
     group.add_argument("--limit", type=positive, help="compress at most N images, spread evenly")
     add_data_dir(group)
     group = parser.add_argument_group("file")
-    group.add_argument(
+    program = group.add_mutually_exclusive_group()
+    program.add_argument(
+        "--embed",
+        action="store_true",
+        help="put the .program of a pretrained model into the file, too, so that it does not "
+        "need the version of nextpixel that brings this model",
+    )
+    program.add_argument(
         "--leave-out",
         action="store_true",
         help="do not put the .program into the file: whoever decodes it must have it",
@@ -100,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
                 coding,
                 source,
                 out,
-                embed=not (coding.shipped or args.leave_out),
+                embed=args.embed or not (coding.shipped or args.leave_out),
                 all_orders=args.all_orders,
                 verify=not args.no_verify,
                 threads=args.threads,
