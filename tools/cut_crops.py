@@ -21,9 +21,8 @@ import numpy as np
 from PIL import Image
 
 from nextpixel.cli.options import positive
-from nextpixel.data.folders import read_picture
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from nextpixel.data.folders import PICTURE_FILES, picture_size, read_picture
+from nextpixel.errors import UserError
 
 
 def main() -> None:
@@ -43,29 +42,40 @@ def main() -> None:
         parser.error(f"there is no folder {args.pictures}")
     if args.out.exists():
         parser.error(f"{args.out} exists: remove it, or name another folder")
-    paths = sorted(p for p in args.pictures.iterdir() if p.suffix.lower() in SUFFIXES)
+    try:
+        write_crops(args.pictures, args.out, args.size, args.stride)
+    except UserError as error:
+        parser.error(str(error))
+    counts = {folder.name: sum(1 for _ in folder.iterdir()) for folder in args.out.iterdir()}
+    print(f"{args.out}: " + ", ".join(f"{n:,} {split}" for split, n in sorted(counts.items())))
+
+
+def write_crops(pictures: Path, out: Path, size: int, stride: int) -> None:
+    """Cuts all pictures of a folder.
+
+    Raises:
+        UserError: There are none, or one is too small or cannot be read.
+    """
+    paths = sorted(p for p in pictures.iterdir() if p.suffix.lower() in PICTURE_FILES.endings)
     if len({path.stem for path in paths}) < max(1, len(paths)):
-        parser.error(
-            f"{args.pictures} has no pictures, or two with names that differ only in the suffix"
+        raise UserError(
+            f"{pictures} has no pictures, or two with names that differ only in the suffix"
         )
     for path in paths:
-        with Image.open(path) as picture:
-            width, height = picture.size
-        if min(width, height) < args.size or max(width, height) < 3 * args.size:
-            parser.error(
+        width, height = picture_size(path)
+        if min(width, height) < size or max(width, height) < 3 * size:
+            raise UserError(
                 f"{path} is {width} x {height} pixels: for three parts it must be at least "
-                f"{3 * args.size} x {args.size}, or --size smaller"
+                f"{3 * size} x {size}, or --size smaller"
             )
     for path in paths:
         x = read_picture(path, None, 3).transpose(1, 2, 0)
-        for split, part in parts(x, args.size).items():
-            folder = args.out / split
+        for split, part in parts(x, size).items():
+            folder = out / split
             folder.mkdir(parents=True, exist_ok=True)
-            stride = args.stride if split == "train" else args.size
-            for (row, col), crop in crops(part, args.size, stride).items():
+            step = stride if split == "train" else size
+            for (row, col), crop in crops(part, size, step).items():
                 Image.fromarray(crop).save(folder / f"{path.stem}-{row:04}-{col:04}.png")
-    counts = {folder.name: sum(1 for _ in folder.iterdir()) for folder in args.out.iterdir()}
-    print(f"{args.out}: " + ", ".join(f"{n:,} {split}" for split, n in sorted(counts.items())))
 
 
 def parts(x: np.ndarray, size: int) -> dict[str, np.ndarray]:

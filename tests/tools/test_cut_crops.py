@@ -94,3 +94,17 @@ def test_no_pictures(
     with pytest.raises(SystemExit):
         crop(monkeypatch, tmp_path, tmp_path / "crops")
     assert "no pictures" in capsys.readouterr().err
+
+
+def test_a_damaged_picture_is_named(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = (pictures / "wide.png").read_bytes()
+    (pictures / "wide.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SystemExit) as stop:
+        crop(monkeypatch, pictures, tmp_path / "crops", "--size", 10)
+    assert stop.value.code == 2
+    assert "wide.png" in capsys.readouterr().err
