@@ -54,14 +54,21 @@ def test_two_steps_by_hand() -> None:
     others = [nn.Parameter(p.detach().clone()) for p in model.parameters() if p.ndim == 1]
     weights = [p.detach().clone() for p in model.parameters() if p.ndim > 1]
     momenta = [torch.zeros_like(p) for p in weights]
+    squares = [0.0 for _ in weights]
     optimizer, adamw = Muon(model, 0.01, 0.3), torch.optim.AdamW(others, lr=0.01, weight_decay=0.3)
-    for _ in range(2):
+    for step in range(1, 3):
         x = torch.randn(2, 3, 3, 4, dtype=torch.float64)
         model(x).square().sum().backward()
-        ahead = []
-        for p, momentum in zip((p for p in model.parameters() if p.ndim > 1), momenta, strict=True):
-            momentum.copy_(0.95 * momentum + 0.05 * p.grad)
-            ahead.append(0.05 * p.grad + 0.95 * momentum)
+        ahead, agreement = [], []
+        seen = 1 - 0.95 ** torch.tensor(float(step))
+        for i, p in enumerate(p for p in model.parameters() if p.ndim > 1):
+            momenta[i] = 0.95 * momenta[i] + 0.05 * p.grad
+            squares[i] = 0.95 * squares[i] + 0.05 * p.grad.square().sum()
+            ahead.append(0.05 * p.grad + 0.95 * momenta[i])
+            agreement.append((momenta[i] / seen).norm() / (squares[i] / seen).sqrt())
+        assert (torch.stack(agreement) > 1 - 1e-6).all() == (
+            step == 1
+        )  # the first agrees with itself
         for p, other in zip((p for p in model.parameters() if p.ndim == 1), others, strict=True):
             other.grad = p.grad.clone()
         optimizer.step()
@@ -70,7 +77,7 @@ def test_two_steps_by_hand() -> None:
         for i, gradient in enumerate(ahead):
             flat = gradient.flatten(1)
             direction = by_singular_values(flat).view_as(gradient)
-            length = 0.01 * 0.2 * max(flat.shape) ** 0.5
+            length = 0.01 * 1.5 * agreement[i] * max(flat.shape) ** 0.5
             weights[i] = weights[i] * (1 - 0.01 * 0.3) - length * direction
         for p, weight in zip((p for p in model.parameters() if p.ndim > 1), weights, strict=True):
             torch.testing.assert_close(p.detach(), weight, rtol=1e-9, atol=1e-9)
