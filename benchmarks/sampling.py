@@ -253,7 +253,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{machine.machine()}, {torch.get_num_threads()} threads")
     if args.busy:
-        rows = measure_busy("mnist-gated", loops=6)
+        rows = measure_busy("mnist", loops=6)
         print_table(
             ["images", "alone, s", "beside six busy loops, s", "times as long"],
             [[f"{x:.3g}" for x in row.values()] for row in rows],
@@ -261,7 +261,7 @@ def main() -> None:
         write_json(args.json, {"machine": machine.machine(), "busy": rows})
         return
     if args.scores:
-        scores = measure_scores("mnist-gated")
+        scores = measure_scores("mnist")
         print_table(
             ["images", "a parallel pass, s", "the engine, s", "cost of whole numbers, bits/dim"],
             [[f"{x:.3g}" for x in scores.values()]],

@@ -79,7 +79,7 @@ def main() -> None:
     bits = complete_halves(model, digits)
 
     print("Sampling 100 digits from the pretrained model with 256 levels ...")
-    pretrained = npx.load("mnist-gated")
+    pretrained = npx.load("mnist")
     with progress("sampling 100 digits") as show:
         x = pretrained.sample(100, by_class, seed=1, progress=show)
     pictures.save_image(pictures.grid(x, 256, columns=10), OUT / "pretrained.png")
@@ -157,10 +157,10 @@ def sections(results: list[tuple[str, str]]) -> list[Section]:
         Section("Learning", image=OUT / "loss.svg", caption="Bits/dim over the training steps."),
         Section(
             "A pretrained model",
-            "mnist-gated, trained longer and on 256 grey levels, comes with nextpixel.",
+            "mnist, trained longer and on 256 grey levels, comes with nextpixel.",
             image=OUT / "pretrained.png",
             caption="A class in each row.",
-            code="nextpixel sample mnist-gated -n 100 --columns 10 --out digits.png",
+            code="nextpixel sample mnist -n 100 --columns 10 --out digits.png",
         ),
     ]
 

@@ -21,7 +21,7 @@ OUT = Path(__file__).parents[1] / "docs" / "images" / "particles.png"
 def measure() -> None:
     """Completes digits with more and more particles, prints a table and saves the picture."""
     torch.set_num_threads(1)
-    model = npx.load("mnist-gated")
+    model = npx.load("mnist")
     test = npx.load_data("mnist").test.subset(IMAGES)
     x, c = map(torch.from_numpy, test.batch(np.arange(IMAGES)))
     hidden = {

@@ -20,7 +20,7 @@ SHOWN = {
     "RowLSTM": ["field.png"],
     "DiagonalBiLSTM": ["field.png"],
     "PixelCNNPP": ["masks.png", "field.png"],
-    "mnist-gated": ["effective.png", "surprise.png"],
+    "mnist": ["effective.png", "surprise.png"],
 }
 
 

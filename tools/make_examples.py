@@ -1,6 +1,6 @@
 """Puts some test pictures beside a pretrained model, for its page.
 
-    python tools/make_examples.py mnist-gated mnist
+    python tools/make_examples.py mnist mnist
     python tools/make_examples.py binarized-mnist binarized-mnist
 
 writes examples.png into the folder of the model: the first test picture of each class, or the first

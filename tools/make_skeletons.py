@@ -1,6 +1,6 @@
 """Writes the skeletons of pretrained models' programs, beside their weights.
 
-    python tools/make_skeletons.py mnist-gated
+    python tools/make_skeletons.py mnist
     python tools/make_skeletons.py photos --sizes 32x32 64x64 128x128 256x256
 
 Files that were compressed by a pretrained model name its program by its hash. So a skeleton is

@@ -22,6 +22,7 @@ from nextpixel.utils.files import replace_file
 from nextpixel.utils.machine import machine
 
 COMMANDS = {
+    "judge-fashion-mnist": "classifier --data fashion-mnist --width 24 --steps 5000",
     "judge-mnist": "classifier --data mnist --width 16 --steps 3000",
     "judge-spoken-digits": (
         "classifier --data spoken-digits --width 16 --embedding 32 --steps 3000"

@@ -5,7 +5,7 @@ lists the names and their modules.
 
 Example:
     >>> import nextpixel as npx
-    >>> model = npx.load("mnist-gated")
+    >>> model = npx.load("mnist")
     >>> x = model.sample(16, c=3, seed=0)  # (16, 1, 28, 28) integers
     >>> nats = -model.log_prob(x, c=3)  # (16,)
 """

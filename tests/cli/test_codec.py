@@ -139,7 +139,7 @@ def test_a_pretrained_model_is_not_compiled(
     monkeypatch.setattr(models, "compiled", never)
     digits = npx.load_data("mnist").test.subset(20)
     np.savez("digits.npz", x=digits.batch(np.arange(20))[0])
-    run("compress mnist-gated digits.npz -o d.npxz", capsys)
+    run("compress mnist digits.npz -o d.npxz", capsys)
     found = json.loads(run("info d.npxz --json", capsys))
     assert found["program_bytes"] == 0
     assert found["bits_per_dim"] < 1.1
@@ -156,11 +156,11 @@ def test_the_program_of_a_pretrained_model_can_be_put_into_the_file(
     """The file is then read by a version that brings another model of this name, or none."""
     from nextpixel.codec import programs
 
-    succeed("compress mnist-gated mnist --limit 3 -o without.npxz")
-    succeed("compress mnist-gated mnist --limit 3 --embed -o with.npxz")
+    succeed("compress mnist mnist --limit 3 -o without.npxz")
+    succeed("compress mnist mnist --limit 3 --embed -o with.npxz")
     monkeypatch.setattr(programs, "shipped_programs", lambda _: {})
     error = refused("decompress without.npxz -o without.npz", capsys)
-    assert "'mnist-gated', which is not here: give it by --program FILE" in error
+    assert "'mnist', which is not here: give it by --program FILE" in error
     succeed("decompress with.npxz -o with.npz")
     wanted = npx.load_data("mnist").test.subset(3)
     assert np.array_equal(arrays("with.npz")["x"], wanted.batch(np.arange(3))[0])
@@ -169,7 +169,7 @@ def test_the_program_of_a_pretrained_model_can_be_put_into_the_file(
 def test_a_data_set_is_compressed_by_its_name(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("compress mnist-gated mnist --limit 5 -o d.npxz", capsys)
+    run("compress mnist mnist --limit 5 -o d.npxz", capsys)
     run("decompress d.npxz -o d.npz", capsys)
     found, wanted = arrays("d.npz"), npx.load_data("mnist").test.subset(5)
     assert np.array_equal(found["x"], wanted.batch(np.arange(5))[0])
@@ -225,7 +225,7 @@ def test_skeletons_are_the_programs_of_their_models() -> None:
     from nextpixel.codec.programs import shipped_programs
 
     names = [name for name, folder in shipped().items() if list(folder.glob("*.skeleton"))]
-    assert {"mnist-gated", "binarized-mnist"} <= set(names)
+    assert {"mnist", "binarized-mnist"} <= set(names)
     for name in names:
         for size, file in shipped_programs(name).items():
             program, network = Program(file), npx.load(name)

@@ -20,7 +20,7 @@ BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}  # what is printed waits for t
     ("words", "expected"),
     [
         (["--help"], 0),
-        (["smaple", "mnist-gated"], 2),
+        (["smaple", "mnist"], 2),
         (["complete", "run", "--particels", "2"], 2),
         (["sample", "run", "--class"], 2),
     ],
@@ -101,7 +101,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "reason"),
     [
         ("bogus", "no command bogus"),
-        ("smaple mnist-gated", "did you mean sample?"),
+        ("smaple mnist", "did you mean sample?"),
         ("sample --hepl", "no option --hepl (did you mean --help?)"),
         ("sample judge-mnist", "judge-mnist holds a classifier, not a model of images"),
     ],
@@ -234,9 +234,9 @@ def test_homes_are_found_in_every_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert main(["sample", "mnist-gated", "-n", "1", "--out=~/a.png"]) == 0
+    assert main(["sample", "mnist", "-n", "1", "--out=~/a.png"]) == 0
     assert (tmp_path / "a.png").exists()
-    assert main(["sample", "mnist-gated", "-n", "1", "--out", "~/b.png"]) == 0
+    assert main(["sample", "mnist", "-n", "1", "--out", "~/b.png"]) == 0
     assert (tmp_path / "b.png").exists()
     for words in (["sample", "~nobody-here/run"], ["eval", "m", "--data=~nobody-here/x"]):
         assert main(words) == 2

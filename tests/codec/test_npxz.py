@@ -23,7 +23,7 @@ from nextpixel.engine.library import LIBRARIES
 from nextpixel.errors import UserError
 from nextpixel.models import GatedPixelCNN
 from tests.codec.files import KEPT, PROFILE, back, pack, pixels, plain, some_items, source_of
-from tests.codec.golden.make import DIGESTS, digests
+from tests.codec.golden.make import DIGESTS, digests, opened
 from tests.engine.test_same_bits import build
 from tests.helpers import needs
 
@@ -200,9 +200,10 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["classes", "bits", "digits"])
 def test_another_processor_decodes_it(name: str, decoder: Path, tmp_path: Path) -> None:
     """AArch64, in QEMU: golden files, which were made on x86-64."""
-    with Compressed(DIGESTS.with_name(f"{name}.npxz")) as file:
+    with opened(DIGESTS.with_name(f"{name}.npxz")) as file:
         about, (code,), _ = parse_chunk(file.reader.body(file.chunks[0]))
-        (tmp_path / "a.program").write_bytes(program_file(file.reader, file.head))
+        program = program_file(file.reader, file.head, file.given)
+        (tmp_path / "a.program").write_bytes(program)
     (tmp_path / "code").write_bytes(code)
     words = ["qemu-aarch64", decoder, tmp_path / "a.program", tmp_path / "code", len(about.entries)]
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=300)

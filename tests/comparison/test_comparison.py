@@ -301,7 +301,7 @@ def test_numbers_have_three_digits() -> None:
         ("no.such.Net --steps 3", "no.such.Net"),
         ("plain.yaml plain=gated.yaml --steps 3", "Two models are called plain"),
         ("a/b=plain.yaml --steps 3", "'a/b' cannot name a folder"),
-        ("mnist-gated", "mnist-gated: The model is for .*256 levels"),
+        ("mnist", "mnist: The model is for .*256 levels"),
         ("gated=plain.yaml --steps 3 --out out", "out/gated holds another model than plain.yaml"),
         ("gated.yaml --steps 4 --out out", "out/gated was trained with steps=3, not 4"),
         ("levels.yaml --steps 3", "levels.yaml is for 2 levels.*give --levels 2"),

@@ -164,4 +164,4 @@ def test_unlabelled_images_of_a_model_with_classes() -> None:
 
 
 def test_a_pretrained_model_knows_the_names_of_its_classes() -> None:
-    assert load_model("mnist-gated").data_record.class_names == tuple("0123456789")
+    assert load_model("mnist").data_record.class_names == tuple("0123456789")

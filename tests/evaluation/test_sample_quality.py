@@ -341,7 +341,7 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
             "evaluate-samples both --data halves.npz --classifier judge-mnist",
             "The classifier is for images",
         ),
-        ("evaluate-samples mnist-gated --data halves.npz --classifier judge", "requantise|levels"),
+        ("evaluate-samples mnist --data halves.npz --classifier judge", "requantise|levels"),
         ("evaluate-samples vq --data halves.npz --classifier judge", "VQVAE"),
         (f"{COMMAND} --limit 1", "Every split needs an image of class"),
         (f"{COMMAND} --per-class 0", "above 0"),
@@ -366,7 +366,7 @@ def card_of(name: str) -> dict[str, Any]:
 
 
 def test_judges_are_not_models_of_images() -> None:
-    assert set(judges()) == {"judge-mnist", "judge-spoken-digits"}
+    assert set(judges()) == {"judge-fashion-mnist", "judge-mnist", "judge-spoken-digits"}
     assert not judges().keys() & shipped().keys()
     with pytest.raises(UserError, match="not a model of images"):
         load("judge-mnist")
@@ -381,7 +381,7 @@ def test_a_judge_matches_its_card(name: str) -> None:
     assert sum(p.numel() for p in judge.parameters()) == card["parameters"]
     assert [list(judge.shape), judge.levels] == [card["shape"], card["levels"]]
     assert (judge.classes, name) == (card["classes"], f"judge-{card['data']}")
-    assert "CC BY-SA" in card["source"]
+    assert ("MIT" if card["data"] == "fashion-mnist" else "CC BY-SA") in card["source"]
     line = next(line for line in overview().splitlines() if line.startswith(f"  {name} "))
     assert card["data"] in line.split()
     assert f"{100 * card['accuracy']['test']:.2f}" in line.split()
@@ -404,6 +404,10 @@ def check(data: Dataset, limit: int) -> None:
 
 def test_the_accuracy_on_digits_matches_the_card() -> None:
     check(load_data("mnist"), 1000)
+
+
+def test_the_accuracy_on_garments_matches_the_card(shared_data: Path) -> None:
+    check(load_data("fashion-mnist", data_dir=shared_data), 1000)
 
 
 def test_the_accuracy_on_spoken_digits_matches_the_card(shared_data: Path) -> None:

@@ -28,7 +28,7 @@ SERVICE, IN_C = ROOT / "examples" / "serve_digits.py", ROOT / "examples" / "draw
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("engine") / "digits.program"
-    succeed(f"export mnist-gated --program {path}")
+    succeed(f"export mnist --program {path}")
     return path
 
 

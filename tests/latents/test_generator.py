@@ -168,7 +168,7 @@ def test_a_bundle_knows_its_data(here: Path, capsys: pytest.CaptureFixture[str])
     [
         ("complete both --codes 6", "give at most 5"),
         ("complete both --codes 2 --keep top", "not allowed"),
-        ("complete mnist-gated --codes 3", "models pixels"),
+        ("complete mnist --codes 3", "models pixels"),
         ("complete both --class 1", "already have classes"),
         ("complete both --box 7,0,2,2", "does not lie"),
         ("complete both --particles 4 --temperature 0.5", "leave --temperature out"),

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from nextpixel.codec.container import crc32c
 
-NAME = "mnist-gated"
+NAME = "mnist"
 SLOW = 60_000  # milliseconds; the machine may be busy
 expect.set_options(timeout=SLOW)
 

@@ -67,18 +67,18 @@ def test_what_cannot_be_written_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "--program FILE or --web" in refused("export mnist-gated", capsys)
-    assert refused("export mnist-guided --web a.html", capsys) == (
-        "nextpixel: mnist-guided needs features that PyTorch computes, of an image or (with "
+    assert "--program FILE or --web" in refused("export mnist", capsys)
+    assert refused("export mnist-four-levels --web a.html", capsys) == (
+        "nextpixel: mnist-four-levels needs features that PyTorch computes, of an image or (with "
         "spatial=True) of its class, and so cannot run in a page: choose a model without a "
-        "context, or with classes and without spatial=True, such as mnist-gated.\n"
+        "context, or with classes and without spatial=True, such as mnist.\n"
     )
     Path("mine").mkdir()
     Path("mine/index.html").write_text("somebody else's page")
-    assert "not a page of nextpixel" in refused("export mnist-gated --web mine", capsys)
+    assert "not a page of nextpixel" in refused("export mnist --web mine", capsys)
     Path("file").write_text("")
-    assert "is a file" in refused("export mnist-gated --web file", capsys)
-    assert "one model" in refused("export mnist-gated vq-mnist --program a.program", capsys)
+    assert "is a file" in refused("export mnist --web file", capsys)
+    assert "one model" in refused("export mnist vq-mnist --program a.program", capsys)
 
 
 def test_nothing_in_a_name_ends_the_page(tmp_path: Path) -> None:
@@ -107,5 +107,5 @@ def test_a_page_is_written_twice(
         assert "open it in a browser" in run("studio binarized-mnist --no-open", capsys)
     assert Path("studio/index.html").is_file()
     assert Path("studio-2/binarized-mnist.js").is_file()
-    write_folder(["mnist-gated"], Path("studio"))  # a page of ours is replaced
-    assert "mnist-gated" in Path("studio/index.html").read_text()
+    write_folder(["mnist"], Path("studio"))  # a page of ours is replaced
+    assert "mnist" in Path("studio/index.html").read_text()

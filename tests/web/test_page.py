@@ -48,7 +48,7 @@ def test_it_draws_what_python_draws(page: Page, file: Path, program: Program) ->
     drawn = page.get_attribute("[data-checksum]", "data-checksum")
     assert drawn == sum_of(program.sample(1, seed=7, classes=[3]))
     assert drawn in page.inner_text(".controls")
-    assert "nextpixel sample mnist-gated -n 1 --seed 7 --class 3" in page.inner_text("code")
+    assert "nextpixel sample mnist -n 1 --seed 7 --class 3" in page.inner_text("code")
 
     mixed = np.zeros((1, 10), np.float32)
     mixed[0, [3, 8]] = 0.7, 0.3

@@ -201,7 +201,7 @@ def overview() -> str:
         [
             *lines,
             "",
-            "A first picture: nextpixel sample mnist-gated",
+            "A first picture: nextpixel sample mnist",
             "The version: nextpixel --version",
             "The help of a command, with examples: nextpixel COMMAND --help",
         ]

@@ -442,8 +442,8 @@ def train_parser() -> Any:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="with --resume or codes:RUN: also load models of other classes than nextpixel's, "
-        "which runs their code",
+        help="with --resume, --from or codes:RUN: also load models of other classes than "
+        "nextpixel's, which runs their code",
     )
     parser.add_argument(
         "--accept-changed-data",

@@ -165,7 +165,7 @@ def compress(
         OSError: The file cannot be written.
 
     Example:
-        >>> npx.compress("mnist-gated", npx.load_data("mnist").test, "digits.npxz")
+        >>> npx.compress("mnist", npx.load_data("mnist").test, "digits.npxz")
         >>> npx.decompress("digits.npxz", "digits.npz")
     """
     source = source_of(images)

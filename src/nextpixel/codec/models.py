@@ -103,7 +103,7 @@ def refuse_more_than_a_class(program: Program, name: str, task: str) -> None:
         needs = "features that PyTorch computes, of an image or (with spatial=True) of its class"
     raise UserError(
         f"{name} needs {needs}, and so cannot {task}: choose a model without a context, or with "
-        "classes and without spatial=True, such as mnist-gated."
+        "classes and without spatial=True, such as mnist."
     )
 
 

@@ -20,7 +20,7 @@ from nextpixel.utils.inference import evaluation_mode
 
 __all__ = ["MOST_PIXELS", "WholePicture", "bits_per_dim", "score_whole"]
 
-MOST_PIXELS = 1 << 19  # of a picture: a pass takes 3 to 10 KB for each, 1 GB for 768 x 512 and more
+MOST_PIXELS = 1 << 19  # of a picture: a pass of width 32 takes 2 to 3 KB for each
 
 
 class WholePicture(NamedTuple):

@@ -85,7 +85,7 @@ def write_folder(
     sounds = [model for model in models if is_sound_model(model)]
     pictures = [model for model in models if model not in sounds]
     if not pictures:
-        raise UserError("A page needs a model of pictures, too, such as mnist-gated.")
+        raise UserError("A page needs a model of pictures, too, such as mnist.")
     out.mkdir(parents=True, exist_ok=True)
     entries = {}
     for model in pictures:

@@ -128,7 +128,7 @@ def test_a_full_disk_keeps_the_old_program(
         ("export run --program seven.png/a.program", "no folder"),
         ("export vq-mnist --program a.program", "holds a VQ-VAE and its prior"),
         ("export judge-mnist --program a.program", "holds a classifier"),
-        ("export mnist-gatd --program a.program", "did you mean mnist-gated?"),
+        ("export mnst --program a.program", "did you mean mnist?"),
     ],
 )
 def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,8 +140,8 @@ def test_guidance_needs_a_model_that_was_trained_for_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     PixelCNN(shape=(1, 4, 5), levels=3, width=8, blocks=1, classes=4).save("own")
-    for name in ("mnist-gated", "own"):
+    for name in ("cifar10", "own"):
         run(f"export {name} --program {name}.program", capsys)
     sample = "sample {}.program --class 3 -n 1 --guidance 2"
-    assert_refused(sample.format("mnist-gated"), "without train.drop_context", tmp_path, capsys)
+    assert_refused(sample.format("cifar10"), "without train.drop_context", tmp_path, capsys)
     run(sample.format("own"), capsys)  # nobody knows how it was trained

@@ -128,13 +128,13 @@ def test_the_page_shows_the_output_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    out = run(f"inspect mnist-gated --index 0 --out {tmp_path}", capsys)
+    out = run(f"inspect mnist --index 0 --out {tmp_path}", capsys)
     printed = out.split("Written: ")[0]
-    assert f"$ nextpixel inspect mnist-gated --index 0\n{printed}" in PAGE.read_text()
+    assert f"$ nextpixel inspect mnist --index 0\n{printed}" in PAGE.read_text()
 
 
 def test_the_page_shows_the_score_of_the_card() -> None:
-    card = json.loads((find("mnist-gated") / "card.json").read_text())
+    card = json.loads((find("mnist") / "card.json").read_text())
     score = card["scores"]["test"]
     told = re.search(r"mean of ([\d.]+) bits/dim, ([\d.]+) nats", PAGE.read_text())
     assert told is not None

@@ -20,7 +20,7 @@ from tests.helpers import assert_refused
         ("models PixelCNN --shape 1,28", "3 whole numbers"),
         ("models PixelCNN --shape 1,0,28", "(1, 0, 28)"),
         ("models PixelCNN --levels 1", "at least 2 levels"),
-        ("models mnist-gated --shape 1,8,8", "are for a kind of model"),
+        ("models mnist --shape 1,8,8", "are for a kind of model"),
         ("models --classes 3", "are for a kind of model"),
     ],
 )

@@ -93,7 +93,7 @@ def test_sample_draws_from_the_prior(here: Path, capsys: pytest.CaptureFixture[s
         ("sample VAE --guidance 2", "without a code"),
         ("sample VAE --sampler full", "without a code"),
         ("sample VAE --class 1", "unconditional"),
-        ("reconstruct mnist-gated", "no codes"),
+        ("reconstruct mnist", "no codes"),
         ("reconstruct VAE 0.png --data tiny.npz", "leave --data out"),
         ("reconstruct VAE 0.png --interpolate --columns 3", "pairs"),
         ("reconstruct VAE --interpolate --columns 3 --draws 2", "with --interpolate"),
@@ -102,7 +102,7 @@ def test_sample_draws_from_the_prior(here: Path, capsys: pytest.CaptureFixture[s
             "train --model VAE --data tiny.npz --conditional false --task denoise --out x",
             "takes no image",
         ),
-        ("eval mnist-gated --importance 5", "leave it out"),
+        ("eval mnist --importance 5", "leave it out"),
     ],
 )
 def test_refused(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

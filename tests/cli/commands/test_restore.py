@@ -144,7 +144,7 @@ def test_an_untrained_task_names_the_command_that_trains_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = "nextpixel train --model GatedPixelCNN --data mnist --task inpaint --out runs/inpaint"
-    assert f"by {command}." in refused("restore mnist-gated --hide left", capsys)
+    assert f"by {command}." in refused("restore mnist --hide left", capsys)
     assert f"by {command}." in refused(f"restore {folder / 'super-resolution'} --hide top", capsys)
     settings = train_settings(command.split()[2:])
     assert (settings.task, settings.data) == ("inpaint", "mnist")
@@ -158,7 +158,7 @@ def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (f"restore {inpaint} --degrade", "picture files"),
         (f"restore {inpaint} {folder / 'none.png'} --hide top", "There is no picture"),
         (f"restore {large} {folder / 'digit0.png'} --data mnist", "leave --data out"),
-        ("restore mnist-gated", "was not trained with --task"),
+        ("restore mnist", "was not trained with --task"),
         (f"sample {inpaint}", "use nextpixel restore"),
         (f"complete {inpaint}", "use nextpixel restore"),
         (f"{TINY} --task deblur --factor 2 --out {folder / 'x'}", "no option of --task deblur"),

@@ -136,7 +136,7 @@ def test_a_full_disk_keeps_the_old_picture(
         ("sample run --seed -1", "whole number from 0"),
         ("sample run --seed 9223372036854775808", "whole number from 0"),
         ("sample run --guidance 2", "trained without train.drop_context"),
-        ("sample mnist-gated --guidance 2", "trained without train.drop_context"),
+        ("sample cifar10 --guidance 2", "trained without train.drop_context"),
         ("sample run --class 3=5,8=5", "The weights of a mix sum to 1"),
         ("sample run --class 3=0.5", "The weights of a mix sum to 1"),
         ("sample run --class 3=0.98", "The weights of a mix sum to 1"),
@@ -151,7 +151,7 @@ def test_a_full_disk_keeps_the_old_picture(
         ("sample run --out seven.png/grid.png", "no folder"),
         ("sample run --gif grid.png", "must end in .gif"),
         ("sample run --npz grid.png", "must end in .npz"),
-        ("sample mnist-gatd", "did you mean mnist-gated?"),
+        ("sample mnst", "did you mean mnist?"),
     ],
 )
 def test_mistakes(words: str, reason: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -255,7 +255,7 @@ def test_a_pretrained_model_that_fits_is_trained_on(monkeypatch: pytest.MonkeyPa
     few = Images(digits.valid.x[:40], digits.valid.y[:40], 256)  # type: ignore[index]
     data = Dataset("digits", few, few, few, 256, digits.class_names, "MNIST")
     plan: Plan = choose(data, 5.0, say=lambda line: None)
-    assert plan.start in ("mnist-gated", "mnist-guided")
-    assert isinstance(plan.model, GatedPixelCNN)
+    assert plan.start == "mnist"
+    assert isinstance(plan.model, PixelCNNPP)
     assert plan.options["lr"] == 1e-3
     assert choose(noise((1, 28, 28)), 5.0, say=lambda line: None).start is None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
-    "nextpixel check mnist-gated",
+    "nextpixel check mnist",
     "nextpixel check my_file.MyNet --out leak.png",
     "nextpixel check my_file.MyNet width=16 --shape 3,16,16 --levels 256 --classes 10",
 ]

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
-    "nextpixel complete mnist-gated --keep top",
-    "nextpixel complete mnist-gated seven.png --class 7 --hide left --draws 8",
-    "nextpixel complete mnist-gated --box 10,0,4,28 --particles 64",
+    "nextpixel complete mnist --keep top",
+    "nextpixel complete mnist seven.png --class 7 --hide left --draws 8",
+    "nextpixel complete mnist --box 10,0,4,28 --particles 64",
     "nextpixel complete vq-mnist --codes 14",
 ]
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
-    "nextpixel compress mnist-gated mnist -o digits.npxz",
+    "nextpixel compress mnist mnist -o digits.npxz",
     "nextpixel compress runs/mine my-pictures -o my-pictures.npxz",
     "nextpixel decompress my-pictures.npxz -o restored",
 ]

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
-    "nextpixel eval mnist-gated",
+    "nextpixel eval mnist",
     "nextpixel eval runs/mine --data mnist --split valid --limit 1000 --json",
-    "nextpixel eval mnist-gated --classify --limit 500 --plot confusion.png",
+    "nextpixel eval mnist --classify --limit 500 --plot confusion.png",
     "nextpixel eval runs/mine --whole my-photographs",
 ]
 

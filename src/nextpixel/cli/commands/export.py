@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
-    "nextpixel export mnist-gated --program digits.program",
+    "nextpixel export mnist --program digits.program",
     "nextpixel sample digits.program --class 3 -n 4",
-    "nextpixel export mnist-gated --web digits.html",
+    "nextpixel export mnist --web digits.html",
 ]
 
 

@@ -20,8 +20,8 @@ __all__ = ["EXAMPLES", "arguments", "report", "run"]
 EXAMPLES = [
     "nextpixel inspect --out kinds",
     "nextpixel inspect GatedPixelCNN",
-    "nextpixel inspect mnist-gated --index 0",
-    "nextpixel inspect mnist-gated seven.png --class 7",
+    "nextpixel inspect mnist --index 0",
+    "nextpixel inspect mnist seven.png --class 7",
 ]
 
 

@@ -14,7 +14,7 @@ __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
     "nextpixel models",
-    "nextpixel models mnist-gated",
+    "nextpixel models mnist",
     "nextpixel models PixelCNNPP --shape 3,32,32",
 ]
 

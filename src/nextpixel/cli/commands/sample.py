@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
-    "nextpixel sample mnist-gated --out grid.png",
-    "nextpixel sample mnist-gated -n 20 --class 3 --gif three.gif",
-    "nextpixel sample mnist-gated --interpolate --class 3,8 --columns 9",
+    "nextpixel sample mnist --out grid.png",
+    "nextpixel sample mnist -n 20 --class 3 --gif three.gif",
+    "nextpixel sample mnist --interpolate --class 3,8 --columns 9",
     "nextpixel sample runs/mine -n 4 --size 64 96",
 ]
 

@@ -46,7 +46,7 @@ EXAMPLES = [
     "nextpixel score runs/mine new-pictures --combined --sheet strangest.png",
     "nextpixel score runs/mine --threshold fit --quantile 0.99 --save limit.json",
     "nextpixel score runs/mine new-pictures --threshold limit.json",
-    "nextpixel score mnist-gated mnist --against fashion-mnist --limit 1000",
+    "nextpixel score mnist mnist --against fashion-mnist --limit 1000",
 ]
 
 QUANTILE = 0.99

@@ -291,7 +291,7 @@ class CausalNetwork(AutoregressiveModel):
             OSError: The file cannot be written.
 
         Example:
-            >>> npx.load("mnist-gated").save_program("digits.program")
+            >>> npx.load("mnist").save_program("digits.program")
             >>> from nextpixel.engine import Program  # imports no torch
             >>> pictures = Program.load("digits.program").sample(4, classes=[3, 1, 4, 1])
         """
