@@ -1,7 +1,7 @@
 """Copies the best model of a run into the package, and writes its card.
 
-    nextpixel train --config recipes/mnist/mnist-gated.yaml --out runs/mnist-gated
-    python tools/ship_model.py runs/mnist-gated mnist
+    nextpixel train --config recipes/mnist/mnist.yaml --out runs/mnist
+    python tools/ship_model.py runs/mnist mnist
 
     python tools/ship_model.py runs/photos-second photos --earlier runs/photos \
         --whole ../shared/data/kodak --attribution ../shared/data/photos/ATTRIBUTION.tsv

@@ -89,6 +89,7 @@ def prior(folder: Path) -> Path:
     """A prior of the trained VQ-VAE, and both in one folder."""
     with working_in(folder):
         options = "--train.batch_size 16 --train.steps 80 --train.warmup 5 --train.lr 0.02"
+        options += " --train.optimizer adamw"  # by Muon it is certain, and draws the same each time
         succeed(f"train {PRIOR} --data codes:vq --out prior {options}")
         succeed("bundle vq prior --out both")
     return folder

@@ -121,13 +121,13 @@ def choose_threads(data: Dataset, minutes: float) -> int:
 def pretrained(
     data: Dataset, minutes: float, device: str, say: Callable[[str], None]
 ) -> Plan | None:
-    """Finds a pretrained model that already predicts these images better than PNG."""
-    png = bits_on_scale(data.valid, data.train, limit=SCORED).get("png")
+    """Finds a pretrained model that already predicts these images better than simple methods do."""
+    scale = bits_on_scale(data.valid, data.train, limit=SCORED)
     best: tuple[float, str, ImageModel] | None = None
     for name in shipped():
         source = load(name)
         fits = source.shape == data.shape and source.levels == data.levels
-        if not fits or source.role != "sample" or png is None:
+        if not fits or source.role != "sample" or "png" not in scale:
             continue
         decided = {"shape", "levels", "classes"}
         arguments = {k: v for k, v in source.hyperparameters.items() if k not in decided}
@@ -140,14 +140,14 @@ def pretrained(
         except UserError:  # for one, it needs classes, and the data have none
             continue
         bits = evaluate(model, data.valid, limit=SCORED).bits_per_dim
-        say(f"  {name}, as it is: {bits:.2f} bits/dim; PNG: {png:.2f}")
-        if bits < png and (best is None or bits < best[0]):
+        say(f"  {name}, as it is: {bits:.2f} bits/dim; PNG: {scale['png']:.2f}")
+        if bits < min(scale.values()) and (best is None or bits < best[0]):
             best = bits, name, model
     if best is None:
         return None
     bits, name, model = best
     speed = images_per_second(model, data, minutes, device)
-    reason = f"the pretrained {name}, which predicts these pictures better than PNG already"
+    reason = f"the pretrained {name}: it predicts these pictures better than PNG and WebP already"
     return Plan(model, training_options(speed, minutes, data, 1e-3, device), speed, reason, name)
 
 

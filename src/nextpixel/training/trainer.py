@@ -1,6 +1,6 @@
 """Trains models in one linear loop, which can be killed at any step and resumed exactly.
 
-    nextpixel train --config recipes/mnist/mnist-gated.yaml --out runs/mine
+    nextpixel train --config recipes/mnist/mnist.yaml --out runs/mine
     nextpixel train --resume runs/mine
     torchrun --nproc-per-node 2 -m nextpixel train --config RECIPE.yaml --out runs/mine
 
