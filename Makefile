@@ -1,5 +1,5 @@
 # Everything sets itself up: a clean clone needs only make, git and python3 with venv.
-#   make demo      train a small model, sample digits, write runs/demo/report.html (4 to 10 minutes)
+#   make demo      train a small model, sample digits, write runs/demo/report.html (about 4 minutes)
 #   make test      lint, types, the site and tests (under 10 minutes)
 #   make test-all  the long tests too
 #   make docs      build the documentation site into site/ (20 seconds); a broken link fails

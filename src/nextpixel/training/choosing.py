@@ -123,6 +123,7 @@ def pretrained(
 ) -> Plan | None:
     """Finds a pretrained model that already predicts these images better than simple methods do."""
     scale = bits_on_scale(data.valid, data.train, limit=SCORED)
+    simple = min(scale.values())
     best: tuple[float, str, ImageModel] | None = None
     for name in shipped():
         source = load(name)
@@ -140,14 +141,14 @@ def pretrained(
         except UserError:  # for one, it needs classes, and the data have none
             continue
         bits = evaluate(model, data.valid, limit=SCORED).bits_per_dim
-        say(f"  {name}, as it is: {bits:.2f} bits/dim; PNG: {scale['png']:.2f}")
-        if bits < min(scale.values()) and (best is None or bits < best[0]):
+        say(f"  {name}, as it is: {bits:.2f} bits/dim; the best simple method: {simple:.2f}")
+        if bits < simple and (best is None or bits < best[0]):
             best = bits, name, model
     if best is None:
         return None
     bits, name, model = best
     speed = images_per_second(model, data, minutes, device)
-    reason = f"the pretrained {name}: it predicts these pictures better than PNG and WebP already"
+    reason = f"the pretrained {name}, which predicts these pictures better than PNG and WebP"
     return Plan(model, training_options(speed, minutes, data, 1e-3, device), speed, reason, name)
 
 
