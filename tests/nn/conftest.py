@@ -1,12 +1,12 @@
 """What the tests of the programs in C share."""
 
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
 
-from nextpixel.nn import native_units
-from nextpixel.nn.native_units import program
+from nextpixel.nn import native_lstm, native_units
 from tests.helpers import needs
 
 
@@ -25,13 +25,14 @@ def several_threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture
 def reloaded() -> Iterator[None]:
-    """Lets the program be loaded again after a test without it, or with another one."""
+    """Lets the programs be loaded again after a test without them, or with others."""
     yield
-    program.cache_clear()
+    for module in (native_units, native_lstm):
+        module.program.cache_clear()
 
 
-def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes the program away, as if there were no compiler."""
-    monkeypatch.setattr(native_units, "load_c_library", lambda *_: None)
-    program.cache_clear()
-    assert program() is None
+def without(monkeypatch: pytest.MonkeyPatch, module: ModuleType = native_units) -> None:
+    """Takes a program away, as if there were no compiler."""
+    monkeypatch.setattr(module, "load_c_library", lambda *_: None)
+    module.program.cache_clear()
+    assert module.program() is None

@@ -52,6 +52,14 @@ def test_it_is_compiled_once(source: Path, built: list[Path]) -> None:
     assert answer(source) == 43
 
 
+def test_another_header_is_another_program(source: Path, built: list[Path]) -> None:
+    source.write_text('#include "number.h"\nint answer(void) { return NUMBER; }')
+    for number in (1, 2):
+        (source.parent / "number.h").write_text(f"#define NUMBER {number}")
+        assert answer(source) == number
+    assert len(built) == 2
+
+
 @pytest.mark.parametrize("damage", ["cut off", "empty", "hole", "no digest", "writable", "folder"])
 def test_what_could_be_wrong_is_compiled_again(
     damage: str, source: Path, built: list[Path]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from nextpixel.nn import native_lstm
 from nextpixel.nn.cache import Cache, CausalLayer
 from nextpixel.nn.causal_conv import MaskedConv2d
 from nextpixel.nn.masks import channel_slice
@@ -74,6 +75,10 @@ class RowLayer(CausalLayer):
         if cache is not None:
             return self._step(x, bias, cache)
         gates = self.input_to_state(x, bias)
+        columns = range(-self.reach, self.reach + 1)
+        if native_lstm.fits(gates, self.state_to_state, len(columns)):
+            kind = native_lstm.Kind(tuple((-1, col) for col in columns), carry=self.reach)
+            return native_lstm.sweep(gates, self.state_to_state.squeeze(2).permute(2, 1, 0), kind)
         # The cell state adds up over the rows: it stays in full precision under autocast.
         h = c = self.state_to_state.new_zeros(len(x), self.width, 1, x.shape[3])
         rows = []
@@ -102,6 +107,10 @@ class RowLayer(CausalLayer):
         h_site.copy_(h)
         c_site.copy_(c)
         return h
+
+
+# Of a site of a diagonal sweep: beside it and above it, in rows and columns.
+NEIGHBOURS = ((0, -1), (-1, 0))
 
 
 def skew(x: Tensor) -> Tensor:
@@ -225,22 +234,27 @@ class DiagonalLayer(CausalLayer):
         """
         if cache is not None:
             return self._step(x, bias, cache)
-        biases: list[Tensor | None] = [None, None]
-        if bias is not None:
-            from_left, from_right = bias.chunk(2, 1)
-            biases = [from_left, from_right.flip(3)]
-        sides = zip(self.input_to_state, (x, x.flip(3)), biases, strict=True)
-        gates = [layer(side, add).permute(0, 2, 3, 1) for layer, side, add in sides]
-        left, right = self._sweep(torch.stack(gates)).permute(0, 1, 4, 2, 3).unbind()
-        return left + F.pad(right.flip(3), (0, 0, 1, -1))
+        biases = (None, None) if bias is None else bias.chunk(2, 1)
+        gates = [layer(x, add) for layer, add in zip(self.input_to_state, biases, strict=True)]
+        if native_lstm.fits(gates[0], self.state_to_state, len(NEIGHBOURS)):
+            weights = torch.unflatten(self.state_to_state, 1, (len(NEIGHBOURS), -1))
+            left, right = (
+                native_lstm.sweep(gates[d], weights[d], native_lstm.Kind(NEIGHBOURS, 0, d == 1))
+                for d in range(2)
+            )
+        else:
+            left, right = self._sweep(*gates)
+        return left + F.pad(right, (0, 0, 1, -1))
 
-    def _sweep(self, gates: Tensor) -> Tensor:
-        """Sweeps both directions at once, `(2, B, H, W, 4 width)` -> `(2, B, H, W, width)`."""
+    def _sweep(self, from_left: Tensor, from_right: Tensor) -> tuple[Tensor, Tensor]:
+        """Sweeps both directions at once, `(B, 4 width, H, W)` -> `(B, width, H, W)` of each."""
+        gates = torch.stack([from_left, from_right.flip(3)]).permute(0, 1, 3, 4, 2)
         # The states take W + H - 1 steps, so they are in full precision, for a tenth of the speed.
         with torch.autocast(gates.device.type, enabled=False):
             columns = skew(gates.to(self.state_to_state)).permute(3, 0, 1, 2, 4)
             states: Tensor = Sweep.apply(columns, self.state_to_state)  # type: ignore[no-untyped-call]
-            return unskew(states.permute(1, 2, 3, 0, 4))
+            left, right = unskew(states.permute(1, 2, 3, 0, 4)).permute(0, 1, 4, 2, 3).unbind()
+        return left, right.flip(3)
 
     def new_cache(self, batch: int, width: int) -> list[Tensor]:
         """Makes rows of the input and the states, and the sums and the weights of each group."""

@@ -4,8 +4,7 @@
  * numbers next to each other, float32 or, where `half` is set, bfloat16. All numbers are computed as
  * float32. Loops are written for the compiler to turn into vectors.
  */
-#include <stdint.h>
-#include <string.h>
+#include "native_math.h"
 #ifdef _OPENMP
 #include <omp.h>
 #else
@@ -13,23 +12,10 @@
 #define omp_get_thread_num() 0
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
 #define SHARED 32768 /* numbers from which threads share the work */
 
 /* Sizes of the narrow maps: sites of all images, and channels. The wide ones have twice as many channels. */
 typedef struct { int64_t sites, channels, half, threads; } maps;
-
-INLINE float as_float(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-INLINE uint32_t as_bits(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
 
 INLINE float get(const void *from, long i, const int half) {
     return half ? as_float((uint32_t)((const uint16_t *)from)[i] << 16) : ((const float *)from)[i];
@@ -45,27 +31,6 @@ INLINE void put(void *to, long i, float x, const int half) {
     const uint32_t bits = as_bits(x);
     ((uint16_t *)to)[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-
-/* e^x and e^x - 1; both with a small relative error. */
-typedef struct { float whole, less_one; } power;
-
-/* Raises e to x <= 0: e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r - 1 = r + r^2 p(r), where p is fitted so that
- * the largest relative error is least. Powers below e^-87, all denormal ones among them, are 0; NaN stays NaN. */
-INLINE power raise(float x) {
-    const float least = x < -87.0f ? -87.0f : x;
-    const float shifted = least * 1.44269504f + 0x1.8p23f; /* the last bits are n, rounded to an integer */
-    const float n = shifted - 0x1.8p23f, scale = as_float((as_bits(shifted) << 23) + 0x3f800000);
-    const float r = (least - n * 0x1.63p-1f) + n * 2.12194440e-4f;
-    float p = 0.0013946732506155968f;
-    p = p * r + 0.008366754278540611f;
-    p = p * r + 0.04166627675294876f;
-    p = p * r + 0.16666541993618011f;
-    p = p * r + 0.5f;
-    const float q = p * (r * r) + r;
-    return (power){x < -87.0f ? 0.0f : scale + scale * q, (scale - 1.0f) + scale * q};
-}
-
-INLINE float below(float x) { return x > 0 ? -x : x; } /* -|x| */
 
 /* --- ELU of x and of -x, next to each other ------------------------------------------------------- */
 
@@ -178,7 +143,6 @@ typedef struct {
     int64_t offsets[2 * MOST_TAPS];
 } convolution;
 
-INLINE long least(long a, long b) { return a < b ? a : b; }
 INLINE long whole(long channels) { return (channels + LANES - 1) / LANES * LANES; } /* rounded up to vectors */
 INLINE long line(const convolution *c) { return c->left + c->width + c->right; }    /* sites of a bordered row */
 

@@ -35,7 +35,7 @@ def load_c_library(source: Path, name: str, defines: tuple[str, ...] = ()) -> ct
     could have written it. Where it cannot be stored it is compiled by each process.
 
     Args:
-        source: The .c file.
+        source: The .c file. It may include the headers of its folder.
         name: Name of the library in the cache.
         defines: Options of the compiler.
 
@@ -46,7 +46,9 @@ def load_c_library(source: Path, name: str, defines: tuple[str, ...] = ()) -> ct
     if not compiler:
         return None
     try:
-        text = source.read_bytes() + f"{compiler}{OPTIONS}{FLAGS}{defines}{processor()}".encode()
+        headers = sorted(source.parent.glob("*.h"))
+        text = b"".join(file.read_bytes() for file in (source, *headers))
+        text += f"{compiler}{OPTIONS}{FLAGS}{defines}{processor()}".encode()
         file = f"{name}-{hashlib.sha256(text).hexdigest()[:16]}.so"
         stored = stored_library(file)
         if stored is not None:
