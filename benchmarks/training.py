@@ -10,6 +10,7 @@ kept for reuse. The other side is float32, NCHW:
 
 * PixelCNN, Gated PixelCNN: k x k kernels with the mask multiplied on (`yardstick.textbook`);
 * Diagonal BiLSTM: the same recurrence, with a call of an LSTM cell for each pixel;
+* Row LSTM: our own network, with PyTorch's operations for its layers;
 * the others: our own network.
 
 *GFLOP/s* counts two operations for every multiplication by a weight or state that is not masked
@@ -43,7 +44,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nextpixel as npx
 from nextpixel.data import Images, batch_indices
 from nextpixel.models.base.autoregressive import AutoregressiveModel
-from nextpixel.nn import CausalConv2d, DiagonalLayer, checkpointing
+from nextpixel.nn import CausalConv2d, DiagonalLayer, checkpointing, native_lstm
 from nextpixel.nn.lstm import lstm_cell
 from nextpixel.training import TrainArgs
 from nextpixel.training.config import learning_rate
@@ -66,22 +67,29 @@ MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
 class PixelByPixel(DiagonalLayer):
     """The Diagonal BiLSTM's layer as a loop over the pixels, in both directions."""
 
-    def _sweep(self, gates: Tensor) -> Tensor:
-        height, width = gates.shape[2:4]
-        nothing = gates.new_zeros(gates.shape[1], self.width)
-        maps = []
-        for one, weight in zip(gates, self.state_to_state, strict=True):
-            states: list[list[Tensor]] = []
-            for row in range(height):
-                h = c = nothing
-                states.append([])
-                for col in range(width):
-                    above = states[row - 1][col] if row else nothing
-                    from_states = torch.cat([h, above], 1) @ weight
-                    h, c = lstm_cell(one[:, row, col] + from_states, c)
-                    states[row].append(h)
-            maps.append(torch.stack([torch.stack(row, 1) for row in states], 1))
-        return torch.stack(maps)
+    def _sweep(self, from_left: Tensor, from_right: Tensor) -> tuple[Tensor, Tensor]:
+        left, right = (
+            self._one(gates.permute(0, 2, 3, 1), weight, step)
+            for gates, weight, step in zip(
+                (from_left, from_right), self.state_to_state, (1, -1), strict=True
+            )
+        )
+        return left, right
+
+    def _one(self, gates: Tensor, weight: Tensor, step: int) -> Tensor:
+        """Sweeps `(B, H, W, 4 width)` to `(B, width, H, W)`; a step of -1 is from the right."""
+        height, width = gates.shape[1:3]
+        nothing = gates.new_zeros(len(gates), self.width)
+        states: list[list[Tensor]] = []
+        for row in range(height):
+            h = c = nothing
+            states.append([nothing] * width)
+            for col in range(width)[::step]:
+                above = states[row - 1][col] if row else nothing
+                from_states = torch.cat([h, above], 1) @ weight
+                h, c = lstm_cell(gates[:, row, col] + from_states, c)
+                states[row][col] = h
+        return torch.stack([torch.stack(row, 2) for row in states], 2)
 
 
 def other_side(model: AutoregressiveModel) -> AutoregressiveModel:
@@ -187,6 +195,8 @@ def take_turns(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = MODELS[name]()
+    if not ours:
+        native_lstm.fits = lambda *_: False
     side = Side(model if ours else other_side(model), ours, TrainArgs())
     feed = batches(npx.load_data("mnist", levels=model.levels).train, batch, seed=0)
     while steps := pipe.recv():
