@@ -99,6 +99,12 @@ def test_nothing_in_a_name_ends_the_page(tmp_path: Path) -> None:
         write_page([str(folder), str(folder)], tmp_path / "b.html")
 
 
+def test_a_page_opens_with_digits() -> None:
+    models = export.models_for_pages()
+    assert models[0] == "mnist"
+    assert {"cifar10", "photos", "spoken-digits"} < set(models)
+
+
 def test_a_page_is_written_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

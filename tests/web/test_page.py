@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def test_it_says_what_the_model_thought(page: Page, file: Path, program: Program
     assert f"Level {level}: " in text
     assert f"{-chances[level].log2():.2f} bits" in text
     assert f"Entropy {entropy:.2f} bits" in text
+    assert text.endswith("Level 0 is black, 255 white.")
 
 
 def test_it_scores_a_picture_file(page: Page, file: Path, program: Program, tmp_path: Path) -> None:
@@ -247,6 +249,13 @@ def test_a_model_of_ones_own_is_in_its_files(page: Page, tmp_path: Path) -> None
     opened(page, tmp_path / "page.html", "seed=5").wait_for_selector("[data-checksum]")
     x = model.sample(1, seed=5)
     assert page.get_attribute("[data-checksum]", "data-checksum") == sum_of(x)
+    page.locator(".picture").focus()
+    page.locator(".picture").press("ArrowRight")
+    row, col = (int(n) - 1 for n in re.findall(r"\d+", page.inner_text(".why strong")))
+    text = page.inner_text(".why p")
+    for name, level in zip(("Red", "Green", "Blue"), x[0, :, row, col].tolist(), strict=True):
+        assert f"{name}, level {level}: " in text
+    assert text.endswith("Level 0 is none of a colour, 7 the most.")
     page.get_by_role("tab", name="Compress").click()
     compress(page, tmp_path / "mine.npxz")
     npx.decompress(tmp_path / "mine.npxz", tmp_path / "mine.npz")

@@ -28,7 +28,7 @@ from nextpixel.codec.packing import pack_program
 from nextpixel.codec.pictures import levels_of_picture
 from nextpixel.engine import Program
 from nextpixel.errors import UserError
-from nextpixel.model_folders import bundles, read_folder, shipped, training_record
+from nextpixel.model_folders import bundles, shipped, training_record
 from nextpixel.utils.files import atomic_write
 from nextpixel.web.sounds import is_sound_model, sounds_of
 
@@ -107,10 +107,10 @@ def write_script(out: Path, name: str, data: Any) -> str:
 def models_for_pages() -> list[str]:
     """Lists the pretrained models for a page: those that run in it, and those of sounds.
 
-    The page opens with the first one, which has classes if any has.
+    The page opens with the first one: everybody can sketch a digit, and judge one.
     """
     pictures = [name for name, folder in shipped().items() if any(folder.glob("*.skeleton"))]
-    pictures.sort(key=lambda name: not read_folder(shipped()[name]).hyperparameters.get("classes"))
+    pictures.sort(key=lambda name: name != "mnist")
     return [*pictures, *filter(is_sound_model, bundles())]
 
 

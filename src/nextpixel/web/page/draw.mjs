@@ -64,6 +64,8 @@ export function command(app) {
   return words.join(" ");
 }
 
+const COLOURS = ["red", "green", "blue"];
+
 // A bar for each level, the drawn one marked; a text says the same.
 export class Chart {
   constructor() {
@@ -111,9 +113,12 @@ export class Chart {
         const grown = i === level ? Math.max(wide, 4) : Math.max(wide, 1);
         context.fillRect(i * wide - (grown - wide) / 2, (c + 1) * tall - height, grown, height);
       });
-      return t("facts", level, percent(chances[level]), fixed(bits), fixed(entropyOf(chances)), chances.length - 1);
+      const facts = [level, percent(chances[level]), fixed(bits), fixed(entropyOf(chances))];
+      if (channels.length === 1) return t("facts", ...facts);
+      return t("channelFacts", channels.length === 3 ? t(COLOURS[c]) : t("channel", c + 1), ...facts);
     });
-    this.text.textContent = sentences(...lines);
+    const scale = t(channels.length === 1 ? "blackToWhite" : "noneToAll", channels[0].chances.length - 1);
+    this.text.textContent = sentences(...lines, scale);
   }
 }
 

@@ -130,9 +130,19 @@ const WORDS = {
   ],
   notYet: ["Not drawn yet.", "尚未画出。"],
   facts: [
-    "Level {0}: {1} %, a surprise of {2} bits. Entropy {3} bits: the surprise that the model expected. Level 0 is black, {4} white.",
-    "取值 {0}：概率 {1}%，意外程度 {2} 比特。熵 {3} 比特，即模型预期的意外程度。0 为黑，{4} 为白。",
+    "Level {0}: {1} %, a surprise of {2} bits. Entropy {3} bits: the surprise that the model expected.",
+    "取值 {0}：概率 {1}%，意外程度 {2} 比特。熵 {3} 比特，即模型预期的意外程度。",
   ],
+  blackToWhite: ["Level 0 is black, {0} white.", "0 为黑，{0} 为白。"],
+  channelFacts: [
+    "{0}, level {1}: {2} %, a surprise of {3} bits, where the model expected {4} (the entropy).",
+    "{0}，取值 {1}：概率 {2}%，意外程度 {3} 比特；模型预期 {4} 比特（熵）。",
+  ],
+  noneToAll: ["Level 0 is none of a colour, {0} the most.", "0 表示没有这种颜色，{0} 表示最多。"],
+  red: ["Red", "红"],
+  green: ["Green", "绿"],
+  blue: ["Blue", "蓝"],
+  channel: ["Channel {0}", "通道 {0}"],
   total: [
     "All its pixels together surprise the model by {0} bits; {1} for each value (bits/dim).",
     "全部像素共使模型意外 {0} 比特；平均每个值 {1} 比特（比特/维）。",
