@@ -44,7 +44,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nextpixel as npx
 from nextpixel.data import Images, batch_indices
 from nextpixel.models.base.autoregressive import AutoregressiveModel
-from nextpixel.nn import CausalConv2d, DiagonalLayer, checkpointing, native_lstm
+from nextpixel.nn import CausalConv2d, DiagonalLayer, RowLayer, checkpointing
 from nextpixel.nn.lstm import lstm_cell
 from nextpixel.training import TrainArgs
 from nextpixel.training.config import learning_rate
@@ -62,6 +62,12 @@ MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
     "PixelCNNPP": lambda: npx.PixelCNNPP(shape=SHAPE, width=32, blocks=2, dropout=0),
     "PixelSNAIL": lambda: npx.PixelSNAIL(shape=SHAPE, width=32, blocks=2, dropout=0),
 }
+
+
+class RowByRow(RowLayer):
+    """The Row LSTM's layer by PyTorch's operations, a row at a time."""
+
+    _sweep = RowLayer._row_by_row
 
 
 class PixelByPixel(DiagonalLayer):
@@ -98,6 +104,8 @@ def other_side(model: AutoregressiveModel) -> AutoregressiveModel:
     for layer in book.modules():
         if isinstance(layer, DiagonalLayer):
             layer.__class__ = PixelByPixel
+        if isinstance(layer, RowLayer):
+            layer.__class__ = RowByRow
     return book
 
 
@@ -195,8 +203,6 @@ def take_turns(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = MODELS[name]()
-    if not ours:
-        native_lstm.fits = lambda *_: False
     side = Side(model if ours else other_side(model), ours, TrainArgs())
     feed = batches(npx.load_data("mnist", levels=model.levels).train, batch, seed=0)
     while steps := pipe.recv():

@@ -19,6 +19,7 @@ from nextpixel.nn import native_lstm
 from nextpixel.nn.cache import Cache, CausalLayer
 from nextpixel.nn.causal_conv import MaskedConv2d
 from nextpixel.nn.masks import channel_slice
+from nextpixel.nn.native_lstm import Recurrence
 from nextpixel.nn.pointwise import Pointwise, of_group
 
 __all__ = ["DiagonalLayer", "RowLayer"]
@@ -56,6 +57,8 @@ class RowLayer(CausalLayer):
     ) -> None:
         super().__init__()
         self.width, self.groups, self.reach = width, groups, kernel_size // 2
+        above = tuple((-1, column) for column in range(-self.reach, self.reach + 1))
+        self.recurrence = Recurrence(above, carry=self.reach)
         self.input_to_state = MaskedConv2d(
             "B", in_channels, 4 * width, (1, kernel_size), groups=groups, parts=4
         )
@@ -74,15 +77,20 @@ class RowLayer(CausalLayer):
         """
         if cache is not None:
             return self._step(x, bias, cache)
-        gates = self.input_to_state(x, bias)
-        columns = range(-self.reach, self.reach + 1)
-        if native_lstm.fits(gates, self.state_to_state, len(columns)):
-            kind = native_lstm.Kind(tuple((-1, col) for col in columns), carry=self.reach)
-            return native_lstm.sweep(gates, self.state_to_state.squeeze(2).permute(2, 1, 0), kind)
+        return self._sweep(self.input_to_state(x, bias))
+
+    def _sweep(self, gates: Tensor) -> Tensor:
+        """Computes the states from the input's share of the gates, `(B, 4 width, H, W)`."""
+        if native_lstm.fits(gates, self.state_to_state, self.recurrence):
+            weight = self.state_to_state.squeeze(2).permute(2, 1, 0)
+            return native_lstm.sweep(gates, weight, self.recurrence)
+        return self._row_by_row(gates)
+
+    def _row_by_row(self, gates: Tensor) -> Tensor:
         # The cell state adds up over the rows: it stays in full precision under autocast.
-        h = c = self.state_to_state.new_zeros(len(x), self.width, 1, x.shape[3])
+        h = c = self.state_to_state.new_zeros(len(gates), self.width, 1, gates.shape[3])
         rows = []
-        for row in gates.split(1, 2):
+        for row in gates.chunk(gates.shape[2], 2):
             h, c = lstm_cell(row + self._from_above(h), c)
             rows.append(h)
         return torch.cat(rows, 2)
@@ -109,8 +117,9 @@ class RowLayer(CausalLayer):
         return h
 
 
-# Of a site of a diagonal sweep: beside it and above it, in rows and columns.
-NEIGHBOURS = ((0, -1), (-1, 0))
+# A state depends on those beside it, whose cell state goes on, and above it.
+FROM_LEFT = Recurrence(((0, -1), (-1, 0)), carry=0)
+FROM_RIGHT = FROM_LEFT._replace(mirrored=True)
 
 
 def skew(x: Tensor) -> Tensor:
@@ -236,18 +245,19 @@ class DiagonalLayer(CausalLayer):
             return self._step(x, bias, cache)
         biases = (None, None) if bias is None else bias.chunk(2, 1)
         gates = [layer(x, add) for layer, add in zip(self.input_to_state, biases, strict=True)]
-        if native_lstm.fits(gates[0], self.state_to_state, len(NEIGHBOURS)):
-            weights = torch.unflatten(self.state_to_state, 1, (len(NEIGHBOURS), -1))
-            left, right = (
-                native_lstm.sweep(gates[d], weights[d], native_lstm.Kind(NEIGHBOURS, 0, d == 1))
-                for d in range(2)
-            )
-        else:
-            left, right = self._sweep(*gates)
+        left, right = self._sweep(*gates)
         return left + F.pad(right, (0, 0, 1, -1))
 
     def _sweep(self, from_left: Tensor, from_right: Tensor) -> tuple[Tensor, Tensor]:
-        """Sweeps both directions at once, `(B, 4 width, H, W)` -> `(B, width, H, W)` of each."""
+        """Sweeps both directions, `(B, 4 width, H, W)` -> `(B, width, H, W)` of each."""
+        if not native_lstm.fits(from_left, self.state_to_state, FROM_LEFT):
+            return self._by_diagonals(from_left, from_right)
+        weights = torch.unflatten(self.state_to_state, 1, (len(FROM_LEFT.offsets), -1))
+        left = native_lstm.sweep(from_left, weights[0], FROM_LEFT)
+        return left, native_lstm.sweep(from_right, weights[1], FROM_RIGHT)
+
+    def _by_diagonals(self, from_left: Tensor, from_right: Tensor) -> tuple[Tensor, Tensor]:
+        """Sweeps both directions at once, in skewed maps."""
         gates = torch.stack([from_left, from_right.flip(3)]).permute(0, 1, 3, 4, 2)
         # The states take W + H - 1 steps, so they are in full precision, for a tenth of the speed.
         with torch.autocast(gates.device.type, enabled=False):

@@ -6,15 +6,13 @@
 #include <immintrin.h>
 #include <omp.h>
 #include <pthread.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
+#include "native_math.h"
 
 #ifndef __AVX512BF16__
 #error "this processor has no products of bfloat16 numbers"
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
 #define TALL 6    /* rows of a tile: TALL x WIDE vectors of sums stay in registers */
 #define WIDE 4    /* vectors of 16 sums: a panel of 64 columns; the last one may have 32 */
 #define GROUP (10 * TALL) /* sites whose inputs are collected before they are multiplied */
@@ -30,7 +28,6 @@ typedef struct {
     int64_t images, height, width, in, out, taps, relu, full, threads, offsets[2 * MOST_TAPS];
 } layer;
 
-INLINE long least(long a, long b) { return a < b ? a : b; }
 INLINE __m512 multiply(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 INLINE __m512i repeated(const half *pair) {
     int both;

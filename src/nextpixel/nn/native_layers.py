@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nextpixel.nn.native_conv import Taps
-from nextpixel.nn.native_units import call, fits, new_maps, program
+from nextpixel.nn.native_units import call, fits, last, new_maps, program, room
 
 __all__ = ["Convolution", "convolve_elus", "convolves", "gated_layer", "takes"]
 
@@ -325,11 +325,6 @@ def is_spread(more: Tensor | None, x: Tensor) -> bool:
     return more is not None and more.shape[2:] != x.shape[2:]
 
 
-def last(x: Tensor) -> Tensor:
-    """Makes maps channels last."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def weights_of(weight: Tensor, bias: Tensor | None, new: Gradients | None = None) -> Weights:
     """Describes the weights of a convolution, and where their gradients go."""
     strides = (ctypes.c_int64 * 3)(*weight.stride())
@@ -392,9 +387,3 @@ def with_maps(layer: Layer, maps: Sequence[Tensor | None], *, backward: bool) ->
         setattr(layer, name, None if x is None else x.data_ptr())
     layer.kept = (maps, workspace)  # whose addresses it has
     return layer
-
-
-def room(name: str, described: ctypes.Structure, *, backward: bool) -> Tensor:
-    """Makes the workspace that a function of the program asks for."""
-    numbers = getattr(program(), name)(ctypes.byref(described), backward)
-    return torch.empty(numbers, dtype=torch.float32, device="cpu")

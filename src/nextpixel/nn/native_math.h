@@ -1,6 +1,5 @@
-/* What the programs in C of this folder share: the exponential of vectors of float32 numbers.
- *
- * Loops are written for the compiler to turn into vectors.
+/* What the programs in C of this folder share: above all the exponential of a float32 number, for loops that the
+ * compiler turns into vectors.
  */
 #ifndef NATIVE_MATH_H
 #define NATIVE_MATH_H
@@ -27,10 +26,10 @@ typedef struct { float whole, less_one; } power;
 /* Raises e to x <= 0: e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r - 1 = r + r^2 p(r), where p is fitted so that
  * the largest relative error is least. Powers below e^-87, all denormal ones among them, are 0; NaN stays NaN. */
 INLINE power raise(float x) {
-    const float least = x < -87.0f ? -87.0f : x;
-    const float shifted = least * 1.44269504f + 0x1.8p23f; /* the last bits are n, rounded to an integer */
+    const float bounded = x < -87.0f ? -87.0f : x;
+    const float shifted = bounded * 1.44269504f + 0x1.8p23f; /* the last bits are n, rounded to an integer */
     const float n = shifted - 0x1.8p23f, scale = as_float((as_bits(shifted) << 23) + 0x3f800000);
-    const float r = (least - n * 0x1.63p-1f) + n * 2.12194440e-4f;
+    const float r = (bounded - n * 0x1.63p-1f) + n * 2.12194440e-4f;
     float p = 0.0013946732506155968f;
     p = p * r + 0.008366754278540611f;
     p = p * r + 0.04166627675294876f;

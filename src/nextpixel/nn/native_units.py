@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from nextpixel.utils.compiling import load_c_library
 
-__all__ = ["call", "concat_elu", "fits", "gate", "new_maps", "program"]
+__all__ = ["call", "concat_elu", "fits", "gate", "last", "new_maps", "program", "room"]
 
 SOURCE = Path(__file__).with_name("native_units.c")
 # The pointers that they are given, after a description.
@@ -150,17 +150,35 @@ def call_units(name: str, narrow: Tensor, *maps: Tensor) -> None:
     channels = narrow.shape[1]
     half, threads = narrow.dtype == torch.bfloat16, torch.get_num_threads()
     sizes = Maps(narrow.numel() // channels, channels, half, threads)
-    call(name, sizes, *(x.contiguous(memory_format=torch.channels_last) for x in maps))
+    call(name, sizes, *map(last, maps))
+
+
+def last(x: Tensor) -> Tensor:
+    """Makes maps channels last."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def call(
-    name: str, described: ctypes.Structure, *arguments: Tensor | ctypes.Structure | None
+    name: str,
+    described: ctypes.Structure,
+    *arguments: Tensor | ctypes.Structure | None,
+    library: ctypes.CDLL | None = None,
 ) -> None:
-    """Calls a function of the program; tensors are passed by their addresses."""
-    library = program()
-    assert library is not None  # since `fits` was true
+    """Calls a function of the program, or of another one; tensors are passed by their addresses."""
     pointers = (
         a.data_ptr() if isinstance(a, Tensor) else None if a is None else ctypes.byref(a)
         for a in arguments
     )
-    getattr(library, name)(ctypes.byref(described), *pointers)
+    getattr(library or program(), name)(ctypes.byref(described), *pointers)
+
+
+def room(
+    name: str,
+    described: ctypes.Structure,
+    *,
+    backward: bool,
+    library: ctypes.CDLL | None = None,
+) -> Tensor:
+    """Makes the workspace that a function of the program, or of another one, asks for."""
+    numbers = getattr(library or program(), name)(ctypes.byref(described), backward)
+    return torch.empty(numbers, dtype=torch.float32, device="cpu")
