@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nextpixel.nn import native_conv, native_lstm, native_units
 from nextpixel.utils import compiling
 from nextpixel.utils.compiling import c_compiler, load_c_library
 from tests.helpers import needs
@@ -50,6 +51,17 @@ def test_it_is_compiled_once(source: Path, built: list[Path]) -> None:
     assert len(built) == 1
     source.write_text("int answer(void) { return 43; }")
     assert answer(source) == 43
+
+
+def test_programs_of_training_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("cc", "gcc")
+    for module in (native_conv, native_lstm, native_units):
+        module.program.cache_clear()
+        monkeypatch.setenv("NEXTPIXEL_NATIVE", "0")
+        assert module.program() is None
+        monkeypatch.delenv("NEXTPIXEL_NATIVE")
+        module.program.cache_clear()
+        assert module is native_conv or module.program() is not None
 
 
 def test_another_header_is_another_program(source: Path, built: list[Path]) -> None:

@@ -9,7 +9,6 @@ PyTorch's convolutions, which a test compares it with.
 from __future__ import annotations
 
 import ctypes
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nextpixel.utils.compiling import load_c_library
+from nextpixel.utils.compiling import load_c_library, trains_in_c
 
 __all__ = ["Kind", "Taps", "convolve", "fits"]
 
@@ -45,11 +44,11 @@ def program() -> ctypes.CDLL | None:
     """Compiles native_conv.c.
 
     Returns:
-        The library; None if it cannot be compiled, if the processor has AMX, which PyTorch uses
-        and the program does not, or if `NEXTPIXEL_CONVOLUTION=0` switches it off.
+        The library; None if it cannot be compiled or is switched off, or if the processor has AMX,
+        which PyTorch uses and the program does not.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if os.environ.get("NEXTPIXEL_CONVOLUTION") == "0" or capabilities.get("amx_bf16"):
+    if not trains_in_c() or capabilities.get("amx_bf16"):
         return None
     library = load_c_library(SOURCE, "convolution")
     if library is not None:

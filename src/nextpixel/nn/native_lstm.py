@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nextpixel.nn.native_units import call, last, new_maps, room
-from nextpixel.utils.compiling import load_c_library
+from nextpixel.utils.compiling import load_c_library, trains_in_c
 
 __all__ = ["Recurrence", "fits", "sweep"]
 
@@ -53,8 +53,8 @@ class Recurrence(NamedTuple):
 
 @lru_cache
 def program() -> ctypes.CDLL | None:
-    """Compiles native_lstm.c; returns None if it cannot be compiled."""
-    library = load_c_library(SOURCE, "lstm")
+    """Compiles native_lstm.c; returns None if it cannot be compiled, or is switched off."""
+    library = load_c_library(SOURCE, "lstm") if trains_in_c() else None
     if library is not None:
         library.workspace_of.argtypes = [ctypes.c_void_p, ctypes.c_int64]
         library.workspace_of.restype = ctypes.c_int64

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nextpixel.utils.compiling import load_c_library
+from nextpixel.utils.compiling import load_c_library, trains_in_c
 
 __all__ = ["call", "concat_elu", "fits", "gate", "last", "new_maps", "program", "room"]
 
@@ -36,8 +36,8 @@ class Maps(ctypes.Structure):
 
 @lru_cache
 def program() -> ctypes.CDLL | None:
-    """Compiles native_units.c; returns None if it cannot be compiled."""
-    library = load_c_library(SOURCE, "units")
+    """Compiles native_units.c; returns None if it cannot be compiled, or is switched off."""
+    library = load_c_library(SOURCE, "units") if trains_in_c() else None
     if library is not None:
         functions = FUNCTIONS
         if hasattr(library, "workspace_of"):  # compiled for a processor with AVX2

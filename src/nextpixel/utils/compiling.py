@@ -19,7 +19,7 @@ from pathlib import Path
 from nextpixel.errors import UserError
 from nextpixel.utils.files import cache_folder, replace_file
 
-__all__ = ["load_c_library"]
+__all__ = ["load_c_library", "trains_in_c"]
 
 # GCC makes vectors of a choice between two numbers only if computing both can raise no signal.
 OPTIONS = ("-O3", "-fno-math-errno", "-fno-trapping-math")
@@ -60,6 +60,11 @@ def load_c_library(source: Path, name: str, defines: tuple[str, ...] = ()) -> ct
             return ctypes.CDLL(str(store(built) or built))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def trains_in_c() -> bool:
+    """Returns whether training may use programs in C; `NEXTPIXEL_NATIVE=0` switches them off."""
+    return os.environ.get("NEXTPIXEL_NATIVE") != "0"
 
 
 def stored_library(file: str) -> Path | None:
