@@ -40,8 +40,8 @@ def measure(name: str = "binarized-mnist-orders") -> None:
         print(f"| {side} | {nats(one, exact)} | {nats(one, plain)} |", flush=True)
         columns = {"given": plots.tint_unknown(x, known, 2), "exact": plots.to_uint8(exact, 2)}
         columns["raster"] = plots.to_uint8(plain, 2)
-        first = {caption: pixels[:SHOWN] for caption, pixels in columns.items()}
-        pictures[f"{side} hidden"] = plots.side_by_side(first, 256, scale=2)
+        some = {caption: pixels[:: IMAGES // SHOWN] for caption, pixels in columns.items()}
+        pictures[f"{side} hidden"] = plots.side_by_side(some, 256, scale=2)
     plots.save_image(plots.captioned_row(pictures), OUT)
 
 

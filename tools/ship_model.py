@@ -9,7 +9,8 @@
 The card describes the model, how and on which machine it was trained, and its scores on the whole
 validation and test sets; `nextpixel eval NAME --json` prints the same numbers. For a
 class-conditional model it also has the accuracy on the test set, or on --classify of its images;
-for a model of any size, with --whole, its scores on whole pictures in their place.
+for a model of any size, with --whole, its scores on whole pictures in their place; for one of
+several orders of the pixels that of all orders together, on the test set or --limit-orders of it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ def main() -> None:
     parser.add_argument("name", help="the name of the model in the package")
     parser.add_argument(
         "--classify", type=int, metavar="N", help="classify N test images (default: all)"
+    )
+    parser.add_argument(
+        "--limit-orders", type=int, metavar="N", help="score N test images in all orders of pixels"
     )
     parser.add_argument("--recipe", type=Path, help="its recipe (default: recipes/*/NAME.yaml)")
     parser.add_argument(
@@ -91,7 +95,7 @@ def main() -> None:
             + (f" --limit {args.classify}" if args.classify else ""),
         }
     if model.orders > 1:
-        scores["all orders"] = score_all_orders(model, command, dataset.test)
+        scores["all orders"] = score_all_orders(model, command, dataset.test, args.limit_orders)
     if args.whole is not None:
         scores["whole"] = score_pictures(model, args.name, args.whole)
     if args.attribution is not None:
@@ -127,12 +131,15 @@ def main() -> None:
     print(f"Written: {folder / 'card.json'}")
 
 
-def score_all_orders(model: ImageModel, command: str, test: Images) -> dict[str, Any]:
-    """Scores the test set by the mixture of all orders of the pixels."""
+def score_all_orders(
+    model: ImageModel, command: str, test: Images, limit: int | None
+) -> dict[str, Any]:
+    """Scores the test set, or `limit` of its images, by the mixture of all orders of the pixels."""
     with progress("scoring in all orders") as show:
-        found = evaluate(model, test, progress=show, score=mixture_of_orders)
+        found = evaluate(model, test.subset(limit), progress=show, score=mixture_of_orders)
     print("all orders", found)
-    return {"command": f"{command} --all-orders", **asdict(found)}
+    limited = f" --limit {limit}" if limit else ""
+    return {"command": f"{command} --all-orders{limited}", **asdict(found)}
 
 
 def score_pictures(model: ImageModel, name: str, folder: Path) -> dict[str, Any]:
