@@ -300,7 +300,7 @@ def test_a_browsers_machine_decodes_them(
     compress(coding, source_of(items), path, all_orders=all_orders)
     script = ROOT / "tests" / "codec" / "decode.mjs"
     words = ["node", str(script), str(LIBRARIES / "engine-wasm32.wasm"), str(path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     shapes = [x.levels.shape for x in items if x.levels is not None]
     sizes = [f"{height}x{width}" for _, height, width in shapes]

@@ -150,7 +150,7 @@ def test_the_command_saves_and_says_how_to_continue(name: str, status: int, tmp_
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(getattr(signal, name))
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == status, errors
