@@ -4,9 +4,6 @@ import copy
 import ctypes
 import math
 import platform
-import re
-import subprocess
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,9 +12,7 @@ from torch import Tensor
 
 from nextpixel.nn import DiagonalLayer, RowLayer, native_lstm
 from nextpixel.nn.native_lstm import Recurrence, fits, program, sweep
-from nextpixel.utils.compiling import OPTIONS
-from tests.helpers import needs
-from tests.nn.conftest import without
+from tests.nn.conftest import compile_for, vectorized, without
 
 pytestmark = pytest.mark.usefixtures("compiler")
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
@@ -234,14 +229,12 @@ def test_frozen_inputs() -> None:
 @pytest.mark.parametrize("level", ["x86-64", "x86-64-v3", "x86-64-v4"])
 def test_other_processors(level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With vectors of 4, 8 and 16 numbers, as far as this processor has them."""
-    needs("gcc", "gcc")
     levels = {"DEFAULT": ["x86-64"], "AVX2": ["x86-64", "x86-64-v3"]}
     here = levels.get(torch.backends.cpu.get_cpu_capability(), [*levels["AVX2"], "x86-64-v4"])
     if platform.machine() != "x86_64" or level not in here:
-        pytest.skip(f"this processor is not an {level}")
+        pytest.skip(f"this processor cannot run programs for {level}")
     library = tmp_path / "lstm.so"
-    command = ["gcc", *OPTIONS, f"-march={level}", "-fopenmp", "-shared", "-fPIC"]
-    subprocess.run([*command, str(native_lstm.SOURCE), "-o", str(library)], check=True)
+    compile_for(level, native_lstm.SOURCE, library)
     monkeypatch.setattr(native_lstm, "load_c_library", lambda *_: ctypes.CDLL(str(library)))
     program.cache_clear()
     for recurrence in RECURRENCES:
@@ -252,22 +245,7 @@ def test_other_processors(level: str, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
 def test_every_loop_for_vectors_becomes_one(level: str, tmp_path: Path) -> None:
     """As GCC says; a loop of single numbers gives the same results, slowly."""
-    needs("gcc", "gcc")
-    command = ["gcc", *OPTIONS, f"-march={level}", "-fopenmp", "-fopt-info-vec", "-shared", "-fPIC"]
-    result = subprocess.run(
-        [*command, str(native_lstm.SOURCE), "-o", str(tmp_path / "lstm.so")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "bad value" in result.stderr:
-        pytest.skip(f"a compiler that does not know {level}")
-    assert result.returncode == 0
-    lines = native_lstm.SOURCE.read_text().splitlines()
-    loops = [n + 2 for n, line in enumerate(lines) if line.strip() == "#pragma omp simd"]
-    found = Counter(
-        int(n) for n in re.findall(r":(\d+):\d+: optimized: loop vectorized", result.stderr)
-    )
+    loops = vectorized(level, native_lstm.SOURCE, tmp_path / "lstm.so")
     assert len(loops) == 2
-    for n in loops:  # GCC names a loop's head or its first line
-        assert found[n] + found[n + 1] >= 2, lines[n - 1]  # of whole vectors, and of fewer numbers
+    for lines, times in loops:
+        assert times >= 2, lines  # of whole vectors, and of fewer numbers

@@ -1,9 +1,6 @@
 """The functions of native_units.py against float64, and with and without a compiler."""
 
 import math
-import re
-import subprocess
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,9 +9,7 @@ from torch import Tensor
 
 from nextpixel.nn import native_units, resnet
 from nextpixel.nn.native_units import concat_elu, fits, gate, program
-from nextpixel.utils.compiling import OPTIONS
-from tests.helpers import needs
-from tests.nn.conftest import without
+from tests.nn.conftest import vectorized, without
 
 pytestmark = pytest.mark.usefixtures("compiler")
 LAST = 2.0**-23  # the last bit of a float32, relative to it
@@ -208,26 +203,10 @@ def test_it_compiles() -> None:
 @pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
 def test_every_loop_for_vectors_becomes_one(level: str, tmp_path: Path) -> None:
     """As GCC says; a loop of single numbers was ten times as slow, and gave the same results."""
-    needs("gcc", "gcc")
-    command = ["gcc", *OPTIONS, f"-march={level}", "-fopenmp", "-fopt-info-vec", "-shared", "-fPIC"]
-    result = subprocess.run(
-        [*command, str(native_units.SOURCE), "-o", str(tmp_path / "units.so")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "bad value" in result.stderr:
-        pytest.skip(f"a compiler that does not know {level}")
-    assert result.returncode == 0
-    lines = native_units.SOURCE.read_text().splitlines()
-    loops = [n + 2 for n, line in enumerate(lines) if line.strip() == "#pragma omp simd"]
-    found = Counter(
-        int(n) for n in re.findall(r":(\d+):\d+: optimized: loop vectorized", result.stderr)
-    )
+    loops = vectorized(level, native_units.SOURCE, tmp_path / "units.so")
     assert len(loops) == 5
-    for n in loops:  # GCC names a loop's head or its first line
-        functions = 1 if "drop" in lines[n - 8 : n + 8] else 4
-        assert found[n] + found[n + 1] >= functions, lines[n]
+    for lines, times in loops:
+        assert times >= (1 if "drop" in lines else 4), lines
 
 
 def test_frozen_inputs() -> None:
