@@ -231,9 +231,9 @@ def test_skeletons_are_the_programs_of_their_models() -> None:
             program, network = Program(file), npx.load(name)
             network = npx.load(name, shape=(network.shape[0], *size))
             assert program.shape == network.shape
-            classes = {"classes": 1} if program.inputs else {}
+            classes = {"classes": 1} if program.classes else {}
             x = program.sample(2, seed=3, **classes)
-            c = 1 if program.inputs else None
+            c = 1 if program.classes else None
             drawn = network.sample(2, c, seed=3).numpy()
             assert np.array_equal(x, drawn)
 
