@@ -262,6 +262,8 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]], limits: dict[str, float]) -> None:
     """Prints the speeds, and their share of the limits of the machine."""
+    half = has_bf16("cpu")
+    ours_limit = limits["half_gflops" if half else "gflops"]
     print(
         f"Matrix product: {limits['gflops']:.0f} GFLOP/s in float32, {limits['half_gflops']:.0f} "
         f"in bfloat16; memory read at {limits['gbytes']:.0f} GB/s; {limits['threads']:.0f} threads"
@@ -272,7 +274,7 @@ def table(rows: list[dict[str, Any]], limits: dict[str, float]) -> None:
             "textbook GFLOP/s",
             "of float32",
             "ours GFLOP/s",
-            "of bfloat16",
+            "of bfloat16" if half else "of float32",
             "in convolutions",
             "nats apart",
         ),
@@ -287,7 +289,7 @@ def table(rows: list[dict[str, Any]], limits: dict[str, float]) -> None:
             f"{row['textbook_gflops']:.1f}",
             f"{row['textbook_gflops'] / limits['gflops']:.0%}",
             f"{row['gflops']:.1f}",
-            f"{row['gflops'] / limits['half_gflops']:.0%}",
+            f"{row['gflops'] / ours_limit:.0%}",
             f"{row['in_convolutions']:.0%}",
             f"{row['largest_difference_nats']:.1g}",
         )
