@@ -249,7 +249,9 @@ def test_the_command_evaluates_a_bundle(here: Path, capsys: pytest.CaptureFixtur
     train = load_data(here / "halves.npz").train
     distances, _ = nearest_neighbours(Images(x.numpy().astype(np.uint8), None, 4), train)
     assert rows["samples"]["distance"] == pytest.approx(np.median(distances))
-    table = run(f"{COMMAND} --per-class 2 --limit 9", capsys)
+    assert (told["seed"], told["temperature"], told["guidance"]) == (3, 1, 1)
+    table = run(f"{COMMAND} --per-class 2 --limit 9 --temperature 0.5", capsys)
+    assert table.startswith("both, temperature 0.5, evaluated by judge on halves:")
     assert table.splitlines()[1].split() == [
         *("images", "accuracy", "vs.", "real", "Frechet", "nearest", "close")
     ]
@@ -278,6 +280,18 @@ def test_a_model_of_pixels_is_evaluated_too(here: Path) -> None:
     names = [row.name for row in found.sets]
     assert names == ["test images", "validation images", "training images", "samples"]
     assert found.sets[-1].frechet > found.sets[1].frechet
+
+
+def test_samples_are_drawn_with_a_temperature_and_guidance(here: Path) -> None:
+    data, judge = load_data(here / "halves.npz"), load_classifier(here / "judge")
+    torch.manual_seed(0)
+    model = GatedPixelCNN(shape=(1, 8, 8), levels=4, classes=2, width=4, blocks=1, kernel_size=3)
+    how: dict[str, Any] = {"seed": 5, "temperature": 0.6, "guidance": 3.0}
+    found = evaluate_samples(model.eval(), data, judge, per_class=3, **how)
+    drawn = model.sample(6, torch.arange(2).repeat(3), **how)
+    assert np.array_equal(found.samples.x, drawn.numpy())
+    plain = evaluate_samples(model, data, judge, per_class=3, seed=5)
+    assert not np.array_equal(plain.samples.x, drawn.numpy())
 
 
 def test_classes_are_matched_by_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,6 +357,11 @@ def test_sounds_get_a_row_of_griffin_lim() -> None:
         ),
         ("evaluate-samples mnist --data halves.npz --classifier judge", "requantise|levels"),
         ("evaluate-samples vq --data halves.npz --classifier judge", "VQVAE"),
+        (f"{COMMAND} --guidance 2", "not for a LatentGenerator"),
+        (
+            "evaluate-samples mnist-four-levels --data mnist --guidance 2",
+            "no unconditional prediction",
+        ),
         (f"{COMMAND} --limit 1", "Every split needs an image of class"),
         (f"{COMMAND} --per-class 0", "above 0"),
         (f"{COMMAND} --plot x.txt", "must end in"),

@@ -32,6 +32,7 @@ __all__ = [
     "add_data",
     "add_data_dir",
     "add_draws",
+    "add_guidance",
     "add_hidden",
     "add_images",
     "add_interpolation",
@@ -372,6 +373,16 @@ def add_noise(parser: Parser, what: str = "images") -> None:
     """Adds --seed and --temperature."""
     parser.add_argument("--seed", type=seed, default=0, help=f"{SAME_SEED} {what}")
     parser.add_argument("--temperature", type=float, default=1.0, help=f"{LIKELIER} {what}")
+
+
+def add_guidance(parser: Parser) -> None:
+    """Adds --guidance."""
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        help="above 1 to exaggerate the class, of a model trained with train.drop_context",
+    )
 
 
 def add_interpolation(parser: Parser, path: str) -> None:

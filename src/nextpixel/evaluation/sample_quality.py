@@ -33,6 +33,7 @@ from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
 from nextpixel.evaluation.likelihood import Classification
 from nextpixel.latents.generator import LatentGenerator
+from nextpixel.models.base.autoregressive import AutoregressiveModel
 from nextpixel.models.base.codebook import CodebookModel
 from nextpixel.models.base.image_model import ImageModel
 from nextpixel.utils.inference import evaluation_mode
@@ -310,6 +311,8 @@ def evaluate_samples(
     per_class: int = 100,
     limit: int | None = None,
     seed: int = 0,
+    temperature: float = 1.0,
+    guidance: float = 1.0,
     progress: Progress = lambda _: nullcontext(lambda _: None),
 ) -> SampleQuality:
     """Evaluates class-conditional samples of a model, along with real images and reconstructions.
@@ -323,13 +326,24 @@ def evaluate_samples(
         per_class: Samples of each class.
         limit: The number of test images to evaluate, spread evenly over all; all by default.
         seed: Seed of the samples.
+        temperature: Of the samples, see `sampling.sample`.
+        guidance: Of the samples, see `sampling.sample`. Only with 1 for both are they the model's.
         progress: See `Progress`.
 
     Raises:
-        UserError: The generator or the classifier does not fit the data, or a class is missing.
+        UserError: The generator or the classifier does not fit the data, a class is missing, or
+            guidance is not 1 and the generator no autoregressive model.
     """
     _check_fit("model", generator, data)
     _check_fit("classifier", classifier, data)
+    how: dict[str, Any] = {"seed": seed, "temperature": temperature}
+    if guidance != 1:
+        if not isinstance(generator, AutoregressiveModel):
+            raise UserError(
+                f"Guidance is for models of pixels, not for a {type(generator).__name__}: leave it "
+                "out."
+            )
+        how["guidance"] = guidance
     test, valid, train = (
         _select(split, np.arange(len(split)))
         for split in (data.test.subset(limit), data.valid, data.train)
@@ -345,7 +359,7 @@ def evaluate_samples(
         with progress("reconstructing") as show:
             generated["reconstructions"] = reconstruct(generator.decoder, test, show)
     with progress("sampling") as show:
-        generated["samples"] = _sample(generator, data, per_class, seed, show)
+        generated["samples"] = _sample(generator, data, per_class, how | {"progress": show})
     if data.spectrogram is None:
         sets |= generated
     else:
@@ -432,13 +446,12 @@ def _sample(
     generator: LatentGenerator | ImageModel,
     data: Dataset,
     per_class: int,
-    seed: int,
-    progress: Callable[[float], None],
+    how: dict[str, Any],
 ) -> Images:
     """Draws the same number of samples of each class, the classes in turn."""
     y = np.tile(np.arange(data.classes or 0), per_class)
     c = translate_ids(y, data.test.class_names, generator.data_record.class_names, data.name)
-    x = generator.sample(len(y), torch.from_numpy(c), seed=seed, progress=progress)
+    x = generator.sample(len(y), torch.from_numpy(c), **how)
     return Images(x.numpy().astype(level_type(data.levels)), y, data.levels)
 
 

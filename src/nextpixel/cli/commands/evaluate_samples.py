@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from nextpixel.cli.options import (
     MODEL_OR_BUNDLE,
     PICTURES,
-    SAME_SEED,
     Parser,
     add_common,
     add_data_dir,
+    add_guidance,
+    add_noise,
     positive,
-    seed,
 )
 from nextpixel.errors import UserError, did_you_mean
 from nextpixel.utils.progress import progress
@@ -34,6 +34,7 @@ __all__ = ["EXAMPLES", "arguments", "report", "run"]
 
 EXAMPLES = [
     "nextpixel evaluate-samples vq-mnist --data mnist --per-class 50",
+    "nextpixel evaluate-samples mnist --data mnist --guidance 2",
     "nextpixel evaluate-samples runs/mine --data my.npz --classifier runs/classifier --json",
 ]
 
@@ -55,7 +56,8 @@ def arguments(parser: Parser) -> None:
         help="a classifier of real images, from nextpixel classifier (default: judge-DATA)",
     )
     parser.add_argument("--per-class", type=positive, default=100, help="samples of each class")
-    parser.add_argument("--seed", type=seed, default=0, help=f"{SAME_SEED} images")
+    add_noise(parser)
+    add_guidance(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_output(
         "--plot",
@@ -67,11 +69,13 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Samples images and evaluates them."""
+    from nextpixel.cli.contexts import check_guidance
     from nextpixel.cli.loading import load_bundle, load_for, load_model
     from nextpixel.conditioning.classifier import load_classifier
     from nextpixel.evaluation.sample_quality import draw_neighbours, evaluate_samples
     from nextpixel.latents.generator import LatentGenerator
     from nextpixel.model_folders import judges
+    from nextpixel.models.base.autoregressive import AutoregressiveModel
     from nextpixel.utils.devices import set_up
     from nextpixel.viz import images as plots
 
@@ -86,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
     generator = load_bundle(args.model, device, trust=args.trust) or load_model(
         args.model, device, trust=args.trust
     )
+    if isinstance(generator, AutoregressiveModel):
+        check_guidance(args.model, args.guidance)
     images = generator.decoder if isinstance(generator, LatentGenerator) else generator
     data = load_for(args.data, images.shape, images.levels, args.data_dir, trust=args.trust)
     quality = evaluate_samples(
@@ -95,15 +101,19 @@ def run(args: argparse.Namespace) -> None:
         per_class=args.per_class,
         limit=args.limit,
         seed=args.seed,
+        temperature=args.temperature,
+        guidance=args.guidance,
         progress=progress,
     )
     if args.plot is not None:
         plots.save_image(draw_neighbours(quality, data), args.plot)
+    which = {"model": args.model, "data": data.name, "judge": name}
+    which |= {k: getattr(args, k) for k in ("seed", "temperature", "guidance")}
     if args.json:
-        which = {"model": args.model, "data": data.name, "judge": name, "seed": args.seed}
         print(json.dumps(which | quality.settings()))
         return
-    print(f"{args.model}, evaluated by {name} on {data.name}:")
+    how = [f"{k} {which[k]:g}" for k in ("temperature", "guidance") if which[k] != 1]
+    print(f"{', '.join([args.model, *how])}, evaluated by {name} on {data.name}:")
     report(quality, args.plot)
 
 

@@ -15,6 +15,7 @@ from nextpixel.cli.options import (
     Parser,
     add_class,
     add_common,
+    add_guidance,
     add_noise,
     positive,
 )
@@ -92,12 +93,7 @@ def arguments(parser: Parser) -> None:
         f"with --interpolate {INTERPOLATED})",
     )
     add_noise(parser)
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        default=1.0,
-        help="above 1 to exaggerate the class, of a model trained with train.drop_context",
-    )
+    add_guidance(parser)
     parser.add_argument(
         "--size",
         nargs=2,
