@@ -23,7 +23,14 @@ from nextpixel.errors import UserError
 from nextpixel.utils.progress import track
 from nextpixel.utils.reading import open_regular, open_zip, refuse_more_than_memory, refusing_damage
 
-__all__ = ["SPEAKERS", "load_sounds", "read_zip", "spoken_digits", "whole_blocks"]
+__all__ = [
+    "SPEAKERS",
+    "load_sounds",
+    "read_zip",
+    "recordings_by_split",
+    "spoken_digits",
+    "whole_blocks",
+]
 
 STATE_VERSION = 2  # increase it when sounds become other integers than before
 WHOLE = 8  # real rows come in blocks of 8, each one row of a map at an eighth of the resolution
@@ -127,25 +134,12 @@ def spoken_digits(recordings: dict[str, bytes], path: Path, source: str) -> Data
         UserError: If a file has another name, or is no sound, or a split has none.
     """
     spectrogram = Spectrogram()
-    splits: dict[str, list[tuple[NDArray[np.float64], int]]] = {split: [] for split in SPLITS}
-    for name, content in recordings.items():
-        found = re.fullmatch(rf"(\d)_({'|'.join(SPEAKERS)})_(\d+)\.wav", name)
-        if found is None:
-            raise UserError(f"{path} holds {name}, which is no spoken digit: download it again.")
-        number, wave_rate = int(found[3]), read_wav(path / name, io.BytesIO(content))
-        split = "test" if number in TEST else "valid" if number in VALID else "train"
-        class_id = int(found[1]) * len(SPEAKERS) + SPEAKERS.index(found[2])
-        splits[split].append((resample(*wave_rate, spectrogram.rate), class_id))
-
-    if missing := [split for split in SPLITS if not splits[split]]:
-        raise UserError(
-            f"{path} lacks the recordings of {' and '.join(missing)}: download it again."
-        )
+    recorded = recordings_by_split(recordings, path, spectrogram.rate)
 
     def images(split: str) -> Images:
-        analysed = [spectrogram.analyse(wave) for wave, _ in splits[split]]
+        analysed = [spectrogram.analyse(wave) for wave, _ in recorded[split]]
         x, rows = _stack(analysed, spectrogram)
-        y = np.array([class_id for _, class_id in splits[split]], np.int64)
+        y = np.array([class_id for _, class_id in recorded[split]], np.int64)
         return Images(x, y, spectrogram.levels, rows=rows)
 
     train, valid, test = map(images, SPLITS)
@@ -159,3 +153,36 @@ def spoken_digits(recordings: dict[str, bytes], path: Path, source: str) -> Data
         source=source,
         spectrogram=spectrogram,
     )
+
+
+def recordings_by_split(
+    recordings: dict[str, bytes], path: Path, rate: int
+) -> dict[str, list[tuple[NDArray[np.float64], int]]]:
+    """Reads the recordings of the spoken digits.
+
+    Args:
+        recordings: The contents of the files, by their names DIGIT_SPEAKER_NUMBER.wav.
+        path: The archive, for messages.
+        rate: Samples per second that are wanted.
+
+    Returns:
+        Split -> samples `(n,)` and class of each recording.
+
+    Raises:
+        UserError: If a file has another name, or is no sound, or a split has none.
+    """
+    splits: dict[str, list[tuple[NDArray[np.float64], int]]] = {split: [] for split in SPLITS}
+    for name, content in recordings.items():
+        found = re.fullmatch(rf"(\d)_({'|'.join(SPEAKERS)})_(\d+)\.wav", name)
+        if found is None:
+            raise UserError(f"{path} holds {name}, which is no spoken digit: download it again.")
+        number, wave_rate = int(found[3]), read_wav(path / name, io.BytesIO(content))
+        split = "test" if number in TEST else "valid" if number in VALID else "train"
+        class_id = int(found[1]) * len(SPEAKERS) + SPEAKERS.index(found[2])
+        splits[split].append((resample(*wave_rate, rate), class_id))
+
+    if missing := [split for split in SPLITS if not splits[split]]:
+        raise UserError(
+            f"{path} lacks the recordings of {' and '.join(missing)}: download it again."
+        )
+    return splits
