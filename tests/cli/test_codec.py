@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import nextpixel as npx
+from nextpixel.cli.main import main
 from nextpixel.codec import archive as archiving
 from nextpixel.codec.models import compiled
 from nextpixel.engine import Program
@@ -71,7 +72,8 @@ def test_info_counts_without_decoding(here: Path, capsys: pytest.CaptureFixture[
     assert found["kept"] == 0
     assert found["bytes"] == Path("x.npxz").stat().st_size
     assert found["program_bytes"] > 0
-    assert found["levels"] == 20 * 30
+    assert found["levels"] == 8
+    assert found["coded_levels"] == found["raw_bytes"] == 20 * 30
 
 
 def test_a_file_without_its_program_needs_it(
@@ -89,7 +91,6 @@ def test_a_file_without_its_program_needs_it(
 def test_damage_is_said_and_the_rest_is_salvaged(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nextpixel.cli.main import main
     from nextpixel.codec import compress
 
     monkeypatch.setattr(compress, "MOST_IMAGES", 5)
@@ -104,7 +105,7 @@ def test_damage_is_said_and_the_rest_is_salvaged(
     assert not Path("y.npz").exists()
     assert main(["decompress", "x.npxz", "-o", "y.npz", "--salvage"]) == 1
     error = capsys.readouterr().err
-    assert "5 images are lost" in error
+    assert "5 images lost: " in error
     assert "in all, 5 of 20 images are lost" in error
     before, after = arrays("x.npz")["x"], arrays("y.npz")["x"][:, 0]
     kept = np.r_[0:5, 10:20]
@@ -112,6 +113,72 @@ def test_damage_is_said_and_the_rest_is_salvaged(
     assert not after[5:10].any()
     Path("x.npxz").write_bytes(b"PK" + data[2:])
     assert "no .npxz" in refused("info x.npxz", capsys)
+
+
+def flip(path: str, at: int) -> None:
+    """Flips a bit of a file."""
+    data = bytearray(Path(path).read_bytes())
+    data[at] ^= 1
+    Path(path).write_bytes(data)
+
+
+def test_damage_that_does_no_harm_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first or the second description of all images; a program that is given, too."""
+    run("compress a.program x.npz -o whole.npxz", capsys)
+    with npx.Compressed("whole.npxz") as file:
+        heads = [record for record in file.reader.records if record.kind == b"HEAD"]
+        program = next(record for record in file.reader.records if record.kind == b"PROG")
+    for k, record in enumerate(heads):
+        shutil.copy("whole.npxz", "x.npxz")
+        flip("x.npxz", record.begin + record.size // 2)
+        assert "damaged" in refused("verify x.npxz", capsys)
+        assert main(["decompress", "x.npxz", "-o", f"{k}.npz"]) == 1
+        assert "one of its two descriptions is damaged" in capsys.readouterr().err
+        assert np.array_equal(arrays(f"{k}.npz")["x"][:, 0], arrays("x.npz")["x"])
+    shutil.copy("whole.npxz", "x.npxz")
+    flip("x.npxz", program.begin + 9)
+    assert "damaged" in refused("verify x.npxz --program a.program", capsys)
+
+
+def test_pictures_of_too_many_tiles_are_kept(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk of more would not be decoded. Pictures fit into it as long as their sum does."""
+    from nextpixel.codec import chunks, compress
+
+    for module in (chunks, compress):
+        monkeypatch.setattr(module, "MOST_TILES", 3)
+    run("compress a.program pictures -o p.npxz", capsys)
+    found = json.loads(run("info p.npxz --json", capsys))
+    assert (found["images"], found["kept"]) == (3, 1)
+    run("verify p.npxz", capsys)
+    run("compress a.program x.npz -o x.npxz", capsys)
+    assert json.loads(run("info x.npxz --json", capsys))["chunks"] == 7
+    run("decompress x.npxz -o back.npz", capsys)
+    assert np.array_equal(arrays("back.npz")["x"][:, 0], arrays("x.npz")["x"])
+    np.savez("large.npz", x=np.zeros((1, 30, 30), np.uint8), levels=8)
+    assert "too large for this model" in refused("compress a.program large.npz", capsys)
+
+
+def test_hidden_pictures_are_counted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy("pictures/1/a.png", "pictures/1/.hidden.png")
+    shutil.copytree("pictures/2", "pictures/.old")
+    out = run("compress model pictures -o p.npxz", capsys)
+    assert "Left out, as hidden or no pictures: 2 files (.old, 1/.hidden.png)." in out
+
+
+def test_what_was_left_by_an_interrupted_run_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nextpixel.codec import compress
+
+    monkeypatch.setattr(compress, "MOST_IMAGES", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(compress.Writer, "finish", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(["compress", "model", "x.npz", "-o", "x.npxz"])
+    capsys.readouterr()
+    assert "20 images of them were left by a run" in run("compress model x.npz -o x.npxz", capsys)
 
 
 def test_what_cannot_be_compressed_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

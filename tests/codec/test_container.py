@@ -2,7 +2,10 @@
 
 import random
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -66,6 +69,28 @@ def test_damage_stays_in_its_record(path: Path) -> None:
         assert bodies == [0, 2, 3, 4]
         with pytest.raises(UserError, match="damaged"):
             reader.body(reader.records[1])
+
+
+def test_threads_read_one_file_at_once(path: Path) -> None:
+    """The file has one position: nobody may move it between another one's seek and read."""
+    with Reader(path) as reader:
+        bodies = [reader.body(record) for record in reader.records]
+
+        class Slow:
+            """A file of which a seek takes its time."""
+
+            def __init__(self, file: BinaryIO) -> None:
+                self.file, self.read, self.close = file, file.read, file.close
+
+            def seek(self, at: int) -> int:
+                found = self.file.seek(at)
+                time.sleep(0.001)
+                return found
+
+        reader.file = Slow(reader.file)  # type: ignore[assignment]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(reader.body, reader.records * 20))
+    assert found == bodies * 20
 
 
 def test_a_damaged_header_loses_one_record(path: Path) -> None:

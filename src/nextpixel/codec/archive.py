@@ -104,7 +104,7 @@ def archive(
     source = source_of(images)
     seen = look(source)
     classical = seen.classical
-    say(f"The best lossless files of {source.count:,} images take {classical:,} bytes.")
+    say(f"As lossless files, WebP or their own, the images take {classical:,} bytes.")
     if not len(seen.crops):
         say("None of them is a picture that a model can take.")
         return without_model(source, out, threads, show)

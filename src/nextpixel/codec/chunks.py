@@ -313,14 +313,18 @@ def check_sizes(plan: Plan, sizes: Sequence[tuple[int, int]]) -> None:
     Raises:
         UserError: They do.
     """
-    channels, height, width = plan.program.shape
-    above, beside = plan.context
-    tiles = sum(
-        count_parts(h, height, above, 0) * count_parts(w, width, beside, beside) for h, w in sizes
-    )
-    levels = channels * sum(h * w for h, w in sizes)
+    tiles = sum(count_tiles(plan.program.shape, plan.context, size) for size in sizes)
+    levels = plan.program.shape[0] * sum(h * w for h, w in sizes)
     if tiles > MOST_TILES or levels > MOST_LEVELS:
         raise UserError("a chunk says that it is larger than nextpixel makes any.")
+
+
+def count_tiles(
+    shape: tuple[int, int, int], context: tuple[int, int], size: tuple[int, int]
+) -> int:
+    """Counts the tiles of an image of this size, for a program of this shape."""
+    (_, height, width), (above, beside), (h, w) = shape, context, size
+    return count_parts(h, height, above, 0) * count_parts(w, width, beside, beside)
 
 
 def has_code(body: bytes) -> bool:

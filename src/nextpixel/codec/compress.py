@@ -7,13 +7,20 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
-from nextpixel.codec.chunks import CHUNK, check_chunk, counts_of, encode_chunk
+from nextpixel.codec.chunks import (
+    CHUNK,
+    MOST_TILES,
+    check_chunk,
+    count_tiles,
+    counts_of,
+    encode_chunk,
+)
 from nextpixel.codec.container import (
     NOTHING,
     SIGNATURE,
@@ -308,7 +315,7 @@ def write_chunks(
 
     def jobs() -> Iterator[Job[bytes]]:
         first = totals.images
-        for some in chunks_of(source.items(coding, first)):
+        for some in chunks_of(source.items(coding, first), coding):
             yield len(some), partial(encoded, some, first)
             first += len(some)
 
@@ -329,17 +336,36 @@ def embed_program(writer: Writer, settings: Settings) -> None:
         writer.add(PROGRAM, pack_program(settings.coding.file))
 
 
-def chunks_of(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Gathers images into chunks."""
-    some, total = list[Item](), 0
+def chunks_of(items: Iterable[Item], coding: Coding | None) -> Iterator[list[Item]]:
+    """Gathers images into chunks; images that are too large for one lose their levels.
+
+    Raises:
+        UserError: An image without a file is too large.
+    """
+    some, total, tiles = list[Item](), 0, 0
     for item in items:
-        if some and (len(some) == MOST_IMAGES or total + size_of(item) > MOST_BYTES):
+        size, parts = size_of(item), tiles_of(item, coding)
+        if parts > MOST_TILES:
+            if item.file is None:
+                raise UserError(f"An image of {parts:,} tiles is too large for this model.")
+            item, parts = replace(item, levels=None), 0
+        full = total + size > MOST_BYTES or tiles + parts > MOST_TILES
+        if some and (len(some) == MOST_IMAGES or full):
             yield some
-            some, total = [], 0
+            some, total, tiles = [], 0, 0
         some.append(item)
-        total += size_of(item)
+        total += size
+        tiles += parts
     if some:
         yield some
+
+
+def tiles_of(item: Item, coding: Coding | None) -> int:
+    """Counts the tiles in which an image is coded."""
+    if item.levels is None or coding is None:
+        return 0
+    _, height, width = item.levels.shape
+    return count_tiles(coding.program.shape, coding.context, (height, width))
 
 
 def size_of(item: Item) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from nextpixel.engine.library import load_library
 from nextpixel.errors import UserError
 from nextpixel.utils.reading import open_regular, refusing_damage
+from nextpixel.utils.words import count
 
 __all__ = [
     "ADVICE",
@@ -167,7 +169,7 @@ class Reader:
 
     Attributes:
         records: All records but the index, in order.
-        faults: What is wrong, in sentences; empty without `salvage`.
+        faults: What is wrong, in sentences; without `salvage` only what does no harm.
 
     Raises:
         UserError: It cannot be read, is no such file, or of a newer version; without `salvage`,
@@ -176,6 +178,7 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str], *, salvage: bool = False) -> None:
         self.path, self.faults = os.fspath(path), list[str]()
+        self._lock = threading.Lock()  # of the file, which has one position for all threads
         with refusing_damage(self.path, "compressed images", "give a .npxz"):
             self.file: BinaryIO = open_regular(path)
         try:
@@ -223,8 +226,9 @@ class Reader:
 
     def _read(self, begin: int, size: int) -> bytes:
         try:
-            self.file.seek(begin)
-            return self.file.read(size)
+            with self._lock:
+                self.file.seek(begin)
+                return self.file.read(size)
         except OSError as error:
             raise UserError(f"{self.path} cannot be read: {error.strerror}.") from None
 
@@ -242,7 +246,7 @@ class Reader:
         """Finds the records by the index; they follow each other without a gap."""
         end = self._read(self.size - END.size, END.size) if self.size >= END.size else b""
         if len(end) != END.size or end[-len(LAST) :] != LAST:
-            raise UserError("it is cut off: its last bytes are missing.")
+            raise UserError("it does not end as it should: it is cut off, or something was added.")
         begin = END.unpack(end)[0]
         index = self._record_at(begin)
         if index is None or index.kind != INDEX:
@@ -262,7 +266,7 @@ class Reader:
                 fault = f"the header of the record at byte {at:,} is damaged."
                 if not salvage:
                     raise UserError(fault)
-                self.faults.append(f"{counts[1]} images are lost: {fault}")
+                self.faults.append(f"{count(counts[1], 'image')} lost: {fault}")
             elif record.kind != kind:
                 raise UserError("its index is damaged.")
             else:

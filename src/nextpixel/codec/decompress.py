@@ -20,8 +20,8 @@ import numpy as np
 from nextpixel.codec.chunks import CHUNK, Decoded, decode_chunk, has_code
 from nextpixel.codec.coding import Levels, Plan
 from nextpixel.codec.compress import LANES, Totals
-from nextpixel.codec.container import ADVICE, NOTHING, Reader, Record
-from nextpixel.codec.head import read_head
+from nextpixel.codec.container import ADVICE, NOTHING, Reader, Record, unpack_json
+from nextpixel.codec.head import HEAD, read_head
 from nextpixel.codec.names import check_name
 from nextpixel.codec.parallel import Job, Tick, in_order
 from nextpixel.codec.pictures import levels_of_webp, opened, picture_of, png_of
@@ -30,6 +30,7 @@ from nextpixel.data.levels import level_type
 from nextpixel.engine.program import processors
 from nextpixel.errors import UserError
 from nextpixel.utils.files import PART, atomic_write
+from nextpixel.utils.words import count
 
 __all__ = ["Compressed", "Restored", "decompress"]
 
@@ -103,7 +104,22 @@ class Compressed:
             yield found
         missing = self.head["images"] - images
         if missing and not self.salvage:
-            raise UserError(f"{self.reader.path}: {missing} images are missing. {ADVICE}")
+            raise UserError(f"{self.reader.path}: {count(missing, 'image')} missing. {ADVICE}")
+
+    def check_records(self) -> None:
+        """Checks the records that decoding does not need: the program, and the second description.
+
+        Raises:
+            UserError: One is damaged, or the descriptions differ.
+        """
+        try:
+            for record in self.reader.records:
+                if record.kind == HEAD and unpack_json(self.reader.body(record)) != self.head:
+                    raise UserError("it describes its images in two ways.")
+                if record.kind not in (HEAD, CHUNK):
+                    self.reader.body(record)
+        except UserError as error:
+            raise UserError(f"{self.reader.path}: {error} {ADVICE}") from None
 
     def image(self, number: int) -> Decoded:
         """Decodes the chunk of one image, and returns that image.
@@ -184,8 +200,8 @@ class Compressed:
         """Notes damage, or raises it."""
         if not self.salvage:
             raise UserError(f"{self.reader.path}: {error} {ADVICE}")
-        lost = "some" if record.counts is None else record.counts.images
-        self.faults.append(f"{lost} images are lost: {error}")
+        lost = "some images" if record.counts is None else count(record.counts.images, "image")
+        self.faults.append(f"{lost} lost: {error}")
 
 
 @dataclass
@@ -229,8 +245,8 @@ def decompress(
     out, done = Path(out), 0
     with Compressed(file, salvage=salvage, program=program) as compressed:
         write = write_files if compressed.head["array"] is None else write_array
-        for count in write(compressed, out, threads or processors(), show):
-            done += count
+        for written in write(compressed, out, threads or processors(), show):
+            done += written
         images = compressed.head["images"]
         if done < images:
             compressed.faults.append(f"in all, {images - done} of {images} images are lost.")

@@ -21,20 +21,27 @@ MOST_SITES = 1 << 27  # of a canvas
 def read_head(reader: Reader) -> dict[str, Any]:
     """Reads what a file says about all its images. It says it twice; one of them is enough.
 
+    If one of them is damaged, that is one of the reader's faults.
+
     Raises:
         UserError: It says nothing, or nothing that nextpixel writes.
     """
-    fault = f"it does not say what it holds. {ADVICE}"
+    found, faults = list[dict[str, Any]](), list[str]()
     for record in (record for record in reader.records if record.kind == HEAD):
         try:
             x = unpack_json(reader.body(record))
         except UserError as error:
-            fault = str(error)
+            faults.append(str(error))
             continue
         if isinstance(x, dict) and is_head(x):
-            return x
-        fault = "it says nothing that nextpixel writes."
-    raise UserError(f"{reader.path}: {fault}")
+            found.append(x)
+        else:
+            faults.append("it says nothing that nextpixel writes.")
+    if not found:
+        fault = faults[-1] if faults else f"it does not say what it holds. {ADVICE}"
+        raise UserError(f"{reader.path}: {fault}")
+    reader.faults += [f"one of its two descriptions is damaged: {fault}" for fault in faults]
+    return found[0]
 
 
 def is_head(x: dict[str, Any]) -> bool:

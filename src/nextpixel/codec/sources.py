@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +27,7 @@ from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
 from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import track
+from nextpixel.utils.words import count
 
 __all__ = [
     "ArraySource",
@@ -87,6 +89,11 @@ class FileSource(Source):
     files: Sequence[tuple[Path, str]]
     left_out: Sequence[str] = field(default_factory=list)
 
+    @cached_property
+    def pngs(self) -> dict[str, str]:
+        """The names that pictures get as PNG files, where they are not plain (see `png_names`)."""
+        return png_names([name for _, name in self.files])
+
     def sizes(self) -> list[Size]:
         """Reads `(H, W)` of some of the pictures; of none that cannot be read."""
         numbers = evenly_spaced(len(self.files), LOOKED_AT)
@@ -100,13 +107,12 @@ class FileSource(Source):
 
     def items(self, coding: Coding | None, first: int = 0) -> Iterator[Item]:
         """Reads the pictures; a class is the name of its folder, if the model has such a class."""
-        pngs = png_names([name for _, name in self.files])
         names = () if coding is None else coding.class_names or ()
         ids = {name: i for i, name in enumerate(names)}
         channels, levels = (3, 256) if coding is None else form_of(coding)
         for folder, name in islice(self.files, first, None):
             class_id = ids.get(name.split("/")[-2]) if "/" in name else None
-            png = pngs.get(name) or png_name(name)
+            png = self.pngs.get(name) or png_name(name)
             yield read_file(folder / name, name, png, channels, levels, class_id)
 
 
@@ -148,7 +154,7 @@ def list_files(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]
         folder = path.resolve().parent if several else path
         before = f"{path.resolve().name}/" if several else ""
         other = list[str]()
-        found = walk(path, PICTURE_FILES.endings, other, other)
+        found = walk(path, PICTURE_FILES.endings, other, other, other)
         files += sorted((folder, before + name) for name, stat in found if stat is not None)
         left_out += [before + name for name in sorted(other)]
     return files, left_out
@@ -178,8 +184,8 @@ class ArraySource(Source):
         if coding is not None and form != form_of(coding):
             channels, levels = form_of(coding)
             raise UserError(
-                f"The images have {images.x.shape[1]} channels of {images.levels} levels, but "
-                f"{coding.name} takes {channels} of {levels}."
+                f"The images have {count(images.x.shape[1], 'channel')} of {images.levels} levels, "
+                f"but {coding.name} takes {channels} of {levels}."
             )
         y = images.y
         if coding is None or "classes" not in coding.program.inputs:

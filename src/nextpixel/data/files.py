@@ -120,6 +120,7 @@ def walk(
     endings: tuple[str, ...],
     broken: list[str] | None = None,
     other: list[str] | None = None,
+    hidden: list[str] | None = None,
 ) -> Iterator[tuple[str, os.stat_result | None]]:
     """Lists the files below a folder as (name, stat) and its subfolders as (name, None), unsorted.
 
@@ -131,6 +132,7 @@ def walk(
         endings: Endings of the files to list.
         broken: Gets the names of links that lead nowhere or in a circle.
         other: Gets the names of files with other endings.
+        hidden: Gets the names of hidden files, and of hidden folders without what is in them.
     """
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]  # and the folders above
     while waiting:
@@ -142,6 +144,8 @@ def walk(
                 for entry in entries:
                     name = f"{parent}/{entry.name}" if parent else entry.name
                     if entry.name[0] == ".":
+                        if hidden is not None:
+                            hidden.append(name)
                         continue
                     try:
                         stat = entry.stat()

@@ -43,7 +43,7 @@ def arguments(parser: Parser) -> None:
         type=minutes,
         metavar="M",
         default=10.0,
-        help="training time, in all; compressing comes after it",
+        help="training time, in all; rounding the weights and compressing come after it",
     )
     parser.add_argument("--threads", type=positive, help="number of processor threads")
 
@@ -74,5 +74,5 @@ def run(args: argparse.Namespace) -> None:
     model_bytes = done.trial.rounding.model_bytes
     print(
         f"{model_bytes:,} of the bytes are the model. The file is {saved:.1%} smaller "
-        f"than the best lossless files ({done.classical:,} bytes)."
+        f"than lossless files, WebP or their own ({done.classical:,} bytes)."
     )

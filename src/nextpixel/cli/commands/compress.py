@@ -174,6 +174,8 @@ def report(out: Path, totals: Totals, source: Source, seconds: float) -> None:
         f"Wrote {out}: {count(totals.images, 'image')} in {totals.bytes:,} bytes, "
         f"{totals.bytes / max(1, source.bytes):.1%} of {what} ({source.bytes:,} bytes)."
     )
+    if totals.resumed:
+        print(f"{count(totals.resumed, 'image')} of them were left by a run that was interrupted.")
     if totals.levels:
         speed = "" if totals.resumed else f", {totals.levels / seconds / 1000:,.0f} KB/s"
         print(
@@ -181,9 +183,10 @@ def report(out: Path, totals: Totals, source: Source, seconds: float) -> None:
             f"{8 * totals.code / totals.levels:.3f} bits/dim{speed}."
         )
     if totals.kept:
-        why = "" if totals.levels else ": no model makes them smaller"
+        why = "" if totals.levels else ": the model takes none of them, or makes them larger"
         kept = count(totals.kept, "image")
         print(f"{kept} kept as lossless files, {totals.files:,} bytes{why}.")
     if isinstance(source, FileSource) and source.left_out:
         names = list_names(source.left_out)
-        print(f"Left out, as no pictures: {count(len(source.left_out), 'file')} ({names}).")
+        left_out = count(len(source.left_out), "file")
+        print(f"Left out, as hidden or no pictures: {left_out} ({names}).")

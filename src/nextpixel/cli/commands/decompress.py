@@ -50,7 +50,7 @@ def add_program(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Decompresses the file; the status is 1 where something is lost."""
+    """Decompresses the file; the status is 1 where something is damaged."""
     from nextpixel.codec.decompress import Compressed, decompress
     from nextpixel.utils.files import unused
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             show=lambda n: show(min(1.0, n / images)),
         )
     seconds = time.perf_counter() - began
-    speed = f", {levels / seconds / 1000:,.0f} KB/s by the model" if levels else ""
+    speed = f", {levels / seconds / 1000:,.0f} KB/s by the model" if levels and done.images else ""
     print(f"Wrote {count(done.images, 'image')} to {done.path} in {seconds:.1f} s{speed}.")
     for fault in done.faults:
         print(f"nextpixel: {args.file}: {fault}", file=sys.stderr)

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> None:
         chunks = len(compressed.chunks)
     bits = 8 * totals.code / totals.levels if totals.levels else None
     if args.json:
-        found = {**head, **vars(totals), "chunks": chunks, "program_bytes": program}
+        found = {**vars(totals), **head, "bytes": totals.bytes, "raw_bytes": head["bytes"]}
+        found |= {"coded_levels": totals.levels, "chunks": chunks, "program_bytes": program}
         print(json.dumps({**found, "bits_per_dim": bits}, indent=2))
         return
     print(

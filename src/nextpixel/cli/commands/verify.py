@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from nextpixel.cli.commands.decompress import add_program
@@ -30,7 +31,9 @@ def run(args: argparse.Namespace) -> None:
     from nextpixel.codec.decompress import Compressed
     from nextpixel.engine.program import processors
 
+    began = time.perf_counter()
     with Compressed(args.file, program=args.program) as compressed:
+        compressed.check_records()
         totals, done = compressed.totals(), 0
         with progress("decoding") as show:
             wanted, threads = max(1, totals.images), args.threads or processors()
@@ -38,4 +41,6 @@ def run(args: argparse.Namespace) -> None:
                 done += len(images)
     if done != totals.images:
         raise UserError(f"{args.file} has {done} images, but says {totals.images}.")
-    print(f"{args.file} is whole: {count(done, 'image')}.")
+    seconds = time.perf_counter() - began
+    speed = f" in {seconds:.1f} s, {totals.levels / seconds / 1000:,.0f} KB/s by the model"
+    print(f"{args.file} is whole: {count(done, 'image')}{speed if totals.levels else ''}.")
