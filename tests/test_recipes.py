@@ -56,6 +56,7 @@ MADE = {
         Facts("spoken-digits", (1, 96, 40), 256, 60),
         Facts("runs/kodak-crops", (3, 128, 128), 256, None),
         Facts("runs/photos.npz", (3, 32, 32), 256, None),
+        Facts("runs/sounds.npz", (1, 32, 40), 256, None),
         Facts("codes:runs/vq-vae-mnist", (1, 7, 7), 128, 10, codes_of=""),
         Facts("codes:runs/vq-vae-cifar10", (1, 8, 8), 256, 10, codes_of=""),
         Facts("codes:runs/vq-vae-kodak", (1, 16, 16), 256, None, codes_of=""),
