@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -90,7 +90,7 @@ class FileSource(Source):
     left_out: Sequence[str] = field(default_factory=list)
 
     @cached_property
-    def pngs(self) -> dict[str, str]:
+    def pngs(self) -> Mapping[str, str]:
         """The names that pictures get as PNG files, where they are not plain (see `png_names`)."""
         return png_names([name for _, name in self.files])
 
