@@ -178,7 +178,9 @@ def test_what_was_left_by_an_interrupted_run_is_said(
         with pytest.raises(ZeroDivisionError):
             main(["compress", "model", "x.npz", "-o", "x.npxz"])
     capsys.readouterr()
-    assert "20 images of them were left by a run" in run("compress model x.npz -o x.npxz", capsys)
+    assert "20 images had been done before, by a run" in run(
+        "compress model x.npz -o x.npxz", capsys
+    )
 
 
 def test_what_cannot_be_compressed_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,7 +175,8 @@ def report(out: Path, totals: Totals, source: Source, seconds: float) -> None:
         f"{totals.bytes / max(1, source.bytes):.1%} of {what} ({source.bytes:,} bytes)."
     )
     if totals.resumed:
-        print(f"{count(totals.resumed, 'image')} of them were left by a run that was interrupted.")
+        done = count(totals.resumed, "image")
+        print(f"{done} had been done before, by a run that was interrupted.")
     if totals.levels:
         speed = "" if totals.resumed else f", {totals.levels / seconds / 1000:,.0f} KB/s"
         print(
