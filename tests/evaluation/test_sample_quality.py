@@ -19,6 +19,7 @@ from nextpixel.conditioning.classifier import Classifier, load_classifier
 from nextpixel.data import DataRecord, Dataset, Images
 from nextpixel.data.spectrogram import Spectrogram
 from nextpixel.errors import UserError
+from nextpixel.evaluation.distances import frechet_distance, nearest_neighbours
 from nextpixel.evaluation.sample_quality import (
     ImageSetQuality,
     SampleQuality,
@@ -26,10 +27,8 @@ from nextpixel.evaluation.sample_quality import (
     classify_images,
     draw_neighbours,
     evaluate_samples,
-    frechet_distance,
     griffin_lim_round_trip,
     name_words,
-    nearest_neighbours,
     reconstruct,
 )
 from nextpixel.model_folders import judges, shipped
