@@ -71,7 +71,7 @@ def test_damage_stays_in_its_record(path: Path) -> None:
             reader.body(reader.records[1])
 
 
-def test_threads_read_one_file_at_once(path: Path) -> None:
+def test_threads_read_one_file_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file has one position: nobody may move it between another one's seek and read."""
     with Reader(path) as reader:
         bodies = [reader.body(record) for record in reader.records]
@@ -87,7 +87,7 @@ def test_threads_read_one_file_at_once(path: Path) -> None:
                 time.sleep(0.001)
                 return found
 
-        reader.file = Slow(reader.file)  # type: ignore[assignment]
+        monkeypatch.setattr(reader, "file", Slow(reader.file))
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(reader.body, reader.records * 20))
     assert found == bodies * 20

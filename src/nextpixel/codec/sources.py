@@ -27,7 +27,7 @@ from nextpixel.data.user_data import load_unsplit
 from nextpixel.errors import UserError
 from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import track
-from nextpixel.utils.words import count
+from nextpixel.utils.words import count, list_names
 
 __all__ = [
     "ArraySource",
@@ -158,6 +158,12 @@ def list_files(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]
         files += sorted((folder, before + name) for name, stat in found if stat is not None)
         left_out += [before + name for name in sorted(other)]
     return files, left_out
+
+
+def say_left_out(names: Sequence[str]) -> str:
+    """Says which files `list_files` left out."""
+    files = count(len(names), "file")
+    return f"Left out, as hidden or no pictures: {files} ({list_names(names)})."
 
 
 # --- arrays ---------------------------------------------------------------------------------------

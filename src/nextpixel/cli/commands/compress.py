@@ -23,7 +23,7 @@ from nextpixel.cli.options import (
 from nextpixel.errors import UserError
 from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import progress
-from nextpixel.utils.words import count, list_names
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -167,7 +167,7 @@ def default_name(images: str) -> Path:
 
 def report(out: Path, totals: Totals, source: Source, seconds: float) -> None:
     """Prints what was gained."""
-    from nextpixel.codec.sources import ArraySource, FileSource
+    from nextpixel.codec.sources import ArraySource, FileSource, say_left_out
 
     what = "the array" if isinstance(source, ArraySource) else "their files"
     print(
@@ -188,6 +188,4 @@ def report(out: Path, totals: Totals, source: Source, seconds: float) -> None:
         kept = count(totals.kept, "image")
         print(f"{kept} kept as lossless files, {totals.files:,} bytes{why}.")
     if isinstance(source, FileSource) and source.left_out:
-        names = list_names(source.left_out)
-        left_out = count(len(source.left_out), "file")
-        print(f"Left out, as hidden or no pictures: {left_out} ({names}).")
+        print(say_left_out(source.left_out))

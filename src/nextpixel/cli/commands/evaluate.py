@@ -20,7 +20,7 @@ from nextpixel.cli.options import (
 from nextpixel.errors import UserError
 from nextpixel.utils.files import user_path
 from nextpixel.utils.progress import progress
-from nextpixel.utils.words import count, list_names
+from nextpixel.utils.words import count
 
 if TYPE_CHECKING:
     import argparse
@@ -164,7 +164,7 @@ def evaluate_whole(args: argparse.Namespace) -> None:
         UserError: An option is for data sets only, or see `score_whole`.
     """
     from nextpixel.cli.loading import load_any_model
-    from nextpixel.codec.sources import list_files
+    from nextpixel.codec.sources import list_files, say_left_out
     from nextpixel.evaluation.whole import bits_per_dim, score_whole
     from nextpixel.utils.devices import set_up
 
@@ -191,8 +191,7 @@ def evaluate_whole(args: argparse.Namespace) -> None:
     whole = count(len(found), "whole picture")
     print(f"{args.model} on {whole}: {bits_per_dim(found):.4f} bits/dim")
     if left_out:
-        names = list_names(left_out)
-        print(f"Left out, as no pictures: {count(len(left_out), 'file')} ({names}).")
+        print(say_left_out(left_out))
 
 
 def evaluate(args: argparse.Namespace, model: ImageModel, dataset: Dataset) -> Evaluation:
