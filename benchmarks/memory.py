@@ -1,7 +1,8 @@
-"""Measures the memory of a training step, and of generation as images grow.
+"""Measures the memory of a training step, of generation as images grow, and of the codec.
 
     python benchmarks/memory.py training --threads 2
     python benchmarks/memory.py generation --threads 2
+    python benchmarks/memory.py compression --threads 1
 
 `training`: the peak of resident memory (VmHWM) of a process that takes a few training steps, less
 its resident memory before the first: for the textbook's network, ours, ours with
@@ -21,14 +22,19 @@ import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yardstick
+from PIL import Image
 from training import MODELS, SHAPE, Side, other_side
 
+import nextpixel as npx
+from nextpixel.codec.models import compiled
 from nextpixel.training import TrainArgs
 
 SIDES: dict[str, dict[str, Any]] = {
@@ -118,10 +124,67 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def make_folder(folder: Path, pictures: int) -> Path:
+    """Writes different pictures of 8 x 8 grey pixels, a thousand to a folder."""
+    generator = np.random.default_rng(0)
+    for number in range(pictures):
+        path = folder / f"{number // 1000:04d}" / f"{number:07d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        x = np.cumsum(generator.integers(0, 9, (8, 8)), 1) + generator.integers(150)
+        Image.fromarray(x.astype(np.uint8)).save(path)
+    return folder
+
+
+def code_here(model: str, read: str, write: str, threads: int) -> None:
+    """Compresses a folder, or decompresses a file, and prints the memory and the time as JSON."""
+    before, began = resident("VmRSS"), time.perf_counter()
+    if model == "none":
+        npx.decompress(read, write, threads=threads)
+    else:
+        npx.compress(model, read, write, threads=threads)
+    seconds = time.perf_counter() - began
+    print(json.dumps({"mib": resident("VmHWM") - before, "seconds": seconds}))
+
+
+def compression(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures the codec on folders of several sizes, each in a process of its own."""
+    result: dict[str, Any] = {}
+    threads = str(torch.get_num_threads())
+    with tempfile.TemporaryDirectory() as place:
+        torch.manual_seed(0)
+        network = npx.PixelCNN(shape=(1, 8, 8), levels=256, width=2, blocks=1, head=4)
+        model, file = Path(place) / "small.program", str(Path(place) / "file.npxz")
+        model.write_bytes(compiled(network, [(8, 8)]))
+        for pictures in args.pictures:
+            folder = str(make_folder(Path(place) / f"{pictures}", pictures))
+            result[f"{pictures:,}"] = {}
+            for kind, *options in (
+                ("compress", str(model), folder, file),
+                ("decompress", "none", file, f"{folder}-restored"),
+            ):
+                command = [sys.executable, __file__, "compression", "--code", *options]
+                command += ["--threads", threads]
+                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                result[f"{pictures:,}"][kind] = json.loads(output)
+    kinds = ("compress", "decompress")
+    print("Memory of the codec, pictures of 8 x 8 pixels, and its time")
+    yardstick.print_table(
+        ("pictures", *(f"{kind}: MiB, s" for kind in kinds)),
+        [
+            (name, *(f"{sides[kind]['mib']:.0f}, {sides[kind]['seconds']:.0f}" for kind in kinds))
+            for name, sides in result.items()
+        ],
+    )
+    return result
+
+
+PARTS = {"training": training, "generation": generation, "compression": compression}
+
+
 def main() -> None:
     """Measures one part, prints it and writes it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["training", "generation"])
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="images at a time")
     parser.add_argument("--threads", type=int, metavar="N", help="number of processor threads")
@@ -129,17 +192,23 @@ def main() -> None:
         "--rounds", type=int, default=5, metavar="N", help="repetitions of each size"
     )
     parser.add_argument(
+        "--pictures", nargs="+", type=int, default=[2000, 20_000], metavar="N", help="of a folder"
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the measurements to FILE"
     )
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--code", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.child:
         train_here(*args.child, args.batch)
         return
-    measure = training if args.part == "training" else generation
-    yardstick.write_json(args.json, {args.part: measure(args)})
+    if args.code:
+        code_here(*args.code, torch.get_num_threads())
+        return
+    yardstick.write_json(args.json, {args.part: PARTS[args.part](args)})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from nextpixel.codec.compress import Totals, compress
+from nextpixel.codec.container import HEADER, MARK, SIGNATURE, crc32c
 from nextpixel.codec.decompress import Compressed, Restored, decompress
 from nextpixel.codec.models import Coding, compiled
 from nextpixel.codec.pictures import Item
@@ -59,6 +60,20 @@ def images_of(path: Path, *, salvage: bool = False) -> tuple[list[Any], list[str
     with Compressed(path, salvage=salvage) as compressed:
         found = [x.levels for images in compressed.images() for x in images]
         return found, compressed.faults
+
+
+def repaired(data: bytes) -> bytes:
+    """Makes all checksums of records fit, as far as their lengths let them."""
+    fixed, at = bytearray(data), len(SIGNATURE)
+    while at + HEADER.size <= len(fixed) and fixed[at : at + 4] == MARK:
+        size = struct.unpack_from("<Q", fixed, at + 8)[0]
+        body = bytes(fixed[at + HEADER.size : at + HEADER.size + size])
+        if len(body) < size:
+            break
+        struct.pack_into("<I", fixed, at + 16, crc32c(body))
+        struct.pack_into("<I", fixed, at + 20, crc32c(bytes(fixed[at : at + 20])))
+        at += HEADER.size + size
+    return bytes(fixed)
 
 
 def write_png(path: Path, depth: int, colour_type: int, row: bytes, *more: bytes) -> None:

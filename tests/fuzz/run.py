@@ -65,6 +65,13 @@ def faults(wanted: Sequence[Input]) -> list[Fault]:
     return found
 
 
+def shown(found: Sequence[Fault]) -> str:
+    """Returns faults in words, each with the beginning of its input."""
+    return "\n".join(
+        f"{fault.input.kind}: {fault.input.data[:200]!r}\n{fault.what}" for fault in found
+    )
+
+
 def _in_a_process(batch: Sequence[Input]) -> tuple[list[str], str | None]:
     """Reads a batch in a child.
 

@@ -12,15 +12,9 @@ import torch
 
 from tests.fuzz import run
 from tests.fuzz.kinds import KINDS, Kind
-from tests.fuzz.run import Fault, Input, faults, inputs
+from tests.fuzz.run import Input, faults, inputs, shown
 
 CORPUS = sorted(path for path in (Path(__file__).parent / "corpus").iterdir())
-
-
-def shown(found: list[Fault]) -> str:
-    return "\n".join(
-        f"{fault.input.kind}: {fault.input.data[:200]!r}\n{fault.what}" for fault in found
-    )
 
 
 @pytest.mark.parametrize("kind", [name for name in KINDS if name != "cifar tar.gz"])

@@ -346,7 +346,8 @@ def write_array(
                 x = array_of(image, (channels, height, width), head["levels"])
                 values.seek(image.number * size)
                 values.write(x.astype(kind).tobytes())
-                rows[image.number] = height if image.levels is None else image.levels.shape[1]
+                if image.levels is not None and image.levels.shape[1] < height:
+                    rows[image.number] = image.levels.shape[1]
                 number = image.number + 1
                 if image.class_id is not None:
                     classes[image.number] = image.class_id
@@ -357,7 +358,7 @@ def write_array(
             parts["y"] = np.array([classes[k] for k in range(number)], np.int64)
         elif classes:
             compressed.faults.append("The classes of some images are lost, and so y is left out.")
-        if any(count < height for count in rows.values()):
+        if rows:
             parts["rows"] = np.array([rows.get(k, height) for k in range(number)], np.int64)
         write_npz(path, values, shape, kind, parts)
 

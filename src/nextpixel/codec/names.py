@@ -49,6 +49,8 @@ def png_names(names: Sequence[str]) -> Mapping[str, str]:
     Args:
         names: The names of all files; a file keeps its own one if its bytes are kept.
     """
+    if all(png_name(name) == name for name in names):
+        return {}  # most folders; the sets below take memory
     taken = {folded(name) for name in names}
     taken |= {folded(str(parent)) for name in names for parent in PurePosixPath(name).parents}
     chosen = {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,6 +33,7 @@ __all__ = [
     "FileSource",
     "ImagesLike",
     "Source",
+    "files_of",
     "find_files",
     "list_files",
     "source_of",
@@ -82,26 +82,28 @@ class FileSource(Source):
     """Picture files.
 
     Attributes:
-        files: The folder of each file, and its name below that.
+        folders: Folders, and the names of the files below each.
         left_out: The names of other files.
     """
 
-    files: Sequence[tuple[Path, str]]
+    folders: Sequence[tuple[Path, Sequence[str]]]
     left_out: Sequence[str] = field(default_factory=list)
 
     @cached_property
     def pngs(self) -> Mapping[str, str]:
         """The names that pictures get as PNG files, where they are not plain (see `png_names`)."""
-        return png_names([name for _, name in self.files])
+        return png_names([name for _, name in files_of(self.folders)])
 
     def sizes(self) -> list[Size]:
         """Reads `(H, W)` of some of the pictures; of none that cannot be read."""
-        numbers = evenly_spaced(len(self.files), LOOKED_AT)
-        some = track(numbers, "looking at the pictures", len(numbers))
+        wanted = np.zeros(self.count, bool)
+        wanted[evenly_spaced(self.count, LOOKED_AT)] = True
         sizes = list[Size]()
-        for i in some:
+        for folder, name in track(
+            compress(files_of(self.folders), wanted), "looking at the pictures", int(wanted.sum())
+        ):
             with suppress(UserError):  # it is kept as it is, and counted
-                width, height = picture_size(Path(*self.files[i]))
+                width, height = picture_size(folder / name)
                 sizes.append((height, width))
         return sizes
 
@@ -110,7 +112,7 @@ class FileSource(Source):
         names = () if coding is None else coding.class_names or ()
         ids = {name: i for i, name in enumerate(names)}
         channels, levels = (3, 256) if coding is None else form_of(coding)
-        for folder, name in islice(self.files, first, None):
+        for folder, name in islice(files_of(self.folders), first, None):
             class_id = ids.get(name.split("/")[-2]) if "/" in name else None
             png = self.pngs.get(name) or png_name(name)
             yield read_file(folder / name, name, png, channels, levels, class_id)
@@ -125,39 +127,53 @@ def find_files(paths: Sequence[Path]) -> FileSource:
     Raises:
         UserError: There are no pictures, or a name that some system does not have.
     """
-    files, left_out = list_files(paths)
-    if not files:
-        raise UserError(f"There are no pictures in {', '.join(map(str, paths))}.")
-    twice = [name for name, times in Counter(name for _, name in files).items() if times > 1]
-    if twice:
-        raise UserError(f"Two of the files are called {twice[0]}: give a folder that holds both.")
-    digest, total = hashlib.sha256(), 0
-    for folder, name in files:
+    folders, left_out = list_files(paths)
+    if twice := found_twice(folders):
+        raise UserError(f"Two of the files are called {twice}: give a folder that holds both.")
+    digest, files, total = hashlib.sha256(), 0, 0
+    for folder, name in files_of(folders):
         check_name(name)
         try:
             stat = (folder / name).stat()
         except OSError as error:
             raise UserError(f"{folder / name} cannot be read: {error.strerror}.") from None
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        total += stat.st_size
-    return FileSource(len(files), digest.hexdigest(), total, files, left_out)
+        files, total = files + 1, total + stat.st_size
+    if not files:
+        raise UserError(f"There are no pictures in {', '.join(map(str, paths))}.")
+    return FileSource(files, digest.hexdigest(), total, folders, left_out)
 
 
-def list_files(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]]:
-    """Lists picture files, each as its folder and its name below that, and all other files."""
-    files, left_out = list[tuple[Path, str]](), list[str]()
+def list_files(paths: Sequence[Path]) -> tuple[list[tuple[Path, list[str]]], list[str]]:
+    """Lists picture files, as folders and the names below each, and the names of other files."""
+    folders, left_out = list[tuple[Path, list[str]]](), list[str]()
     for path in paths:
         if not path.is_dir():
-            files.append((path.parent, path.name))
+            folders.append((path.parent, [path.name]))
             continue
         several = len(paths) > 1
         folder = path.resolve().parent if several else path
         before = f"{path.resolve().name}/" if several else ""
         other = list[str]()
         found = walk(path, PICTURE_FILES.endings, other, other, other)
-        files += sorted((folder, before + name) for name, stat in found if stat is not None)
+        folders.append((folder, sorted(before + name for name, stat in found if stat is not None)))
         left_out += [before + name for name in sorted(other)]
-    return files, left_out
+    return folders, left_out
+
+
+def files_of(folders: Sequence[tuple[Path, Sequence[str]]]) -> Iterator[tuple[Path, str]]:
+    """Yields the folder of each file, and its name below that."""
+    return ((folder, name) for folder, names in folders for name in names)
+
+
+def found_twice(folders: Sequence[tuple[Path, Sequence[str]]]) -> str | None:
+    """Returns a name that two files have; None if there is none, as in a single folder."""
+    seen = set[str]()
+    for _, name in files_of(folders) if len(folders) > 1 else ():
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def say_left_out(names: Sequence[str]) -> str:

@@ -164,7 +164,7 @@ def evaluate_whole(args: argparse.Namespace) -> None:
         UserError: An option is for data sets only, or see `score_whole`.
     """
     from nextpixel.cli.loading import load_any_model
-    from nextpixel.codec.sources import list_files, say_left_out
+    from nextpixel.codec.sources import files_of, list_files, say_left_out
     from nextpixel.evaluation.whole import bits_per_dim, score_whole
     from nextpixel.utils.devices import set_up
 
@@ -175,11 +175,12 @@ def evaluate_whole(args: argparse.Namespace) -> None:
                 f"--{option} is for data sets, and --whole for pictures: leave one out."
             )
     model = load_any_model(args.model, set_up(args.device, args.threads), trust=args.trust)
-    files, left_out = list_files([user_path(name) for name in args.whole])
-    if not files:
+    folders, left_out = list_files([user_path(name) for name in args.whole])
+    paths = [folder / name for folder, name in files_of(folders)]
+    if not paths:
         raise UserError(f"There are no pictures in {', '.join(args.whole)}.")
     with progress("scoring") as show:
-        found = score_whole(model, args.model, [folder / name for folder, name in files], show)
+        found = score_whole(model, args.model, paths, show)
     if args.json:
         pictures = {str(one.path): bits_per_dim([one]) for one in found}
         numbers = {"bits_per_dim": bits_per_dim(found), "pictures": pictures}
