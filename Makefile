@@ -35,6 +35,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/training.py --json runs/bench/training.json
 	$(BIN)/python benchmarks/memory.py training --json runs/bench/memory-training.json
 	$(BIN)/python benchmarks/memory.py generation --json runs/bench/memory-generation.json
+	$(BIN)/python benchmarks/memory.py compression --json runs/bench/memory-compression.json
 	$(BIN)/python benchmarks/data.py --json runs/bench/data.json
 	$(BIN)/python benchmarks/startup.py --json runs/bench/startup.json
 
