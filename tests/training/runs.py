@@ -22,6 +22,7 @@ OPTIONS: dict[str, Any] = {
     "valid_every": 3,
     "valid_images": 20,
     "save_every": 2,
+    "save_minutes": 1000,  # the clock of a busy machine adds no checkpoint
 }
 
 

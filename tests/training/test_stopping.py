@@ -171,7 +171,7 @@ def test_checkpoints_by_time(
     monkeypatch.setattr(
         trainer, "save_state", lambda path, state: (saved.append(state["step"]), real(path, state))
     )
-    options = {**OPTIONS, "save_every": 1000}
+    options = {**OPTIONS, "save_every": 1000, "save_minutes": 2.0}
     monkeypatch.setattr(trainer.Run, "seconds", property(lambda run: 50.0 * run.step))
     fit(make(), data, out=tmp_path / "run", **options)
     # 120 seconds pass in three steps; before the validation of step 3 more than 30 have passed.
@@ -419,4 +419,4 @@ def test_resuming_says_where(
     fit(make(), data, out=tmp_path / "run", resume=True, **OPTIONS)
     assert "Resuming at step 5." in capsys.readouterr().err
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert config["train"]["save_minutes"] == 2.0
+    assert config["train"]["save_minutes"] == OPTIONS["save_minutes"]
