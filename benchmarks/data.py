@@ -70,12 +70,12 @@ class Usage:
     output: str
 
 
-def make_folder(folder: Path, count: int) -> None:
-    """Makes different pictures of a few large squares with noise."""
+def make_folder(folder: Path, count: int, side: int = 32) -> None:
+    """Makes different pictures of a few large squares with noise; the side is a multiple of 4."""
     rng = np.random.default_rng(count)
     folder.mkdir()
     for i in range(count):
-        blocks = rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+        blocks = rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(side // 4, 0).repeat(side // 4, 1)
         x = blocks ^ rng.integers(0, 8, blocks.shape, np.uint8)
         Image.fromarray(x).save(folder / f"{i:06}.png", compress_level=1)
 

@@ -24,16 +24,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yardstick
-from PIL import Image
 from training import MODELS, SHAPE, Side, other_side
 
 import nextpixel as npx
+from data import make_folder, measure
 from nextpixel.codec.models import compiled
 from nextpixel.training import TrainArgs
 
@@ -124,55 +124,34 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def make_folder(folder: Path, pictures: int) -> Path:
-    """Writes different pictures of 8 x 8 grey pixels, a thousand to a folder."""
-    generator = np.random.default_rng(0)
-    for number in range(pictures):
-        path = folder / f"{number // 1000:04d}" / f"{number:07d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        x = np.cumsum(generator.integers(0, 9, (8, 8)), 1) + generator.integers(150)
-        Image.fromarray(x.astype(np.uint8)).save(path)
-    return folder
-
-
-def code_here(model: str, read: str, write: str, threads: int) -> None:
-    """Compresses a folder, or decompresses a file, and prints the memory and the time as JSON."""
-    before, began = resident("VmRSS"), time.perf_counter()
-    if model == "none":
-        npx.decompress(read, write, threads=threads)
-    else:
-        npx.compress(model, read, write, threads=threads)
-    seconds = time.perf_counter() - began
-    print(json.dumps({"mib": resident("VmHWM") - before, "seconds": seconds}))
-
-
 def compression(args: argparse.Namespace) -> dict[str, Any]:
-    """Measures the codec on folders of several sizes, each in a process of its own."""
+    """Measures the codec on folders of several sizes."""
     result: dict[str, Any] = {}
     threads = str(torch.get_num_threads())
+    nextpixel = [sys.executable, "-m", "nextpixel"]
     with tempfile.TemporaryDirectory() as place:
         torch.manual_seed(0)
-        network = npx.PixelCNN(shape=(1, 8, 8), levels=256, width=2, blocks=1, head=4)
-        model, file = Path(place) / "small.program", str(Path(place) / "file.npxz")
+        network = npx.PixelCNN(shape=(3, 8, 8), levels=256, width=3, blocks=1, head=3)
+        model, file = Path(place) / "small.program", Path(place) / "file.npxz"
         model.write_bytes(compiled(network, [(8, 8)]))
         for pictures in args.pictures:
-            folder = str(make_folder(Path(place) / f"{pictures}", pictures))
-            result[f"{pictures:,}"] = {}
-            for kind, *options in (
-                ("compress", str(model), folder, file),
-                ("decompress", "none", file, f"{folder}-restored"),
-            ):
-                command = [sys.executable, __file__, "compression", "--code", *options]
-                command += ["--threads", threads]
-                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                result[f"{pictures:,}"][kind] = json.loads(output)
-    kinds = ("compress", "decompress")
-    print("Memory of the codec, pictures of 8 x 8 pixels, and its time")
+            folder = Path(place) / str(pictures)
+            make_folder(folder, pictures, side=8)
+            commands = {
+                "compress": [str(model), str(folder), "-o", str(file)],
+                "decompress": [str(file), "-o", f"{folder}-restored"],
+            }
+            result[f"{pictures:,}"] = {
+                name: asdict(measure([*nextpixel, name, *options, "--threads", threads]))
+                for name, options in commands.items()
+            }
+            file.unlink()
+    print("Memory of the codec, pictures of 8 x 8 pixels: MiB of the process, and its time")
     yardstick.print_table(
-        ("pictures", *(f"{kind}: MiB, s" for kind in kinds)),
+        ("pictures", "compress", "decompress"),
         [
-            (name, *(f"{sides[kind]['mib']:.0f}, {sides[kind]['seconds']:.0f}" for kind in kinds))
-            for name, sides in result.items()
+            (name, *(f"{x['resident']:.0f} MiB, {x['seconds']:.0f} s" for x in row.values()))
+            for name, row in result.items()
         ],
     )
     return result
@@ -198,15 +177,11 @@ def main() -> None:
         "--json", type=Path, metavar="FILE", help="also write the measurements to FILE"
     )
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--code", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.child:
         train_here(*args.child, args.batch)
-        return
-    if args.code:
-        code_here(*args.code, torch.get_num_threads())
         return
     yardstick.write_json(args.json, {args.part: PARTS[args.part](args)})
 

@@ -409,6 +409,8 @@ def read_repaired(path: Path) -> None:
     """Reads a file whose checksums were made to fit: only what they guard may be wrong."""
     path.write_bytes(repaired(path.read_bytes()))
     salvage(path)
+    if not set(pixels_of(path)) <= known_pixels():
+        raise AssertionError("other pixels were read")
 
 
 PICTURES = ("png", "jpg", "webp", "gif", "bmp", "tif", "tga", "ppm", "ico", "pcx")
